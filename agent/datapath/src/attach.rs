@@ -1,0 +1,146 @@
+//! Cgroup links: pinned, and updated in place when an agent takes over from another.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{
+    CgroupAttachMode, CgroupSockAddr, ProgramError, SockOps,
+    links::{FdLink, LinkError},
+};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::{
+    DatapathError, bpffs,
+    error::chain,
+    sys::{self, LinkTarget},
+};
+
+/// One attached program.
+#[derive(Clone, Debug)]
+pub(crate) struct Attachment {
+    pub(crate) program: &'static str,
+    pub(crate) hook: &'static str,
+    pub(crate) pin: PathBuf,
+}
+
+/// Kernels before 5.11 charge maps against RLIMIT_MEMLOCK. A refusal shows when a map is made.
+pub(crate) fn raise_memlock() {
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
+        tracing::debug!(%error, "cannot raise RLIMIT_MEMLOCK");
+    }
+}
+
+pub(crate) fn sock_addr(
+    program: &mut CgroupSockAddr,
+    name: &'static str,
+    hook: &'static str,
+    cgroup: &File,
+    cgroup_id: u64,
+    pin: &Path,
+) -> Result<Attachment, DatapathError> {
+    let refused = |error: ProgramError| attach_error(name, hook, &error);
+    let fd = program
+        .fd()
+        .map_err(refused)?
+        .try_clone()
+        .map_err(|e| attach_error(name, hook, &e))?;
+    if !update_pinned(name, fd.as_fd(), LinkTarget::Cgroup(cgroup_id), pin)? {
+        // `Single` means "no flags", which for a link is what allows several programs side by
+        // side; `AllowMultiple` is answered with EINVAL.
+        let id = program
+            .attach(cgroup, CgroupAttachMode::Single)
+            .map_err(refused)?;
+        let link = program.take_link(id).map_err(refused)?;
+        pin_link(name, hook, FdLink::try_from(link), pin)?;
+    }
+    Ok(Attachment {
+        program: name,
+        hook,
+        pin: pin.to_owned(),
+    })
+}
+
+pub(crate) fn sock_ops(
+    program: &mut SockOps,
+    name: &'static str,
+    cgroup: &File,
+    cgroup_id: u64,
+    pin: &Path,
+) -> Result<Attachment, DatapathError> {
+    let hook = "sockops";
+    let refused = |error: ProgramError| attach_error(name, hook, &error);
+    let fd = program
+        .fd()
+        .map_err(refused)?
+        .try_clone()
+        .map_err(|e| attach_error(name, hook, &e))?;
+    if !update_pinned(name, fd.as_fd(), LinkTarget::Cgroup(cgroup_id), pin)? {
+        let id = program
+            .attach(cgroup, CgroupAttachMode::Single)
+            .map_err(refused)?;
+        let link = program.take_link(id).map_err(refused)?;
+        pin_link(name, hook, FdLink::try_from(link), pin)?;
+    }
+    Ok(Attachment {
+        program: name,
+        hook,
+        pin: pin.to_owned(),
+    })
+}
+
+/// Puts `program` behind the link pinned at `pin`, if there is one and it is attached to `target`.
+/// A link to anything else (a cgroup that has been removed, another attach point) is dropped.
+/// Returns whether the program is attached now.
+pub(crate) fn update_pinned(
+    name: &'static str,
+    program: BorrowedFd<'_>,
+    target: LinkTarget,
+    pin: &Path,
+) -> Result<bool, DatapathError> {
+    let Ok(link) = sys::obj_get(pin) else {
+        return Ok(false);
+    };
+    let attached_there = sys::link_info(link.as_fd()).is_ok_and(|(_, found)| found == target);
+    if attached_there {
+        match sys::link_update(link.as_fd(), program) {
+            Ok(()) => return Ok(true),
+            Err(error) => {
+                tracing::warn!(program = name, %error, "cannot update the pinned link; attaching anew");
+            }
+        }
+    }
+    bpffs::unpin(pin)?;
+    Ok(false)
+}
+
+pub(crate) fn pin_link(
+    name: &'static str,
+    target: &str,
+    link: Result<FdLink, LinkError>,
+    pin: &Path,
+) -> Result<(), DatapathError> {
+    let link = link.map_err(|error| attach_error(name, target, &error))?;
+    // The pin keeps the link; the descriptor is not needed any more.
+    link.pin(pin)
+        .map(drop)
+        .map_err(|error| attach_error(name, target, &error))
+}
+
+pub(crate) fn attach_error(
+    program: &'static str,
+    target: &str,
+    error: &dyn std::error::Error,
+) -> DatapathError {
+    DatapathError::Attach {
+        program,
+        target: target.to_owned(),
+        reason: chain(error),
+    }
+}

@@ -1,0 +1,81 @@
+//! The BPF file system and the layout of the pin directory.
+//!
+//! ```text
+//! <pinDir>/v<ABI>/maps/<MAP>            maps, by their name in the object
+//! <pinDir>/v<ABI>/links/<program>       cgroup links
+//! <pinDir>/v<ABI>/pods/<netns cookie>   sk_lookup links
+//! ```
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::statfs,
+    mount::{MountFlags, mount},
+};
+use undermesh_ebpf_common::ABI_VERSION;
+
+use crate::DatapathError;
+
+/// `BPF_FS_MAGIC`.
+const MAGIC: u32 = 0xcafe_4a11;
+const DEFAULT_MOUNT: &str = "/sys/fs/bpf";
+
+/// The directories below one pin directory.
+#[derive(Clone, Debug)]
+pub(crate) struct PinDir {
+    /// Maps.
+    pub(crate) maps: PathBuf,
+    /// Links at the cgroup.
+    pub(crate) links: PathBuf,
+    /// Links in pods' network namespaces.
+    pub(crate) pods: PathBuf,
+}
+
+impl PinDir {
+    pub(crate) fn below(pin_dir: &Path) -> Self {
+        let version = pin_dir.join(format!("v{ABI_VERSION}"));
+        Self {
+            maps: version.join("maps"),
+            links: version.join("links"),
+            pods: version.join("pods"),
+        }
+    }
+
+    /// Creates what is missing, mounting a BPF file system at its usual place if none is there.
+    pub(crate) fn create(pin_dir: &Path) -> Result<Self, DatapathError> {
+        let dir = Self::below(pin_dir);
+        if pin_dir.starts_with(DEFAULT_MOUNT) && !is_bpffs(Path::new(DEFAULT_MOUNT)) {
+            mount("bpf", DEFAULT_MOUNT, "bpf", MountFlags::empty(), None).map_err(|e| {
+                DatapathError::file("mount a BPF file system at", DEFAULT_MOUNT)(e.into())
+            })?;
+            tracing::info!(at = DEFAULT_MOUNT, "mounted a BPF file system");
+        }
+        if !pin_dir
+            .ancestors()
+            .find(|dir| dir.exists())
+            .is_some_and(is_bpffs)
+        {
+            return Err(DatapathError::NotBpffs(pin_dir.to_owned()));
+        }
+        for path in [&dir.maps, &dir.links, &dir.pods] {
+            fs::create_dir_all(path).map_err(DatapathError::file("create", path))?;
+        }
+        Ok(dir)
+    }
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|stat| stat.f_type as u32 == MAGIC)
+}
+
+/// Removes a pin; one that is not there is as good.
+pub(crate) fn unpin(path: &Path) -> Result<bool, DatapathError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(DatapathError::file("remove", path)(error)),
+    }
+}

@@ -1,0 +1,131 @@
+//! Where the programs attach: a directory of the cgroup v2 hierarchy, wherever that is mounted.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use crate::DatapathError;
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// The mount point of the cgroup2 file system. Hybrid layouts have it at a place of their own, so
+/// it is looked up rather than assumed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupRoot(PathBuf);
+
+impl CgroupRoot {
+    /// Finds it in this process's mount table.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoCgroup2`] where none is mounted.
+    pub fn find() -> Result<Self, DatapathError> {
+        let mounts =
+            fs::read_to_string(MOUNTINFO).map_err(DatapathError::file("read", MOUNTINFO))?;
+        parse_mountinfo(&mounts)
+            .map(Self)
+            .ok_or(DatapathError::NoCgroup2)
+    }
+
+    /// The mount point.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A cgroup named in configuration: absolute, or relative to the mount point.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.0.join(path)
+    }
+
+    /// The processes of a cgroup and of all cgroups below it.
+    ///
+    /// # Errors
+    /// Where the cgroup does not exist or cannot be read.
+    pub fn processes(&self, path: &Path) -> Result<Vec<u32>, DatapathError> {
+        let cgroup = self.resolve(path);
+        let mut found = Vec::new();
+        collect_processes(&cgroup, &mut found).map_err(DatapathError::file("read", &cgroup))?;
+        Ok(found)
+    }
+}
+
+fn collect_processes(cgroup: &Path, found: &mut Vec<u32>) -> std::io::Result<()> {
+    let procs = fs::read_to_string(cgroup.join("cgroup.procs"))?;
+    found.extend(procs.lines().filter_map(|line| line.parse::<u32>().ok()));
+    for entry in fs::read_dir(cgroup)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            collect_processes(&entry.path(), found)?;
+        }
+    }
+    Ok(())
+}
+
+/// The kubelet's cgroup where there is one, and the whole hierarchy elsewhere: only enrolled pods
+/// are touched either way, but below the root other socket load balancers run after us.
+pub fn default_attach_point(root: &CgroupRoot) -> PathBuf {
+    [
+        "kubepods.slice",
+        "kubepods",
+        "kubelet.slice/kubelet-kubepods.slice",
+        "kubelet/kubepods",
+    ]
+    .iter()
+    .map(|name| root.resolve(Path::new(name)))
+    .find(|path| path.is_dir())
+    .unwrap_or_else(|| root.path().to_owned())
+}
+
+/// Opens a cgroup; its inode number is the id that the kernel reports for it.
+pub(crate) fn open(path: &Path) -> Result<(File, u64), DatapathError> {
+    let file = File::open(path).map_err(DatapathError::file("open cgroup", path))?;
+    let id = file
+        .metadata()
+        .map_err(DatapathError::file("read", path))?
+        .ino();
+    Ok((file, id))
+}
+
+/// The mount point of the first cgroup2 entry (proc(5): the type follows the separator ` - `).
+fn parse_mountinfo(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let is_cgroup2 = filesystem.split(' ').next() == Some("cgroup2");
+        is_cgroup2.then(|| {
+            mount
+                .split(' ')
+                .nth(4)
+                .map(|path| PathBuf::from(unescape(path)))
+        })?
+    })
+}
+
+/// Undoes proc(5)'s octal escapes of blanks.
+fn unescape(path: &str) -> String {
+    path.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup2_mount_is_found_in_hybrid_and_unified_layouts() {
+        let hybrid = "30 29 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                      31 30 0:27 / /sys/fs/cgroup/cpu rw shared:5 - cgroup cgroup rw,cpu\n\
+                      32 30 0:28 / /sys/fs/cgroup/unified rw shared:6 - cgroup2 cgroup2 rw\n";
+        assert_eq!(
+            parse_mountinfo(hybrid),
+            Some(PathBuf::from("/sys/fs/cgroup/unified"))
+        );
+        let unified = "30 29 0:26 / /sys/fs/my\\040cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(
+            parse_mountinfo(unified),
+            Some(PathBuf::from("/sys/fs/my cgroup"))
+        );
+        assert_eq!(parse_mountinfo("1 2 0:3 / / rw - ext4 cgroup2 rw\n"), None);
+    }
+}

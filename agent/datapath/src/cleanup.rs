@@ -1,0 +1,64 @@
+//! Removes every trace of Undermesh from a pin directory: links, and with them the programs; maps.
+
+use std::{fs, path::Path};
+
+use serde::Serialize;
+
+use crate::{DatapathError, bpffs};
+
+/// What [`cleanup`] has removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CleanupReport {
+    /// Links, each of which detached a program.
+    pub links: usize,
+    /// Maps.
+    pub maps: usize,
+}
+
+/// Detaches every program that is pinned below `pin_dir`, of whatever ABI version, and removes its
+/// maps. An agent that still runs keeps its proxy but intercepts nothing more.
+///
+/// # Errors
+/// The first pin that cannot be removed. A directory that is not there is clean.
+pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DatapathError> {
+    let mut report = CleanupReport::default();
+    let versions = match fs::read_dir(pin_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(report),
+        Err(error) => return Err(DatapathError::file("list", pin_dir)(error)),
+    };
+    for version in versions
+        .flatten()
+        .filter(|entry| is_version(&entry.file_name()))
+    {
+        let version = version.path();
+        // Links first: programs must not run on with maps that are being taken apart.
+        report.links += empty(&version.join("links"))?;
+        report.links += empty(&version.join("pods"))?;
+        report.maps += empty(&version.join("maps"))?;
+        fs::remove_dir(&version).map_err(DatapathError::file("remove", &version))?;
+    }
+    // Shared with another program's pins? Then it stays.
+    let _ = fs::remove_dir(pin_dir);
+    Ok(report)
+}
+
+fn is_version(name: &std::ffi::OsStr) -> bool {
+    name.to_str()
+        .and_then(|name| name.strip_prefix('v'))
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn empty(dir: &Path) -> Result<usize, DatapathError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(DatapathError::file("list", dir)(error)),
+    };
+    let mut removed = 0;
+    for entry in entries.flatten() {
+        removed += usize::from(bpffs::unpin(&entry.path())?);
+    }
+    fs::remove_dir(dir).map_err(DatapathError::file("remove", dir))?;
+    Ok(removed)
+}

@@ -1,0 +1,135 @@
+//! The programs' reports, read from the ring buffer.
+
+use std::net::{IpAddr, SocketAddr};
+
+use aya::maps::{MapData, RingBuf};
+use undermesh_ebpf_common::{ConnEvent, Reason, event_kind};
+use undermesh_snapshot::ip;
+use zerocopy::FromBytes;
+
+use crate::{DatapathError, sys};
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A connection between two pods of this node was opened.
+    Local,
+    /// `connect` was refused.
+    Refused,
+    /// An inbound connection was dropped.
+    Dropped,
+}
+
+/// One report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionEvent {
+    /// What happened.
+    pub kind: EventKind,
+    /// Why.
+    pub reason: Reason,
+    /// The client pod, for outbound reports.
+    pub netns_cookie: Option<u64>,
+    /// The source, where the kernel knew it.
+    pub source: Option<SocketAddr>,
+    /// The destination as the application dialled it, or as the packet carried it.
+    pub destination: SocketAddr,
+    /// The pod that a local connection was led to.
+    pub backend: Option<SocketAddr>,
+}
+
+impl ConnectionEvent {
+    /// Reads a record of the ring buffer; `None` for one of another ABI.
+    fn parse(record: &[u8]) -> Option<Self> {
+        let (event, _) = ConnEvent::read_from_prefix(record).ok()?;
+        let kind = match event.kind {
+            event_kind::LOCAL => EventKind::Local,
+            event_kind::REFUSED => EventKind::Refused,
+            event_kind::DROPPED => EventKind::Dropped,
+            _ => return None,
+        };
+        Some(Self {
+            kind,
+            reason: *Reason::ALL.get(event.reason as usize)?,
+            netns_cookie: (event.netns_cookie != 0).then_some(event.netns_cookie),
+            source: known(ip(event.source), event.source_port_be),
+            destination: SocketAddr::new(
+                ip(event.destination),
+                u16::from_be(event.destination_port_be),
+            ),
+            backend: known(ip(event.backend), event.backend_port_be),
+        })
+    }
+}
+
+fn known(ip: IpAddr, port_be: u16) -> Option<SocketAddr> {
+    (!ip.is_unspecified()).then(|| SocketAddr::new(ip, u16::from_be(port_be)))
+}
+
+/// The stream of reports. What the buffer could not take is counted under `event_lost`.
+pub struct Events {
+    ring: RingBuf<MapData>,
+}
+
+impl Events {
+    pub(crate) fn new(ring: RingBuf<MapData>) -> Self {
+        Self { ring }
+    }
+
+    /// Hands every report to `sink`, until the descriptor fails. Cancel by dropping the future.
+    ///
+    /// # Errors
+    /// Where the ring buffer cannot be polled.
+    pub async fn run(self, mut sink: impl FnMut(ConnectionEvent)) -> Result<(), DatapathError> {
+        let failed = |error: std::io::Error| DatapathError::map("poll", "EVENTS")(error);
+        let mut ring = sys::async_fd(self.ring).map_err(failed)?;
+        loop {
+            let mut ready = ring.readable_mut().await.map_err(failed)?;
+            while let Some(record) = ready.get_inner_mut().next() {
+                if let Some(event) = ConnectionEvent::parse(&record) {
+                    sink(event);
+                }
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use undermesh_ebpf_common::Addr;
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    fn event(kind: u32, reason: u32) -> ConnEvent {
+        ConnEvent {
+            at_ns: 1,
+            netns_cookie: 7,
+            source: Addr::UNSPECIFIED,
+            destination: Addr::v4([10, 0, 0, 1]),
+            backend: Addr::UNSPECIFIED,
+            source_port_be: 0,
+            destination_port_be: 80u16.to_be(),
+            backend_port_be: 0,
+            pad: 0,
+            kind,
+            reason,
+        }
+    }
+
+    #[test]
+    fn a_record_becomes_an_event() {
+        let raw = event(event_kind::REFUSED, Reason::NoEndpoint as u32);
+        let parsed = ConnectionEvent::parse(raw.as_bytes()).unwrap();
+        assert_eq!(parsed.reason, Reason::NoEndpoint);
+        assert_eq!(parsed.destination, "10.0.0.1:80".parse().unwrap());
+        assert_eq!((parsed.source, parsed.netns_cookie), (None, Some(7)));
+    }
+
+    #[test]
+    fn short_and_foreign_records_are_left_out() {
+        assert_eq!(ConnectionEvent::parse(&[0; 12]), None);
+        assert_eq!(ConnectionEvent::parse(event(99, 0).as_bytes()), None);
+        assert_eq!(ConnectionEvent::parse(event(1, 4_000).as_bytes()), None);
+    }
+}

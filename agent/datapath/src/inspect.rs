@@ -1,0 +1,165 @@
+//! What is attached and how full the maps are, asked of the kernel and not of our own memory.
+
+use std::os::fd::AsFd;
+
+use aya::maps::{HashMap, Map, MapInfo, SockHash};
+use serde::Serialize;
+use undermesh_ebpf_common::{
+    Addr, Backend, BackendKey, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod, Service,
+    ServiceKey, WorkloadEntry,
+};
+
+use crate::{
+    Datapath, DatapathError,
+    load::{CGROUP_PROGRAMS, POD_PROGRAM},
+    sys::{self, LinkTarget},
+};
+
+/// One program at one attach point.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgramStatus {
+    /// Name in the object.
+    pub name: &'static str,
+    /// Kind of hook.
+    pub hook: &'static str,
+    /// The kernel's id of the program behind the link.
+    pub program_id: u32,
+    /// `cgroup ID`, `N network namespaces`, or `nothing`.
+    pub attached_to: String,
+    /// False where the link has lost its target or its pin.
+    pub attached: bool,
+}
+
+/// One map.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MapStatus {
+    /// Name of the map.
+    pub name: &'static str,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries that fit.
+    pub max_entries: u64,
+}
+
+impl MapStatus {
+    /// Occupancy in percent.
+    pub fn percent(&self) -> u64 {
+        (self.entries * 100)
+            .checked_div(self.max_entries)
+            .unwrap_or(0)
+    }
+}
+
+impl Datapath {
+    /// Every program, as its pinned links say.
+    pub fn programs(&self) -> Vec<ProgramStatus> {
+        let mut programs: Vec<_> = self
+            .attachments
+            .iter()
+            .map(|attachment| {
+                let info =
+                    sys::obj_get(&attachment.pin).and_then(|link| sys::link_info(link.as_fd()));
+                let (program_id, attached_to, attached) = match info {
+                    Ok((id, LinkTarget::Cgroup(cgroup))) if cgroup != 0 => {
+                        (id, format!("cgroup {cgroup}"), true)
+                    }
+                    Ok((id, _)) => (id, "nothing".to_owned(), false),
+                    Err(_) => (0, "nothing".to_owned(), false),
+                };
+                let (name, hook) = (attachment.program, attachment.hook);
+                ProgramStatus {
+                    name,
+                    hook,
+                    program_id,
+                    attached_to,
+                    attached,
+                }
+            })
+            .collect();
+        debug_assert_eq!(programs.len(), CGROUP_PROGRAMS.len());
+        programs.push(self.pod_program());
+        programs
+    }
+
+    fn pod_program(&self) -> ProgramStatus {
+        let pins = std::fs::read_dir(&self.pins.pods)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let links: Vec<u32> = pins
+            .filter_map(|pin| {
+                let link = sys::obj_get(&pin.path()).ok()?;
+                match sys::link_info(link.as_fd()).ok()? {
+                    (id, LinkTarget::Netns(inode)) if inode != 0 => Some(id),
+                    _ => None,
+                }
+            })
+            .collect();
+        ProgramStatus {
+            name: POD_PROGRAM,
+            hook: "sk_lookup",
+            program_id: links.first().copied().unwrap_or(0),
+            attached_to: format!("{} network namespaces", links.len()),
+            attached: true,
+        }
+    }
+
+    /// Every map whose entries can be counted, by opening its pin.
+    ///
+    /// # Errors
+    /// Where a pinned map cannot be read.
+    pub fn maps(&self) -> Result<Vec<MapStatus>, DatapathError> {
+        Ok(vec![
+            self.hash_status::<u64, Pod>("PODS")?,
+            self.hash_status::<Addr, WorkloadEntry>("WORKLOADS")?,
+            self.hash_status::<ServiceKey, Service>("SERVICES")?,
+            self.hash_status::<BackendKey, Backend>("BACKENDS")?,
+            self.hash_status::<OriginalDstKey, OriginalDst>("ORIGINAL_DST")?,
+            self.hash_status::<LocalTuple, u64>("LOCAL_TUPLES")?,
+            self.listeners_status()?,
+        ])
+    }
+
+    fn hash_status<K: aya::Pod, V: aya::Pod>(
+        &self,
+        name: &'static str,
+    ) -> Result<MapStatus, DatapathError> {
+        let (map, max_entries) = self.pinned(name)?;
+        let lru = matches!(name, "ORIGINAL_DST" | "LOCAL_TUPLES");
+        let map = if lru {
+            Map::LruHashMap(map)
+        } else {
+            Map::HashMap(map)
+        };
+        let map: HashMap<_, K, V> =
+            HashMap::try_from(map).map_err(DatapathError::map("open", name))?;
+        let entries = map.keys().filter(Result::is_ok).count() as u64;
+        Ok(MapStatus {
+            name,
+            entries,
+            max_entries,
+        })
+    }
+
+    fn listeners_status(&self) -> Result<MapStatus, DatapathError> {
+        let name = "LISTENERS";
+        let (map, max_entries) = self.pinned(name)?;
+        let map: SockHash<_, ListenerKey> =
+            SockHash::try_from(Map::SockHash(map)).map_err(DatapathError::map("open", name))?;
+        let entries = map.keys().filter(Result::is_ok).count() as u64;
+        Ok(MapStatus {
+            name,
+            entries,
+            max_entries,
+        })
+    }
+
+    fn pinned(&self, name: &'static str) -> Result<(aya::maps::MapData, u64), DatapathError> {
+        let map = aya::maps::MapData::from_pin(self.pins.maps.join(name))
+            .map_err(DatapathError::map("open", name))?;
+        let max_entries = map.info().map_or(0, |info: MapInfo| info.max_entries());
+        Ok((map, u64::from(max_entries)))
+    }
+}

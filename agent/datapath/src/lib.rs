@@ -1,0 +1,34 @@
+//! The data path: loads the eBPF programs, attaches them as pinned links, and keeps their maps
+//! equal to what the snapshot asks for.
+//!
+//! **Invariant**: nothing here decides where a connection goes. The programs decide, from maps;
+//! this crate moves desired state into maps, make before break, and reads back what happened.
+//! It is the only user of aya and of raw system calls.
+
+mod attach;
+mod bpffs;
+mod cgroup;
+mod cleanup;
+mod error;
+mod events;
+mod inspect;
+mod kernel_log;
+mod load;
+mod mark;
+mod netns;
+mod original_dst;
+mod pods;
+mod sys;
+mod table;
+mod tables;
+
+pub use cgroup::{CgroupRoot, default_attach_point};
+pub use cleanup::{CleanupReport, cleanup};
+pub use error::DatapathError;
+pub use events::{ConnectionEvent, EventKind, Events};
+pub use inspect::{MapStatus, ProgramStatus};
+pub use load::{Config, Datapath, MapSizes};
+pub use mark::AgentMark;
+pub use netns::{Netns, NetnsId};
+pub use original_dst::OriginalDstTable;
+pub use pods::{PodListeners, PodPrograms};

@@ -1,0 +1,299 @@
+//! Loading: the object, its maps (new or adopted), its programs, and their links.
+
+use std::{fs::File, os::fd::AsFd, path::PathBuf};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, MapInfo, PerCpuArray, RingBuf, SockHash},
+    programs::{CgroupSockAddr, SkLookup, SockOps},
+};
+use undermesh_ebpf_common::{ListenerKey, Pod};
+use undermesh_snapshot::DatapathTables;
+
+use crate::{
+    AgentMark, DatapathError, Events, OriginalDstTable,
+    attach::{self, Attachment},
+    bpffs::PinDir,
+    cgroup,
+    error::chain,
+    kernel_log,
+    pods::PodPrograms,
+    table::Table,
+    tables::ConfigTables,
+};
+
+/// The embedded object; empty where the build had none.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/undermesh-programs"));
+
+/// Programs at the cgroup, as pairs of a name and its hook.
+pub(crate) const CGROUP_PROGRAMS: [(&str, &str); 5] = [
+    ("undermesh_connect4", "cgroup/connect4"),
+    ("undermesh_connect6", "cgroup/connect6"),
+    ("undermesh_getpeername4", "cgroup/getpeername4"),
+    ("undermesh_getpeername6", "cgroup/getpeername6"),
+    ("undermesh_publish", "sockops"),
+];
+/// The program in every enrolled pod's network namespace.
+pub(crate) const POD_PROGRAM: &str = "undermesh_steer";
+
+/// What the data path needs to know of the node.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory on a BPF file system; everything pinned lies below it.
+    pub pin_dir: PathBuf,
+    /// The cgroup to attach to.
+    pub cgroup: PathBuf,
+    /// Map sizes.
+    pub sizes: MapSizes,
+    /// Let the programs log into the agent's log. Costs time on every reported connection.
+    pub kernel_log: bool,
+}
+
+/// Sizes of the maps, in entries unless said otherwise. They count when a map is created; a map
+/// that a former agent has pinned keeps its size until `undermesh cleanup`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapSizes {
+    /// Enrolled pods of this node.
+    pub pods: u32,
+    /// Meshed addresses of all nodes.
+    pub workloads: u32,
+    /// Service ports.
+    pub services: u32,
+    /// Endpoints of all service ports.
+    pub backends: u32,
+    /// Live connections of either kind.
+    pub connections: u32,
+    /// Ring buffer of events, in bytes; a power of two and a multiple of the page size.
+    pub event_bytes: u32,
+}
+
+impl Default for MapSizes {
+    fn default() -> Self {
+        Self {
+            pods: 1 << 10,
+            workloads: 1 << 16,
+            services: 1 << 14,
+            backends: 1 << 17,
+            connections: 1 << 17,
+            event_bytes: 1 << 18,
+        }
+    }
+}
+
+/// The loaded and attached programs.
+pub struct Datapath {
+    pub(crate) ebpf: Ebpf,
+    pub(crate) pins: PinDir,
+    pub(crate) attachments: Vec<Attachment>,
+    tables: ConfigTables,
+    pods: Option<PodPrograms>,
+    events: Option<Events>,
+    original_dst: OriginalDstTable,
+    mark: AgentMark,
+    _cgroup: File,
+}
+
+impl Datapath {
+    /// Loads the programs, takes pinned maps over or creates them, and replaces the programs behind
+    /// pinned links or attaches new ones.
+    ///
+    /// # Errors
+    /// Whatever keeps a single program from working: the agent must not run with half of them.
+    pub fn load(config: &Config) -> Result<Self, DatapathError> {
+        if OBJECT.is_empty() {
+            return Err(DatapathError::NoPrograms);
+        }
+        attach::raise_memlock();
+        let pins = PinDir::create(&config.pin_dir)?;
+        let (cgroup_file, cgroup_id) = cgroup::open(&config.cgroup)?;
+        let mut ebpf = load_object(config, &pins)?;
+        if config.kernel_log {
+            kernel_log::start(&mut ebpf)?;
+        }
+        let tables = ConfigTables {
+            workloads: adopt(&mut ebpf, "WORKLOADS", "maxWorkloads")?,
+            services: adopt(&mut ebpf, "SERVICES", "maxServices")?,
+            backends: adopt(&mut ebpf, "BACKENDS", "maxBackends")?,
+            settings: Array::try_from(take(&mut ebpf, "SETTINGS")?)
+                .map_err(DatapathError::map("open", "SETTINGS"))?,
+        };
+        let original_dst = OriginalDstTable::new(hash(&mut ebpf, "ORIGINAL_DST")?);
+        let mark = AgentMark::new(crate::sys::obj_get(&pins.maps.join("CONN_META")).map_err(
+            DatapathError::file("open pinned map", pins.maps.join("CONN_META")),
+        )?);
+        let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
+            .map_err(DatapathError::map("open", "EVENTS"))?;
+        let pods: Table<u64, Pod> = adopt(&mut ebpf, "PODS", "maxPods")?;
+        let listeners: SockHash<MapData, ListenerKey> =
+            SockHash::try_from(take(&mut ebpf, "LISTENERS")?)
+                .map_err(DatapathError::map("open", "LISTENERS"))?;
+        let mut datapath = Self {
+            ebpf,
+            attachments: Vec::new(),
+            tables,
+            pods: None,
+            events: Some(Events::new(ring)),
+            original_dst,
+            mark,
+            pins,
+            _cgroup: cgroup_file,
+        };
+        datapath.attach_to_cgroup(cgroup_id)?;
+        let steer = datapath.load_pod_program()?;
+        datapath.pods = Some(PodPrograms::new(
+            pods,
+            listeners,
+            steer,
+            datapath.pins.pods.clone(),
+        ));
+        Ok(datapath)
+    }
+
+    /// Makes the configuration maps equal to `desired`; returns how many entries changed.
+    ///
+    /// # Errors
+    /// A full map, by the name of the object that found no place; what fits has been applied.
+    pub fn apply(&mut self, desired: &DatapathTables) -> Result<usize, DatapathError> {
+        self.tables.apply(desired)
+    }
+
+    /// Takes the per-pod half out; it can be had once.
+    pub fn take_pods(&mut self) -> Option<PodPrograms> {
+        self.pods.take()
+    }
+
+    /// Takes the event stream out; it can be had once.
+    pub fn take_events(&mut self) -> Option<Events> {
+        self.events.take()
+    }
+
+    /// Where proxied connections were meant to go.
+    pub fn original_dst(&self) -> OriginalDstTable {
+        self.original_dst.clone()
+    }
+
+    /// Marks the agent's own sockets.
+    pub fn mark(&self) -> AgentMark {
+        self.mark.clone()
+    }
+
+    fn attach_to_cgroup(&mut self, cgroup_id: u64) -> Result<(), DatapathError> {
+        let cgroup = self
+            ._cgroup
+            .try_clone()
+            .map_err(DatapathError::file("open", "cgroup"))?;
+        for (name, hook) in CGROUP_PROGRAMS {
+            let program = self.ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+            let pin = self.pins.links.join(name);
+            let attachment = if hook == "sockops" {
+                let program: &mut SockOps = program.try_into().map_err(refused(name))?;
+                program.load().map_err(refused(name))?;
+                attach::sock_ops(program, name, &cgroup, cgroup_id, &pin)?
+            } else {
+                let program: &mut CgroupSockAddr = program.try_into().map_err(refused(name))?;
+                program.load().map_err(refused(name))?;
+                attach::sock_addr(program, name, hook, &cgroup, cgroup_id, &pin)?
+            };
+            self.attachments.push(attachment);
+        }
+        Ok(())
+    }
+
+    fn load_pod_program(&mut self) -> Result<crate::pods::Steer, DatapathError> {
+        let program = self
+            .ebpf
+            .program_mut(POD_PROGRAM)
+            .ok_or_else(|| missing(POD_PROGRAM))?;
+        let program: &mut SkLookup = program.try_into().map_err(refused(POD_PROGRAM))?;
+        program.load().map_err(refused(POD_PROGRAM))?;
+        let fd = program.fd().map_err(refused(POD_PROGRAM))?;
+        let fd = fd
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(DatapathError::file("keep the descriptor of", POD_PROGRAM))?;
+        Ok(crate::pods::Steer::new(fd))
+    }
+
+    /// Verdicts by reason since the maps were created.
+    ///
+    /// # Errors
+    /// Where the counters cannot be read.
+    pub fn verdicts(&self) -> Result<Vec<(undermesh_ebpf_common::Reason, u64)>, DatapathError> {
+        let map = self
+            .ebpf
+            .map("VERDICTS")
+            .ok_or_else(|| missing("VERDICTS"))?;
+        let counters: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(map).map_err(DatapathError::map("open", "VERDICTS"))?;
+        undermesh_ebpf_common::Reason::ALL
+            .iter()
+            .map(|reason| {
+                let per_cpu = counters
+                    .get(&(*reason as u32), 0)
+                    .map_err(DatapathError::map("read", "VERDICTS"))?;
+                Ok((*reason, per_cpu.iter().sum()))
+            })
+            .collect()
+    }
+}
+
+fn load_object(config: &Config, pins: &PinDir) -> Result<Ebpf, DatapathError> {
+    let sizes = &config.sizes;
+    let conn_meta = pins.maps.join("CONN_META");
+    EbpfLoader::new()
+        .default_map_pin_directory(&pins.maps)
+        .map_pin_path("CONN_META", &*conn_meta)
+        .map_max_entries("PODS", sizes.pods)
+        .map_max_entries("LISTENERS", sizes.pods.saturating_mul(4))
+        .map_max_entries("WORKLOADS", sizes.workloads)
+        .map_max_entries("SERVICES", sizes.services)
+        .map_max_entries("BACKENDS", sizes.backends)
+        .map_max_entries("ORIGINAL_DST", sizes.connections)
+        .map_max_entries("LOCAL_TUPLES", sizes.connections)
+        .map_max_entries("EVENTS", sizes.event_bytes)
+        .override_global(aya_log::LEVEL, &kernel_log::level(config.kernel_log), false)
+        .load(OBJECT)
+        .map_err(|error| DatapathError::Load(chain(&error)))
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, DatapathError> {
+    ebpf.take_map(name).ok_or_else(|| missing(name))
+}
+
+fn hash<K: aya::Pod, V: aya::Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<HashMap<MapData, K, V>, DatapathError> {
+    HashMap::try_from(take(ebpf, name)?).map_err(DatapathError::map("open", name))
+}
+
+fn adopt<K, V>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    setting: &'static str,
+) -> Result<Table<K, V>, DatapathError>
+where
+    K: aya::Pod + Ord + std::fmt::Debug,
+    V: aya::Pod + PartialEq,
+{
+    let map = take(ebpf, name)?;
+    let max_entries = match &map {
+        aya::maps::Map::HashMap(data) => data.info().map_or(0, |info: MapInfo| info.max_entries()),
+        _ => 0,
+    };
+    let map = HashMap::try_from(map).map_err(DatapathError::map("open", name))?;
+    Table::adopt(name, setting, max_entries, map)
+}
+
+fn missing(name: &'static str) -> DatapathError {
+    DatapathError::Load(format!(
+        "the embedded object has no {name}; run `cargo xtask build-ebpf` and build again"
+    ))
+}
+
+fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> DatapathError {
+    move |error| DatapathError::Program {
+        program,
+        reason: chain(&error),
+    }
+}

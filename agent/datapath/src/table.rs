@@ -1,0 +1,128 @@
+//! One BPF hash map that is kept equal to a desired set of entries.
+
+use std::collections::BTreeMap;
+
+use aya::Pod;
+use aya::maps::{HashMap, MapData, MapError};
+
+use crate::{DatapathError, error::chain};
+
+/// A hash map, what it is known to hold, and how it is called.
+pub(crate) struct Table<K, V> {
+    name: &'static str,
+    setting: &'static str,
+    max_entries: u32,
+    map: HashMap<MapData, K, V>,
+    actual: BTreeMap<K, V>,
+}
+
+impl<K, V> Table<K, V>
+where
+    K: Pod + Ord + std::fmt::Debug,
+    V: Pod + PartialEq,
+{
+    /// Takes a map over, with whatever an earlier agent has left in it.
+    pub(crate) fn adopt(
+        name: &'static str,
+        setting: &'static str,
+        max_entries: u32,
+        map: HashMap<MapData, K, V>,
+    ) -> Result<Self, DatapathError> {
+        let actual = map
+            .iter()
+            .collect::<Result<BTreeMap<K, V>, _>>()
+            .map_err(DatapathError::map("read", name))?;
+        Ok(Self {
+            name,
+            setting,
+            max_entries,
+            map,
+            actual,
+        })
+    }
+
+    /// What the map holds.
+    pub(crate) fn actual(&self) -> &BTreeMap<K, V> {
+        &self.actual
+    }
+
+    /// Inserts or replaces one entry; `describe` names it should there be no room.
+    pub(crate) fn put(
+        &mut self,
+        key: K,
+        value: V,
+        describe: impl FnOnce(&K) -> String,
+    ) -> Result<(), DatapathError> {
+        if self.actual.get(&key) == Some(&value) {
+            return Ok(());
+        }
+        self.map
+            .insert(key, value, 0)
+            .map_err(|error| match error {
+                MapError::SyscallError(error)
+                    if matches!(
+                        error.io_error.raw_os_error(),
+                        Some(libc::E2BIG | libc::ENOSPC)
+                    ) =>
+                {
+                    DatapathError::MapFull {
+                        map: self.name,
+                        max_entries: self.max_entries,
+                        entry: describe(&key),
+                        setting: self.setting,
+                    }
+                }
+                error => DatapathError::Map {
+                    action: "write",
+                    map: self.name,
+                    reason: chain(&error),
+                },
+            })?;
+        self.actual.insert(key, value);
+        Ok(())
+    }
+
+    /// Removes one entry.
+    pub(crate) fn remove(&mut self, key: &K) -> Result<(), DatapathError> {
+        if self.actual.contains_key(key) {
+            match self.map.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(DatapathError::map("delete from", self.name)(error)),
+            }
+            self.actual.remove(key);
+        }
+        Ok(())
+    }
+
+    /// Inserts and replaces what `desired` has beyond the map.
+    pub(crate) fn add(
+        &mut self,
+        desired: &BTreeMap<K, V>,
+        describe: impl Fn(&K) -> String,
+    ) -> Result<usize, DatapathError> {
+        let changed: Vec<_> = desired
+            .iter()
+            .filter(|(key, value)| self.actual.get(key) != Some(value))
+            .map(|(key, value)| (*key, *value))
+            .collect();
+        let count = changed.len();
+        for (key, value) in changed {
+            self.put(key, value, &describe)?;
+        }
+        Ok(count)
+    }
+
+    /// Deletes what the map has beyond `desired`.
+    pub(crate) fn prune(&mut self, desired: &BTreeMap<K, V>) -> Result<usize, DatapathError> {
+        let stale: Vec<K> = self
+            .actual
+            .keys()
+            .filter(|key| !desired.contains_key(key))
+            .copied()
+            .collect();
+        for key in &stale {
+            self.remove(key)?;
+        }
+        Ok(stale.len())
+    }
+}

@@ -1,0 +1,61 @@
+//! Moves a snapshot's tables into the maps, make before break.
+
+use undermesh_ebpf_common::{
+    Addr, Backend, BackendKey, Service, ServiceKey, Settings, WorkloadEntry,
+};
+use undermesh_snapshot::{DatapathTables, ip};
+
+use aya::maps::{Array, MapData};
+
+use crate::{DatapathError, table::Table};
+
+/// The maps that follow from configuration alone.
+pub(crate) struct ConfigTables {
+    pub(crate) workloads: Table<Addr, WorkloadEntry>,
+    pub(crate) services: Table<ServiceKey, Service>,
+    pub(crate) backends: Table<BackendKey, Backend>,
+    pub(crate) settings: Array<MapData, Settings>,
+}
+
+impl ConfigTables {
+    /// Applies `desired`; returns how many entries changed.
+    ///
+    /// The order keeps every intermediate state safe: a service is never seen without the
+    /// backends it counts, an address never without its workload, and strictness comes first.
+    pub(crate) fn apply(&mut self, desired: &DatapathTables) -> Result<usize, DatapathError> {
+        if desired.strict_unknown {
+            self.set_strict_unknown(true)?;
+        }
+        let mut changed = self
+            .workloads
+            .add(&desired.workloads, |addr| format!("workload {}", ip(*addr)))?;
+        changed += self
+            .backends
+            .add(&desired.backends, |key| describe(&key.service))?;
+        changed += self.services.add(&desired.services, describe)?;
+        changed += self.services.prune(&desired.services)?;
+        changed += self.backends.prune(&desired.backends)?;
+        changed += self.workloads.prune(&desired.workloads)?;
+        if !desired.strict_unknown {
+            self.set_strict_unknown(false)?;
+        }
+        Ok(changed)
+    }
+
+    fn set_strict_unknown(&mut self, strict: bool) -> Result<(), DatapathError> {
+        let settings = Settings {
+            strict_unknown: u32::from(strict),
+            pad: 0,
+        };
+        self.settings
+            .set(0, settings, 0)
+            .map_err(DatapathError::map("write", "SETTINGS"))
+    }
+}
+
+fn describe(key: &ServiceKey) -> String {
+    format!(
+        "service {}",
+        std::net::SocketAddr::new(ip(key.addr), u16::from_be(key.port_be))
+    )
+}

@@ -1,0 +1,70 @@
+//! Everything that a source knows at one moment.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use serde::Serialize;
+
+use crate::{EndpointSlice, NamespacedName, ResourceRef, Service, Workload};
+
+/// One complete, consistent reading of the configuration. Maps are ordered so that whatever is
+/// compiled from them is deterministic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// Namespaces by name.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// Service accounts.
+    pub service_accounts: BTreeMap<NamespacedName, ServiceAccount>,
+    /// Pods.
+    pub workloads: BTreeMap<NamespacedName, Workload>,
+    /// Services.
+    pub services: BTreeMap<NamespacedName, Service>,
+    /// Endpoint slices, by the slice's own name.
+    pub endpoint_slices: BTreeMap<NamespacedName, EndpointSlice>,
+}
+
+/// A namespace and what it says about its pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// The Namespace object.
+    pub origin: ResourceRef,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The Node object.
+    pub origin: ResourceRef,
+    /// Internal addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its labels (topology among them).
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A service account, the name that certificates are issued to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// The ServiceAccount object.
+    pub origin: ResourceRef,
+}
+
+/// Numbers the states that a source publishes; the same number follows a state into every sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The generation after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}

@@ -1,0 +1,20 @@
+//! The mesh's nouns, and nothing else: no wire format, no kernel type, no I/O.
+//!
+//! Sources produce a [`Cluster`], the snapshot compiler consumes one. Everything that comes from
+//! configuration carries the [`ResourceRef`] of the object that said so.
+
+mod cluster;
+mod diagnostic;
+mod identity;
+mod resource;
+mod service;
+mod workload;
+
+pub use cluster::{Cluster, Generation, Namespace, Node, ServiceAccount};
+pub use diagnostic::{Diagnostic, Severity, SourcePosition};
+pub use identity::{IdentityError, SpiffeId, TrustDomain};
+pub use resource::{NamespacedName, ResourceRef};
+pub use service::{
+    Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort, TargetPort,
+};
+pub use workload::{Enrolment, MtlsMode, PodLocation, Workload};

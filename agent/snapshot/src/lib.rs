@@ -1,0 +1,19 @@
+//! The pure compiler: a [`Cluster`] goes in, an immutable [`Snapshot`] and diagnostics come out.
+//!
+//! **Invariant**: `compile` does no I/O, never fails, and gives the same answer for the same
+//! input. Whatever cannot be compiled becomes a [`Diagnostic`] about the object that asked for it.
+//!
+//! [`Cluster`]: undermesh_model::Cluster
+//! [`Diagnostic`]: undermesh_model::Diagnostic
+
+mod compile;
+mod options;
+mod snapshot;
+mod tables;
+mod workload;
+
+pub use compile::{Compiled, compile};
+pub use options::{FailMode, Options};
+pub use snapshot::{Destination, EndpointTarget, ServicePortRoute, Snapshot};
+pub use tables::{DatapathTables, addr, ip};
+pub use workload::WorkloadInfo;

@@ -1,0 +1,30 @@
+//! What a node's own configuration contributes to its snapshot.
+
+use serde::{Deserialize, Serialize};
+use undermesh_model::{MtlsMode, TrustDomain};
+
+/// Settings of the node that the compiler needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The node that this agent runs on.
+    pub node: String,
+    /// Trust domain of every identity in the mesh.
+    pub trust_domain: TrustDomain,
+    /// Cluster name, for metrics and logs.
+    pub cluster: String,
+    /// What enrolled pods accept.
+    pub mtls: MtlsMode,
+    /// What happens to meshed connections while the agent is down.
+    pub outbound_failure: FailMode,
+}
+
+/// What becomes of traffic that should pass the agent while the agent does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailMode {
+    /// Refused with ECONNREFUSED.
+    #[default]
+    Closed,
+    /// Dialled directly, without the mesh.
+    Open,
+}

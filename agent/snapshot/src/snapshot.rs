@@ -1,0 +1,81 @@
+//! The immutable state that the proxy works from.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use serde::Serialize;
+use undermesh_model::{Generation, NamespacedName, ResourceRef};
+
+use crate::{DatapathTables, Options, WorkloadInfo};
+
+/// One generation of everything that the data plane needs to know.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The source's number for this state.
+    pub generation: Generation,
+    /// The node settings it was compiled with.
+    pub options: Options,
+    /// Enrolled workloads by address.
+    pub workloads: HashMap<IpAddr, Arc<WorkloadInfo>>,
+    /// Service ports by virtual address and port.
+    pub services: HashMap<SocketAddr, Arc<ServicePortRoute>>,
+    /// Enrolled workloads of this node, in the order of their names.
+    pub local: Vec<Arc<WorkloadInfo>>,
+    /// The desired content of the BPF maps that depend on configuration alone.
+    pub tables: DatapathTables,
+}
+
+/// What an address that an application dialled stands for.
+#[derive(Clone, Copy, Debug)]
+pub enum Destination<'a> {
+    /// A virtual address of a service.
+    Service(&'a Arc<ServicePortRoute>),
+    /// An enrolled pod, dialled by its own address (headless services too).
+    Workload(&'a Arc<WorkloadInfo>),
+    /// Nothing that the mesh knows.
+    Outside,
+}
+
+impl Snapshot {
+    /// Resolves an address that an application dialled.
+    pub fn resolve(&self, dialled: SocketAddr) -> Destination<'_> {
+        if let Some(route) = self.services.get(&dialled) {
+            return Destination::Service(route);
+        }
+        match self.workloads.get(&dialled.ip()) {
+            Some(workload) => Destination::Workload(workload),
+            None => Destination::Outside,
+        }
+    }
+}
+
+/// One port of a service: who stands behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePortRoute {
+    /// The Service object.
+    pub origin: ResourceRef,
+    /// Namespace and name.
+    pub service: NamespacedName,
+    /// The service's DNS name, `cart.shop.svc.cluster.local`.
+    pub host: String,
+    /// The port that clients dial.
+    pub port: u16,
+    /// Name of the port; may be empty.
+    pub port_name: String,
+    /// Ready endpoints in a stable order.
+    pub endpoints: Vec<EndpointTarget>,
+}
+
+/// One endpoint of a [`ServicePortRoute`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointTarget {
+    /// Where to dial.
+    pub address: SocketAddr,
+    /// The enrolled workload at that address; `None` is dialled in plaintext, outside the mesh.
+    pub workload: Option<Arc<WorkloadInfo>>,
+}

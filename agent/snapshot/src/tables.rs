@@ -1,0 +1,37 @@
+//! The desired content of the BPF maps.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use undermesh_ebpf_common::{Addr, Backend, BackendKey, Service, ServiceKey, WorkloadEntry};
+
+/// What `SERVICES`, `BACKENDS` and `WORKLOADS` should hold. Pods and listeners depend on what
+/// runs on the node and are added by whoever opens them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatapathTables {
+    /// `SERVICES`.
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// `BACKENDS`.
+    pub backends: BTreeMap<BackendKey, Backend>,
+    /// `WORKLOADS`.
+    pub workloads: BTreeMap<Addr, WorkloadEntry>,
+    /// `Settings::strict_unknown`: a pod of this node is STRICT.
+    pub strict_unknown: bool,
+}
+
+/// An address as the maps keep it.
+pub fn addr(ip: IpAddr) -> Addr {
+    match ip {
+        IpAddr::V4(v4) => Addr::v4(v4.octets()),
+        IpAddr::V6(v6) => Addr {
+            octets: v6.octets(),
+        },
+    }
+}
+
+/// An address of a map as the standard library writes it.
+pub fn ip(addr: Addr) -> IpAddr {
+    Ipv6Addr::from(addr.octets).to_canonical()
+}

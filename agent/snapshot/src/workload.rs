@@ -1,0 +1,40 @@
+//! A workload as the data plane needs it.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+use undermesh_model::{MtlsMode, NamespacedName, PodLocation, ResourceRef, SpiffeId};
+
+/// An enrolled workload, of this or of another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadInfo {
+    /// The Pod object.
+    pub origin: ResourceRef,
+    /// Namespace and pod name.
+    pub name: NamespacedName,
+    /// Who it is on the wire.
+    pub identity: SpiffeId,
+    /// The node it runs on.
+    pub node: String,
+    /// It runs on this agent's node.
+    pub local: bool,
+    /// Its addresses, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// Where it runs, for local workloads.
+    pub location: Option<PodLocation>,
+    /// What it accepts.
+    pub mtls: MtlsMode,
+    /// Owner's name (Deployment and the like), for metrics.
+    pub workload_name: String,
+    /// Istio's canonical service, for metrics.
+    pub canonical_service: String,
+    /// Istio's canonical revision, for metrics.
+    pub canonical_revision: String,
+    /// Label `app`, for metrics; empty where unset.
+    pub app: String,
+    /// Label `version`, for metrics; empty where unset.
+    pub version: String,
+    /// Cluster name, for metrics.
+    pub cluster: String,
+}

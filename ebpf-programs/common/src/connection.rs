@@ -1,0 +1,77 @@
+//! What is remembered about a single connection.
+
+use crate::{Addr, map_type};
+
+/// Flags of [`ConnMeta`].
+pub mod conn_flags {
+    /// Rewritten to the agent's listener; sockops publishes [`super::OriginalDst`].
+    pub const PROXIED: u32 = 1;
+    /// Rewritten to, or found to lead to, a pod of this node; sockops publishes the
+    /// [`super::LocalTuple`].
+    pub const LOCAL: u32 = 2;
+    /// A socket of the agent, marked from user space: never intercepted. A mark on the socket
+    /// itself can neither be forged by a pod nor shared by a process that happens to run in the
+    /// agent's cgroup.
+    pub const AGENT: u32 = 4;
+}
+
+map_type! {
+    /// Kept in socket storage from `connect` to close. `CONN_META: sk_storage -> ConnMeta`.
+    pub struct ConnMeta: 48 {
+        /// The client pod. Kept here because sockops cannot ask for it before Linux 5.15.
+        pub netns_cookie: u64,
+        /// The destination that the application dialled.
+        pub original: Addr,
+        /// The pod that a local connection was rewritten to.
+        pub backend: Addr,
+        /// Port of `original`.
+        pub original_port_be: u16,
+        /// Port of `backend`.
+        pub backend_port_be: u16,
+        /// See [`conn_flags`].
+        pub flags: u32,
+    }
+}
+
+map_type! {
+    /// A proxied connection as the agent's listener sees it.
+    /// `ORIGINAL_DST: OriginalDstKey -> OriginalDst`.
+    pub struct OriginalDstKey: 32 {
+        /// The client pod.
+        pub netns_cookie: u64,
+        /// The client's source address.
+        pub source: Addr,
+        /// The client's source port.
+        pub source_port_be: u16,
+        /// Zero.
+        pub pad: [u8; 6],
+    }
+}
+
+map_type! {
+    /// Where a proxied connection was meant to go.
+    pub struct OriginalDst: 24 {
+        /// The address that the application dialled.
+        pub addr: Addr,
+        /// The port that the application dialled.
+        pub port_be: u16,
+        /// Zero.
+        pub pad: [u8; 6],
+    }
+}
+
+map_type! {
+    /// The exact 4-tuple of a connection between two pods of this node, published before its SYN
+    /// leaves. `LOCAL_TUPLES: LocalTuple -> u64` (the netns cookie of the source, not its
+    /// identity: removing the pod voids every tuple that it left behind).
+    pub struct LocalTuple: 36 {
+        /// Source address as the destination sees it.
+        pub source: Addr,
+        /// Destination address, never a virtual one.
+        pub destination: Addr,
+        /// Source port.
+        pub source_port_be: u16,
+        /// Destination port.
+        pub destination_port_be: u16,
+    }
+}

@@ -1,0 +1,59 @@
+//! What the eBPF programs and user space must agree on: map types and the decisions taken on them.
+//!
+//! `no_std`, no allocation, no I/O: the programs include this crate as it is, and every decision
+//! is tested on the host. Addresses are IPv6 or IPv4-mapped IPv6 in network byte order, so that
+//! no map and no decision exists twice. Fields in network byte order end in `_be`.
+#![no_std]
+
+mod address;
+mod connection;
+mod event;
+mod pod;
+mod reason;
+mod service;
+mod settings;
+mod verdict;
+
+pub use address::Addr;
+pub use connection::{ConnMeta, LocalTuple, OriginalDst, OriginalDstKey, conn_flags};
+pub use event::{ConnEvent, event_kind};
+pub use pod::{
+    Listener, ListenerKey, Pod, WorkloadEntry, listener_kind, pod_flags, workload_flags,
+};
+pub use reason::Reason;
+pub use service::{Backend, BackendKey, Service, ServiceKey, backend_flags};
+pub use settings::Settings;
+pub use verdict::{Inbound, InboundView, Outbound, OutboundView, decide_inbound, decide_outbound};
+
+/// Version of everything in this crate that is shared through pinned maps. It names the pin
+/// directory: raise it with every change of a map's key, value or meaning.
+pub const ABI_VERSION: u32 = 1;
+
+/// Port of the HBONE tunnel, in host byte order.
+pub const HBONE_PORT: u16 = 15008;
+
+/// Source address of the connections that the proxy makes to an application in its own pod.
+pub const DELIVERY_SOURCE_V4: [u8; 4] = [127, 0, 0, 6];
+
+/// Declares a map type: `repr(C)`, zerocopy derives (which refuse implicit padding), its size
+/// asserted, and `aya::Pod` where user space asks for it.
+macro_rules! map_type {
+    ($(#[$meta:meta])* pub struct $name:ident : $size:literal { $($(#[$fmeta:meta])* pub $field:ident : $type:ty,)* }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord,
+            zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout,
+        )]
+        pub struct $name { $($(#[$fmeta])* pub $field: $type,)* }
+
+        const _: () = assert!(core::mem::size_of::<$name>() == $size);
+
+        // SAFETY: `repr(C)`, integers and byte arrays only, and `IntoBytes` proves that there is
+        // no padding byte that could carry kernel or process memory.
+        #[cfg(feature = "user")]
+        #[allow(unsafe_code)]
+        unsafe impl aya::Pod for $name {}
+    };
+}
+pub(crate) use map_type;

@@ -1,0 +1,90 @@
+//! Pods of this node, workloads of the whole mesh, and the agent's listeners.
+
+use crate::{Addr, map_type};
+
+/// Flags of [`Pod`].
+pub mod pod_flags {
+    /// While no listener answers, meshed destinations are dialled directly instead of refused.
+    pub const OUTBOUND_FAIL_OPEN: u32 = 1;
+}
+
+map_type! {
+    /// An enrolled pod of this node. `PODS: netns cookie (u64) -> Pod`.
+    pub struct Pod: 40 {
+        /// The pod's IPv4 address, or `::`.
+        pub addr4: Addr,
+        /// The pod's IPv6 address, or `::`.
+        pub addr6: Addr,
+        /// Port of the agent's outbound listener on the pod's loopback addresses.
+        pub outbound_port_be: u16,
+        /// Zero.
+        pub pad: u16,
+        /// See [`pod_flags`].
+        pub flags: u32,
+    }
+}
+
+impl Pod {
+    /// The address that connections of this family leave from.
+    #[inline(always)]
+    pub const fn source_for(&self, destination: &Addr) -> Addr {
+        if destination.is_v4() {
+            self.addr4
+        } else {
+            self.addr6
+        }
+    }
+
+    /// True for the pod's own addresses.
+    #[inline(always)]
+    pub fn owns(&self, addr: &Addr) -> bool {
+        *addr == self.addr4 || *addr == self.addr6
+    }
+}
+
+/// Flags of [`WorkloadEntry`].
+pub mod workload_flags {
+    /// Runs on this node.
+    pub const LOCAL: u32 = 1;
+    /// Accepts no plaintext: what is neither the tunnel nor a published local tuple is dropped.
+    pub const STRICT: u32 = 2;
+}
+
+map_type! {
+    /// A meshed workload, on this or another node. `WORKLOADS: Addr -> WorkloadEntry`.
+    pub struct WorkloadEntry: 4 {
+        /// See [`workload_flags`].
+        pub flags: u32,
+    }
+}
+
+impl WorkloadEntry {
+    /// True where `flag` is set.
+    #[inline(always)]
+    pub const fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Which of the agent's listeners a [`ListenerKey`] names.
+pub mod listener_kind {
+    /// The tunnel listener (mTLS, HTTP/2 CONNECT).
+    pub const HBONE: u32 = 1;
+}
+
+map_type! {
+    /// `LISTENERS: ListenerKey -> socket` (a sockhash; the kernel removes a socket that closes).
+    pub struct ListenerKey: 20 {
+        /// The pod's address.
+        pub addr: Addr,
+        /// See [`listener_kind`].
+        pub kind: u32,
+    }
+}
+
+/// What [`crate::decide_inbound`] may steer a connection to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// The tunnel listener.
+    Hbone,
+}

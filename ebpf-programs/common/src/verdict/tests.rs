@@ -1,0 +1,262 @@
+//! Every branch of both decisions, on the host.
+
+extern crate std;
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const VIP: Addr = Addr::v4([10, 96, 0, 10]);
+const LOCAL_POD: Addr = Addr::v4([10, 1, 0, 5]);
+const REMOTE_POD: Addr = Addr::v4([10, 1, 1, 5]);
+const OUTSIDER: Addr = Addr::v4([192, 0, 2, 1]);
+const OWN: Addr = Addr::v4([10, 1, 0, 2]);
+const PORT: u16 = 8080_u16.to_be();
+const AGENT: u16 = 15001_u16.to_be();
+
+#[derive(Default)]
+struct Maps {
+    services: BTreeMap<ServiceKey, Service>,
+    backends: BTreeMap<(ServiceKey, u32), Backend>,
+    workloads: BTreeMap<Addr, WorkloadEntry>,
+    random: u32,
+    listening: bool,
+}
+
+impl OutboundView for Maps {
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        self.services.get(key).copied()
+    }
+    fn backend(&self, service: &ServiceKey, slot: u32) -> Option<Backend> {
+        self.backends.get(&(*service, slot)).copied()
+    }
+    fn workload(&self, addr: &Addr) -> Option<WorkloadEntry> {
+        self.workloads.get(addr).copied()
+    }
+    fn random(&self) -> u32 {
+        self.random
+    }
+    fn proxy_listens(&self, _: &Addr, port_be: u16) -> bool {
+        self.listening && port_be == AGENT
+    }
+}
+
+fn pod(flags: u32) -> Pod {
+    Pod {
+        addr4: OWN,
+        addr6: Addr::UNSPECIFIED,
+        outbound_port_be: AGENT,
+        pad: 0,
+        flags,
+    }
+}
+
+fn maps(backends: &[(Addr, u32)]) -> Maps {
+    let key = ServiceKey {
+        addr: VIP,
+        port_be: PORT,
+        pad: 0,
+    };
+    let mut maps = Maps {
+        listening: true,
+        ..Maps::default()
+    };
+    maps.services.insert(
+        key,
+        Service {
+            backends: backends.len() as u32,
+        },
+    );
+    for (slot, (addr, flags)) in backends.iter().enumerate() {
+        let backend = Backend {
+            addr: *addr,
+            port_be: PORT,
+            pad: 0,
+            flags: *flags,
+        };
+        maps.backends.insert((key, slot as u32), backend);
+    }
+    maps.workloads.insert(
+        LOCAL_POD,
+        WorkloadEntry {
+            flags: workload_flags::LOCAL,
+        },
+    );
+    maps.workloads
+        .insert(REMOTE_POD, WorkloadEntry { flags: 0 });
+    maps
+}
+
+fn decide(maps: &Maps, flags: u32, addr: Addr) -> Outbound {
+    decide_outbound(maps, &pod(flags), &addr, PORT)
+}
+
+#[test]
+fn a_virtual_address_leads_to_the_backend_that_chance_picks() {
+    let mut maps = maps(&[(LOCAL_POD, backend_flags::LOCAL), (REMOTE_POD, 0)]);
+    assert_eq!(
+        decide(&maps, 0, VIP),
+        Outbound::Local {
+            addr: LOCAL_POD,
+            port_be: PORT
+        }
+    );
+    maps.random = 7;
+    assert_eq!(decide(&maps, 0, VIP), Outbound::Proxy { port_be: AGENT });
+}
+
+#[test]
+fn pod_addresses_are_local_proxied_or_outside() {
+    let maps = maps(&[]);
+    assert_eq!(
+        decide(&maps, 0, LOCAL_POD),
+        Outbound::Local {
+            addr: LOCAL_POD,
+            port_be: PORT
+        }
+    );
+    assert_eq!(
+        decide(&maps, 0, REMOTE_POD),
+        Outbound::Proxy { port_be: AGENT }
+    );
+    assert_eq!(
+        decide(&maps, 0, OUTSIDER),
+        Outbound::Pass(Reason::OutsideMesh)
+    );
+    assert_eq!(decide(&maps, 0, OWN), Outbound::Pass(Reason::OwnAddress));
+    assert_eq!(
+        decide(&maps, 0, Addr::v4([127, 0, 0, 1])),
+        Outbound::Pass(Reason::NeverMeshed)
+    );
+}
+
+#[test]
+fn a_service_without_endpoints_or_with_a_torn_update_refuses() {
+    let mut maps = maps(&[]);
+    assert_eq!(decide(&maps, 0, VIP), Outbound::Refuse(Reason::NoEndpoint));
+    let key = ServiceKey {
+        addr: VIP,
+        port_be: PORT,
+        pad: 0,
+    };
+    maps.services.insert(key, Service { backends: 3 });
+    assert_eq!(
+        decide(&maps, 0, VIP),
+        Outbound::Refuse(Reason::Inconsistent)
+    );
+}
+
+#[test]
+fn a_dead_agent_refuses_unless_the_pod_fails_open() {
+    let mut maps = maps(&[(REMOTE_POD, 0)]);
+    maps.listening = false;
+    assert_eq!(decide(&maps, 0, VIP), Outbound::Refuse(Reason::ProxyDown));
+    assert_eq!(
+        decide(&maps, 0, REMOTE_POD),
+        Outbound::Refuse(Reason::ProxyDown)
+    );
+    let open = pod_flags::OUTBOUND_FAIL_OPEN;
+    assert_eq!(
+        decide(&maps, open, REMOTE_POD),
+        Outbound::Pass(Reason::ProxyDownFailedOpen)
+    );
+    assert_eq!(
+        decide(&maps, 0, OUTSIDER),
+        Outbound::Pass(Reason::OutsideMesh)
+    );
+    assert_eq!(
+        decide(&maps, 0, LOCAL_POD),
+        Outbound::Local {
+            addr: LOCAL_POD,
+            port_be: PORT
+        }
+    );
+}
+
+struct Arriving {
+    workload: Option<u32>,
+    published: bool,
+    strict_unknown: bool,
+}
+
+impl InboundView for Arriving {
+    fn workload(&self) -> Option<WorkloadEntry> {
+        self.workload.map(|flags| WorkloadEntry { flags })
+    }
+    fn published(&self) -> bool {
+        self.published
+    }
+    fn strict_unknown(&self) -> bool {
+        self.strict_unknown
+    }
+}
+
+const STRICT: Option<u32> = Some(workload_flags::LOCAL | workload_flags::STRICT);
+const PERMISSIVE: Option<u32> = Some(workload_flags::LOCAL);
+
+fn arrive(workload: Option<u32>, published: bool, strict_unknown: bool, port: u16) -> Inbound {
+    let view = Arriving {
+        workload,
+        published,
+        strict_unknown,
+    };
+    decide_inbound(&view, &LOCAL_POD, port, &OUTSIDER)
+}
+
+#[test]
+fn strict_pods_take_only_the_tunnel_and_published_connections() {
+    assert_eq!(
+        arrive(STRICT, false, true, 80),
+        Inbound::Drop(Reason::StrictPlaintext)
+    );
+    assert_eq!(
+        arrive(STRICT, true, true, 80),
+        Inbound::Pass(Reason::InboundLocal)
+    );
+    assert_eq!(
+        arrive(STRICT, false, true, HBONE_PORT),
+        Inbound::Steer(Listener::Hbone)
+    );
+}
+
+#[test]
+fn permissive_pods_take_plaintext_and_the_tunnel() {
+    assert_eq!(
+        arrive(PERMISSIVE, false, true, 80),
+        Inbound::Pass(Reason::InboundPlaintext)
+    );
+    assert_eq!(
+        arrive(PERMISSIVE, false, false, HBONE_PORT),
+        Inbound::Steer(Listener::Hbone)
+    );
+}
+
+#[test]
+fn an_address_that_no_workload_owns_is_no_way_round_strict() {
+    assert_eq!(
+        arrive(None, false, true, 80),
+        Inbound::Drop(Reason::StrictPlaintext)
+    );
+    assert_eq!(
+        arrive(None, false, false, 80),
+        Inbound::Pass(Reason::InboundPlaintext)
+    );
+}
+
+#[test]
+fn traffic_inside_the_pod_is_left_alone() {
+    let view = Arriving {
+        workload: STRICT,
+        published: false,
+        strict_unknown: true,
+    };
+    let loopback = Addr::v4([127, 0, 0, 6]);
+    for (local, remote) in [
+        (LOCAL_POD, loopback),
+        (loopback, loopback),
+        (LOCAL_POD, LOCAL_POD),
+    ] {
+        let decision = decide_inbound(&view, &local, HBONE_PORT, &remote);
+        assert_eq!(decision, Inbound::Pass(Reason::InboundSelf));
+    }
+}

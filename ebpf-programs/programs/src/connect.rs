@@ -1,0 +1,372 @@
+//! `cgroup/connect4` and `cgroup/connect6`: where a connection of an enrolled pod goes.
+
+use core::ptr;
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{
+        BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+    },
+    helpers::{
+        bpf_get_prandom_u32,
+        generated::{
+            bpf_bind, bpf_get_netns_cookie, bpf_setsockopt, bpf_sk_lookup_tcp, bpf_sk_release,
+        },
+    },
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use undermesh_ebpf_common::{
+    Addr, Backend, BackendKey, ConnEvent, ConnMeta, Outbound, OutboundView, Pod, Reason, Service,
+    ServiceKey, WorkloadEntry, conn_flags, decide_outbound, event_kind,
+};
+
+use crate::{
+    maps::{BACKENDS, CONN_META, PODS, SERVICES, WORKLOADS},
+    report::{count, send},
+};
+
+const ALLOW: i32 = 1;
+const IPPROTO_TCP: u32 = 6;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const SOL_SOCKET: i32 = 1;
+const SO_BINDTODEVICE: i32 = 25;
+const LOOPBACK_V4: Addr = Addr::v4([127, 0, 0, 1]);
+const LOOPBACK_V6: Addr = Addr {
+    octets: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+};
+
+#[cgroup_sock_addr(connect4)]
+pub fn undermesh_connect4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context pointer is the kernel's.
+    let addr = Addr::v4_be(unsafe { (*ctx.sock_addr).user_ip4 });
+    connect(&ctx, addr, |ctx, to| {
+        // SAFETY: as above; volatile, because LLVM would merge adjacent context stores into one
+        // that the verifier refuses.
+        unsafe { ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip4, to.words_be()[3]) };
+    })
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn undermesh_connect6(ctx: SockAddrContext) -> i32 {
+    connect(&ctx, read_ip6(&ctx), |ctx, to| write_ip6(ctx, &to))
+}
+
+/// Reads `user_ip6` word by word: as an array it becomes a "modified ctx pointer".
+#[inline(always)]
+pub fn read_ip6(ctx: &SockAddrContext) -> Addr {
+    // SAFETY: the context pointer is the kernel's.
+    let words = unsafe {
+        let ip = &raw const (*ctx.sock_addr).user_ip6;
+        [
+            ptr::read_volatile(&raw const (*ip)[0]),
+            ptr::read_volatile(&raw const (*ip)[1]),
+            ptr::read_volatile(&raw const (*ip)[2]),
+            ptr::read_volatile(&raw const (*ip)[3]),
+        ]
+    };
+    Addr::v6_be(words)
+}
+
+/// Writes `user_ip6` word by word.
+#[inline(always)]
+pub fn write_ip6(ctx: &SockAddrContext, to: &Addr) {
+    let words = to.words_be();
+    // SAFETY: the context pointer is the kernel's.
+    unsafe {
+        let ip = &raw mut (*ctx.sock_addr).user_ip6;
+        ptr::write_volatile(&raw mut (*ip)[0], words[0]);
+        ptr::write_volatile(&raw mut (*ip)[1], words[1]);
+        ptr::write_volatile(&raw mut (*ip)[2], words[2]);
+        ptr::write_volatile(&raw mut (*ip)[3], words[3]);
+    }
+}
+
+/// Writes `user_port`.
+#[inline(always)]
+pub fn write_port(ctx: &SockAddrContext, port_be: u16) {
+    // SAFETY: the context pointer is the kernel's.
+    unsafe { ptr::write_volatile(&raw mut (*ctx.sock_addr).user_port, u32::from(port_be)) };
+}
+
+struct Maps<'a>(&'a SockAddrContext);
+
+impl OutboundView for Maps<'_> {
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        // SAFETY: values are replaced whole, and BPF_F_NO_PREALLOC keeps a removed element's
+        // memory from being reused while a program runs. The same holds for every map below.
+        unsafe { SERVICES.get(key) }.copied()
+    }
+    #[inline(always)]
+    fn backend(&self, service: &ServiceKey, slot: u32) -> Option<Backend> {
+        // SAFETY: see `service`.
+        unsafe {
+            BACKENDS.get(&BackendKey {
+                service: *service,
+                slot,
+            })
+        }
+        .copied()
+    }
+    #[inline(always)]
+    fn workload(&self, addr: &Addr) -> Option<WorkloadEntry> {
+        // SAFETY: see `service`.
+        unsafe { WORKLOADS.get(addr) }.copied()
+    }
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: plain helper without preconditions.
+        unsafe { bpf_get_prandom_u32() }
+    }
+    #[inline(always)]
+    fn proxy_listens(&self, destination: &Addr, port_be: u16) -> bool {
+        if destination.is_v4() {
+            let tuple = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+                saddr: 0,
+                daddr: LOOPBACK_V4.words_be()[3],
+                sport: 0,
+                dport: port_be,
+            };
+            listens(self.0, bpf_sock_tuple__bindgen_ty_1 { ipv4: tuple }, 12)
+        } else {
+            let tuple = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+                saddr: [0; 4],
+                daddr: LOOPBACK_V6.words_be(),
+                sport: 0,
+                dport: port_be,
+            };
+            listens(self.0, bpf_sock_tuple__bindgen_ty_1 { ipv6: tuple }, 36)
+        }
+    }
+}
+
+/// Whether a socket listens at the tuple's destination, in the caller's network namespace.
+#[inline(always)]
+fn listens(ctx: &SockAddrContext, tuple: bpf_sock_tuple__bindgen_ty_1, size: u32) -> bool {
+    let mut tuple = bpf_sock_tuple {
+        __bindgen_anon_1: tuple,
+    };
+    // SAFETY: the tuple lives on this stack and `size` is that of its family; the reference is
+    // released on the only path that has one.
+    unsafe {
+        let netns = i64::from(BPF_F_CURRENT_NETNS) as u64;
+        let sk = bpf_sk_lookup_tcp(ctx.as_ptr(), &raw mut tuple, size, netns, 0);
+        if sk.is_null() {
+            return false;
+        }
+        bpf_sk_release(sk.cast());
+    }
+    true
+}
+
+/// The hook: decide, remember, rewrite. Never blocks what is not enrolled.
+#[inline(always)]
+fn connect<W: Fn(&SockAddrContext, Addr)>(ctx: &SockAddrContext, addr: Addr, write: W) -> i32 {
+    // SAFETY: the context pointer is the kernel's.
+    let (protocol, port_be) =
+        unsafe { ((*ctx.sock_addr).protocol, (*ctx.sock_addr).user_port as u16) };
+    if protocol != IPPROTO_TCP {
+        return ALLOW;
+    }
+    // SAFETY: plain helper on the kernel's own context.
+    let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    // SAFETY: see `Maps::service`.
+    let Some(pod) = (unsafe { PODS.get(&cookie) }) else {
+        count(Reason::NotEnrolled);
+        return ALLOW;
+    };
+    let verdict = if is_agent(ctx) {
+        Outbound::Pass(Reason::AgentOwn)
+    } else {
+        decide_outbound(&Maps(ctx), pod, &addr, port_be)
+    };
+    act(
+        ctx,
+        &Dialled {
+            cookie,
+            addr,
+            port_be,
+        },
+        pod,
+        verdict,
+        write,
+    );
+    ALLOW
+}
+
+struct Dialled {
+    cookie: u64,
+    addr: Addr,
+    port_be: u16,
+}
+
+/// Carries the verdict out. Where the destination cannot be remembered, the connection is refused:
+/// an unmarked connection would reach the proxy, or a STRICT pod, as a stranger.
+#[inline(always)]
+fn act<W: Fn(&SockAddrContext, Addr)>(
+    ctx: &SockAddrContext,
+    dialled: &Dialled,
+    pod: &Pod,
+    verdict: Outbound,
+    write: W,
+) {
+    let loopback = if dialled.addr.is_v4() {
+        LOOPBACK_V4
+    } else {
+        LOOPBACK_V6
+    };
+    let (to, to_port_be, flags) = match verdict {
+        Outbound::Pass(reason) => return count(reason),
+        Outbound::Local { addr, port_be } => (addr, port_be, conn_flags::LOCAL),
+        Outbound::Proxy { port_be } => (loopback, port_be, conn_flags::PROXIED),
+        // Nothing can listen at port 0, so the kernel itself answers ECONNREFUSED, on every
+        // version; returning 0 would give EPERM, which applications take for final.
+        Outbound::Refuse(_) => (loopback, 0, 0),
+    };
+    if flags != conn_flags::LOCAL {
+        leave_device(ctx);
+    }
+    let mut reason = verdict.reason();
+    let mut target = (to, to_port_be);
+    if flags != 0 && !remember(ctx, dialled, to, to_port_be, flags) {
+        reason = Reason::RewriteFailed;
+        target = (loopback, 0);
+    }
+    if flags == conn_flags::PROXIED {
+        bind_source(ctx, &pod.source_for(&dialled.addr));
+    }
+    write(ctx, target.0);
+    write_port(ctx, target.1);
+    count(reason);
+    if target.1 == 0 {
+        report_refused(ctx, dialled, reason);
+    }
+}
+
+#[inline(always)]
+fn is_agent(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the context's socket is alive for the call, and so is the memory it owns.
+    let meta = unsafe { CONN_META.get_ptr_mut(ctx).as_ref() };
+    meta.is_some_and(|meta| meta.flags & conn_flags::AGENT != 0)
+}
+
+#[inline(always)]
+fn remember(
+    ctx: &SockAddrContext,
+    dialled: &Dialled,
+    to: Addr,
+    to_port_be: u16,
+    flags: u32,
+) -> bool {
+    let mut meta = ConnMeta {
+        netns_cookie: dialled.cookie,
+        original: dialled.addr,
+        backend: to,
+        original_port_be: dialled.port_be,
+        backend_port_be: to_port_be,
+        flags,
+    };
+    // SAFETY: the socket is that of the context, alive for the call; the returned memory is
+    // written whole because a re-used socket already has a value.
+    unsafe {
+        let stored = CONN_META.get_or_insert_ptr_mut(ctx, Some(&mut meta));
+        if stored.is_null() {
+            return false;
+        }
+        *stored = meta;
+    }
+    true
+}
+
+/// Binds the socket to the pod's own address, so that `getsockname` shows it although the peer is
+/// a loopback address. Harmless where it fails, and left alone where the application has bound.
+#[inline(always)]
+fn bind_source(ctx: &SockAddrContext, source: &Addr) {
+    // SAFETY: `sk` of the context is a valid socket of this program type.
+    let sk: *mut bpf_sock = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    // SAFETY: as above.
+    if source.is_unspecified() || unsafe { (*sk).src_port } != 0 {
+        return;
+    }
+    // SAFETY: as above.
+    let socket_is_v6 = unsafe { (*ctx.sock_addr).family } == u32::from(AF_INET6);
+    if socket_is_v6 {
+        let mut sockaddr = SockaddrIn6 {
+            family: AF_INET6,
+            port_be: 0,
+            flow_info: 0,
+            addr: source.words_be(),
+            scope_id: 0,
+        };
+        // SAFETY: a complete sockaddr_in6 on this stack.
+        unsafe { bpf_bind(ctx.sock_addr, (&raw mut sockaddr).cast(), 28) };
+    } else {
+        let mut sockaddr = SockaddrIn {
+            family: AF_INET,
+            port_be: 0,
+            addr_be: source.words_be()[3],
+            zero: [0; 8],
+        };
+        // SAFETY: a complete sockaddr_in on this stack.
+        unsafe { bpf_bind(ctx.sock_addr, (&raw mut sockaddr).cast(), 16) };
+    }
+}
+
+/// Undoes SO_BINDTODEVICE: a socket held to `eth0` would never hear from a loopback address. What
+/// leaves the pod for it leaves from the agent's own socket, by the pod's routes.
+#[inline(always)]
+fn leave_device(ctx: &SockAddrContext) {
+    // SAFETY: `sk` of the context is a valid socket of this program type.
+    let bound = unsafe { (*(*ctx.sock_addr).__bindgen_anon_1.sk).bound_dev_if };
+    if bound != 0 {
+        let mut name = [0u8; 4];
+        // SAFETY: an empty, terminated device name on this stack.
+        unsafe {
+            bpf_setsockopt(
+                ctx.as_ptr(),
+                SOL_SOCKET,
+                SO_BINDTODEVICE,
+                name.as_mut_ptr().cast(),
+                4,
+            )
+        };
+    }
+}
+
+#[inline(always)]
+fn report_refused(ctx: &SockAddrContext, dialled: &Dialled, reason: Reason) {
+    let event = ConnEvent {
+        at_ns: 0,
+        netns_cookie: dialled.cookie,
+        source: Addr::UNSPECIFIED,
+        destination: dialled.addr,
+        backend: Addr::UNSPECIFIED,
+        source_port_be: 0,
+        destination_port_be: dialled.port_be,
+        backend_port_be: 0,
+        pad: 0,
+        kind: event_kind::REFUSED,
+        reason: reason as u32,
+    };
+    send(ctx, event);
+}
+
+#[repr(C)]
+struct SockaddrIn {
+    family: u16,
+    port_be: u16,
+    addr_be: u32,
+    zero: [u8; 8],
+}
+
+#[repr(C)]
+struct SockaddrIn6 {
+    family: u16,
+    port_be: u16,
+    flow_info: u32,
+    addr: [u32; 4],
+    scope_id: u32,
+}

@@ -1,0 +1,58 @@
+//! Every map of the data path, by the name under which it is pinned. Sizes are the defaults;
+//! the agent overrides them from its configuration when it creates the maps.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockHash},
+};
+use undermesh_ebpf_common::{
+    Addr, Backend, BackendKey, ConnMeta, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod,
+    Service, ServiceKey, Settings, WorkloadEntry,
+};
+
+/// Enrolled pods of this node, by netns cookie. Its absence makes every other lookup moot, so
+/// that processes outside the mesh pay for exactly one.
+#[map]
+pub static PODS: HashMap<u64, Pod> = HashMap::pinned(1 << 10, BPF_F_NO_PREALLOC);
+
+/// Meshed workloads of all nodes, by address.
+#[map]
+pub static WORKLOADS: HashMap<Addr, WorkloadEntry> = HashMap::pinned(1 << 16, BPF_F_NO_PREALLOC);
+
+/// Service ports with a meshed endpoint or none.
+#[map]
+pub static SERVICES: HashMap<ServiceKey, Service> = HashMap::pinned(1 << 14, BPF_F_NO_PREALLOC);
+
+/// The endpoints behind `SERVICES`.
+#[map]
+pub static BACKENDS: HashMap<BackendKey, Backend> = HashMap::pinned(1 << 17, BPF_F_NO_PREALLOC);
+
+/// Where proxied connections were meant to go; written by sockops, read by the agent.
+#[map]
+pub static ORIGINAL_DST: LruHashMap<OriginalDstKey, OriginalDst> = LruHashMap::pinned(1 << 17, 0);
+
+/// Connections between pods of this node; written by sockops, read by sk_lookup.
+#[map]
+pub static LOCAL_TUPLES: LruHashMap<LocalTuple, u64> = LruHashMap::pinned(1 << 17, 0);
+
+/// The agent's listeners inside pods.
+#[map]
+pub static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(1 << 12, 0);
+
+/// One element.
+#[map]
+pub static SETTINGS: Array<Settings> = Array::pinned(1, 0);
+
+/// Verdicts by `Reason`.
+#[map]
+pub static VERDICTS: PerCpuArray<u64> = PerCpuArray::pinned(32, 0);
+
+/// `ConnEvent`s for the agent.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::pinned(1 << 18, 0);
+
+/// What a socket's `connect` decided. Not pinned by name: it is a BTF map, which the loader pins.
+#[btf_map]
+pub static CONN_META: SkStorage<ConnMeta> = SkStorage::new();

@@ -1,0 +1,208 @@
+//! sockops: publishes what `connect` decided under the addresses that the connection really has,
+//! before its SYN leaves, and takes it back when the connection closes.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB, BPF_SOCK_OPS_RTO_CB_FLAG,
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+        BPF_TCP_CLOSE, bpf_sock_ops,
+    },
+    helpers::generated::bpf_sk_storage_get,
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use undermesh_ebpf_common::{
+    Addr, ConnEvent, ConnMeta, LocalTuple, OriginalDst, OriginalDstKey, Reason, conn_flags,
+    event_kind,
+};
+
+use crate::{
+    maps::{CONN_META, LOCAL_TUPLES, ORIGINAL_DST},
+    report::{count, send},
+};
+
+const OK: u32 = 1;
+const AF_INET: u32 = 2;
+
+#[sock_ops]
+pub fn undermesh_publish(ctx: SockOpsContext) -> u32 {
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => on_connect(&ctx),
+        BPF_SOCK_OPS_RTO_CB => on_retransmit(&ctx),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => on_established(&ctx),
+        BPF_SOCK_OPS_STATE_CB => on_state(&ctx),
+        _ => {}
+    }
+    OK
+}
+
+/// The four addresses of a connection, as the client's socket has them.
+struct Ends {
+    local: Addr,
+    local_port_be: u16,
+    remote: Addr,
+    remote_port_be: u16,
+}
+
+#[inline(always)]
+fn on_connect(ctx: &SockOpsContext) {
+    let Some(meta) = meta(ctx) else { return };
+    let ends = ends(ctx);
+    if ends.remote != meta.backend || ends.remote_port_be != meta.backend_port_be {
+        return; // The socket was connected anew, outside the mesh.
+    }
+    publish(meta, &ends);
+    // A SYN that is sent again must find its record, even if the LRU has dropped it since.
+    let flags = BPF_SOCK_OPS_RTO_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG;
+    let _ = ctx.set_cb_flags(flags as i32);
+    if meta.flags & conn_flags::LOCAL != 0 {
+        report_local(ctx, meta, &ends);
+    }
+}
+
+#[inline(always)]
+fn on_retransmit(ctx: &SockOpsContext) {
+    if let Some(meta) = meta(ctx) {
+        publish(meta, &ends(ctx));
+    }
+}
+
+/// From here on the record is not looked up again: no more need to hear of retransmissions.
+#[inline(always)]
+fn on_established(ctx: &SockOpsContext) {
+    if ctx.cb_flags() & BPF_SOCK_OPS_RTO_CB_FLAG != 0 && meta(ctx).is_some() {
+        let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+    }
+}
+
+#[inline(always)]
+fn on_state(ctx: &SockOpsContext) {
+    if ctx.arg(1) != BPF_TCP_CLOSE {
+        return;
+    }
+    let Some(meta) = meta(ctx) else { return };
+    let ends = ends(ctx);
+    if meta.flags & conn_flags::PROXIED != 0 {
+        let _ = ORIGINAL_DST.remove(&original_key(meta, &ends));
+    } else {
+        let _ = LOCAL_TUPLES.remove(&tuple(&ends));
+    }
+}
+
+#[inline(always)]
+fn publish(meta: &ConnMeta, ends: &Ends) {
+    let stored = if meta.flags & conn_flags::PROXIED != 0 {
+        let value = OriginalDst {
+            addr: meta.original,
+            port_be: meta.original_port_be,
+            pad: [0; 6],
+        };
+        ORIGINAL_DST.insert(&original_key(meta, ends), &value, 0)
+    } else {
+        LOCAL_TUPLES.insert(&tuple(ends), &meta.netns_cookie, 0)
+    };
+    if stored.is_err() {
+        count(Reason::PublishFailed);
+    }
+}
+
+#[inline(always)]
+fn original_key(meta: &ConnMeta, ends: &Ends) -> OriginalDstKey {
+    OriginalDstKey {
+        netns_cookie: meta.netns_cookie,
+        source: ends.local,
+        source_port_be: ends.local_port_be,
+        pad: [0; 6],
+    }
+}
+
+#[inline(always)]
+fn tuple(ends: &Ends) -> LocalTuple {
+    LocalTuple {
+        source: ends.local,
+        destination: ends.remote,
+        source_port_be: ends.local_port_be,
+        destination_port_be: ends.remote_port_be,
+    }
+}
+
+#[inline(always)]
+fn meta<'a>(ctx: &'a SockOpsContext) -> Option<&'a ConnMeta> {
+    // SAFETY: the context pointer is the kernel's; `sk` may be null and is checked, and the
+    // socket owns the returned memory for at least the length of this call.
+    unsafe {
+        let sk = (*ctx.ops).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        let map = (&raw const CONN_META).cast_mut().cast();
+        bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), 0)
+            .cast::<ConnMeta>()
+            .as_ref()
+    }
+}
+
+#[inline(always)]
+fn ends(ctx: &SockOpsContext) -> Ends {
+    let ops: *mut bpf_sock_ops = ctx.ops;
+    // SAFETY: the context pointer is the kernel's. Words are read one by one, as arrays would make
+    // a "modified ctx pointer". `local_port` is in host order, `remote_port` in network order.
+    unsafe {
+        let (local, remote) = if (*ops).family == AF_INET {
+            (
+                Addr::v4_be((*ops).local_ip4),
+                Addr::v4_be((*ops).remote_ip4),
+            )
+        } else {
+            (
+                v6(&raw const (*ops).local_ip6),
+                v6(&raw const (*ops).remote_ip6),
+            )
+        };
+        Ends {
+            local,
+            local_port_be: ((*ops).local_port as u16).to_be(),
+            remote,
+            remote_port_be: remote_port_be((*ops).remote_port),
+        }
+    }
+}
+
+/// `remote_port` is a word in network byte order whose port stands in the last two bytes.
+#[inline(always)]
+const fn remote_port_be(word: u32) -> u16 {
+    (u32::from_be(word) as u16).to_be()
+}
+
+#[inline(always)]
+unsafe fn v6(words: *const [u32; 4]) -> Addr {
+    // SAFETY: the caller passes a field of the kernel's context.
+    unsafe {
+        Addr::v6_be([
+            ptr::read_volatile(&raw const (*words)[0]),
+            ptr::read_volatile(&raw const (*words)[1]),
+            ptr::read_volatile(&raw const (*words)[2]),
+            ptr::read_volatile(&raw const (*words)[3]),
+        ])
+    }
+}
+
+#[inline(always)]
+fn report_local(ctx: &SockOpsContext, meta: &ConnMeta, ends: &Ends) {
+    let event = ConnEvent {
+        at_ns: 0,
+        netns_cookie: meta.netns_cookie,
+        source: ends.local,
+        destination: meta.original,
+        backend: ends.remote,
+        source_port_be: ends.local_port_be,
+        destination_port_be: meta.original_port_be,
+        backend_port_be: ends.remote_port_be,
+        pad: 0,
+        kind: event_kind::LOCAL,
+        reason: Reason::Local as u32,
+    };
+    send(ctx, event);
+}

@@ -1,0 +1,145 @@
+//! sk_lookup, one link per enrolled pod's network namespace: who may reach the pod, and how.
+
+use core::ptr;
+
+use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
+use undermesh_ebpf_common::{
+    Addr, ConnEvent, Inbound, InboundView, ListenerKey, LocalTuple, Reason, WorkloadEntry,
+    decide_inbound, event_kind, listener_kind,
+};
+
+use crate::{
+    maps::{LISTENERS, LOCAL_TUPLES, PODS, SETTINGS, WORKLOADS},
+    report::{count, send},
+};
+
+const SK_DROP: u32 = 0;
+const SK_PASS: u32 = 1;
+const AF_INET: u32 = 2;
+const IPPROTO_TCP: u32 = 6;
+/// Replace what an earlier program of this namespace has chosen.
+const REPLACE: u64 = 1;
+
+#[sk_lookup]
+pub fn undermesh_steer(ctx: SkLookupContext) -> u32 {
+    // SAFETY: the context pointer is the kernel's.
+    if unsafe { (*ctx.lookup).protocol } != IPPROTO_TCP {
+        return SK_PASS;
+    }
+    let arriving = Arriving::read(&ctx);
+    let local_port = u16::from_be(arriving.0.destination_port_be);
+    let tuple = &arriving.0;
+    match decide_inbound(&arriving, &tuple.destination, local_port, &tuple.source) {
+        Inbound::Pass(reason) => {
+            count(reason);
+            SK_PASS
+        }
+        Inbound::Steer(_) => steer(&ctx, &arriving.0),
+        Inbound::Drop(reason) => drop_reported(&ctx, &arriving.0, reason),
+    }
+}
+
+/// A pod without a listener drops: falling through would hand TLS to the application.
+#[inline(always)]
+fn steer(ctx: &SkLookupContext, tuple: &LocalTuple) -> u32 {
+    let key = ListenerKey {
+        addr: tuple.destination,
+        kind: listener_kind::HBONE,
+    };
+    match LISTENERS.redirect_sk_lookup(ctx, &key, REPLACE) {
+        Ok(()) => {
+            count(Reason::InboundTunnel);
+            SK_PASS
+        }
+        Err(_) => drop_reported(ctx, tuple, Reason::TunnelDown),
+    }
+}
+
+#[inline(always)]
+fn drop_reported(ctx: &SkLookupContext, tuple: &LocalTuple, reason: Reason) -> u32 {
+    count(reason);
+    let event = ConnEvent {
+        at_ns: 0,
+        netns_cookie: 0,
+        source: tuple.source,
+        destination: tuple.destination,
+        backend: Addr::UNSPECIFIED,
+        source_port_be: tuple.source_port_be,
+        destination_port_be: tuple.destination_port_be,
+        backend_port_be: 0,
+        pad: 0,
+        kind: event_kind::DROPPED,
+        reason: reason as u32,
+    };
+    send(ctx, event);
+    SK_DROP
+}
+
+/// The connection's addresses; the source is the remote end.
+struct Arriving(LocalTuple);
+
+impl Arriving {
+    #[inline(always)]
+    fn read(ctx: &SkLookupContext) -> Self {
+        let lookup = ctx.lookup;
+        // SAFETY: the context pointer is the kernel's; words are read one by one, as arrays would
+        // make a "modified ctx pointer".
+        unsafe {
+            let (source, destination) = if (*lookup).family == AF_INET {
+                (
+                    Addr::v4_be((*lookup).remote_ip4),
+                    Addr::v4_be((*lookup).local_ip4),
+                )
+            } else {
+                (
+                    v6(&raw const (*lookup).remote_ip6),
+                    v6(&raw const (*lookup).local_ip6),
+                )
+            };
+            Self(LocalTuple {
+                source,
+                destination,
+                source_port_be: ptr::read_volatile(&raw const (*lookup).remote_port),
+                destination_port_be: ((*lookup).local_port as u16).to_be(),
+            })
+        }
+    }
+}
+
+impl InboundView for Arriving {
+    #[inline(always)]
+    fn workload(&self) -> Option<WorkloadEntry> {
+        // SAFETY: values are replaced whole, and BPF_F_NO_PREALLOC keeps a removed element's
+        // memory from being reused while a program runs.
+        unsafe { WORKLOADS.get(&self.0.destination) }.copied()
+    }
+    #[inline(always)]
+    fn published(&self) -> bool {
+        // SAFETY: an element that is reused meanwhile gives another live pod's cookie at worst,
+        // which only a connection with the very same addresses could have published.
+        match unsafe { LOCAL_TUPLES.get(&self.0) } {
+            // SAFETY: as in `workload`.
+            Some(cookie) => unsafe { PODS.get(cookie) }.is_some(),
+            None => false,
+        }
+    }
+    #[inline(always)]
+    fn strict_unknown(&self) -> bool {
+        SETTINGS
+            .get(0)
+            .is_some_and(|settings| settings.strict_unknown != 0)
+    }
+}
+
+#[inline(always)]
+unsafe fn v6(words: *const [u32; 4]) -> Addr {
+    // SAFETY: the caller passes a field of the kernel's context.
+    unsafe {
+        Addr::v6_be([
+            ptr::read_volatile(&raw const (*words)[0]),
+            ptr::read_volatile(&raw const (*words)[1]),
+            ptr::read_volatile(&raw const (*words)[2]),
+            ptr::read_volatile(&raw const (*words)[3]),
+        ])
+    }
+}
