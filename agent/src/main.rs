@@ -1,1 +1,30 @@
-fn main() {}
+//! `undermesh`: the agent of a node, and the commands that look after it.
+
+mod admin;
+mod agent;
+mod ca;
+mod cli;
+mod client;
+mod config;
+mod enrolment;
+mod kernel_events;
+mod listeners;
+mod metrics;
+mod pod;
+mod readiness;
+mod sockets;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

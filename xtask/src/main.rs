@@ -1,1 +1,46 @@
-fn main() {}
+//! `cargo xtask`: every command a contributor runs. This file is the table of contents; each
+//! subcommand is a module with its `Args` and a `run`. To add one: a module and a line in
+//! `Command` and in `main`.
+
+mod build_ebpf;
+mod command;
+mod install;
+mod lint;
+mod machine;
+mod progress;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+/// Undermesh's commands for contributors.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the eBPF programs from source, installing what that needs
+    BuildEbpf(build_ebpf::Args),
+    /// Run every test that this machine can run
+    Test(test::Args),
+    /// Check formatting, clippy, crate walls, source rules, links and names
+    Lint(lint::Args),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    let workspace = Workspace::locate()?;
+    match cli.command {
+        Command::BuildEbpf(args) => build_ebpf::run(&workspace, &args),
+        Command::Test(args) => test::run(&workspace, &args),
+        Command::Lint(args) => lint::run(&workspace, &args),
+    }
+}

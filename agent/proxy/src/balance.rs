@@ -1,0 +1,117 @@
+//! Step *balance*: which endpoints of a service to try, and in which order.
+//!
+//! The kernel sends a service's local share straight to the pods of this node and gives the proxy
+//! what is left. The proxy therefore spreads evenly over the endpoints of other nodes, and comes
+//! back to local ones only when there is no other.
+
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
+
+use undermesh_snapshot::EndpointTarget;
+
+use crate::plan::Target;
+
+/// Up to `attempts` different endpoints in the order in which to try them.
+pub(crate) fn order(
+    endpoints: &[EndpointTarget],
+    attempts: usize,
+    mut pick: impl FnMut(usize) -> usize,
+) -> Vec<Target> {
+    let is_local = |endpoint: &&EndpointTarget| endpoint.workload.as_ref().is_some_and(|w| w.local);
+    let (mut local, mut remote): (Vec<_>, Vec<_>) = endpoints.iter().partition(is_local);
+    let mut targets = Vec::with_capacity(attempts.min(endpoints.len()));
+    while targets.len() < attempts {
+        let from = if remote.is_empty() {
+            &mut local
+        } else {
+            &mut remote
+        };
+        if from.is_empty() {
+            break;
+        }
+        let index = pick(from.len()) % from.len();
+        let endpoint = from.swap_remove(index);
+        targets.push(Target {
+            address: endpoint.address,
+            workload: endpoint.workload.as_ref().map(Arc::clone),
+        });
+    }
+    targets
+}
+
+/// A number below `n`; even enough to spread load, no secret. Zero for an empty range.
+pub(crate) fn random(n: usize) -> usize {
+    thread_local! {
+        // The standard library seeds a RandomState from the operating system.
+        static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
+    }
+    // SplitMix64 (Steele, Lea, Flood 2014).
+    let state = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    STATE.set(state);
+    let mut z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    // The high half of a 128-bit product maps evenly onto the range.
+    ((u128::from(z) * n as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn endpoints() -> Vec<EndpointTarget> {
+        let mut here = testing::workload("here", &["10.0.0.1"]);
+        here.local = true;
+        let here = Arc::new(here);
+        let there = Arc::new(testing::workload("there", &["10.0.1.1"]));
+        vec![
+            testing::endpoint("10.0.0.1:80", Some(&here)),
+            testing::endpoint("10.0.1.1:80", Some(&there)),
+            testing::endpoint("192.0.2.1:80", None),
+        ]
+    }
+
+    fn ports(targets: &[Target]) -> Vec<String> {
+        targets.iter().map(|t| t.address.to_string()).collect()
+    }
+
+    #[test]
+    fn other_nodes_come_first_and_no_endpoint_twice() {
+        for choice in 0..4 {
+            let targets = ports(&order(&endpoints(), 3, |_| choice));
+            assert_eq!(targets.last().unwrap(), "10.0.0.1:80");
+            assert_eq!(targets.len(), 3);
+            assert_ne!(targets[0], targets[1]);
+        }
+    }
+
+    #[test]
+    fn attempts_are_bounded() {
+        assert_eq!(order(&endpoints(), 1, |_| 0).len(), 1);
+        assert_eq!(order(&endpoints(), 9, |_| 0).len(), 3);
+        assert_eq!(order(&[], 3, |_| 0), []);
+    }
+
+    #[test]
+    fn every_remote_endpoint_gets_its_share() {
+        let mut first = [0_u32; 2];
+        for _ in 0..4000 {
+            match ports(&order(&endpoints(), 1, random))[0].as_str() {
+                "10.0.1.1:80" => first[0] += 1,
+                "192.0.2.1:80" => first[1] += 1,
+                other => panic!("{other} is local"),
+            }
+        }
+        assert!(first.iter().all(|n| *n > 1600), "{first:?}");
+    }
+
+    #[test]
+    fn random_numbers_stay_in_their_range() {
+        assert_eq!(random(0), 0);
+        assert!((0..1000).all(|_| random(3) < 3));
+    }
+}

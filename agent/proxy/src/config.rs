@@ -1,0 +1,117 @@
+//! What can be set about the proxy. Every limit that bounds memory or time is here.
+
+use std::time::Duration;
+
+/// Settings of the proxy; the defaults are meant to be right.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// Port that pods accept HBONE on (Istio: 15008).
+    pub hbone_port: u16,
+    /// Longest wait for a TCP connection to be established.
+    pub connect_timeout: Duration,
+    /// Longest TLS and HTTP/2 handshake, on either side.
+    pub handshake_timeout: Duration,
+    /// Longest wait for the answer to a CONNECT request; covers the destination's own connect.
+    pub request_timeout: Duration,
+    /// Longest wait for the certificate of a pod that has just been enrolled.
+    pub identity_timeout: Duration,
+    /// How many endpoints one connection may try.
+    pub connect_attempts: usize,
+    /// Connections that one pod may have open through its outbound listeners.
+    pub max_connections: usize,
+    /// Tunnels that peers may have open to one pod.
+    pub max_inbound_tunnels: usize,
+    /// How dead tunnels are noticed.
+    pub keepalive: Keepalive,
+    /// Reuse of tunnels.
+    pub pool: PoolConfig,
+    /// HTTP/2 flow control and limits.
+    pub http2: Http2Config,
+}
+
+/// PING frames on tunnels, and the same times as TCP keepalive on plain sockets.
+#[derive(Clone, Copy, Debug)]
+pub struct Keepalive {
+    /// Time between two probes.
+    pub interval: Duration,
+    /// How long an answer may take before the tunnel counts as dead.
+    pub timeout: Duration,
+}
+
+/// How tunnels are shared and kept.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolConfig {
+    /// Streams on one tunnel before another is opened.
+    pub max_streams: usize,
+    /// A tunnel without a stream for this long is closed, on either side.
+    pub idle: Duration,
+}
+
+/// HTTP/2 settings of both sides; the windows are those of Istio's ztunnel.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Config {
+    /// Bytes in flight on one stream.
+    pub stream_window: u32,
+    /// Bytes in flight on one tunnel.
+    pub connection_window: u32,
+    /// Largest frame accepted.
+    pub frame_size: u32,
+    /// Bytes that one stream may have waiting to be encrypted.
+    pub send_buffer: usize,
+    /// Largest header block accepted, in bytes.
+    pub max_header_list: u32,
+    /// Streams that a peer may have open on one tunnel.
+    pub max_inbound_streams: u32,
+    /// Streams that a peer may reset before they were looked at (CVE-2023-44487).
+    pub max_reset_streams: usize,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            hbone_port: 15008,
+            connect_timeout: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(10),
+            identity_timeout: Duration::from_secs(10),
+            connect_attempts: 3,
+            max_connections: 32_768,
+            max_inbound_tunnels: 4_096,
+            keepalive: Keepalive::default(),
+            pool: PoolConfig::default(),
+            http2: Http2Config::default(),
+        }
+    }
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            max_streams: 100,
+            idle: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Default for Http2Config {
+    fn default() -> Self {
+        Self {
+            stream_window: 4 << 20,
+            connection_window: 16 << 20,
+            frame_size: 1 << 20,
+            send_buffer: 512 << 10,
+            max_header_list: 16 << 10,
+            max_inbound_streams: 256,
+            max_reset_streams: 64,
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A TCP connection as a [`Duplex`].
+
+use std::{
+    future::Future,
+    io::{self, ErrorKind},
+    net::Shutdown,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
+use tokio::{io::Interest, net::TcpStream};
+
+use super::{Broken, Duplex};
+
+/// First buffer of a connection that starts to speak, and again after it was idle.
+const FIRST_BUFFER: usize = 8 << 10;
+/// Largest buffer; reached by connections that keep filling theirs.
+const LARGEST_BUFFER: usize = 128 << 10;
+/// A buffer with less room than this is replaced instead of filled up.
+const LEAST_ROOM: usize = 2 << 10;
+
+/// A socket whose two directions are polled from one task.
+pub(crate) struct Socket {
+    stream: Arc<TcpStream>,
+    /// Kept while bytes arrive, so that small reads share one allocation; empty while idle.
+    buffer: BytesMut,
+    /// Size of the next allocation.
+    next_buffer: usize,
+    /// Waits for an error while nothing else would notice one; made on first use.
+    alarm: Option<Pin<Box<dyn Future<Output = Broken> + Send>>>,
+}
+
+impl Socket {
+    /// Wraps a connected socket.
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream: Arc::new(stream),
+            buffer: BytesMut::new(),
+            next_buffer: FIRST_BUFFER,
+            alarm: None,
+        }
+    }
+
+    /// Reads what is there. The allocation grows with use and is dropped when the socket is dry.
+    fn try_read(&mut self, limit: usize) -> io::Result<Bytes> {
+        if self.buffer.capacity() < LEAST_ROOM {
+            self.buffer = BytesMut::with_capacity(self.next_buffer);
+        }
+        let room = self.buffer.capacity();
+        let count = self.stream.try_read_buf(&mut Limited {
+            buffer: &mut self.buffer,
+            left: limit,
+        })?;
+        if count == room && room >= self.next_buffer {
+            self.next_buffer = (self.next_buffer * 2).min(LARGEST_BUFFER);
+        }
+        Ok(self.buffer.split_to(count).freeze())
+    }
+
+    fn forget_buffer(&mut self) {
+        self.buffer = BytesMut::new();
+        self.next_buffer = FIRST_BUFFER;
+    }
+}
+
+impl Duplex for Socket {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.stream.poll_read_ready(cx) {
+            Poll::Pending => {
+                self.forget_buffer();
+                Poll::Pending
+            }
+            // An error shows again in the read.
+            Poll::Ready(_) => Poll::Ready(()),
+        }
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: usize,
+    ) -> Poll<Result<Option<Bytes>, Broken>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.try_read(limit) {
+                Ok(bytes) if bytes.is_empty() => return Poll::Ready(Ok(None)),
+                Ok(bytes) => return Poll::Ready(Ok(Some(bytes))),
+                Err(error) if retry(&error) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+        ready!(self.stream.poll_write_ready(cx))?;
+        Poll::Ready(Ok(LARGEST_BUFFER))
+    }
+
+    fn release_capacity(&mut self) {}
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<(), Broken>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_write(bytes) {
+                Ok(count) => {
+                    bytes.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if retry(&error) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn consumed(&mut self, _count: usize) {}
+
+    fn finish(&mut self) -> Result<(), Broken> {
+        match SockRef::from(&*self.stream).shutdown(Shutdown::Write) {
+            // The connection is gone; whoever reads from it learns how it ended.
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
+            result => result.map_err(Broken::from),
+        }
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        let stream = &self.stream;
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(broken(Arc::clone(stream))));
+        let cause = ready!(alarm.as_mut().poll(cx));
+        self.alarm = None;
+        Poll::Ready(cause)
+    }
+
+    fn reset(&mut self) {
+        // Fails only for a socket that is beyond resetting.
+        let _ = self.stream.set_zero_linger();
+    }
+}
+
+/// Waits until the kernel reports an error on the socket (EPOLLERR), which it does for a RST even
+/// after the FIN was read and while nobody reads or writes.
+async fn broken(stream: Arc<TcpStream>) -> Broken {
+    loop {
+        if let Err(error) = stream.ready(Interest::ERROR).await {
+            return error.into();
+        }
+        match stream.take_error() {
+            Ok(Some(error)) | Err(error) => return error.into(),
+            // A note in the error queue: forget the readiness and wait for the next.
+            Ok(None) => {
+                let _ = stream.try_io(Interest::ERROR, || {
+                    Err::<(), _>(io::Error::from(ErrorKind::WouldBlock))
+                });
+            }
+        }
+    }
+}
+
+fn retry(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// The free part of a buffer, never more than `left` bytes of it, and never grown.
+struct Limited<'a> {
+    buffer: &'a mut BytesMut,
+    left: usize,
+}

@@ -1,0 +1,146 @@
+//! Steps *resolve* and *plan*: everything about an outbound connection that can be decided before
+//! a socket is touched. Knows the snapshot, and no I/O.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use undermesh_snapshot::{Destination, ServicePortRoute, Snapshot, WorkloadInfo};
+
+use crate::balance;
+
+/// What will be done about one outbound connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The address that the application dialled.
+    pub(crate) dialled: SocketAddr,
+    /// The snapshot that the decision comes from.
+    pub(crate) generation: u64,
+    /// The service, where the address is a virtual one.
+    pub(crate) service: Option<Arc<ServicePortRoute>>,
+    /// Where to connect: the first, and the next ones should it fail before it carried a byte.
+    /// Empty when a service has no ready endpoint.
+    pub(crate) targets: Vec<Target>,
+}
+
+/// One place to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Address and port of the application.
+    pub(crate) address: SocketAddr,
+    /// The enrolled workload there. With one, HBONE is the only transport and this is the only
+    /// identity that is accepted; without one, the connection is passed on as it is.
+    pub(crate) workload: Option<Arc<WorkloadInfo>>,
+}
+
+/// Resolves `dialled` and orders the endpoints behind it. `pick(n)` chooses one of `0..n`.
+pub(crate) fn decide(
+    snapshot: &Snapshot,
+    dialled: SocketAddr,
+    attempts: usize,
+    pick: impl FnMut(usize) -> usize,
+) -> Plan {
+    let (service, targets) = match snapshot.resolve(dialled) {
+        Destination::Service(route) => {
+            let targets = balance::order(&route.endpoints, attempts, pick);
+            (Some(Arc::clone(route)), targets)
+        }
+        Destination::Workload(workload) => {
+            let workload = Some(Arc::clone(workload));
+            let address = dialled;
+            (None, vec![Target { address, workload }])
+        }
+        Destination::Outside => (
+            None,
+            vec![Target {
+                address: dialled,
+                workload: None,
+            }],
+        ),
+    };
+    Plan {
+        dialled,
+        generation: snapshot.generation.0,
+        service,
+        targets,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use undermesh_model::Generation;
+
+    use super::*;
+    use crate::testing;
+
+    fn snapshot() -> Snapshot {
+        let mut snapshot = Snapshot {
+            generation: Generation(7),
+            ..Snapshot::default()
+        };
+        let cart = Arc::new(testing::workload("cart-0", &["10.0.0.2", "fd00::2"]));
+        testing::add_service(
+            &mut snapshot,
+            "10.96.0.1:80",
+            vec![
+                testing::endpoint("10.0.0.2:8080", Some(&cart)),
+                testing::endpoint("10.0.0.3:8080", None),
+            ],
+        );
+        testing::add_service(&mut snapshot, "10.96.0.2:80", Vec::new());
+        for address in &cart.addresses {
+            snapshot.workloads.insert(*address, Arc::clone(&cart));
+        }
+        snapshot
+    }
+
+    fn plan(dialled: &str) -> Plan {
+        decide(&snapshot(), dialled.parse().unwrap(), 3, |_| 0)
+    }
+
+    #[test]
+    fn a_service_leads_to_its_endpoints_and_each_keeps_its_own_transport() {
+        let plan = plan("10.96.0.1:80");
+        assert_eq!(plan.generation, 7);
+        assert_eq!(plan.service.unwrap().port, 80);
+        let meshed: Vec<_> = plan
+            .targets
+            .iter()
+            .map(|target| (target.address.to_string(), target.workload.is_some()))
+            .collect();
+        assert_eq!(
+            meshed,
+            [
+                ("10.0.0.2:8080".to_owned(), true),
+                ("10.0.0.3:8080".to_owned(), false)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_service_port_without_endpoints_leads_nowhere() {
+        assert_eq!(plan("10.96.0.2:80").targets, []);
+    }
+
+    #[test]
+    fn an_enrolled_pod_is_dialled_at_the_port_that_was_asked_for() {
+        for dialled in ["10.0.0.2:9000", "[fd00::2]:9000"] {
+            let plan = plan(dialled);
+            assert_eq!(plan.service, None);
+            assert_eq!(plan.targets.len(), 1);
+            assert_eq!(plan.targets[0].address, dialled.parse().unwrap());
+            assert_eq!(
+                plan.targets[0].workload.as_ref().unwrap().name.name,
+                "cart-0"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_address_is_passed_on_as_it_is() {
+        for dialled in ["192.0.2.1:443", "10.96.0.1:81"] {
+            let plan = plan(dialled);
+            assert_eq!(plan.targets.len(), 1);
+            assert_eq!(plan.targets[0].address, dialled.parse().unwrap());
+            assert_eq!(plan.targets[0].workload, None);
+        }
+    }
+}

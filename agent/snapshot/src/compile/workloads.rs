@@ -1,0 +1,121 @@
+//! Enrolled workloads of all nodes.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use undermesh_model::{Cluster, Diagnostic, Severity, SpiffeId, Workload};
+
+use crate::{Options, WorkloadInfo, addr};
+
+/// The mesh's workloads, by address and by node.
+#[derive(Default)]
+pub(super) struct Workloads {
+    pub(super) by_address: HashMap<IpAddr, Arc<WorkloadInfo>>,
+    pub(super) local: Vec<Arc<WorkloadInfo>>,
+}
+
+pub(super) fn compile(
+    cluster: &Cluster,
+    options: &Options,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Workloads {
+    let mut workloads = Workloads::default();
+    let running = cluster.workloads.values().filter(|workload| {
+        workload.enrolment.is_enrolled() && !workload.terminated && !workload.host_network
+    });
+    for workload in running {
+        // Pending pods have neither yet; they come back with the next state.
+        let Some(node) = workload
+            .node
+            .clone()
+            .filter(|_| !workload.addresses.is_empty())
+        else {
+            continue;
+        };
+        let local = node == options.node;
+        if local && workload.location.is_none() {
+            diagnostics.push(without_location(workload));
+        }
+        let info = Arc::new(info(workload, node, local, options));
+        for address in &info.addresses {
+            add_address(&mut workloads.by_address, *address, &info, diagnostics);
+        }
+        if local {
+            workloads.local.push(info);
+        }
+    }
+    workloads
+}
+
+fn add_address(
+    by_address: &mut HashMap<IpAddr, Arc<WorkloadInfo>>,
+    address: IpAddr,
+    info: &Arc<WorkloadInfo>,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    if addr(address).is_never_meshed() {
+        diagnostics.push(unusable_address(
+            info,
+            address,
+            "is loopback, link-local or multicast",
+        ));
+        return;
+    }
+    match by_address.get(&address) {
+        Some(owner) => {
+            let message = format!("already belongs to {}", owner.origin);
+            diagnostics.push(unusable_address(info, address, &message));
+        }
+        None => {
+            by_address.insert(address, Arc::clone(info));
+        }
+    }
+}
+
+fn info(workload: &Workload, node: String, local: bool, options: &Options) -> WorkloadInfo {
+    let label = |name: &str| workload.labels.get(name).cloned().unwrap_or_default();
+    let mut addresses = workload.addresses.clone();
+    addresses.sort_unstable_by_key(|address| (address.is_ipv6(), *address));
+    WorkloadInfo {
+        origin: workload.origin.clone(),
+        name: workload.name.clone(),
+        identity: SpiffeId::new(
+            options.trust_domain.clone(),
+            workload.name.namespace.clone(),
+            workload.service_account.clone(),
+        ),
+        node,
+        local,
+        addresses,
+        location: workload.location.clone().filter(|_| local),
+        mtls: options.mtls,
+        workload_name: workload.workload_name.clone(),
+        canonical_service: workload.canonical_service().to_owned(),
+        canonical_revision: workload.canonical_revision().to_owned(),
+        app: label("app"),
+        version: label("version"),
+        cluster: options.cluster.clone(),
+    }
+}
+
+fn without_location(workload: &Workload) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code: "pod-without-location",
+        object: Some(workload.origin.clone()),
+        position: None,
+        message: "is enrolled and runs on this node, but nothing says in which network namespace"
+            .to_owned(),
+        remedy: "set the annotation undermesh.io/netns or undermesh.io/cgroup".to_owned(),
+    }
+}
+
+fn unusable_address(info: &WorkloadInfo, address: IpAddr, why: &str) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code: "unusable-address",
+        object: Some(info.origin.clone()),
+        position: None,
+        message: format!("its address {address} {why}"),
+        remedy: "correct status.podIPs".to_owned(),
+    }
+}

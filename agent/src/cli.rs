@@ -1,0 +1,118 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{agent, ca, client, config::RawConfig, status};
+
+/// Address of the admin interface where nothing else is said.
+pub(crate) const DEFAULT_ADMIN: &str = "127.0.0.1:15000";
+/// Pin directory where nothing else is said.
+pub(crate) const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/undermesh";
+
+/// Undermesh, a service mesh without sidecars.
+#[derive(Parser)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent of this node.
+    Agent(AgentArgs),
+    /// Show what the agent of this node does: pods, certificates, programs, maps, warnings.
+    Status(StatusArgs),
+    /// Make and look after a certificate authority on disk.
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    /// Detach every program and remove every map that an agent has left behind.
+    Cleanup(CleanupArgs),
+}
+
+#[derive(Args)]
+struct AgentArgs {
+    /// YAML file with any of the settings below, in camelCase (`pinDir`). A flag beats its
+    /// environment variable, and that beats the file.
+    #[arg(long, env = "UNDERMESH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Box<RawConfig>,
+}
+
+#[derive(Args)]
+struct StatusArgs {
+    /// Admin address of the agent.
+    #[arg(long, env = "UNDERMESH_ADMIN_ADDRESS", default_value = DEFAULT_ADMIN)]
+    admin: SocketAddr,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct CleanupArgs {
+    /// The agent's pin directory.
+    #[arg(long, env = "UNDERMESH_PIN_DIR", default_value = DEFAULT_PIN_DIR)]
+    pin_dir: PathBuf,
+    /// Clean up although an agent answers at the admin address.
+    #[arg(long)]
+    force: bool,
+    /// Admin address at which to look for a running agent.
+    #[arg(long, env = "UNDERMESH_ADMIN_ADDRESS", default_value = DEFAULT_ADMIN)]
+    admin: SocketAddr,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For programs; stable field names.
+    Json,
+}
+
+impl Cli {
+    /// Runs the command.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Agent(args) => agent::run(args.config.as_deref(), *args.settings),
+            Command::Status(args) => show_status(&args),
+            Command::Ca(command) => command.run(),
+            Command::Cleanup(args) => cleanup(&args),
+        }
+    }
+}
+
+/// Exit code 0: ready; 1: the agent says that it is not.
+fn show_status(args: &StatusArgs) -> Result<ExitCode> {
+    let json = client::get(args.admin, "/status")?;
+    let status: status::Status = serde_json::from_str(&json)?;
+    match args.output {
+        Output::Json => println!("{json}"),
+        Output::Table => print!("{status}"),
+    }
+    Ok(if status.agent.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn cleanup(args: &CleanupArgs) -> Result<ExitCode> {
+    anyhow::ensure!(
+        args.force || client::get(args.admin, "/status").is_err(),
+        "an agent answers at {}; stop it first, or pass --force to take the programs from under it",
+        args.admin
+    );
+    let report = undermesh_datapath::cleanup(&args.pin_dir)?;
+    if report.links + report.maps == 0 {
+        println!("{}: nothing to remove", args.pin_dir.display());
+    } else {
+        println!(
+            "{}: removed {} links (their programs are detached) and {} maps",
+            args.pin_dir.display(),
+            report.links,
+            report.maps
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

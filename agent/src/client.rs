@@ -1,0 +1,35 @@
+//! A client for the agent's own admin interface: one request, one answer, over loopback.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest dump that is read.
+const MAX_ANSWER: u64 = 256 << 20;
+
+/// Fetches `path`; anything but 200 is an error with the answer's own words.
+pub(crate) fn get(admin: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&admin, TIMEOUT).with_context(|| {
+        format!(
+            "no agent answers at {admin}; is it running, and in this network namespace? \
+             (`ip netns exec NODE undermesh ...`, or --admin ADDRESS)"
+        )
+    })?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: {admin}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+    let (head, body) =
+        answer.split_once("\r\n\r\n").with_context(|| format!("{admin} does not speak HTTP"))?;
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(body.to_owned()),
+        Some(code) => bail!("{admin}{path} answered {code}: {}", body.trim()),
+        None => bail!("{admin} does not speak HTTP"),
+    }
+}

@@ -1,0 +1,395 @@
+//! Configuration: what users may write ([`RawConfig`]), and what the agent works from ([`Config`]).
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use serde::Deserialize;
+use undermesh_datapath::{CgroupRoot, MapSizes, default_attach_point};
+use undermesh_model::{MtlsMode, TrustDomain};
+use undermesh_snapshot::FailMode;
+
+use crate::cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR};
+
+/// Every setting, all optional: the union of file, environment and flags.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct RawConfig {
+    /// Name of this node, as Pods name it in spec.nodeName.
+    #[arg(long, env = "UNDERMESH_NODE", value_name = "NAME")]
+    node: Option<String>,
+    /// Directory of Kubernetes manifests, reloaded whenever it changes.
+    #[arg(long, env = "UNDERMESH_MANIFESTS", value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Directory of the certificate authority (`undermesh ca init`) [default:
+    /// /var/lib/undermesh/ca].
+    #[arg(long, env = "UNDERMESH_CA_DIR", value_name = "DIR")]
+    ca_dir: Option<PathBuf>,
+    /// Trust domain of all identities [default: cluster.local].
+    #[arg(long, env = "UNDERMESH_TRUST_DOMAIN", value_name = "DOMAIN")]
+    trust_domain: Option<String>,
+    /// Name of the cluster, for metrics and logs [default: Kubernetes].
+    #[arg(long, env = "UNDERMESH_CLUSTER", value_name = "NAME")]
+    cluster: Option<String>,
+    /// Cgroup to attach to; a relative path starts at the cgroup2 mount [default: the kubelet's
+    /// cgroup where there is one, else the whole hierarchy].
+    #[arg(long, env = "UNDERMESH_CGROUP", value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+    /// Directory on a BPF file system for pinned links and maps [default: /sys/fs/bpf/undermesh].
+    #[arg(long, env = "UNDERMESH_PIN_DIR", value_name = "DIR")]
+    pin_dir: Option<PathBuf>,
+    /// What enrolled pods accept [default: PERMISSIVE].
+    #[arg(long, env = "UNDERMESH_MTLS", value_name = "MODE", ignore_case = true)]
+    mtls: Option<Mtls>,
+    /// What becomes of meshed connections while the agent is down [default: closed].
+    #[arg(long, env = "UNDERMESH_OUTBOUND_FAILURE", value_name = "MODE")]
+    outbound_failure: Option<Outbound>,
+    /// Lifetime of workload certificates; renewed after half of it [default: 24h].
+    #[arg(long, env = "UNDERMESH_SVID_LIFETIME", value_name = "DURATION")]
+    svid_lifetime: Option<Span>,
+    /// Where the admin interface listens; loopback only [default: 127.0.0.1:15000].
+    #[arg(long, env = "UNDERMESH_ADMIN_ADDRESS", value_name = "ADDRESS")]
+    admin_address: Option<SocketAddr>,
+    /// Where Prometheus finds the metrics [default: [::]:15020].
+    #[arg(long, env = "UNDERMESH_METRICS_ADDRESS", value_name = "ADDRESS")]
+    metrics_address: Option<SocketAddr>,
+    /// Where readiness is answered, at /healthz/ready [default: [::]:15021].
+    #[arg(long, env = "UNDERMESH_READINESS_ADDRESS", value_name = "ADDRESS")]
+    readiness_address: Option<SocketAddr>,
+    /// Where connections are logged: `stdout`, `off`, or a file [default: stdout].
+    #[arg(long, env = "UNDERMESH_ACCESS_LOG", value_name = "TARGET")]
+    access_log: Option<String>,
+    /// Log filter: a level, or directives such as `info,undermesh_proxy=debug` [default: info].
+    #[arg(long, env = "UNDERMESH_LOG_LEVEL", value_name = "FILTER")]
+    log_level: Option<String>,
+    /// Log format [default: text].
+    #[arg(long, env = "UNDERMESH_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// Let the eBPF programs write into the log (needs log level debug) [default: false].
+    #[arg(long, env = "UNDERMESH_KERNEL_LOG", num_args = 0..=1, default_missing_value = "true")]
+    kernel_log: Option<bool>,
+    /// How long a dial may take, handshake included [default: 5s].
+    #[arg(long, env = "UNDERMESH_CONNECT_TIMEOUT", value_name = "DURATION")]
+    connect_timeout: Option<Span>,
+    /// How long an unused tunnel is kept [default: 5m].
+    #[arg(long, env = "UNDERMESH_TUNNEL_IDLE_TIMEOUT", value_name = "DURATION")]
+    tunnel_idle_timeout: Option<Span>,
+    /// How long live connections may go on after SIGTERM [default: 30s].
+    #[arg(long, env = "UNDERMESH_DRAIN_TIMEOUT", value_name = "DURATION")]
+    drain_timeout: Option<Span>,
+    /// Threads that carry connections [default: one per processor].
+    #[arg(long, env = "UNDERMESH_WORKERS", value_name = "N")]
+    workers: Option<usize>,
+    /// Size of the pod map [default: 1024].
+    #[arg(long, env = "UNDERMESH_MAX_PODS", value_name = "ENTRIES")]
+    max_pods: Option<u32>,
+    /// Size of the workload map [default: 65536].
+    #[arg(long, env = "UNDERMESH_MAX_WORKLOADS", value_name = "ENTRIES")]
+    max_workloads: Option<u32>,
+    /// Size of the service map [default: 16384].
+    #[arg(long, env = "UNDERMESH_MAX_SERVICES", value_name = "ENTRIES")]
+    max_services: Option<u32>,
+    /// Size of the backend map [default: 131072].
+    #[arg(long, env = "UNDERMESH_MAX_BACKENDS", value_name = "ENTRIES")]
+    max_backends: Option<u32>,
+    /// Size of the connection maps [default: 131072].
+    #[arg(long, env = "UNDERMESH_MAX_CONNECTIONS", value_name = "ENTRIES")]
+    max_connections: Option<u32>,
+    /// Size of the event buffer in bytes, a power of two [default: 262144].
+    #[arg(long, env = "UNDERMESH_EVENT_BUFFER_BYTES", value_name = "BYTES")]
+    event_buffer_bytes: Option<u32>,
+}
+
+/// PERMISSIVE or STRICT, as PeerAuthentication writes them.
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[value(rename_all = "UPPERCASE")]
+enum Mtls {
+    Permissive,
+    Strict,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Outbound {
+    Closed,
+    Open,
+}
+
+/// Text for people, JSON for collectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// A length of time: `500ms`, `30s`, `1h 30m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Span(Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|error| format!("{error}; write a duration such as 30s, 5m or 24h"))
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// The validated configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) node: String,
+    pub(crate) manifests: PathBuf,
+    pub(crate) ca_dir: PathBuf,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) cluster: String,
+    pub(crate) cgroup: PathBuf,
+    pub(crate) pin_dir: PathBuf,
+    pub(crate) mtls: MtlsMode,
+    pub(crate) outbound_failure: FailMode,
+    pub(crate) svid_lifetime: Duration,
+    pub(crate) admin_address: SocketAddr,
+    pub(crate) metrics_address: SocketAddr,
+    pub(crate) readiness_address: SocketAddr,
+    pub(crate) access_log: AccessLogTarget,
+    pub(crate) log_level: String,
+    pub(crate) log_format: LogFormat,
+    pub(crate) kernel_log: bool,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) tunnel_idle_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) workers: usize,
+    pub(crate) sizes: MapSizes,
+}
+
+/// Where connections are logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AccessLogTarget {
+    Stdout,
+    Off,
+    File(PathBuf),
+}
+
+macro_rules! prefer {
+    ($first:expr, $second:expr; $($field:ident)*) => {
+        RawConfig { $($field: $first.$field.or($second.$field),)* }
+    };
+}
+
+impl RawConfig {
+    /// Reads a configuration file.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+        serde_yaml_ng::from_str(&text)
+            .with_context(|| format!("configuration file {} is not usable", path.display()))
+    }
+
+    /// These settings, and those of `other` where these say nothing.
+    pub(crate) fn or(self, other: Self) -> Self {
+        prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
+            outbound_failure svid_lifetime admin_address metrics_address readiness_address
+            access_log log_level log_format kernel_log connect_timeout tunnel_idle_timeout
+            drain_timeout workers max_pods max_workloads max_services max_backends
+            max_connections event_buffer_bytes)
+    }
+
+    /// Fills in the defaults and checks what a type cannot.
+    pub(crate) fn validate(self) -> Result<Config> {
+        let trust_domain = match &self.trust_domain {
+            Some(text) => text.parse().context("trustDomain")?,
+            None => TrustDomain::default(),
+        };
+        let admin_address = self.admin_address.unwrap_or(address(DEFAULT_ADMIN)?);
+        ensure!(
+            admin_address.ip().is_loopback(),
+            "adminAddress {admin_address} is not a loopback address; the admin interface has no \
+             authentication, reach it through `ip netns exec` or a port forward"
+        );
+        let svid_lifetime = span(self.svid_lifetime, Duration::from_secs(24 * 3600));
+        ensure!(
+            svid_lifetime >= Duration::from_secs(10),
+            "svidLifetime is shorter than 10s; certificates would be renewed without end"
+        );
+        let workers = self.workers.unwrap_or_else(processors);
+        ensure!(workers > 0, "workers must be at least 1");
+        Ok(Config {
+            node: self.node.clone().filter(|node| !node.is_empty()).context(
+                "no node name is set; pass --node, or `node:` in the configuration file",
+            )?,
+            manifests: self.manifests.clone().context(
+                "no manifest directory is set; pass --manifests, or `manifests:` in the \
+                 configuration file",
+            )?,
+            ca_dir: self.ca_dir.clone().unwrap_or_else(|| "/var/lib/undermesh/ca".into()),
+            trust_domain,
+            cluster: self.cluster.clone().unwrap_or_else(|| "Kubernetes".to_owned()),
+            cgroup: self.attach_point()?,
+            pin_dir: self.pin_dir.clone().unwrap_or_else(|| DEFAULT_PIN_DIR.into()),
+            mtls: match self.mtls {
+                None | Some(Mtls::Permissive) => MtlsMode::Permissive,
+                Some(Mtls::Strict) => MtlsMode::Strict,
+            },
+            outbound_failure: match self.outbound_failure {
+                None | Some(Outbound::Closed) => FailMode::Closed,
+                Some(Outbound::Open) => FailMode::Open,
+            },
+            svid_lifetime,
+            admin_address,
+            metrics_address: self.metrics_address.unwrap_or(address("[::]:15020")?),
+            readiness_address: self.readiness_address.unwrap_or(address("[::]:15021")?),
+            access_log: match self.access_log.as_deref() {
+                None | Some("stdout") => AccessLogTarget::Stdout,
+                Some("off") => AccessLogTarget::Off,
+                Some(path) => AccessLogTarget::File(path.into()),
+            },
+            log_level: self.log_level.clone().unwrap_or_else(|| "info".to_owned()),
+            log_format: self.log_format.unwrap_or_default(),
+            kernel_log: self.kernel_log.unwrap_or(false),
+            connect_timeout: span(self.connect_timeout, Duration::from_secs(5)),
+            tunnel_idle_timeout: span(self.tunnel_idle_timeout, Duration::from_secs(300)),
+            drain_timeout: span(self.drain_timeout, Duration::from_secs(30)),
+            workers,
+            sizes: self.sizes()?,
+        })
+    }
+
+    fn attach_point(&self) -> Result<PathBuf> {
+        let root = CgroupRoot::find()?;
+        let path = match &self.cgroup {
+            Some(path) => root.resolve(path),
+            None => default_attach_point(&root),
+        };
+        ensure!(
+            path.starts_with(root.path()),
+            "cgroup {} is not below the cgroup2 mount {}",
+            path.display(),
+            root.path().display()
+        );
+        Ok(path)
+    }
+
+    fn sizes(&self) -> Result<MapSizes> {
+        let default = MapSizes::default();
+        let sizes = MapSizes {
+            pods: self.max_pods.unwrap_or(default.pods),
+            workloads: self.max_workloads.unwrap_or(default.workloads),
+            services: self.max_services.unwrap_or(default.services),
+            backends: self.max_backends.unwrap_or(default.backends),
+            connections: self.max_connections.unwrap_or(default.connections),
+            event_bytes: self.event_buffer_bytes.unwrap_or(default.event_bytes),
+        };
+        for (name, size) in [
+            ("maxPods", sizes.pods),
+            ("maxWorkloads", sizes.workloads),
+            ("maxServices", sizes.services),
+            ("maxBackends", sizes.backends),
+            ("maxConnections", sizes.connections),
+        ] {
+            ensure!((1..=1 << 24).contains(&size), "{name} must be between 1 and 16777216");
+        }
+        ensure!(
+            sizes.event_bytes.is_power_of_two() && (4096..=1 << 28).contains(&sizes.event_bytes),
+            "eventBufferBytes must be a power of two between 4096 and 268435456"
+        );
+        Ok(sizes)
+    }
+}
+
+fn span(value: Option<Span>, default: Duration) -> Duration {
+    value.map_or(default, |span| span.0)
+}
+
+fn address(text: &str) -> Result<SocketAddr> {
+    text.parse().with_context(|| format!("{text} is not an address"))
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        settings: RawConfig,
+    }
+
+    fn flags(args: &[&str]) -> RawConfig {
+        Flags::try_parse_from([&["test"], args].concat()).unwrap().settings
+    }
+
+    fn file(yaml: &str) -> RawConfig {
+        serde_yaml_ng::from_str(yaml).unwrap()
+    }
+
+    const MINIMAL: &str = "node: a\nmanifests: /m\n";
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let merged = flags(&["--node", "b", "--svid-lifetime", "1h"])
+            .or(file("node: a\nmanifests: /m\nsvidLifetime: 2h\nmtls: STRICT\n"));
+        let config = merged.validate().unwrap();
+        assert_eq!((config.node.as_str(), config.svid_lifetime.as_secs()), ("b", 3600));
+        assert_eq!(config.mtls, MtlsMode::Strict);
+        assert_eq!(config.cluster, "Kubernetes");
+    }
+
+    #[test]
+    fn unusable_settings_say_which_and_what_to_do() {
+        for (yaml, part) in [
+            ("", "pass --node"),
+            ("node: a", "pass --manifests"),
+            ("adminAddress: 0.0.0.0:15000", "adminAddress 0.0.0.0:15000 is not a loopback"),
+            ("svidLifetime: 1s", "svidLifetime is shorter than 10s"),
+            ("maxPods: 0", "maxPods must be between"),
+            ("eventBufferBytes: 5000", "power of two"),
+            ("trustDomain: 'A b'", "trustDomain"),
+            ("cgroup: /proc", "is not below the cgroup2 mount"),
+        ] {
+            let raw = if yaml.starts_with("node") || yaml.is_empty() {
+                file(if yaml.is_empty() { "{}" } else { yaml })
+            } else {
+                file(&format!("{MINIMAL}{yaml}\n"))
+            };
+            let error = format!("{:#}", raw.validate().unwrap_err());
+            assert!(error.contains(part), "{yaml:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_refused_with_their_line() {
+        for (yaml, part) in [
+            ("node: a\npindir: /x\n", "unknown field `pindir`"),
+            ("node: a\nsvidLifetime: soon\n", "write a duration such as"),
+            ("node: a\nmtls: DISABLE\n", "unknown variant `DISABLE`"),
+        ] {
+            let error = serde_yaml_ng::from_str::<RawConfig>(yaml).unwrap_err().to_string();
+            assert!(error.contains(part), "{yaml:?} gave {error:?}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Keeps the enrolled pods of this node equal to what the snapshot says, by level and not by edge:
+//! every pass compares everything, so that a missed event is mended by the next pass.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+use undermesh_model::NamespacedName;
+use undermesh_snapshot::{Snapshot, WorkloadInfo};
+
+use crate::{
+    pod::{EnrolledPod, Node},
+    status::PodStatus,
+};
+
+/// How often namespaces are checked for having come or gone. Bounds how long a new namespace
+/// waits, together with the hot reload that names it, to well under a second.
+const PASS: Duration = Duration::from_millis(200);
+
+/// What [`Enrolment`] shows to the status page and to the event log.
+#[derive(Default)]
+pub(crate) struct EnrolmentView {
+    inner: Mutex<View>,
+}
+
+#[derive(Default)]
+struct View {
+    pods: Vec<PodStatus>,
+    by_cookie: BTreeMap<u64, Arc<WorkloadInfo>>,
+    first_pass_done: bool,
+}
+
+impl EnrolmentView {
+    pub(crate) fn pods(&self) -> Vec<PodStatus> {
+        self.lock().pods.clone()
+    }
+
+    /// The enrolled pod behind a netns cookie.
+    pub(crate) fn by_cookie(&self, cookie: u64) -> Option<Arc<WorkloadInfo>> {
+        self.lock().by_cookie.get(&cookie).cloned()
+    }
+
+    /// Whether every pod of the first snapshot has been tried once.
+    pub(crate) fn first_pass_done(&self) -> bool {
+        self.lock().first_pass_done
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, View> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The reconciler.
+pub(crate) struct Enrolment {
+    node: Arc<Node>,
+    view: Arc<EnrolmentView>,
+    pods: BTreeMap<NamespacedName, EnrolledPod>,
+    failures: BTreeMap<NamespacedName, String>,
+}
+
+impl Enrolment {
+    pub(crate) fn new(node: Arc<Node>, view: Arc<EnrolmentView>) -> Self {
+        Self { node, view, pods: BTreeMap::new(), failures: BTreeMap::new() }
+    }
+
+    /// Runs until `shutdown` says so; then stops accepting and leaves the programs in place.
+    pub(crate) async fn run(
+        mut self,
+        mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
+        let mut ticks = tokio::time::interval(PASS);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => break,
+                changed = snapshots.changed() => if changed.is_err() { break },
+                _ = ticks.tick() => {}
+            }
+            let snapshot = snapshots.borrow_and_update().clone();
+            if let Some(snapshot) = snapshot {
+                self.pass(&snapshot);
+            }
+        }
+        for pod in self.pods.values() {
+            pod.stop_accepting();
+        }
+    }
+
+    fn pass(&mut self, snapshot: &Snapshot) {
+        let wanted: BTreeMap<&NamespacedName, &Arc<WorkloadInfo>> =
+            snapshot.local.iter().map(|workload| (&workload.name, workload)).collect();
+        self.release(&wanted);
+        self.failures.retain(|name, _| wanted.contains_key(name));
+        for (name, workload) in &wanted {
+            if !self.pods.contains_key(*name) {
+                self.enrol(workload);
+            }
+        }
+        self.forget_strangers();
+        self.publish(snapshot);
+    }
+
+    /// Lets go of pods that are no longer wanted, have changed, or whose namespace has gone.
+    fn release(&mut self, wanted: &BTreeMap<&NamespacedName, &Arc<WorkloadInfo>>) {
+        let leaving: Vec<NamespacedName> = self
+            .pods
+            .iter()
+            .filter(|(name, pod)| {
+                wanted.get(name).is_none_or(|workload| !same_pod(workload, pod.workload()))
+                    || !pod.namespace_is_there()
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in leaving {
+            let Some(pod) = self.pods.remove(&name) else { continue };
+            match pod.leave(&self.node) {
+                Ok(()) => tracing::info!(pod = %name, "left the mesh"),
+                Err(error) => tracing::error!(pod = %name, error = format!("{error:#}"), "cannot leave the mesh"),
+            }
+        }
+    }
+
+    fn enrol(&mut self, workload: &Arc<WorkloadInfo>) {
+        let name = &workload.name;
+        match EnrolledPod::enrol(&self.node, workload) {
+            Ok(pod) => {
+                tracing::info!(pod = %name, identity = %workload.identity, cookie = pod.netns_cookie(), "enrolled");
+                self.failures.remove(name);
+                self.pods.insert(name.clone(), pod);
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                if self.failures.insert(name.clone(), error.clone()).as_ref() != Some(&error) {
+                    tracing::warn!(pod = %name, error, "cannot enrol yet; trying again");
+                }
+            }
+        }
+    }
+
+    /// Switches off what a former agent has left switched on and nobody wants any more. A pod that
+    /// cannot be served at the moment stays on: its traffic fails closed.
+    fn forget_strangers(&self) {
+        if self.failures.is_empty() {
+            let keep: BTreeSet<u64> = self.pods.values().map(EnrolledPod::netns_cookie).collect();
+            let mut programs = self.node.programs.lock().unwrap_or_else(PoisonError::into_inner);
+            if programs.switched_on().is_subset(&keep) && self.view.first_pass_done() {
+                return;
+            }
+            match programs.retain(&keep) {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "switched off pods of a former agent"),
+                Err(error) => tracing::error!(%error, "cannot switch off pods of a former agent"),
+            }
+        }
+    }
+
+    fn publish(&self, snapshot: &Snapshot) {
+        let pods = snapshot
+            .local
+            .iter()
+            .map(|workload| {
+                let pod = self.pods.get(&workload.name);
+                let failure = self.failures.get(&workload.name);
+                PodStatus::new(workload, pod.map(EnrolledPod::netns_cookie), failure)
+            })
+            .collect();
+        let by_cookie = self
+            .pods
+            .values()
+            .map(|pod| (pod.netns_cookie(), Arc::clone(pod.workload())))
+            .collect();
+        *self.view.lock() = View { pods, by_cookie, first_pass_done: true };
+    }
+}
+
+/// Whether a new record describes the pod as it is enrolled. Labels and modes reach the proxy with
+/// the snapshot; only what the namespace, the listeners or the identity depend on counts.
+fn same_pod(new: &WorkloadInfo, enrolled: &WorkloadInfo) -> bool {
+    new.location == enrolled.location
+        && new.addresses == enrolled.addresses
+        && new.identity == enrolled.identity
+}

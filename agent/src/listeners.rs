@@ -1,0 +1,94 @@
+//! The listeners that the agent opens inside a pod.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use anyhow::{Context, Result, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use undermesh_datapath::Netns;
+
+/// Port of the outbound listener where it is free in the pod; any other does as well, since the
+/// programs read it from the pod's entry.
+const OUTBOUND_PORT: u16 = 15001;
+const BACKLOG: i32 = 4096;
+
+/// A pod's listeners, one of each kind for each address family that the pod has.
+pub(crate) struct Listeners {
+    /// On the loopback addresses only: nobody outside the pod can reach them.
+    pub(crate) outbound: Vec<TcpListener>,
+    pub(crate) outbound_port: u16,
+    /// On any port of the pod's addresses; `sk_lookup` steers port 15008 here.
+    pub(crate) hbone4: Option<TcpListener>,
+    pub(crate) hbone6: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Opens them. Must be called on the runtime that will serve them.
+    pub(crate) fn open(netns: &Netns, addresses: &[IpAddr]) -> Result<Self> {
+        ensure!(!addresses.is_empty(), "the pod has no address");
+        let opened = netns.run(|| open_sockets(addresses)).context("cannot enter its namespace")?;
+        let sockets = opened?;
+        let listener = |socket: Socket| TcpListener::from_std(socket.into());
+        Ok(Self {
+            outbound_port: sockets.outbound_port,
+            outbound: sockets.outbound.into_iter().map(listener).collect::<io::Result<_>>()?,
+            hbone4: sockets.hbone4.map(listener).transpose()?,
+            hbone6: sockets.hbone6.map(listener).transpose()?,
+        })
+    }
+}
+
+struct Sockets {
+    outbound: Vec<Socket>,
+    outbound_port: u16,
+    hbone4: Option<Socket>,
+    hbone6: Option<Socket>,
+}
+
+fn open_sockets(addresses: &[IpAddr]) -> Result<Sockets> {
+    let (outbound, outbound_port) = open_outbound(addresses.iter().any(IpAddr::is_ipv6))?;
+    let hbone = |v4: bool| {
+        let address = addresses.iter().find(|address| address.is_ipv4() == v4)?;
+        let listener = listen(SocketAddr::new(*address, 0));
+        Some(listener.with_context(|| {
+            format!("cannot listen on {address}; is it an address of the pod's network namespace?")
+        }))
+    };
+    Ok(Sockets {
+        outbound,
+        outbound_port,
+        hbone4: hbone(true).transpose()?,
+        hbone6: hbone(false).transpose()?,
+    })
+}
+
+/// Both loopback addresses, at the same port.
+fn open_outbound(v6: bool) -> Result<(Vec<Socket>, u16)> {
+    let loopback4 = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let first = listen(loopback4(OUTBOUND_PORT))
+        .or_else(|_| listen(loopback4(0)))
+        .context("cannot listen on 127.0.0.1; is the pod's loopback interface up?")?;
+    let port = first.local_addr()?.as_socket().map_or(0, |address| address.port());
+    let mut sockets = vec![first];
+    if v6 {
+        let address = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        sockets.push(listen(address).with_context(|| format!("cannot listen on {address}"))?);
+    }
+    Ok((sockets, port))
+}
+
+fn listen(address: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A restarted agent must not wait for its predecessor's connections to leave TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}

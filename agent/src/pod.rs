@@ -1,0 +1,137 @@
+//! One enrolled pod: from its location to a served, intercepted network namespace, and back.
+
+use std::{
+    net::IpAddr,
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result, bail};
+use undermesh_datapath::{
+    AgentMark, CgroupRoot, Netns, NetnsId, OriginalDstTable, PodListeners as ListenerFds,
+    PodPrograms,
+};
+use undermesh_model::PodLocation;
+use undermesh_proxy::{PodHandle, PodListeners, Proxy};
+use undermesh_snapshot::{FailMode, WorkloadInfo};
+
+use crate::{
+    listeners::Listeners,
+    sockets::{NetnsSockets, PodOriginalDst},
+};
+
+/// Flag of a pod's map entry that follows from the node's fail mode.
+const FAIL_OPEN: u32 = 1;
+
+/// What every pod needs of the node.
+pub(crate) struct Node {
+    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) programs: Mutex<PodPrograms>,
+    pub(crate) original_dst: OriginalDstTable,
+    pub(crate) mark: AgentMark,
+    pub(crate) cgroups: CgroupRoot,
+    pub(crate) outbound_failure: FailMode,
+    /// The runtime that carries connections.
+    pub(crate) data: tokio::runtime::Handle,
+}
+
+/// A pod that is switched on.
+pub(crate) struct EnrolledPod {
+    workload: Arc<WorkloadInfo>,
+    namespace: Namespace,
+    handle: PodHandle,
+}
+
+/// What stays known of a namespace: holding it open would keep it alive beyond its pod.
+struct Namespace {
+    path: PathBuf,
+    id: NetnsId,
+    cookie: u64,
+}
+
+impl EnrolledPod {
+    /// Opens the listeners, starts the proxy, and only then lets the programs lead traffic there.
+    pub(crate) fn enrol(node: &Node, workload: &Arc<WorkloadInfo>) -> Result<Self> {
+        let path = locate(node, workload)?;
+        let netns = Arc::new(Netns::open(&path)?);
+        if netns.is_own() {
+            bail!(
+                "{} is the agent's own network namespace; hostNetwork pods cannot be enrolled",
+                path.display()
+            );
+        }
+        let runtime = node.data.enter();
+        let listeners = Listeners::open(&netns, &workload.addresses)?;
+        node.programs.lock().unwrap_or_else(PoisonError::into_inner).switch_on(
+            &netns,
+            &workload.addresses,
+            ListenerFds {
+                hbone4: listeners.hbone4.as_ref().map(AsFd::as_fd),
+                hbone6: listeners.hbone6.as_ref().map(AsFd::as_fd),
+                outbound_port: listeners.outbound_port,
+            },
+            if node.outbound_failure == FailMode::Open { FAIL_OPEN } else { 0 },
+        )?;
+        let namespace = Namespace { path, id: netns.id(), cookie: netns.cookie() };
+        let handle = node.proxy.serve_pod(PodListeners {
+            workload: Arc::clone(workload),
+            outbound: listeners.outbound,
+            hbone: listeners.hbone4.into_iter().chain(listeners.hbone6).collect(),
+            original_dst: Arc::new(PodOriginalDst {
+                table: node.original_dst.clone(),
+                netns_cookie: namespace.cookie,
+            }),
+            sockets: Arc::new(NetnsSockets { netns, mark: node.mark.clone() }),
+        });
+        drop(runtime);
+        Ok(Self { workload: Arc::clone(workload), namespace, handle })
+    }
+
+    /// Switches interception off at once; live connections go on.
+    pub(crate) fn leave(self, node: &Node) -> Result<()> {
+        let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        programs.switch_off(self.namespace.cookie, self.addresses())?;
+        drop(programs);
+        self.handle.stop_accepting();
+        Ok(())
+    }
+
+    /// Stops taking new connections but leaves the programs in place: what a terminating agent
+    /// does, so that nothing falls back to plaintext until its successor is there.
+    pub(crate) fn stop_accepting(&self) {
+        self.handle.stop_accepting();
+    }
+
+    /// Whether the path still leads to the namespace that was enrolled.
+    pub(crate) fn namespace_is_there(&self) -> bool {
+        NetnsId::of(&self.namespace.path).is_ok_and(|id| id == self.namespace.id)
+    }
+
+    pub(crate) fn workload(&self) -> &Arc<WorkloadInfo> {
+        &self.workload
+    }
+
+    pub(crate) fn netns_cookie(&self) -> u64 {
+        self.namespace.cookie
+    }
+
+    fn addresses(&self) -> &[IpAddr] {
+        &self.workload.addresses
+    }
+}
+
+/// Finds the pod's network namespace: by name, or by the processes of its cgroup.
+fn locate(node: &Node, workload: &WorkloadInfo) -> Result<PathBuf> {
+    match &workload.location {
+        Some(PodLocation::Netns(path)) => Ok(path.clone()),
+        Some(PodLocation::Cgroup(path)) => {
+            let processes = node.cgroups.processes(path)?;
+            let pid = processes.first().with_context(|| {
+                format!("cgroup {} has no process yet", node.cgroups.resolve(path).display())
+            })?;
+            Ok(PathBuf::from(format!("/proc/{pid}/ns/net")))
+        }
+        None => bail!("set the annotation undermesh.io/netns or undermesh.io/cgroup"),
+    }
+}

@@ -1,0 +1,269 @@
+//! `undermesh status`: what the agent says of itself, as JSON and as a table.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+use undermesh_snapshot::WorkloadInfo;
+
+/// The whole page. Field names are API (docs/reference/status.md).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    pub(crate) agent: AgentStatus,
+    pub(crate) pods: Vec<PodStatus>,
+    pub(crate) certificates: Vec<CertificateRow>,
+    pub(crate) programs: Vec<ProgramRow>,
+    pub(crate) maps: Vec<MapRow>,
+    /// Verdicts of the programs by reason, zero counts left out.
+    pub(crate) verdicts: BTreeMap<String, u64>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AgentStatus {
+    pub(crate) version: String,
+    pub(crate) node: String,
+    pub(crate) pid: u32,
+    pub(crate) uptime_seconds: u64,
+    /// Generation of the configuration in force.
+    pub(crate) generation: u64,
+    pub(crate) ready: bool,
+    /// Why not, where not.
+    pub(crate) not_ready: Vec<String>,
+    pub(crate) connections: u64,
+    pub(crate) tunnels: u64,
+}
+
+/// Where a pod stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PodState {
+    /// Intercepted and served.
+    Enrolled,
+    /// Wanted, and tried again until it works.
+    Pending,
+}
+
+/// One pod of this node that configuration enrols.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PodStatus {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) identity: String,
+    pub(crate) state: PodState,
+    /// Of the network namespace; absent while pending.
+    pub(crate) netns_cookie: Option<u64>,
+    /// Why it is pending.
+    pub(crate) detail: String,
+}
+
+impl PodStatus {
+    pub(crate) fn new(
+        workload: &WorkloadInfo,
+        netns_cookie: Option<u64>,
+        failure: Option<&String>,
+    ) -> Self {
+        let state = if netns_cookie.is_some() { PodState::Enrolled } else { PodState::Pending };
+        Self {
+            namespace: workload.name.namespace.clone(),
+            name: workload.name.name.clone(),
+            addresses: workload.addresses.clone(),
+            identity: workload.identity.to_string(),
+            state,
+            netns_cookie,
+            detail: failure.cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// One certificate; never its key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CertificateRow {
+    pub(crate) id: String,
+    pub(crate) serial: String,
+    pub(crate) not_after: String,
+    pub(crate) expires_in_seconds: i64,
+    /// Why the last renewal failed, where it did.
+    pub(crate) last_error: String,
+}
+
+/// One program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ProgramRow {
+    pub(crate) name: String,
+    pub(crate) hook: String,
+    pub(crate) program_id: u32,
+    pub(crate) attached_to: String,
+    pub(crate) attached: bool,
+}
+
+/// One map.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MapRow {
+    pub(crate) name: String,
+    pub(crate) entries: u64,
+    pub(crate) max_entries: u64,
+    pub(crate) percent: u64,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let agent = &self.agent;
+        writeln!(f, "Agent {} on node {} (pid {}, up {})", agent.version, agent.node, agent.pid, duration(agent.uptime_seconds as i64))?;
+        writeln!(f, "  ready        {}", if agent.ready { "yes" } else { "NO" })?;
+        for reason in &agent.not_ready {
+            writeln!(f, "               {reason}")?;
+        }
+        writeln!(f, "  generation   {}", agent.generation)?;
+        writeln!(f, "  connections  {} (tunnels: {})", agent.connections, agent.tunnels)?;
+        section(f, "Pods", &["POD", "ADDRESSES", "STATE", "IDENTITY", "DETAIL"], self.pods.iter().map(PodStatus::row))?;
+        section(f, "Certificates", &["IDENTITY", "SERIAL", "EXPIRES IN", "PROBLEM"], self.certificates.iter().map(CertificateRow::row))?;
+        section(f, "Programs", &["PROGRAM", "HOOK", "ID", "ATTACHED TO"], self.programs.iter().map(ProgramRow::row))?;
+        section(f, "Maps", &["MAP", "ENTRIES", "OF", "USED"], self.maps.iter().map(MapRow::row))?;
+        section(f, "Verdicts", &["REASON", "CONNECTIONS"], self.verdicts.iter().map(|(reason, count)| vec![reason.clone(), count.to_string()]))?;
+        if !self.warnings.is_empty() {
+            writeln!(f, "\nWarnings")?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "  {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+impl PodStatus {
+    fn row(&self) -> Vec<String> {
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        let state = match self.state {
+            PodState::Enrolled => "enrolled",
+            PodState::Pending => "PENDING",
+        };
+        vec![
+            format!("{}/{}", self.namespace, self.name),
+            addresses.join(","),
+            state.to_owned(),
+            self.identity.clone(),
+            self.detail.clone(),
+        ]
+    }
+}
+
+impl CertificateRow {
+    fn row(&self) -> Vec<String> {
+        let serial: String = self.serial.chars().take(12).collect();
+        vec![self.id.clone(), serial, duration(self.expires_in_seconds), self.last_error.clone()]
+    }
+}
+
+impl ProgramRow {
+    fn row(&self) -> Vec<String> {
+        let target = if self.attached { self.attached_to.clone() } else { "NOTHING".to_owned() };
+        vec![self.name.clone(), self.hook.clone(), self.program_id.to_string(), target]
+    }
+}
+
+impl MapRow {
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.entries.to_string(),
+            self.max_entries.to_string(),
+            format!("{}%", self.percent),
+        ]
+    }
+}
+
+/// Prints a heading and aligned columns; nothing at all where there are no rows.
+fn section(
+    f: &mut fmt::Formatter<'_>,
+    title: &str,
+    head: &[&str],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> fmt::Result {
+    let mut table = vec![head.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
+    table.extend(rows);
+    if table.len() == 1 {
+        return Ok(());
+    }
+    writeln!(f, "\n{title}")?;
+    let width = |column: usize| {
+        table.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).unwrap_or(0)).collect();
+    for row in &table {
+        let line: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(f, "  {}", line.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// `2d 3h`, `4h 5m`, `6m 7s`: the two largest units.
+fn duration(seconds: i64) -> String {
+    if seconds < 0 {
+        return format!("EXPIRED {} ago", duration(-seconds));
+    }
+    let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {seconds}s"),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_show_their_two_largest_units() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (61, "1m 1s"),
+            (3_660, "1h 1m"),
+            (90_000, "1d 1h"),
+            (-61, "EXPIRED 1m 1s ago"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn the_table_shows_every_section_that_has_rows() {
+        let status = Status {
+            agent: AgentStatus {
+                version: "0.1.0".into(),
+                node: "a".into(),
+                pid: 1,
+                uptime_seconds: 5,
+                generation: 3,
+                ready: false,
+                not_ready: vec!["pods have not been looked at yet".into()],
+                connections: 0,
+                tunnels: 0,
+            },
+            pods: vec![],
+            certificates: vec![],
+            programs: vec![],
+            maps: vec![MapRow { name: "PODS".into(), entries: 1, max_entries: 4, percent: 25 }],
+            verdicts: [("local".to_owned(), 2)].into(),
+            warnings: vec!["Pod shop/cart: something".into()],
+        };
+        let text = status.to_string();
+        for part in ["ready        NO", "pods have not", "PODS  1", "25%", "local", "Pod shop/cart"] {
+            assert!(text.contains(part), "{part:?} is missing in\n{text}");
+        }
+        assert!(!text.contains("Certificates"));
+        let json = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&json).unwrap().to_string(), text);
+    }
+}
