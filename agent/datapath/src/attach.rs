@@ -28,10 +28,7 @@ pub(crate) struct Attachment {
 
 /// Kernels before 5.11 charge maps against RLIMIT_MEMLOCK. A refusal shows when a map is made.
 pub(crate) fn raise_memlock() {
-    let unlimited = Rlimit {
-        current: None,
-        maximum: None,
-    };
+    let unlimited = Rlimit { current: None, maximum: None };
     if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
         tracing::debug!(%error, "cannot raise RLIMIT_MEMLOCK");
     }
@@ -46,25 +43,16 @@ pub(crate) fn sock_addr(
     pin: &Path,
 ) -> Result<Attachment, DatapathError> {
     let refused = |error: ProgramError| attach_error(name, hook, &error);
-    let fd = program
-        .fd()
-        .map_err(refused)?
-        .try_clone()
-        .map_err(|e| attach_error(name, hook, &e))?;
+    let fd =
+        program.fd().map_err(refused)?.try_clone().map_err(|e| attach_error(name, hook, &e))?;
     if !update_pinned(name, fd.as_fd(), LinkTarget::Cgroup(cgroup_id), pin)? {
         // `Single` means "no flags", which for a link is what allows several programs side by
         // side; `AllowMultiple` is answered with EINVAL.
-        let id = program
-            .attach(cgroup, CgroupAttachMode::Single)
-            .map_err(refused)?;
+        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
         let link = program.take_link(id).map_err(refused)?;
         pin_link(name, hook, FdLink::try_from(link), pin)?;
     }
-    Ok(Attachment {
-        program: name,
-        hook,
-        pin: pin.to_owned(),
-    })
+    Ok(Attachment { program: name, hook, pin: pin.to_owned() })
 }
 
 pub(crate) fn sock_ops(
@@ -76,23 +64,14 @@ pub(crate) fn sock_ops(
 ) -> Result<Attachment, DatapathError> {
     let hook = "sockops";
     let refused = |error: ProgramError| attach_error(name, hook, &error);
-    let fd = program
-        .fd()
-        .map_err(refused)?
-        .try_clone()
-        .map_err(|e| attach_error(name, hook, &e))?;
+    let fd =
+        program.fd().map_err(refused)?.try_clone().map_err(|e| attach_error(name, hook, &e))?;
     if !update_pinned(name, fd.as_fd(), LinkTarget::Cgroup(cgroup_id), pin)? {
-        let id = program
-            .attach(cgroup, CgroupAttachMode::Single)
-            .map_err(refused)?;
+        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
         let link = program.take_link(id).map_err(refused)?;
         pin_link(name, hook, FdLink::try_from(link), pin)?;
     }
-    Ok(Attachment {
-        program: name,
-        hook,
-        pin: pin.to_owned(),
-    })
+    Ok(Attachment { program: name, hook, pin: pin.to_owned() })
 }
 
 /// Puts `program` behind the link pinned at `pin`, if there is one and it is attached to `target`.
@@ -128,9 +107,7 @@ pub(crate) fn pin_link(
 ) -> Result<(), DatapathError> {
     let link = link.map_err(|error| attach_error(name, target, &error))?;
     // The pin keeps the link; the descriptor is not needed any more.
-    link.pin(pin)
-        .map(drop)
-        .map_err(|error| attach_error(name, target, &error))
+    link.pin(pin).map(drop).map_err(|error| attach_error(name, target, &error))
 }
 
 pub(crate) fn attach_error(
@@ -138,9 +115,5 @@ pub(crate) fn attach_error(
     target: &str,
     error: &dyn std::error::Error,
 ) -> DatapathError {
-    DatapathError::Attach {
-        program,
-        target: target.to_owned(),
-        reason: chain(error),
-    }
+    DatapathError::Attach { program, target: target.to_owned(), reason: chain(error) }
 }

@@ -53,11 +53,7 @@ impl PinDir {
             })?;
             tracing::info!(at = DEFAULT_MOUNT, "mounted a BPF file system");
         }
-        if !pin_dir
-            .ancestors()
-            .find(|dir| dir.exists())
-            .is_some_and(is_bpffs)
-        {
+        if !pin_dir.ancestors().find(|dir| dir.exists()).is_some_and(is_bpffs) {
             return Err(DatapathError::NotBpffs(pin_dir.to_owned()));
         }
         for path in [&dir.maps, &dir.links, &dir.pods] {

@@ -23,9 +23,7 @@ impl CgroupRoot {
     pub fn find() -> Result<Self, DatapathError> {
         let mounts =
             fs::read_to_string(MOUNTINFO).map_err(DatapathError::file("read", MOUNTINFO))?;
-        parse_mountinfo(&mounts)
-            .map(Self)
-            .ok_or(DatapathError::NoCgroup2)
+        parse_mountinfo(&mounts).map(Self).ok_or(DatapathError::NoCgroup2)
     }
 
     /// The mount point.
@@ -65,25 +63,17 @@ fn collect_processes(cgroup: &Path, found: &mut Vec<u32>) -> std::io::Result<()>
 /// The kubelet's cgroup where there is one, and the whole hierarchy elsewhere: only enrolled pods
 /// are touched either way, but below the root other socket load balancers run after us.
 pub fn default_attach_point(root: &CgroupRoot) -> PathBuf {
-    [
-        "kubepods.slice",
-        "kubepods",
-        "kubelet.slice/kubelet-kubepods.slice",
-        "kubelet/kubepods",
-    ]
-    .iter()
-    .map(|name| root.resolve(Path::new(name)))
-    .find(|path| path.is_dir())
-    .unwrap_or_else(|| root.path().to_owned())
+    ["kubepods.slice", "kubepods", "kubelet.slice/kubelet-kubepods.slice", "kubelet/kubepods"]
+        .iter()
+        .map(|name| root.resolve(Path::new(name)))
+        .find(|path| path.is_dir())
+        .unwrap_or_else(|| root.path().to_owned())
 }
 
 /// Opens a cgroup; its inode number is the id that the kernel reports for it.
 pub(crate) fn open(path: &Path) -> Result<(File, u64), DatapathError> {
     let file = File::open(path).map_err(DatapathError::file("open cgroup", path))?;
-    let id = file
-        .metadata()
-        .map_err(DatapathError::file("read", path))?
-        .ino();
+    let id = file.metadata().map_err(DatapathError::file("read", path))?.ino();
     Ok((file, id))
 }
 
@@ -92,20 +82,13 @@ fn parse_mountinfo(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         let is_cgroup2 = filesystem.split(' ').next() == Some("cgroup2");
-        is_cgroup2.then(|| {
-            mount
-                .split(' ')
-                .nth(4)
-                .map(|path| PathBuf::from(unescape(path)))
-        })?
+        is_cgroup2.then(|| mount.split(' ').nth(4).map(|path| PathBuf::from(unescape(path))))?
     })
 }
 
 /// Undoes proc(5)'s octal escapes of blanks.
 fn unescape(path: &str) -> String {
-    path.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\134", "\\")
+    path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
 }
 
 #[cfg(test)]
@@ -117,15 +100,9 @@ mod tests {
         let hybrid = "30 29 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
                       31 30 0:27 / /sys/fs/cgroup/cpu rw shared:5 - cgroup cgroup rw,cpu\n\
                       32 30 0:28 / /sys/fs/cgroup/unified rw shared:6 - cgroup2 cgroup2 rw\n";
-        assert_eq!(
-            parse_mountinfo(hybrid),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
-        );
+        assert_eq!(parse_mountinfo(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
         let unified = "30 29 0:26 / /sys/fs/my\\040cgroup rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(
-            parse_mountinfo(unified),
-            Some(PathBuf::from("/sys/fs/my cgroup"))
-        );
+        assert_eq!(parse_mountinfo(unified), Some(PathBuf::from("/sys/fs/my cgroup")));
         assert_eq!(parse_mountinfo("1 2 0:3 / / rw - ext4 cgroup2 rw\n"), None);
     }
 }

@@ -27,10 +27,7 @@ pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DatapathError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(report),
         Err(error) => return Err(DatapathError::file("list", pin_dir)(error)),
     };
-    for version in versions
-        .flatten()
-        .filter(|entry| is_version(&entry.file_name()))
-    {
+    for version in versions.flatten().filter(|entry| is_version(&entry.file_name())) {
         let version = version.path();
         // Links first: programs must not run on with maps that are being taken apart.
         report.links += empty(&version.join("links"))?;

@@ -95,11 +95,7 @@ impl DatapathError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::File { action, path, source }
     }
 
     /// Builds a function that wraps any error about map `map`.
@@ -107,11 +103,7 @@ impl DatapathError {
         action: &'static str,
         map: &'static str,
     ) -> impl FnOnce(E) -> Self {
-        move |error| Self::Map {
-            action,
-            map,
-            reason: chain(&error),
-        }
+        move |error| Self::Map { action, map, reason: chain(&error) }
     }
 }
 

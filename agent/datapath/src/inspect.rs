@@ -46,9 +46,7 @@ pub struct MapStatus {
 impl MapStatus {
     /// Occupancy in percent.
     pub fn percent(&self) -> u64 {
-        (self.entries * 100)
-            .checked_div(self.max_entries)
-            .unwrap_or(0)
+        (self.entries * 100).checked_div(self.max_entries).unwrap_or(0)
     }
 }
 
@@ -69,13 +67,7 @@ impl Datapath {
                     Err(_) => (0, "nothing".to_owned(), false),
                 };
                 let (name, hook) = (attachment.program, attachment.hook);
-                ProgramStatus {
-                    name,
-                    hook,
-                    program_id,
-                    attached_to,
-                    attached,
-                }
+                ProgramStatus { name, hook, program_id, attached_to, attached }
             })
             .collect();
         debug_assert_eq!(programs.len(), CGROUP_PROGRAMS.len());
@@ -84,10 +76,7 @@ impl Datapath {
     }
 
     fn pod_program(&self) -> ProgramStatus {
-        let pins = std::fs::read_dir(&self.pins.pods)
-            .into_iter()
-            .flatten()
-            .flatten();
+        let pins = std::fs::read_dir(&self.pins.pods).into_iter().flatten().flatten();
         let links: Vec<u32> = pins
             .filter_map(|pin| {
                 let link = sys::obj_get(&pin.path()).ok()?;
@@ -128,19 +117,11 @@ impl Datapath {
     ) -> Result<MapStatus, DatapathError> {
         let (map, max_entries) = self.pinned(name)?;
         let lru = matches!(name, "ORIGINAL_DST" | "LOCAL_TUPLES");
-        let map = if lru {
-            Map::LruHashMap(map)
-        } else {
-            Map::HashMap(map)
-        };
+        let map = if lru { Map::LruHashMap(map) } else { Map::HashMap(map) };
         let map: HashMap<_, K, V> =
             HashMap::try_from(map).map_err(DatapathError::map("open", name))?;
         let entries = map.keys().filter(Result::is_ok).count() as u64;
-        Ok(MapStatus {
-            name,
-            entries,
-            max_entries,
-        })
+        Ok(MapStatus { name, entries, max_entries })
     }
 
     fn listeners_status(&self) -> Result<MapStatus, DatapathError> {
@@ -149,11 +130,7 @@ impl Datapath {
         let map: SockHash<_, ListenerKey> =
             SockHash::try_from(Map::SockHash(map)).map_err(DatapathError::map("open", name))?;
         let entries = map.keys().filter(Result::is_ok).count() as u64;
-        Ok(MapStatus {
-            name,
-            entries,
-            max_entries,
-        })
+        Ok(MapStatus { name, entries, max_entries })
     }
 
     fn pinned(&self, name: &'static str) -> Result<(aya::maps::MapData, u64), DatapathError> {

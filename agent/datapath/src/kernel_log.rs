@@ -25,11 +25,7 @@ impl log::Log for ToTracing {
 
 /// Forwards the programs' log until the runtime ends. Needs a tokio runtime.
 pub(crate) fn start(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-    let failed = |reason: String| DatapathError::Map {
-        action: "open",
-        map: "AYA_LOGS",
-        reason,
-    };
+    let failed = |reason: String| DatapathError::Map { action: "open", map: "AYA_LOGS", reason };
     let logger =
         EbpfLogger::init_with_logger(ebpf, ToTracing).map_err(|error| failed(error.to_string()))?;
     let mut logger = sys::async_fd(logger).map_err(|error| failed(error.to_string()))?;

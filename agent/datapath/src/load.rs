@@ -5,7 +5,7 @@ use std::{fs::File, os::fd::AsFd, path::PathBuf};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, MapInfo, PerCpuArray, RingBuf, SockHash},
-    programs::{CgroupSockAddr, SkLookup, SockOps},
+    programs::{CgroupSockAddr, ProgramError, SkLookup, SockOps},
 };
 use undermesh_ebpf_common::{ListenerKey, Pod};
 use undermesh_snapshot::DatapathTables;
@@ -118,9 +118,10 @@ impl Datapath {
                 .map_err(DatapathError::map("open", "SETTINGS"))?,
         };
         let original_dst = OriginalDstTable::new(hash(&mut ebpf, "ORIGINAL_DST")?);
-        let mark = AgentMark::new(crate::sys::obj_get(&pins.maps.join("CONN_META")).map_err(
-            DatapathError::file("open pinned map", pins.maps.join("CONN_META")),
-        )?);
+        let mark = AgentMark::new(
+            crate::sys::obj_get(&pins.maps.join("CONN_META"))
+                .map_err(DatapathError::file("open pinned map", pins.maps.join("CONN_META")))?,
+        );
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
             .map_err(DatapathError::map("open", "EVENTS"))?;
         let pods: Table<u64, Pod> = adopt(&mut ebpf, "PODS", "maxPods")?;
@@ -140,12 +141,7 @@ impl Datapath {
         };
         datapath.attach_to_cgroup(cgroup_id)?;
         let steer = datapath.load_pod_program()?;
-        datapath.pods = Some(PodPrograms::new(
-            pods,
-            listeners,
-            steer,
-            datapath.pins.pods.clone(),
-        ));
+        datapath.pods = Some(PodPrograms::new(pods, listeners, steer, datapath.pins.pods.clone()));
         Ok(datapath)
     }
 
@@ -178,10 +174,7 @@ impl Datapath {
     }
 
     fn attach_to_cgroup(&mut self, cgroup_id: u64) -> Result<(), DatapathError> {
-        let cgroup = self
-            ._cgroup
-            .try_clone()
-            .map_err(DatapathError::file("open", "cgroup"))?;
+        let cgroup = self._cgroup.try_clone().map_err(DatapathError::file("open", "cgroup"))?;
         for (name, hook) in CGROUP_PROGRAMS {
             let program = self.ebpf.program_mut(name).ok_or_else(|| missing(name))?;
             let pin = self.pins.links.join(name);
@@ -200,10 +193,7 @@ impl Datapath {
     }
 
     fn load_pod_program(&mut self) -> Result<crate::pods::Steer, DatapathError> {
-        let program = self
-            .ebpf
-            .program_mut(POD_PROGRAM)
-            .ok_or_else(|| missing(POD_PROGRAM))?;
+        let program = self.ebpf.program_mut(POD_PROGRAM).ok_or_else(|| missing(POD_PROGRAM))?;
         let program: &mut SkLookup = program.try_into().map_err(refused(POD_PROGRAM))?;
         program.load().map_err(refused(POD_PROGRAM))?;
         let fd = program.fd().map_err(refused(POD_PROGRAM))?;
@@ -219,10 +209,7 @@ impl Datapath {
     /// # Errors
     /// Where the counters cannot be read.
     pub fn verdicts(&self) -> Result<Vec<(undermesh_ebpf_common::Reason, u64)>, DatapathError> {
-        let map = self
-            .ebpf
-            .map("VERDICTS")
-            .ok_or_else(|| missing("VERDICTS"))?;
+        let map = self.ebpf.map("VERDICTS").ok_or_else(|| missing("VERDICTS"))?;
         let counters: PerCpuArray<_, u64> =
             PerCpuArray::try_from(map).map_err(DatapathError::map("open", "VERDICTS"))?;
         undermesh_ebpf_common::Reason::ALL
@@ -291,9 +278,24 @@ fn missing(name: &'static str) -> DatapathError {
     ))
 }
 
-fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> DatapathError {
-    move |error| DatapathError::Program {
-        program,
-        reason: chain(&error),
+fn refused(program: &'static str) -> impl FnOnce(ProgramError) -> DatapathError {
+    move |error| {
+        let reason = match &error {
+            ProgramError::LoadError { io_error, verifier_log } => {
+                format!(
+                    "{io_error}; the verifier's last words:\n{}",
+                    tail(&verifier_log.to_string())
+                )
+            }
+            error => chain(error),
+        };
+        DatapathError::Program { program, reason }
     }
+}
+
+/// The end of a verifier log: what it refused, without the thousand lines before.
+fn tail(log: &str) -> String {
+    const LINES: usize = 12;
+    let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }

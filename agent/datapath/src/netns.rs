@@ -26,10 +26,7 @@ impl NetnsId {
     /// Where nothing is there.
     pub fn of(path: &Path) -> io::Result<Self> {
         let metadata = path.metadata()?;
-        Ok(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        })
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
     }
 
     /// The inode number, as `lsns` and `ip netns` users know it.
@@ -63,19 +60,10 @@ impl Netns {
         };
         let file = File::open(path).map_err(wrap("open"))?;
         let metadata = file.metadata().map_err(wrap("read"))?;
-        let id = NetnsId {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        };
+        let id = NetnsId { device: metadata.dev(), inode: metadata.ino() };
         // Without a namespace mounted on it, /run/netns/NAME is an ordinary, empty file.
         let own = File::open("/proc/thread-self/ns/net").map_err(wrap("compare with"))?;
-        let mut netns = Self {
-            file,
-            own,
-            path: path.to_owned(),
-            id,
-            cookie: 0,
-        };
+        let mut netns = Self { file, own, path: path.to_owned(), id, cookie: 0 };
         let socket = netns
             .run(|| {
                 Socket::new(Domain::IPV4, Type::DGRAM, None)

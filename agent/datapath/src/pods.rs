@@ -59,12 +59,7 @@ impl PodPrograms {
         steer: Steer,
         pins: PathBuf,
     ) -> Self {
-        Self {
-            pods,
-            listeners,
-            steer,
-            pins,
-        }
+        Self { pods, listeners, steer, pins }
     }
 
     /// Cookies of all pods that are switched on, by this agent or by one before it.
@@ -85,11 +80,7 @@ impl PodPrograms {
         flags: u32,
     ) -> Result<(), DatapathError> {
         for address in addresses {
-            let socket = if address.is_ipv4() {
-                listeners.hbone4
-            } else {
-                listeners.hbone6
-            };
+            let socket = if address.is_ipv4() { listeners.hbone4 } else { listeners.hbone6 };
             if let Some(socket) = socket {
                 self.publish_listener(*address, socket)?;
             }
@@ -99,9 +90,7 @@ impl PodPrograms {
             addresses
                 .iter()
                 .find(|address| address.is_ipv4() == v4)
-                .map_or(undermesh_ebpf_common::Addr::UNSPECIFIED, |address| {
-                    addr(*address)
-                })
+                .map_or(undermesh_ebpf_common::Addr::UNSPECIFIED, |address| addr(*address))
         };
         let pod = Pod {
             addr4: own(true),
@@ -110,9 +99,7 @@ impl PodPrograms {
             pad: 0,
             flags,
         };
-        self.pods.put(netns.cookie(), pod, |_| {
-            format!("the pod in {}", netns.path().display())
-        })
+        self.pods.put(netns.cookie(), pod, |_| format!("the pod in {}", netns.path().display()))
     }
 
     /// Switches a pod off: new connections are left alone at once, live ones run on.
@@ -142,9 +129,7 @@ impl PodPrograms {
         let mut stale: BTreeSet<u64> = self.switched_on();
         let entries = fs::read_dir(&self.pins).map_err(DatapathError::file("list", &self.pins))?;
         stale.extend(
-            entries
-                .flatten()
-                .filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()),
+            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()),
         );
         let stale: Vec<u64> = stale.difference(keep).copied().collect();
         for cookie in &stale {
@@ -185,8 +170,5 @@ impl PodPrograms {
 }
 
 fn listener_key(address: IpAddr) -> ListenerKey {
-    ListenerKey {
-        addr: addr(address),
-        kind: listener_kind::HBONE,
-    }
+    ListenerKey { addr: addr(address), kind: listener_kind::HBONE }
 }

@@ -1,8 +1,5 @@
 //! The raw system calls that neither aya nor rustix offers.
-#![expect(
-    unsafe_code,
-    reason = "bpf(2) and SO_NETNS_COOKIE have no safe wrapper in our libraries"
-)]
+#![expect(unsafe_code, reason = "bpf(2) and SO_NETNS_COOKIE have no safe wrapper in our libraries")]
 
 use std::{
     ffi::CString,
@@ -35,19 +32,9 @@ const SO_NETNS_COOKIE: libc::c_int = 71;
 fn bpf<T: IntoBytes + Immutable>(command: libc::c_int, attr: &T) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is valid for reads of its own size, and the caller keeps everything that its
     // fields point to alive for the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attr),
-            size_of::<T>(),
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 #[repr(C)]
@@ -104,22 +91,14 @@ struct ObjPath {
 /// Pins an object.
 pub(crate) fn obj_pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let attr = ObjPath {
-        path: path.as_ptr() as u64,
-        fd: object.as_raw_fd(),
-        flags: 0,
-    };
+    let attr = ObjPath { path: path.as_ptr() as u64, fd: object.as_raw_fd(), flags: 0 };
     bpf(BPF_OBJ_PIN, &attr).map(drop)
 }
 
 /// Opens a pinned object.
 pub(crate) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let attr = ObjPath {
-        path: path.as_ptr() as u64,
-        fd: 0,
-        flags: 0,
-    };
+    let attr = ObjPath { path: path.as_ptr() as u64, fd: 0, flags: 0 };
     let fd = bpf(BPF_OBJ_GET, &attr)?;
     // SAFETY: the kernel has just given this descriptor to us and to nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })

@@ -32,13 +32,7 @@ where
             .iter()
             .collect::<Result<BTreeMap<K, V>, _>>()
             .map_err(DatapathError::map("read", name))?;
-        Ok(Self {
-            name,
-            setting,
-            max_entries,
-            map,
-            actual,
-        })
+        Ok(Self { name, setting, max_entries, map, actual })
     }
 
     /// What the map holds.
@@ -56,28 +50,19 @@ where
         if self.actual.get(&key) == Some(&value) {
             return Ok(());
         }
-        self.map
-            .insert(key, value, 0)
-            .map_err(|error| match error {
-                MapError::SyscallError(error)
-                    if matches!(
-                        error.io_error.raw_os_error(),
-                        Some(libc::E2BIG | libc::ENOSPC)
-                    ) =>
-                {
-                    DatapathError::MapFull {
-                        map: self.name,
-                        max_entries: self.max_entries,
-                        entry: describe(&key),
-                        setting: self.setting,
-                    }
-                }
-                error => DatapathError::Map {
-                    action: "write",
+        self.map.insert(key, value, 0).map_err(|error| match error {
+            MapError::SyscallError(error)
+                if matches!(error.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) =>
+            {
+                DatapathError::MapFull {
                     map: self.name,
-                    reason: chain(&error),
-                },
-            })?;
+                    max_entries: self.max_entries,
+                    entry: describe(&key),
+                    setting: self.setting,
+                }
+            }
+            error => DatapathError::Map { action: "write", map: self.name, reason: chain(&error) },
+        })?;
         self.actual.insert(key, value);
         Ok(())
     }
@@ -114,12 +99,8 @@ where
 
     /// Deletes what the map has beyond `desired`.
     pub(crate) fn prune(&mut self, desired: &BTreeMap<K, V>) -> Result<usize, DatapathError> {
-        let stale: Vec<K> = self
-            .actual
-            .keys()
-            .filter(|key| !desired.contains_key(key))
-            .copied()
-            .collect();
+        let stale: Vec<K> =
+            self.actual.keys().filter(|key| !desired.contains_key(key)).copied().collect();
         for key in &stale {
             self.remove(key)?;
         }

@@ -26,12 +26,9 @@ impl ConfigTables {
         if desired.strict_unknown {
             self.set_strict_unknown(true)?;
         }
-        let mut changed = self
-            .workloads
-            .add(&desired.workloads, |addr| format!("workload {}", ip(*addr)))?;
-        changed += self
-            .backends
-            .add(&desired.backends, |key| describe(&key.service))?;
+        let mut changed =
+            self.workloads.add(&desired.workloads, |addr| format!("workload {}", ip(*addr)))?;
+        changed += self.backends.add(&desired.backends, |key| describe(&key.service))?;
         changed += self.services.add(&desired.services, describe)?;
         changed += self.services.prune(&desired.services)?;
         changed += self.backends.prune(&desired.backends)?;
@@ -43,19 +40,11 @@ impl ConfigTables {
     }
 
     fn set_strict_unknown(&mut self, strict: bool) -> Result<(), DatapathError> {
-        let settings = Settings {
-            strict_unknown: u32::from(strict),
-            pad: 0,
-        };
-        self.settings
-            .set(0, settings, 0)
-            .map_err(DatapathError::map("write", "SETTINGS"))
+        let settings = Settings { strict_unknown: u32::from(strict), pad: 0 };
+        self.settings.set(0, settings, 0).map_err(DatapathError::map("write", "SETTINGS"))
     }
 }
 
 fn describe(key: &ServiceKey) -> String {
-    format!(
-        "service {}",
-        std::net::SocketAddr::new(ip(key.addr), u16::from_be(key.port_be))
-    )
+    format!("service {}", std::net::SocketAddr::new(ip(key.addr), u16::from_be(key.port_be)))
 }

@@ -76,20 +76,13 @@ impl SpiffeId {
         namespace: impl Into<String>,
         service_account: impl Into<String>,
     ) -> Self {
-        Self {
-            trust_domain,
-            namespace: namespace.into(),
-            service_account: service_account.into(),
-        }
+        Self { trust_domain, namespace: namespace.into(), service_account: service_account.into() }
     }
 
     /// The identity without its scheme, as Istio's policies and metric labels write principals:
     /// `cluster.local/ns/shop/sa/cart`.
     pub fn principal(&self) -> String {
-        format!(
-            "{}/ns/{}/sa/{}",
-            self.trust_domain, self.namespace, self.service_account
-        )
+        format!("{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
     }
 }
 
@@ -120,13 +113,9 @@ impl FromStr for SpiffeId {
         let path_error = || IdentityError::Path(text.to_owned());
         let mut parts = rest.split('/');
         let trust_domain = parts.next().unwrap_or_default().parse()?;
-        let (Some("ns"), Some(namespace), Some("sa"), Some(service_account), None) = (
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-        ) else {
+        let (Some("ns"), Some(namespace), Some("sa"), Some(service_account), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(path_error());
         };
         if !is_segment(namespace) || !is_segment(service_account) {

@@ -16,10 +16,7 @@ pub struct NamespacedName {
 impl NamespacedName {
     /// Joins a namespace and a name.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 
@@ -47,20 +44,12 @@ impl ResourceRef {
         namespace: impl Into<String>,
         name: impl Into<String>,
     ) -> Self {
-        Self {
-            kind,
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { kind, namespace: namespace.into(), name: name.into() }
     }
 
     /// A cluster-scoped object.
     pub fn cluster_scoped(kind: &'static str, name: impl Into<String>) -> Self {
-        Self {
-            kind,
-            namespace: String::new(),
-            name: name.into(),
-        }
+        Self { kind, namespace: String::new(), name: name.into() }
     }
 }
 

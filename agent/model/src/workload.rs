@@ -38,26 +38,18 @@ impl Workload {
     ///
     /// Source: Istio, `pkg/model/labels.go`, `CanonicalServiceAndRevision`.
     pub fn canonical_service(&self) -> &str {
-        [
-            "service.istio.io/canonical-name",
-            "app.kubernetes.io/name",
-            "app",
-        ]
-        .iter()
-        .find_map(|label| self.labels.get(*label))
-        .map_or(self.workload_name.as_str(), String::as_str)
+        ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]
+            .iter()
+            .find_map(|label| self.labels.get(*label))
+            .map_or(self.workload_name.as_str(), String::as_str)
     }
 
     /// Istio's canonical revision, `latest` where no label names one.
     pub fn canonical_revision(&self) -> &str {
-        [
-            "service.istio.io/canonical-revision",
-            "app.kubernetes.io/version",
-            "version",
-        ]
-        .iter()
-        .find_map(|label| self.labels.get(*label))
-        .map_or("latest", String::as_str)
+        ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]
+            .iter()
+            .find_map(|label| self.labels.get(*label))
+            .map_or("latest", String::as_str)
     }
 }
 

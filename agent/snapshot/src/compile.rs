@@ -33,10 +33,7 @@ pub fn compile(cluster: &Cluster, options: &Options, generation: Generation) -> 
         tables: DatapathTables::default(),
     };
     snapshot.tables = tables(&snapshot);
-    Compiled {
-        snapshot,
-        diagnostics,
-    }
+    Compiled { snapshot, diagnostics }
 }
 
 /// The map entries that follow from a snapshot's workloads and services.
@@ -51,31 +48,20 @@ fn tables(snapshot: &Snapshot) -> DatapathTables {
                 tables.strict_unknown = true;
             }
         }
-        tables
-            .workloads
-            .insert(addr(*address), WorkloadEntry { flags });
+        tables.workloads.insert(addr(*address), WorkloadEntry { flags });
     }
     for (vip, route) in &snapshot.services {
-        let key = ServiceKey {
-            addr: addr(vip.ip()),
-            port_be: vip.port().to_be(),
-            pad: 0,
-        };
+        let key = ServiceKey { addr: addr(vip.ip()), port_be: vip.port().to_be(), pad: 0 };
         let mut slot = 0;
         for endpoint in &route.endpoints {
-            let local = endpoint
-                .workload
-                .as_ref()
-                .is_some_and(|workload| workload.local);
+            let local = endpoint.workload.as_ref().is_some_and(|workload| workload.local);
             let backend = Backend {
                 addr: addr(endpoint.address.ip()),
                 port_be: endpoint.address.port().to_be(),
                 pad: 0,
                 flags: if local { backend_flags::LOCAL } else { 0 },
             };
-            tables
-                .backends
-                .insert(BackendKey { service: key, slot }, backend);
+            tables.backends.insert(BackendKey { service: key, slot }, backend);
             slot += 1;
         }
         tables.services.insert(key, Service { backends: slot });

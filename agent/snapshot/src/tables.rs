@@ -25,13 +25,11 @@ pub struct DatapathTables {
 pub fn addr(ip: IpAddr) -> Addr {
     match ip {
         IpAddr::V4(v4) => Addr::v4(v4.octets()),
-        IpAddr::V6(v6) => Addr {
-            octets: v6.octets(),
-        },
+        IpAddr::V6(v6) => Addr::v6(v6.octets()),
     }
 }
 
 /// An address of a map as the standard library writes it.
 pub fn ip(addr: Addr) -> IpAddr {
-    Ipv6Addr::from(addr.octets).to_canonical()
+    Ipv6Addr::from(addr.octets()).to_canonical()
 }

@@ -3,73 +3,88 @@
 use crate::map_type;
 
 map_type! {
-    /// An IPv6 address, or an IPv4 address mapped into IPv6 (`::ffff:a.b.c.d`), in network order.
+    /// An IPv6 address, or an IPv4 address mapped into IPv6 (`::ffff:a.b.c.d`). Words rather than
+    /// bytes, as the programs would otherwise copy and compare it byte by byte.
     pub struct Addr: 16 {
-        /// The sixteen bytes as they stand in a packet.
-        pub octets: [u8; 16],
+        /// Four words, each in network byte order, as they stand in a packet.
+        pub words_be: [u32; 4],
     }
 }
 
 impl Addr {
     /// `::`, which stands for "no address" in map values.
-    pub const UNSPECIFIED: Self = Self { octets: [0; 16] };
+    pub const UNSPECIFIED: Self = Self { words_be: [0; 4] };
+    /// `127.0.0.1`.
+    pub const LOOPBACK_V4: Self = Self::v4([127, 0, 0, 1]);
+    /// `::1`.
+    pub const LOOPBACK_V6: Self = Self { words_be: [0, 0, 0, 1_u32.to_be()] };
 
     /// Maps an IPv4 address given as its four bytes.
     #[inline(always)]
-    pub const fn v4(a: [u8; 4]) -> Self {
-        Self {
-            octets: [
-                0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3],
-            ],
-        }
+    pub const fn v4(octets: [u8; 4]) -> Self {
+        Self::v4_be(u32::from_ne_bytes(octets))
     }
 
     /// Maps an IPv4 address as kernel contexts hold it: a word in network byte order.
     #[inline(always)]
     pub const fn v4_be(word: u32) -> Self {
-        Self::v4(word.to_ne_bytes())
+        Self { words_be: [0, 0, 0xffff_u32.to_be(), word] }
     }
 
-    /// An IPv6 address as kernel contexts hold it: four words in network byte order.
+    /// An IPv6 address given as its sixteen bytes.
     #[inline(always)]
-    pub const fn v6_be(words: [u32; 4]) -> Self {
-        let [a, b, c, d] = [
-            words[0].to_ne_bytes(),
-            words[1].to_ne_bytes(),
-            words[2].to_ne_bytes(),
-            words[3].to_ne_bytes(),
-        ];
+    pub const fn v6(o: [u8; 16]) -> Self {
         Self {
-            octets: [
-                a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], //
-                c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
+            words_be: [
+                u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
+                u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
+                u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
+                u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
             ],
         }
     }
 
-    /// The four words of the address, each in network byte order.
+    /// The sixteen bytes of the address.
     #[inline(always)]
-    pub const fn words_be(&self) -> [u32; 4] {
-        let o = &self.octets;
+    pub const fn octets(&self) -> [u8; 16] {
+        let [a, b, c, d] = self.words_be;
+        let (a, b, c, d) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes(), d.to_ne_bytes());
         [
-            u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
-            u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
-            u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
-            u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
+            a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], //
+            c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
         ]
+    }
+
+    /// The word of a mapped IPv4 address, in network byte order.
+    #[inline(always)]
+    pub const fn v4_word_be(&self) -> u32 {
+        self.words_be[3]
+    }
+
+    /// The loopback address of the same family.
+    #[inline(always)]
+    pub const fn loopback(&self) -> Self {
+        if self.is_v4() { Self::LOOPBACK_V4 } else { Self::LOOPBACK_V6 }
+    }
+
+    /// Compares without a call to `memcmp`, which the programs do not have.
+    #[inline(always)]
+    pub const fn equals(&self, other: &Self) -> bool {
+        let (a, b) = (&self.words_be, &other.words_be);
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
     }
 
     /// True for mapped IPv4 addresses.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let words = self.words_be();
+        let words = self.words_be;
         words[0] == 0 && words[1] == 0 && words[2] == 0xffff_u32.to_be()
     }
 
     /// True for `::`.
     #[inline(always)]
     pub const fn is_unspecified(&self) -> bool {
-        let words = self.words_be();
+        let words = self.words_be;
         words[0] | words[1] | words[2] | words[3] == 0
     }
 
@@ -77,24 +92,25 @@ impl Addr {
     #[inline(always)]
     pub const fn is_loopback(&self) -> bool {
         if self.is_v4() {
-            return self.octets[12] == 127;
+            return u32::from_be(self.words_be[3]) >> 24 == 127;
         }
-        let words = self.words_be();
-        words[0] | words[1] | words[2] == 0 && words[3] == 1_u32.to_be()
+        self.equals(&Self::LOOPBACK_V6)
     }
 
     /// True where a connection never leaves the pod, or leads to something that only this link
     /// knows: loopback, `0.0.0.0` and `::` (which mean the host itself), link-local, multicast.
     #[inline(always)]
     pub const fn is_never_meshed(&self) -> bool {
-        let o = &self.octets;
-        if self.is_loopback() || self.is_unspecified() {
-            return true;
-        }
         if self.is_v4() {
-            return o[12] == 0 || o[12] >= 224 || (o[12] == 169 && o[13] == 254);
+            let word = u32::from_be(self.words_be[3]);
+            let first = word >> 24;
+            return first == 127 || first == 0 || first >= 224 || word >> 16 == 0xa9fe;
         }
-        o[0] == 0xff || (o[0] == 0xfe && (o[1] & 0xc0) == 0x80)
+        let first = u32::from_be(self.words_be[0]);
+        first >> 24 == 0xff
+            || first >> 22 == 0xfe80 >> 6
+            || self.is_unspecified()
+            || self.equals(&Self::LOOPBACK_V6)
     }
 }
 
@@ -108,22 +124,17 @@ mod tests {
     fn addr(text: &str) -> Addr {
         match text.parse::<Ipv4Addr>() {
             Ok(v4) => Addr::v4(v4.octets()),
-            Err(_) => Addr {
-                octets: text.parse::<Ipv6Addr>().unwrap().octets(),
-            },
+            Err(_) => Addr::v6(text.parse::<Ipv6Addr>().unwrap().octets()),
         }
     }
 
     #[test]
-    fn words_round_trip() {
+    fn bytes_round_trip() {
         for text in ["10.1.2.3", "2001:db8::1", "::", "::1", "fe80::1:2"] {
             let a = addr(text);
-            assert_eq!(Addr::v6_be(a.words_be()), a, "{text}");
+            assert_eq!(Addr::v6(a.octets()), a, "{text}");
         }
-        assert_eq!(
-            Addr::v4_be(u32::from_ne_bytes([10, 1, 2, 3])),
-            addr("10.1.2.3")
-        );
+        assert_eq!(Addr::v4_be(u32::from_ne_bytes([10, 1, 2, 3])), addr("10.1.2.3"));
     }
 
     #[test]

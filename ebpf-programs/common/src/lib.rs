@@ -23,7 +23,9 @@ pub use pod::{
 pub use reason::Reason;
 pub use service::{Backend, BackendKey, Service, ServiceKey, backend_flags};
 pub use settings::Settings;
-pub use verdict::{Inbound, InboundView, Outbound, OutboundView, decide_inbound, decide_outbound};
+pub use verdict::{
+    Action, Inbound, InboundView, Outbound, OutboundView, decide_inbound, decide_outbound,
+};
 
 /// Version of everything in this crate that is shared through pinned maps. It names the pin
 /// directory: raise it with every change of a map's key, value or meaning.

@@ -28,17 +28,13 @@ impl Pod {
     /// The address that connections of this family leave from.
     #[inline(always)]
     pub const fn source_for(&self, destination: &Addr) -> Addr {
-        if destination.is_v4() {
-            self.addr4
-        } else {
-            self.addr6
-        }
+        if destination.is_v4() { self.addr4 } else { self.addr6 }
     }
 
     /// True for the pod's own addresses.
     #[inline(always)]
-    pub fn owns(&self, addr: &Addr) -> bool {
-        *addr == self.addr4 || *addr == self.addr6
+    pub const fn owns(&self, addr: &Addr) -> bool {
+        addr.equals(&self.addr4) || addr.equals(&self.addr6)
     }
 }
 

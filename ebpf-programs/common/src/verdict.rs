@@ -10,34 +10,59 @@ use crate::{
 
 /// What `connect4` and `connect6` do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outbound {
+pub enum Action {
     /// Leave the connection as it is.
-    Pass(Reason),
+    Pass,
     /// Lead it to a pod of this node, over a plain kernel connection.
-    Local {
-        /// The pod's address.
-        addr: Addr,
-        /// The pod's port.
-        port_be: u16,
-    },
-    /// Lead it to the agent's listener on the loopback address of this family.
-    Proxy {
-        /// The listener's port.
-        port_be: u16,
-    },
-    /// Answer ECONNREFUSED.
-    Refuse(Reason),
+    Local,
+    /// Lead it to the agent's listener on the loopback address of its family.
+    Proxy,
+    /// Answer ECONNREFUSED: lead it to port 0, where nothing can listen.
+    Refuse,
+}
+
+/// An outbound verdict. A struct whose fields are all set in every case, rather than an enum with
+/// payloads: LLVM copies unset payloads around, and the verifier refuses to read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    /// What to do.
+    pub action: Action,
+    /// Why; this is what is counted.
+    pub reason: Reason,
+    /// The destination to write, for every action but `Pass`.
+    pub to: Addr,
+    /// The port to write, for every action but `Pass`.
+    pub to_port_be: u16,
 }
 
 impl Outbound {
-    /// The reason that is counted.
     #[inline(always)]
-    pub const fn reason(&self) -> Reason {
-        match self {
-            Self::Pass(reason) | Self::Refuse(reason) => *reason,
-            Self::Local { .. } => Reason::Local,
-            Self::Proxy { .. } => Reason::Proxied,
-        }
+    const fn new(action: Action, reason: Reason, to: Addr, to_port_be: u16) -> Self {
+        Self { action, reason, to, to_port_be }
+    }
+
+    /// Leave a connection to `dialled` alone.
+    #[inline(always)]
+    pub const fn pass(reason: Reason, dialled: &Addr) -> Self {
+        Self::new(Action::Pass, reason, *dialled, 0)
+    }
+
+    /// Refuse a connection to `dialled`.
+    #[inline(always)]
+    pub const fn refuse(reason: Reason, dialled: &Addr) -> Self {
+        Self::new(Action::Refuse, reason, dialled.loopback(), 0)
+    }
+
+    /// Lead to a pod of this node.
+    #[inline(always)]
+    pub const fn local(addr: &Addr, port_be: u16) -> Self {
+        Self::new(Action::Local, Reason::Local, *addr, port_be)
+    }
+
+    /// Lead a connection to `dialled` to the agent.
+    #[inline(always)]
+    pub const fn proxy(dialled: &Addr, port_be: u16) -> Self {
+        Self::new(Action::Proxy, Reason::Proxied, dialled.loopback(), port_be)
     }
 }
 
@@ -65,37 +90,27 @@ pub fn decide_outbound<V: OutboundView>(
     port_be: u16,
 ) -> Outbound {
     if addr.is_never_meshed() {
-        return Outbound::Pass(Reason::NeverMeshed);
+        return Outbound::pass(Reason::NeverMeshed, addr);
     }
-    let key = ServiceKey {
-        addr: *addr,
-        port_be,
-        pad: 0,
-    };
+    let key = ServiceKey { addr: *addr, port_be, pad: 0 };
     if let Some(service) = view.service(&key) {
         if service.backends == 0 {
-            return Outbound::Refuse(Reason::NoEndpoint);
+            return Outbound::refuse(Reason::NoEndpoint, addr);
         }
         let Some(backend) = view.backend(&key, view.random() % service.backends) else {
-            return Outbound::Refuse(Reason::Inconsistent);
+            return Outbound::refuse(Reason::Inconsistent, addr);
         };
         if backend.flags & backend_flags::LOCAL != 0 {
-            return Outbound::Local {
-                addr: backend.addr,
-                port_be: backend.port_be,
-            };
+            return Outbound::local(&backend.addr, backend.port_be);
         }
         return to_proxy(view, pod, addr);
     }
     if pod.owns(addr) {
-        return Outbound::Pass(Reason::OwnAddress);
+        return Outbound::pass(Reason::OwnAddress, addr);
     }
     match view.workload(addr) {
-        None => Outbound::Pass(Reason::OutsideMesh),
-        Some(workload) if workload.has(workload_flags::LOCAL) => Outbound::Local {
-            addr: *addr,
-            port_be,
-        },
+        None => Outbound::pass(Reason::OutsideMesh, addr),
+        Some(workload) if workload.has(workload_flags::LOCAL) => Outbound::local(addr, port_be),
         Some(_) => to_proxy(view, pod, addr),
     }
 }
@@ -103,13 +118,11 @@ pub fn decide_outbound<V: OutboundView>(
 #[inline(always)]
 fn to_proxy<V: OutboundView>(view: &V, pod: &Pod, addr: &Addr) -> Outbound {
     if view.proxy_listens(addr, pod.outbound_port_be) {
-        Outbound::Proxy {
-            port_be: pod.outbound_port_be,
-        }
+        Outbound::proxy(addr, pod.outbound_port_be)
     } else if pod.flags & pod_flags::OUTBOUND_FAIL_OPEN != 0 {
-        Outbound::Pass(Reason::ProxyDownFailedOpen)
+        Outbound::pass(Reason::ProxyDownFailedOpen, addr)
     } else {
-        Outbound::Refuse(Reason::ProxyDown)
+        Outbound::refuse(Reason::ProxyDown, addr)
     }
 }
 
@@ -143,7 +156,7 @@ pub fn decide_inbound<V: InboundView>(
     remote: &Addr,
 ) -> Inbound {
     // Loopback sources cannot come from outside: the kernel drops them as martians.
-    if local.is_loopback() || remote.is_loopback() || *local == *remote {
+    if local.is_loopback() || remote.is_loopback() || local.equals(remote) {
         return Inbound::Pass(Reason::InboundSelf);
     }
     let strict = match view.workload() {

@@ -18,8 +18,8 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use undermesh_ebpf_common::{
-    Addr, Backend, BackendKey, ConnEvent, ConnMeta, Outbound, OutboundView, Pod, Reason, Service,
-    ServiceKey, WorkloadEntry, conn_flags, decide_outbound, event_kind,
+    Action, Addr, Backend, BackendKey, ConnEvent, ConnMeta, Outbound, OutboundView, Reason,
+    Service, ServiceKey, WorkloadEntry, conn_flags, decide_outbound, event_kind,
 };
 
 use crate::{
@@ -33,11 +33,6 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const SOL_SOCKET: i32 = 1;
 const SO_BINDTODEVICE: i32 = 25;
-const LOOPBACK_V4: Addr = Addr::v4([127, 0, 0, 1]);
-const LOOPBACK_V6: Addr = Addr {
-    octets: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
-};
-
 #[cgroup_sock_addr(connect4)]
 pub fn undermesh_connect4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context pointer is the kernel's.
@@ -45,13 +40,13 @@ pub fn undermesh_connect4(ctx: SockAddrContext) -> i32 {
     connect(&ctx, addr, |ctx, to| {
         // SAFETY: as above; volatile, because LLVM would merge adjacent context stores into one
         // that the verifier refuses.
-        unsafe { ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip4, to.words_be()[3]) };
+        unsafe { ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip4, to.v4_word_be()) };
     })
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn undermesh_connect6(ctx: SockAddrContext) -> i32 {
-    connect(&ctx, read_ip6(&ctx), |ctx, to| write_ip6(ctx, &to))
+    connect(&ctx, read_ip6(&ctx), write_ip6)
 }
 
 /// Reads `user_ip6` word by word: as an array it becomes a "modified ctx pointer".
@@ -67,13 +62,13 @@ pub fn read_ip6(ctx: &SockAddrContext) -> Addr {
             ptr::read_volatile(&raw const (*ip)[3]),
         ]
     };
-    Addr::v6_be(words)
+    Addr { words_be: words }
 }
 
 /// Writes `user_ip6` word by word.
 #[inline(always)]
 pub fn write_ip6(ctx: &SockAddrContext, to: &Addr) {
-    let words = to.words_be();
+    let words = to.words_be;
     // SAFETY: the context pointer is the kernel's.
     unsafe {
         let ip = &raw mut (*ctx.sock_addr).user_ip6;
@@ -103,13 +98,7 @@ impl OutboundView for Maps<'_> {
     #[inline(always)]
     fn backend(&self, service: &ServiceKey, slot: u32) -> Option<Backend> {
         // SAFETY: see `service`.
-        unsafe {
-            BACKENDS.get(&BackendKey {
-                service: *service,
-                slot,
-            })
-        }
-        .copied()
+        unsafe { BACKENDS.get(&BackendKey { service: *service, slot }) }.copied()
     }
     #[inline(always)]
     fn workload(&self, addr: &Addr) -> Option<WorkloadEntry> {
@@ -126,7 +115,7 @@ impl OutboundView for Maps<'_> {
         if destination.is_v4() {
             let tuple = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
                 saddr: 0,
-                daddr: LOOPBACK_V4.words_be()[3],
+                daddr: Addr::LOOPBACK_V4.v4_word_be(),
                 sport: 0,
                 dport: port_be,
             };
@@ -134,7 +123,7 @@ impl OutboundView for Maps<'_> {
         } else {
             let tuple = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
                 saddr: [0; 4],
-                daddr: LOOPBACK_V6.words_be(),
+                daddr: Addr::LOOPBACK_V6.words_be,
                 sport: 0,
                 dport: port_be,
             };
@@ -146,9 +135,7 @@ impl OutboundView for Maps<'_> {
 /// Whether a socket listens at the tuple's destination, in the caller's network namespace.
 #[inline(always)]
 fn listens(ctx: &SockAddrContext, tuple: bpf_sock_tuple__bindgen_ty_1, size: u32) -> bool {
-    let mut tuple = bpf_sock_tuple {
-        __bindgen_anon_1: tuple,
-    };
+    let mut tuple = bpf_sock_tuple { __bindgen_anon_1: tuple };
     // SAFETY: the tuple lives on this stack and `size` is that of its family; the reference is
     // released on the only path that has one.
     unsafe {
@@ -164,7 +151,7 @@ fn listens(ctx: &SockAddrContext, tuple: bpf_sock_tuple__bindgen_ty_1, size: u32
 
 /// The hook: decide, remember, rewrite. Never blocks what is not enrolled.
 #[inline(always)]
-fn connect<W: Fn(&SockAddrContext, Addr)>(ctx: &SockAddrContext, addr: Addr, write: W) -> i32 {
+fn connect<W: Fn(&SockAddrContext, &Addr)>(ctx: &SockAddrContext, addr: Addr, write: W) -> i32 {
     // SAFETY: the context pointer is the kernel's.
     let (protocol, port_be) =
         unsafe { ((*ctx.sock_addr).protocol, (*ctx.sock_addr).user_port as u16) };
@@ -179,21 +166,22 @@ fn connect<W: Fn(&SockAddrContext, Addr)>(ctx: &SockAddrContext, addr: Addr, wri
         return ALLOW;
     };
     let verdict = if is_agent(ctx) {
-        Outbound::Pass(Reason::AgentOwn)
+        Outbound::pass(Reason::AgentOwn, &addr)
     } else {
         decide_outbound(&Maps(ctx), pod, &addr, port_be)
     };
-    act(
-        ctx,
-        &Dialled {
-            cookie,
-            addr,
-            port_be,
-        },
-        pod,
-        verdict,
-        write,
-    );
+    count(verdict.reason);
+    let dialled = Dialled { cookie, addr, port_be };
+    match verdict.action {
+        Action::Pass => {}
+        Action::Refuse => refuse(ctx, &dialled, verdict.reason, write),
+        Action::Local => lead(ctx, &dialled, &verdict, conn_flags::LOCAL, write),
+        Action::Proxy => {
+            leave_device(ctx);
+            bind_source(ctx, &pod.source_for(&addr));
+            lead(ctx, &dialled, &verdict, conn_flags::PROXIED, write);
+        }
+    }
     ALLOW
 }
 
@@ -203,47 +191,38 @@ struct Dialled {
     port_be: u16,
 }
 
-/// Carries the verdict out. Where the destination cannot be remembered, the connection is refused:
-/// an unmarked connection would reach the proxy, or a STRICT pod, as a stranger.
+/// Rewrites the destination. Where that cannot be remembered, the connection is refused: unmarked,
+/// it would reach the proxy, or a STRICT pod, as a stranger.
 #[inline(always)]
-fn act<W: Fn(&SockAddrContext, Addr)>(
+fn lead<W: Fn(&SockAddrContext, &Addr)>(
     ctx: &SockAddrContext,
     dialled: &Dialled,
-    pod: &Pod,
-    verdict: Outbound,
+    verdict: &Outbound,
+    flags: u32,
     write: W,
 ) {
-    let loopback = if dialled.addr.is_v4() {
-        LOOPBACK_V4
+    if remember(ctx, dialled, verdict, flags) {
+        write(ctx, &verdict.to);
+        write_port(ctx, verdict.to_port_be);
     } else {
-        LOOPBACK_V6
-    };
-    let (to, to_port_be, flags) = match verdict {
-        Outbound::Pass(reason) => return count(reason),
-        Outbound::Local { addr, port_be } => (addr, port_be, conn_flags::LOCAL),
-        Outbound::Proxy { port_be } => (loopback, port_be, conn_flags::PROXIED),
-        // Nothing can listen at port 0, so the kernel itself answers ECONNREFUSED, on every
-        // version; returning 0 would give EPERM, which applications take for final.
-        Outbound::Refuse(_) => (loopback, 0, 0),
-    };
-    if flags != conn_flags::LOCAL {
-        leave_device(ctx);
+        count(Reason::RewriteFailed);
+        refuse(ctx, dialled, Reason::RewriteFailed, write);
     }
-    let mut reason = verdict.reason();
-    let mut target = (to, to_port_be);
-    if flags != 0 && !remember(ctx, dialled, to, to_port_be, flags) {
-        reason = Reason::RewriteFailed;
-        target = (loopback, 0);
-    }
-    if flags == conn_flags::PROXIED {
-        bind_source(ctx, &pod.source_for(&dialled.addr));
-    }
-    write(ctx, target.0);
-    write_port(ctx, target.1);
-    count(reason);
-    if target.1 == 0 {
-        report_refused(ctx, dialled, reason);
-    }
+}
+
+/// Nothing can listen at port 0, so the kernel itself answers ECONNREFUSED, on every version;
+/// returning 0 would give EPERM, which applications take for final.
+#[inline(always)]
+fn refuse<W: Fn(&SockAddrContext, &Addr)>(
+    ctx: &SockAddrContext,
+    dialled: &Dialled,
+    reason: Reason,
+    write: W,
+) {
+    leave_device(ctx);
+    write(ctx, &dialled.addr.loopback());
+    write_port(ctx, 0);
+    report_refused(ctx, dialled, reason);
 }
 
 #[inline(always)]
@@ -254,19 +233,13 @@ fn is_agent(ctx: &SockAddrContext) -> bool {
 }
 
 #[inline(always)]
-fn remember(
-    ctx: &SockAddrContext,
-    dialled: &Dialled,
-    to: Addr,
-    to_port_be: u16,
-    flags: u32,
-) -> bool {
+fn remember(ctx: &SockAddrContext, dialled: &Dialled, verdict: &Outbound, flags: u32) -> bool {
     let mut meta = ConnMeta {
         netns_cookie: dialled.cookie,
         original: dialled.addr,
-        backend: to,
+        backend: verdict.to,
         original_port_be: dialled.port_be,
-        backend_port_be: to_port_be,
+        backend_port_be: verdict.to_port_be,
         flags,
     };
     // SAFETY: the socket is that of the context, alive for the call; the returned memory is
@@ -298,18 +271,14 @@ fn bind_source(ctx: &SockAddrContext, source: &Addr) {
             family: AF_INET6,
             port_be: 0,
             flow_info: 0,
-            addr: source.words_be(),
+            addr: source.words_be,
             scope_id: 0,
         };
         // SAFETY: a complete sockaddr_in6 on this stack.
         unsafe { bpf_bind(ctx.sock_addr, (&raw mut sockaddr).cast(), 28) };
     } else {
-        let mut sockaddr = SockaddrIn {
-            family: AF_INET,
-            port_be: 0,
-            addr_be: source.words_be()[3],
-            zero: [0; 8],
-        };
+        let mut sockaddr =
+            SockaddrIn { family: AF_INET, port_be: 0, addr_be: source.v4_word_be(), zero: [0; 8] };
         // SAFETY: a complete sockaddr_in on this stack.
         unsafe { bpf_bind(ctx.sock_addr, (&raw mut sockaddr).cast(), 16) };
     }
@@ -325,13 +294,7 @@ fn leave_device(ctx: &SockAddrContext) {
         let mut name = [0u8; 4];
         // SAFETY: an empty, terminated device name on this stack.
         unsafe {
-            bpf_setsockopt(
-                ctx.as_ptr(),
-                SOL_SOCKET,
-                SO_BINDTODEVICE,
-                name.as_mut_ptr().cast(),
-                4,
-            )
+            bpf_setsockopt(ctx.as_ptr(), SOL_SOCKET, SO_BINDTODEVICE, name.as_mut_ptr().cast(), 4)
         };
     }
 }

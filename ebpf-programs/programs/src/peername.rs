@@ -17,7 +17,7 @@ pub fn undermesh_getpeername4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context pointer is the kernel's.
     let peer = Addr::v4_be(unsafe { (*ctx.sock_addr).user_ip4 });
     if let Some(meta) = rewritten(&ctx, &peer) {
-        let word = meta.original.words_be()[3];
+        let word = meta.original.v4_word_be();
         // SAFETY: as above; volatile, see `connect`.
         unsafe { ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip4, word) };
         write_port(&ctx, meta.original_port_be);
@@ -42,5 +42,5 @@ fn rewritten(ctx: &SockAddrContext, peer: &Addr) -> Option<ConnMeta> {
     let meta = unsafe { CONN_META.get_ptr_mut(ctx).as_ref() }?;
     // SAFETY: the context pointer is the kernel's.
     let port_be = unsafe { (*ctx.sock_addr).user_port } as u16;
-    (meta.backend == *peer && meta.backend_port_be == port_be).then_some(*meta)
+    (meta.backend.equals(peer) && meta.backend_port_be == port_be).then_some(*meta)
 }

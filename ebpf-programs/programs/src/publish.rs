@@ -50,7 +50,7 @@ struct Ends {
 fn on_connect(ctx: &SockOpsContext) {
     let Some(meta) = meta(ctx) else { return };
     let ends = ends(ctx);
-    if ends.remote != meta.backend || ends.remote_port_be != meta.backend_port_be {
+    if !ends.remote.equals(&meta.backend) || ends.remote_port_be != meta.backend_port_be {
         return; // The socket was connected anew, outside the mesh.
     }
     publish(meta, &ends);
@@ -94,11 +94,8 @@ fn on_state(ctx: &SockOpsContext) {
 #[inline(always)]
 fn publish(meta: &ConnMeta, ends: &Ends) {
     let stored = if meta.flags & conn_flags::PROXIED != 0 {
-        let value = OriginalDst {
-            addr: meta.original,
-            port_be: meta.original_port_be,
-            pad: [0; 6],
-        };
+        let value =
+            OriginalDst { addr: meta.original, port_be: meta.original_port_be, pad: [0; 6] };
         ORIGINAL_DST.insert(&original_key(meta, ends), &value, 0)
     } else {
         LOCAL_TUPLES.insert(&tuple(ends), &meta.netns_cookie, 0)
@@ -138,9 +135,7 @@ fn meta<'a>(ctx: &'a SockOpsContext) -> Option<&'a ConnMeta> {
             return None;
         }
         let map = (&raw const CONN_META).cast_mut().cast();
-        bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), 0)
-            .cast::<ConnMeta>()
-            .as_ref()
+        bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), 0).cast::<ConnMeta>().as_ref()
     }
 }
 
@@ -151,15 +146,9 @@ fn ends(ctx: &SockOpsContext) -> Ends {
     // a "modified ctx pointer". `local_port` is in host order, `remote_port` in network order.
     unsafe {
         let (local, remote) = if (*ops).family == AF_INET {
-            (
-                Addr::v4_be((*ops).local_ip4),
-                Addr::v4_be((*ops).remote_ip4),
-            )
+            (Addr::v4_be((*ops).local_ip4), Addr::v4_be((*ops).remote_ip4))
         } else {
-            (
-                v6(&raw const (*ops).local_ip6),
-                v6(&raw const (*ops).remote_ip6),
-            )
+            (v6(&raw const (*ops).local_ip6), v6(&raw const (*ops).remote_ip6))
         };
         Ends {
             local,
@@ -180,12 +169,14 @@ const fn remote_port_be(word: u32) -> u16 {
 unsafe fn v6(words: *const [u32; 4]) -> Addr {
     // SAFETY: the caller passes a field of the kernel's context.
     unsafe {
-        Addr::v6_be([
-            ptr::read_volatile(&raw const (*words)[0]),
-            ptr::read_volatile(&raw const (*words)[1]),
-            ptr::read_volatile(&raw const (*words)[2]),
-            ptr::read_volatile(&raw const (*words)[3]),
-        ])
+        Addr {
+            words_be: [
+                ptr::read_volatile(&raw const (*words)[0]),
+                ptr::read_volatile(&raw const (*words)[1]),
+                ptr::read_volatile(&raw const (*words)[2]),
+                ptr::read_volatile(&raw const (*words)[3]),
+            ],
+        }
     }
 }
 

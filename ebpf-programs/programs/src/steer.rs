@@ -42,10 +42,7 @@ pub fn undermesh_steer(ctx: SkLookupContext) -> u32 {
 /// A pod without a listener drops: falling through would hand TLS to the application.
 #[inline(always)]
 fn steer(ctx: &SkLookupContext, tuple: &LocalTuple) -> u32 {
-    let key = ListenerKey {
-        addr: tuple.destination,
-        kind: listener_kind::HBONE,
-    };
+    let key = ListenerKey { addr: tuple.destination, kind: listener_kind::HBONE };
     match LISTENERS.redirect_sk_lookup(ctx, &key, REPLACE) {
         Ok(()) => {
             count(Reason::InboundTunnel);
@@ -86,15 +83,9 @@ impl Arriving {
         // make a "modified ctx pointer".
         unsafe {
             let (source, destination) = if (*lookup).family == AF_INET {
-                (
-                    Addr::v4_be((*lookup).remote_ip4),
-                    Addr::v4_be((*lookup).local_ip4),
-                )
+                (Addr::v4_be((*lookup).remote_ip4), Addr::v4_be((*lookup).local_ip4))
             } else {
-                (
-                    v6(&raw const (*lookup).remote_ip6),
-                    v6(&raw const (*lookup).local_ip6),
-                )
+                (v6(&raw const (*lookup).remote_ip6), v6(&raw const (*lookup).local_ip6))
             };
             Self(LocalTuple {
                 source,
@@ -125,9 +116,7 @@ impl InboundView for Arriving {
     }
     #[inline(always)]
     fn strict_unknown(&self) -> bool {
-        SETTINGS
-            .get(0)
-            .is_some_and(|settings| settings.strict_unknown != 0)
+        SETTINGS.get(0).is_some_and(|settings| settings.strict_unknown != 0)
     }
 }
 
@@ -135,11 +124,13 @@ impl InboundView for Arriving {
 unsafe fn v6(words: *const [u32; 4]) -> Addr {
     // SAFETY: the caller passes a field of the kernel's context.
     unsafe {
-        Addr::v6_be([
-            ptr::read_volatile(&raw const (*words)[0]),
-            ptr::read_volatile(&raw const (*words)[1]),
-            ptr::read_volatile(&raw const (*words)[2]),
-            ptr::read_volatile(&raw const (*words)[3]),
-        ])
+        Addr {
+            words_be: [
+                ptr::read_volatile(&raw const (*words)[0]),
+                ptr::read_volatile(&raw const (*words)[1]),
+                ptr::read_volatile(&raw const (*words)[2]),
+                ptr::read_volatile(&raw const (*words)[3]),
+            ],
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
@@ -50,10 +50,9 @@ impl Socket {
             self.buffer = BytesMut::with_capacity(self.next_buffer);
         }
         let room = self.buffer.capacity();
-        let count = self.stream.try_read_buf(&mut Limited {
-            buffer: &mut self.buffer,
-            left: limit,
-        })?;
+        let count = self
+            .stream
+            .try_read_buf(&mut (&mut self.buffer).limit(limit))?;
         if count == room && room >= self.next_buffer {
             self.next_buffer = (self.next_buffer * 2).min(LARGEST_BUFFER);
         }
@@ -162,10 +161,4 @@ async fn broken(stream: Arc<TcpStream>) -> Broken {
 
 fn retry(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
-/// The free part of a buffer, never more than `left` bytes of it, and never grown.
-struct Limited<'a> {
-    buffer: &'a mut BytesMut,
-    left: usize,
 }

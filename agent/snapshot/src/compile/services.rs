@@ -28,28 +28,13 @@ pub(super) fn compile(
     }
     let mut routes = Routes::new();
     for service in cluster.services.values() {
-        let slices = slices
-            .get(&service.name)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let slices = slices.get(&service.name).map(Vec::as_slice).unwrap_or_default();
         for vip in &service.cluster_ips {
-            for port in service
-                .ports
-                .iter()
-                .filter(|port| port.protocol == Protocol::Tcp)
-            {
+            for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
                 let route = route(service, port, *vip, slices, workloads);
-                let meshed = route
-                    .endpoints
-                    .iter()
-                    .any(|endpoint| endpoint.workload.is_some());
+                let meshed = route.endpoints.iter().any(|endpoint| endpoint.workload.is_some());
                 if meshed || route.endpoints.is_empty() {
-                    add(
-                        &mut routes,
-                        SocketAddr::new(*vip, port.port),
-                        route,
-                        diagnostics,
-                    );
+                    add(&mut routes, SocketAddr::new(*vip, port.port), route, diagnostics);
                 }
             }
         }
@@ -68,10 +53,7 @@ fn route(
         .iter()
         .flat_map(|slice| slice_endpoints(slice, service, port))
         .filter(|address| address.is_ipv4() == vip.is_ipv4())
-        .map(|address| EndpointTarget {
-            address,
-            workload: workloads.get(&address.ip()).cloned(),
-        })
+        .map(|address| EndpointTarget { address, workload: workloads.get(&address.ip()).cloned() })
         .collect();
     endpoints.sort_unstable_by_key(|endpoint| endpoint.address);
     endpoints.dedup_by_key(|endpoint| endpoint.address);
@@ -115,9 +97,7 @@ fn add(
     let problem = if addr(vip.ip()).is_never_meshed() {
         Some("is loopback, link-local or multicast".to_owned())
     } else {
-        routes
-            .get(&vip)
-            .map(|owner| format!("already belongs to {}", owner.origin))
+        routes.get(&vip).map(|owner| format!("already belongs to {}", owner.origin))
     };
     match problem {
         Some(problem) => diagnostics.push(Diagnostic {

@@ -49,11 +49,7 @@ fn service(name: &str, vips: &[&str], endpoints: &[(&str, bool)]) -> (Service, E
     let slice = EndpointSlice {
         origin,
         service: service.name.clone(),
-        ports: vec![EndpointPort {
-            name: "http".into(),
-            port: 8080,
-            protocol: Protocol::Tcp,
-        }],
+        ports: vec![EndpointPort { name: "http".into(), port: 8080, protocol: Protocol::Tcp }],
         endpoints: endpoints
             .iter()
             .map(|(address, ready)| Endpoint {
@@ -69,9 +65,7 @@ fn service(name: &str, vips: &[&str], endpoints: &[(&str, bool)]) -> (Service, E
 
 fn cluster(workloads: Vec<Workload>, services: Vec<(Service, EndpointSlice)>) -> Cluster {
     let mut cluster = Cluster::default();
-    cluster
-        .workloads
-        .extend(workloads.into_iter().map(|w| (w.name.clone(), w)));
+    cluster.workloads.extend(workloads.into_iter().map(|w| (w.name.clone(), w)));
     for (service, slice) in services {
         cluster.endpoint_slices.insert(service.name.clone(), slice);
         cluster.services.insert(service.name.clone(), service);
@@ -80,10 +74,7 @@ fn cluster(workloads: Vec<Workload>, services: Vec<(Service, EndpointSlice)>) ->
 }
 
 fn options() -> Options {
-    Options {
-        node: "a".to_owned(),
-        ..Options::default()
-    }
+    Options { node: "a".to_owned(), ..Options::default() }
 }
 
 fn run(cluster: &Cluster) -> Compiled {
@@ -100,20 +91,13 @@ fn socket(text: &str) -> SocketAddr {
 
 fn key(text: &str) -> ServiceKey {
     let vip = socket(text);
-    ServiceKey {
-        addr: addr(vip.ip()),
-        port_be: vip.port().to_be(),
-        pad: 0,
-    }
+    ServiceKey { addr: addr(vip.ip()), port_be: vip.port().to_be(), pad: 0 }
 }
 
 #[test]
 fn workloads_are_local_or_remote_and_know_their_identity() {
     let compiled = run(&cluster(
-        vec![
-            workload("cart", "a", &["10.1.0.2", "fd00::2"]),
-            workload("web", "b", &["10.1.1.2"]),
-        ],
+        vec![workload("cart", "a", &["10.1.0.2", "fd00::2"]), workload("web", "b", &["10.1.1.2"])],
         vec![],
     ));
     let snapshot = &compiled.snapshot;
@@ -121,17 +105,11 @@ fn workloads_are_local_or_remote_and_know_their_identity() {
     assert_eq!(snapshot.generation, Generation(7));
     assert_eq!(snapshot.local.len(), 1);
     let cart = &snapshot.workloads[&ip("fd00::2")];
-    assert_eq!(
-        cart.identity.to_string(),
-        "spiffe://cluster.local/ns/shop/sa/cart"
-    );
+    assert_eq!(cart.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/cart");
     let flags = |text| snapshot.tables.workloads[&addr(ip(text))].flags;
     assert_eq!(flags("10.1.0.2"), workload_flags::LOCAL);
     assert_eq!(flags("10.1.1.2"), 0);
-    assert!(
-        snapshot.workloads[&ip("10.1.1.2")].location.is_none(),
-        "not ours to enter"
-    );
+    assert!(snapshot.workloads[&ip("10.1.1.2")].location.is_none(), "not ours to enter");
 }
 
 #[test]
@@ -145,10 +123,7 @@ fn what_is_not_running_in_the_mesh_is_left_out() {
     let mut pending = workload("pending", "a", &["10.1.0.6"]);
     pending.node = None;
     let no_address = workload("new", "a", &[]);
-    let compiled = run(&cluster(
-        vec![opted_out, finished, host, pending, no_address],
-        vec![],
-    ));
+    let compiled = run(&cluster(vec![opted_out, finished, host, pending, no_address], vec![]));
     assert!(compiled.snapshot.workloads.is_empty());
     assert!(compiled.snapshot.local.is_empty());
     assert_eq!(compiled.diagnostics, vec![]);
@@ -157,49 +132,25 @@ fn what_is_not_running_in_the_mesh_is_left_out() {
 #[test]
 fn a_service_lists_its_ready_endpoints_of_the_address_family() {
     let compiled = run(&cluster(
-        vec![
-            workload("cart", "a", &["10.1.0.2", "fd00::2"]),
-            workload("web", "b", &["10.1.1.2"]),
-        ],
+        vec![workload("cart", "a", &["10.1.0.2", "fd00::2"]), workload("web", "b", &["10.1.1.2"])],
         vec![service(
             "front",
             &["10.96.0.1", "fd01::1"],
-            &[
-                ("10.1.1.2", true),
-                ("10.1.0.2", true),
-                ("fd00::2", true),
-                ("10.9.9.9", false),
-            ],
+            &[("10.1.1.2", true), ("10.1.0.2", true), ("fd00::2", true), ("10.9.9.9", false)],
         )],
     ));
     let snapshot = &compiled.snapshot;
     let Destination::Service(route) = snapshot.resolve(socket("10.96.0.1:80")) else {
         panic!("not a service");
     };
-    let addresses: Vec<_> = route
-        .endpoints
-        .iter()
-        .map(|endpoint| endpoint.address)
-        .collect();
-    assert_eq!(
-        addresses,
-        [socket("10.1.0.2:8080"), socket("10.1.1.2:8080")]
-    );
+    let addresses: Vec<_> = route.endpoints.iter().map(|endpoint| endpoint.address).collect();
+    assert_eq!(addresses, [socket("10.1.0.2:8080"), socket("10.1.1.2:8080")]);
     assert_eq!(route.host, "front.shop.svc.cluster.local");
     let backends = &snapshot.tables.backends;
-    let flags = |slot| {
-        backends[&BackendKey {
-            service: key("10.96.0.1:80"),
-            slot,
-        }]
-            .flags
-    };
+    let flags = |slot| backends[&BackendKey { service: key("10.96.0.1:80"), slot }].flags;
     assert_eq!((flags(0), flags(1)), (backend_flags::LOCAL, 0));
     assert_eq!(snapshot.tables.services[&key("[fd01::1]:80")].backends, 1);
-    assert!(
-        !snapshot.tables.services.contains_key(&key("10.96.0.1:53")),
-        "UDP is left alone"
-    );
+    assert!(!snapshot.tables.services.contains_key(&key("10.96.0.1:53")), "UDP is left alone");
 }
 
 #[test]
@@ -212,10 +163,7 @@ fn a_service_outside_the_mesh_is_left_alone_and_an_empty_one_is_not() {
         ],
     ));
     let snapshot = &compiled.snapshot;
-    assert!(matches!(
-        snapshot.resolve(socket("10.96.0.1:80")),
-        Destination::Outside
-    ));
+    assert!(matches!(snapshot.resolve(socket("10.96.0.1:80")), Destination::Outside));
     assert_eq!(snapshot.tables.services.len(), 1);
     assert_eq!(snapshot.tables.services[&key("10.96.0.2:80")].backends, 0);
 }
@@ -230,17 +178,11 @@ fn pod_addresses_resolve_to_workloads() {
 #[test]
 fn strict_marks_local_pods_and_unknown_addresses() {
     let input = cluster(
-        vec![
-            workload("cart", "a", &["10.1.0.2"]),
-            workload("web", "b", &["10.1.1.2"]),
-        ],
+        vec![workload("cart", "a", &["10.1.0.2"]), workload("web", "b", &["10.1.1.2"])],
         vec![],
     );
     assert!(!run(&input).snapshot.tables.strict_unknown);
-    let strict = Options {
-        mtls: MtlsMode::Strict,
-        ..options()
-    };
+    let strict = Options { mtls: MtlsMode::Strict, ..options() };
     let tables = compile(&input, &strict, Generation(1)).snapshot.tables;
     assert!(tables.strict_unknown);
     let flags = tables.workloads[&addr(ip("10.1.0.2"))].flags;
@@ -263,20 +205,10 @@ fn conflicts_are_said_about_the_object_that_loses() {
             service("two", &["10.96.0.1"], &[("10.1.0.2", true)]),
         ],
     ));
-    let said: Vec<String> = compiled
-        .diagnostics
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let said: Vec<String> = compiled.diagnostics.iter().map(ToString::to_string).collect();
     assert_eq!(said.len(), 4, "{said:#?}");
-    assert!(
-        said[0].starts_with("Pod shop/loop: its address 127.0.0.1 is loopback"),
-        "{said:#?}"
-    );
-    assert!(
-        said[1].starts_with("Pod shop/lost: is enrolled"),
-        "{said:#?}"
-    );
+    assert!(said[0].starts_with("Pod shop/loop: its address 127.0.0.1 is loopback"), "{said:#?}");
+    assert!(said[1].starts_with("Pod shop/lost: is enrolled"), "{said:#?}");
     assert!(
         said[2].starts_with("Pod shop/twin: its address 10.1.0.2 already belongs to Pod shop/cart")
     );
@@ -286,14 +218,8 @@ fn conflicts_are_said_about_the_object_that_loses() {
 #[test]
 fn the_same_input_gives_the_same_tables() {
     let input = cluster(
-        (2..50)
-            .map(|n| workload(&format!("w{n}"), "a", &[&format!("10.1.0.{n}")]))
-            .collect(),
-        vec![service(
-            "all",
-            &["10.96.0.1"],
-            &[("10.1.0.9", true), ("10.1.0.3", true)],
-        )],
+        (2..50).map(|n| workload(&format!("w{n}"), "a", &[&format!("10.1.0.{n}")])).collect(),
+        vec![service("all", &["10.96.0.1"], &[("10.1.0.9", true), ("10.1.0.3", true)])],
     );
     assert_eq!(run(&input).snapshot.tables, run(&input).snapshot.tables);
 }

@@ -24,11 +24,7 @@ pub(super) fn compile(
     });
     for workload in running {
         // Pending pods have neither yet; they come back with the next state.
-        let Some(node) = workload
-            .node
-            .clone()
-            .filter(|_| !workload.addresses.is_empty())
-        else {
+        let Some(node) = workload.node.clone().filter(|_| !workload.addresses.is_empty()) else {
             continue;
         };
         let local = node == options.node;
@@ -53,11 +49,7 @@ fn add_address(
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     if addr(address).is_never_meshed() {
-        diagnostics.push(unusable_address(
-            info,
-            address,
-            "is loopback, link-local or multicast",
-        ));
+        diagnostics.push(unusable_address(info, address, "is loopback, link-local or multicast"));
         return;
     }
     match by_address.get(&address) {

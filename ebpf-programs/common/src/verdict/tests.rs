@@ -42,48 +42,19 @@ impl OutboundView for Maps {
 }
 
 fn pod(flags: u32) -> Pod {
-    Pod {
-        addr4: OWN,
-        addr6: Addr::UNSPECIFIED,
-        outbound_port_be: AGENT,
-        pad: 0,
-        flags,
-    }
+    Pod { addr4: OWN, addr6: Addr::UNSPECIFIED, outbound_port_be: AGENT, pad: 0, flags }
 }
 
 fn maps(backends: &[(Addr, u32)]) -> Maps {
-    let key = ServiceKey {
-        addr: VIP,
-        port_be: PORT,
-        pad: 0,
-    };
-    let mut maps = Maps {
-        listening: true,
-        ..Maps::default()
-    };
-    maps.services.insert(
-        key,
-        Service {
-            backends: backends.len() as u32,
-        },
-    );
+    let key = ServiceKey { addr: VIP, port_be: PORT, pad: 0 };
+    let mut maps = Maps { listening: true, ..Maps::default() };
+    maps.services.insert(key, Service { backends: backends.len() as u32 });
     for (slot, (addr, flags)) in backends.iter().enumerate() {
-        let backend = Backend {
-            addr: *addr,
-            port_be: PORT,
-            pad: 0,
-            flags: *flags,
-        };
+        let backend = Backend { addr: *addr, port_be: PORT, pad: 0, flags: *flags };
         maps.backends.insert((key, slot as u32), backend);
     }
-    maps.workloads.insert(
-        LOCAL_POD,
-        WorkloadEntry {
-            flags: workload_flags::LOCAL,
-        },
-    );
-    maps.workloads
-        .insert(REMOTE_POD, WorkloadEntry { flags: 0 });
+    maps.workloads.insert(LOCAL_POD, WorkloadEntry { flags: workload_flags::LOCAL });
+    maps.workloads.insert(REMOTE_POD, WorkloadEntry { flags: 0 });
     maps
 }
 
@@ -94,83 +65,44 @@ fn decide(maps: &Maps, flags: u32, addr: Addr) -> Outbound {
 #[test]
 fn a_virtual_address_leads_to_the_backend_that_chance_picks() {
     let mut maps = maps(&[(LOCAL_POD, backend_flags::LOCAL), (REMOTE_POD, 0)]);
-    assert_eq!(
-        decide(&maps, 0, VIP),
-        Outbound::Local {
-            addr: LOCAL_POD,
-            port_be: PORT
-        }
-    );
+    assert_eq!(decide(&maps, 0, VIP), Outbound::local(&LOCAL_POD, PORT));
     maps.random = 7;
-    assert_eq!(decide(&maps, 0, VIP), Outbound::Proxy { port_be: AGENT });
+    assert_eq!(decide(&maps, 0, VIP), Outbound::proxy(&VIP, AGENT));
 }
 
 #[test]
 fn pod_addresses_are_local_proxied_or_outside() {
     let maps = maps(&[]);
-    assert_eq!(
-        decide(&maps, 0, LOCAL_POD),
-        Outbound::Local {
-            addr: LOCAL_POD,
-            port_be: PORT
-        }
-    );
-    assert_eq!(
-        decide(&maps, 0, REMOTE_POD),
-        Outbound::Proxy { port_be: AGENT }
-    );
-    assert_eq!(
-        decide(&maps, 0, OUTSIDER),
-        Outbound::Pass(Reason::OutsideMesh)
-    );
-    assert_eq!(decide(&maps, 0, OWN), Outbound::Pass(Reason::OwnAddress));
-    assert_eq!(
-        decide(&maps, 0, Addr::v4([127, 0, 0, 1])),
-        Outbound::Pass(Reason::NeverMeshed)
-    );
+    assert_eq!(decide(&maps, 0, LOCAL_POD), Outbound::local(&LOCAL_POD, PORT));
+    assert_eq!(decide(&maps, 0, REMOTE_POD), Outbound::proxy(&REMOTE_POD, AGENT));
+    assert_eq!(decide(&maps, 0, OUTSIDER), Outbound::pass(Reason::OutsideMesh, &OUTSIDER));
+    assert_eq!(decide(&maps, 0, OWN), Outbound::pass(Reason::OwnAddress, &OWN));
+    let loopback = Addr::LOOPBACK_V4;
+    assert_eq!(decide(&maps, 0, loopback), Outbound::pass(Reason::NeverMeshed, &loopback));
 }
 
 #[test]
 fn a_service_without_endpoints_or_with_a_torn_update_refuses() {
     let mut maps = maps(&[]);
-    assert_eq!(decide(&maps, 0, VIP), Outbound::Refuse(Reason::NoEndpoint));
-    let key = ServiceKey {
-        addr: VIP,
-        port_be: PORT,
-        pad: 0,
-    };
+    assert_eq!(decide(&maps, 0, VIP), Outbound::refuse(Reason::NoEndpoint, &VIP));
+    let key = ServiceKey { addr: VIP, port_be: PORT, pad: 0 };
     maps.services.insert(key, Service { backends: 3 });
-    assert_eq!(
-        decide(&maps, 0, VIP),
-        Outbound::Refuse(Reason::Inconsistent)
-    );
+    assert_eq!(decide(&maps, 0, VIP), Outbound::refuse(Reason::Inconsistent, &VIP));
 }
 
 #[test]
 fn a_dead_agent_refuses_unless_the_pod_fails_open() {
     let mut maps = maps(&[(REMOTE_POD, 0)]);
     maps.listening = false;
-    assert_eq!(decide(&maps, 0, VIP), Outbound::Refuse(Reason::ProxyDown));
-    assert_eq!(
-        decide(&maps, 0, REMOTE_POD),
-        Outbound::Refuse(Reason::ProxyDown)
-    );
+    assert_eq!(decide(&maps, 0, VIP), Outbound::refuse(Reason::ProxyDown, &VIP));
+    assert_eq!(decide(&maps, 0, REMOTE_POD), Outbound::refuse(Reason::ProxyDown, &REMOTE_POD));
     let open = pod_flags::OUTBOUND_FAIL_OPEN;
     assert_eq!(
         decide(&maps, open, REMOTE_POD),
-        Outbound::Pass(Reason::ProxyDownFailedOpen)
+        Outbound::pass(Reason::ProxyDownFailedOpen, &REMOTE_POD)
     );
-    assert_eq!(
-        decide(&maps, 0, OUTSIDER),
-        Outbound::Pass(Reason::OutsideMesh)
-    );
-    assert_eq!(
-        decide(&maps, 0, LOCAL_POD),
-        Outbound::Local {
-            addr: LOCAL_POD,
-            port_be: PORT
-        }
-    );
+    assert_eq!(decide(&maps, 0, OUTSIDER), Outbound::pass(Reason::OutsideMesh, &OUTSIDER));
+    assert_eq!(decide(&maps, 0, LOCAL_POD), Outbound::local(&LOCAL_POD, PORT));
 }
 
 struct Arriving {
@@ -195,67 +127,34 @@ const STRICT: Option<u32> = Some(workload_flags::LOCAL | workload_flags::STRICT)
 const PERMISSIVE: Option<u32> = Some(workload_flags::LOCAL);
 
 fn arrive(workload: Option<u32>, published: bool, strict_unknown: bool, port: u16) -> Inbound {
-    let view = Arriving {
-        workload,
-        published,
-        strict_unknown,
-    };
+    let view = Arriving { workload, published, strict_unknown };
     decide_inbound(&view, &LOCAL_POD, port, &OUTSIDER)
 }
 
 #[test]
 fn strict_pods_take_only_the_tunnel_and_published_connections() {
-    assert_eq!(
-        arrive(STRICT, false, true, 80),
-        Inbound::Drop(Reason::StrictPlaintext)
-    );
-    assert_eq!(
-        arrive(STRICT, true, true, 80),
-        Inbound::Pass(Reason::InboundLocal)
-    );
-    assert_eq!(
-        arrive(STRICT, false, true, HBONE_PORT),
-        Inbound::Steer(Listener::Hbone)
-    );
+    assert_eq!(arrive(STRICT, false, true, 80), Inbound::Drop(Reason::StrictPlaintext));
+    assert_eq!(arrive(STRICT, true, true, 80), Inbound::Pass(Reason::InboundLocal));
+    assert_eq!(arrive(STRICT, false, true, HBONE_PORT), Inbound::Steer(Listener::Hbone));
 }
 
 #[test]
 fn permissive_pods_take_plaintext_and_the_tunnel() {
-    assert_eq!(
-        arrive(PERMISSIVE, false, true, 80),
-        Inbound::Pass(Reason::InboundPlaintext)
-    );
-    assert_eq!(
-        arrive(PERMISSIVE, false, false, HBONE_PORT),
-        Inbound::Steer(Listener::Hbone)
-    );
+    assert_eq!(arrive(PERMISSIVE, false, true, 80), Inbound::Pass(Reason::InboundPlaintext));
+    assert_eq!(arrive(PERMISSIVE, false, false, HBONE_PORT), Inbound::Steer(Listener::Hbone));
 }
 
 #[test]
 fn an_address_that_no_workload_owns_is_no_way_round_strict() {
-    assert_eq!(
-        arrive(None, false, true, 80),
-        Inbound::Drop(Reason::StrictPlaintext)
-    );
-    assert_eq!(
-        arrive(None, false, false, 80),
-        Inbound::Pass(Reason::InboundPlaintext)
-    );
+    assert_eq!(arrive(None, false, true, 80), Inbound::Drop(Reason::StrictPlaintext));
+    assert_eq!(arrive(None, false, false, 80), Inbound::Pass(Reason::InboundPlaintext));
 }
 
 #[test]
 fn traffic_inside_the_pod_is_left_alone() {
-    let view = Arriving {
-        workload: STRICT,
-        published: false,
-        strict_unknown: true,
-    };
+    let view = Arriving { workload: STRICT, published: false, strict_unknown: true };
     let loopback = Addr::v4([127, 0, 0, 6]);
-    for (local, remote) in [
-        (LOCAL_POD, loopback),
-        (loopback, loopback),
-        (LOCAL_POD, LOCAL_POD),
-    ] {
+    for (local, remote) in [(LOCAL_POD, loopback), (loopback, loopback), (LOCAL_POD, LOCAL_POD)] {
         let decision = decide_inbound(&view, &local, HBONE_PORT, &remote);
         assert_eq!(decision, Inbound::Pass(Reason::InboundSelf));
     }

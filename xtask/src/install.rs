@@ -1,0 +1,279 @@
+//! What this repository needs from the system beyond a Rust toolchain and a C compiler: one
+//! table, how each entry is found, and how it is installed. Nothing is removed or upgraded that is
+//! there already; with `--no-install` a missing tool is a sentence with the command to type.
+
+use std::{env, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{command, machine::Machine, progress::step, workspace::Workspace};
+
+/// The bpf-linker that builds the programs; its default features read LLVM 22 bitcode.
+pub(crate) const BPF_LINKER_VERSION: &str = "0.10.3";
+
+/// What a tool is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Debian's compiler, cargo and library sources, one matched set, to build the programs.
+    DebianToolchain,
+    /// Tests in network namespaces.
+    Netns,
+}
+
+/// Whether missing things may be installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// Install them, saying so.
+    Install,
+    /// Only say what is missing.
+    NoInstall,
+}
+
+impl Policy {
+    /// The meaning of a `--no-install` flag.
+    pub(crate) fn from_flag(no_install: bool) -> Self {
+        if no_install {
+            Self::NoInstall
+        } else {
+            Self::Install
+        }
+    }
+}
+
+/// How to tell that a tool is there.
+enum Detect {
+    Command(&'static str),
+    File(&'static str),
+}
+
+/// One line of the table.
+struct Tool {
+    package: &'static str,
+    detect: Detect,
+    purpose: &'static str,
+    needs: &'static [Need],
+}
+
+const TOOLS: [Tool; 5] = [
+    Tool {
+        package: "rustc-web",
+        detect: Detect::File("/usr/bin/rustc"),
+        purpose: "compiles the eBPF programs",
+        needs: &[Need::DebianToolchain],
+    },
+    Tool {
+        package: "cargo-web",
+        detect: Detect::File("/usr/bin/cargo"),
+        purpose: "builds the eBPF programs' crates",
+        needs: &[Need::DebianToolchain],
+    },
+    Tool {
+        package: "rust-web-src",
+        detect: Detect::File("/usr/lib/rustlib/src/rust/library/core/src/lib.rs"),
+        purpose: "the sources of `core`, which has to be built for eBPF",
+        needs: &[Need::DebianToolchain],
+    },
+    Tool {
+        package: "iproute2",
+        detect: Detect::Command("ip"),
+        purpose: "creates network namespaces",
+        needs: &[Need::Netns],
+    },
+    Tool {
+        package: "tcpdump",
+        detect: Detect::Command("tcpdump"),
+        purpose: "captures what crosses the link between nodes",
+        needs: &[Need::Netns],
+    },
+];
+
+/// Makes sure that everything in the table that is needed for `need` is there.
+pub(crate) fn ensure(need: Need, policy: Policy) -> Result<()> {
+    let missing: Vec<&Tool> = TOOLS
+        .iter()
+        .filter(|tool| tool.needs.contains(&need) && !tool.detect.found())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if policy == Policy::NoInstall {
+        bail!("{}", sentence(&missing));
+    }
+    apt_install(&missing)
+}
+
+/// Installs Debian's matched compiler set even if parts of it are there (an older one may be).
+pub(crate) fn debian_toolchain() -> Result<()> {
+    let set: Vec<&Tool> = TOOLS
+        .iter()
+        .filter(|tool| tool.needs.contains(&Need::DebianToolchain))
+        .collect();
+    apt_install(&set)
+}
+
+/// The command that would install what `need` asks for, for a sentence.
+pub(crate) fn advice(need: Need) -> String {
+    let packages: Vec<&str> = TOOLS
+        .iter()
+        .filter(|tool| tool.needs.contains(&need))
+        .map(|tool| tool.package)
+        .collect();
+    format!("apt-get install {}", packages.join(" "))
+}
+
+/// Whether this system has apt.
+pub(crate) fn has_apt() -> bool {
+    command::find("apt-get").is_some()
+}
+
+/// The command that installs the right bpf-linker by hand.
+pub(crate) fn bpf_linker_advice() -> String {
+    format!("cargo install bpf-linker --version {BPF_LINKER_VERSION} --locked")
+}
+
+/// Builds bpf-linker from crates.io into `target/tools`; it needs no LLVM to be built, and opens
+/// the compiler's own when it runs.
+pub(crate) fn bpf_linker(workspace: &Workspace) -> Result<()> {
+    let tools = workspace.tools();
+    let what = format!(
+        "installing bpf-linker {BPF_LINKER_VERSION} (links the eBPF programs) into {}",
+        workspace.relative(&tools).display()
+    );
+    step(&what, || {
+        command::stdout(
+            command::cargo()
+                // Not the workspace's: its configuration is no business of this build.
+                .current_dir("/")
+                .args(["install", "bpf-linker", "--locked", "--version"])
+                .arg(BPF_LINKER_VERSION)
+                .arg("--root")
+                .arg(&tools)
+                .arg("--target-dir")
+                .arg(tools.join("build")),
+        )
+        .context("cannot build bpf-linker: check the network and that a C compiler is there")
+    })?;
+    Ok(())
+}
+
+impl Detect {
+    fn found(&self) -> bool {
+        match self {
+            Self::Command(name) => command::find(name).is_some(),
+            Self::File(path) => Path::new(path).is_file(),
+        }
+    }
+}
+
+fn sentence(missing: &[&Tool]) -> String {
+    let tools: Vec<String> = missing
+        .iter()
+        .map(|tool| format!("{} ({})", tool.package, tool.purpose))
+        .collect();
+    format!(
+        "missing: {}; run `{}` as root, or leave out --no-install",
+        tools.join(", "),
+        apt_line(missing)
+    )
+}
+
+fn apt_line(tools: &[&Tool]) -> String {
+    let packages: Vec<&str> = tools.iter().map(|tool| tool.package).collect();
+    format!("apt-get install {}", packages.join(" "))
+}
+
+fn apt_install(tools: &[&Tool]) -> Result<()> {
+    if !has_apt() {
+        bail!(
+            "{}; this system has no apt-get, so install them with its own package manager",
+            sentence(tools)
+        );
+    }
+    let Some(prefix) = privilege() else {
+        bail!(
+            "{}; installing needs root, and `sudo -n` is refused here",
+            sentence(tools)
+        );
+    };
+    for tool in tools {
+        eprintln!("needed: {} ({})", tool.package, tool.purpose);
+    }
+    step("apt-get update", || {
+        command::stdout(apt(prefix).arg("update"))
+            .context("cannot refresh the package lists: check the network and sources.list")
+    })?;
+    step(&apt_line(tools), || {
+        command::stdout(
+            apt(prefix)
+                // --no-remove: what the user has installed stays.
+                .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
+                .args(tools.iter().map(|tool| tool.package)),
+        )
+        .with_context(|| format!("cannot install; try `{}` by hand", apt_line(tools)))
+    })?;
+    Ok(())
+}
+
+/// What has to stand before a command for it to run as root; `None` when nothing can.
+fn privilege() -> Option<&'static [&'static str]> {
+    if Machine::read().is_root() {
+        return Some(&[]);
+    }
+    let sudo = Command::new("sudo").args(["-n", "true"]).output();
+    sudo.is_ok_and(|output| output.status.success())
+        .then_some(&["sudo", "-n"])
+}
+
+fn apt(prefix: &[&str]) -> Command {
+    // `env` sets the variable behind sudo too, which clears the environment.
+    let mut words = prefix
+        .iter()
+        .copied()
+        .chain(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    let mut command = Command::new(words.next().unwrap_or("env"));
+    command.args(words);
+    // cargo's own libraries must not be what apt's helpers load.
+    command.env_remove("LD_LIBRARY_PATH");
+    command.env("PATH", path_with_sbin());
+    command
+}
+
+fn path_with_sbin() -> String {
+    let path = env::var("PATH").unwrap_or_default();
+    format!("{path}:/usr/local/sbin:/usr/sbin:/sbin")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentence_names_every_tool_its_purpose_and_one_command() {
+        let missing: Vec<&Tool> = TOOLS
+            .iter()
+            .filter(|tool| tool.needs.contains(&Need::Netns))
+            .collect();
+        assert_eq!(
+            sentence(&missing),
+            "missing: iproute2 (creates network namespaces), tcpdump (captures what crosses the \
+             link between nodes); run `apt-get install iproute2 tcpdump` as root, or leave out \
+             --no-install"
+        );
+    }
+
+    #[test]
+    fn the_debian_set_is_installed_whole() {
+        assert_eq!(
+            advice(Need::DebianToolchain),
+            "apt-get install rustc-web cargo-web rust-web-src"
+        );
+    }
+
+    #[test]
+    fn a_tool_is_found_by_its_command_or_its_file() {
+        assert!(Detect::Command("sh").found());
+        assert!(Detect::File("/proc/self/status").found());
+        assert!(!Detect::Command("no-such-command-anywhere").found());
+        assert!(!Detect::File("/no/such/file").found());
+    }
+}
