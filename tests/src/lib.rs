@@ -1,1 +1,44 @@
-//! Placeholder.
+//! Two (or more) nodes on one machine, for tests and for `cargo xtask demo`.
+//!
+//! ```text
+//! rig ── footprint   every name, path and process that a rig leaves on the machine, by its tag
+//!     ├─ topology    nodes and pods as network namespaces, joined by a wire
+//!     ├─ manifest    the Kubernetes objects that describe them
+//!     ├─ agent       agent processes: configuration, start, kill, status, metrics, access log
+//!     ├─ guard       cleans up after an owner that died, however it died
+//!     ├─ pod         drives sockets inside a pod, one system call at a time
+//!     └─ capture     every packet on the wire
+//! ```
+//!
+//! Knows the agent only through its command line, its configuration file and its HTTP pages.
+
+mod access_log;
+mod agent;
+mod capture;
+mod cgroup;
+mod footprint;
+mod guard;
+mod http;
+mod manifest;
+mod netns;
+pub mod pod;
+mod poll;
+mod programs;
+mod rig;
+mod status;
+mod topology;
+
+pub use access_log::{AccessLog, LogLine};
+pub use agent::{Agent, Settings};
+pub use capture::{Capture, Flow};
+pub use cgroup::cgroup2_mount;
+pub use footprint::Footprint;
+pub use guard::watch_owner;
+pub use manifest::{Manifests, Placement, PodSpec, ServiceSpec};
+pub use netns::Netns;
+pub use pod::{Conn, Listener, Pod};
+pub use poll::wait_for;
+pub use programs::locate;
+pub use rig::{Rig, RigBuilder};
+pub use status::{MapRow, PodRow, Status};
+pub use topology::{Family, Node, PodPlace};

@@ -89,8 +89,8 @@ impl<'a> Builder<'a> {
 
     fn listing(&self) -> Result<String> {
         let path = self.workspace.ebpf_object();
-        let bytes =
-            fs::read(&path).with_context(|| format!("cannot read the object {}", path.display()))?;
+        let bytes = fs::read(&path)
+            .with_context(|| format!("cannot read the object {}", path.display()))?;
         let listing = object::Listing::parse(&bytes)
             .with_context(|| format!("{} is not an eBPF object", path.display()))?;
         Ok(format!(

@@ -29,9 +29,8 @@ pub(crate) fn cargo() -> Command {
 
 /// Runs `command` with its output on the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{}`", display(command)))?;
+    let status =
+        command.status().with_context(|| format!("cannot start `{}`", display(command)))?;
     if !status.success() {
         bail!("`{}` failed ({status}); its output is above", display(command));
     }
@@ -59,11 +58,8 @@ pub(crate) fn stdout(command: &mut Command) -> Result<String> {
 /// `command` as one would type it, without its environment.
 pub(crate) fn display(command: &Command) -> String {
     let program = Path::new(command.get_program());
-    let mut line = program
-        .file_name()
-        .unwrap_or(command.get_program())
-        .to_string_lossy()
-        .into_owned();
+    let mut line =
+        program.file_name().unwrap_or(command.get_program()).to_string_lossy().into_owned();
     for argument in command.get_args() {
         // Writing to a String cannot fail.
         let _ = write!(line, " {}", argument.to_string_lossy());

@@ -8,8 +8,11 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{command, machine::Machine, progress::step, workspace::Workspace};
 
-/// The bpf-linker that builds the programs; its default features read LLVM 22 bitcode.
+/// The bpf-linker that builds the programs; its default features are ours.
 pub(crate) const BPF_LINKER_VERSION: &str = "0.10.3";
+
+/// The LLVM whose bitcode that bpf-linker reads.
+pub(crate) const LLVM_MAJOR: u32 = 22;
 
 /// What a tool is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +35,7 @@ pub(crate) enum Policy {
 impl Policy {
     /// The meaning of a `--no-install` flag.
     pub(crate) fn from_flag(no_install: bool) -> Self {
-        if no_install {
-            Self::NoInstall
-        } else {
-            Self::Install
-        }
+        if no_install { Self::NoInstall } else { Self::Install }
     }
 }
 
@@ -89,10 +88,8 @@ const TOOLS: [Tool; 5] = [
 
 /// Makes sure that everything in the table that is needed for `need` is there.
 pub(crate) fn ensure(need: Need, policy: Policy) -> Result<()> {
-    let missing: Vec<&Tool> = TOOLS
-        .iter()
-        .filter(|tool| tool.needs.contains(&need) && !tool.detect.found())
-        .collect();
+    let missing: Vec<&Tool> =
+        TOOLS.iter().filter(|tool| tool.needs.contains(&need) && !tool.detect.found()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -104,20 +101,15 @@ pub(crate) fn ensure(need: Need, policy: Policy) -> Result<()> {
 
 /// Installs Debian's matched compiler set even if parts of it are there (an older one may be).
 pub(crate) fn debian_toolchain() -> Result<()> {
-    let set: Vec<&Tool> = TOOLS
-        .iter()
-        .filter(|tool| tool.needs.contains(&Need::DebianToolchain))
-        .collect();
+    let set: Vec<&Tool> =
+        TOOLS.iter().filter(|tool| tool.needs.contains(&Need::DebianToolchain)).collect();
     apt_install(&set)
 }
 
 /// The command that would install what `need` asks for, for a sentence.
 pub(crate) fn advice(need: Need) -> String {
-    let packages: Vec<&str> = TOOLS
-        .iter()
-        .filter(|tool| tool.needs.contains(&need))
-        .map(|tool| tool.package)
-        .collect();
+    let packages: Vec<&str> =
+        TOOLS.iter().filter(|tool| tool.needs.contains(&need)).map(|tool| tool.package).collect();
     format!("apt-get install {}", packages.join(" "))
 }
 
@@ -166,10 +158,8 @@ impl Detect {
 }
 
 fn sentence(missing: &[&Tool]) -> String {
-    let tools: Vec<String> = missing
-        .iter()
-        .map(|tool| format!("{} ({})", tool.package, tool.purpose))
-        .collect();
+    let tools: Vec<String> =
+        missing.iter().map(|tool| format!("{} ({})", tool.package, tool.purpose)).collect();
     format!(
         "missing: {}; run `{}` as root, or leave out --no-install",
         tools.join(", "),
@@ -190,10 +180,7 @@ fn apt_install(tools: &[&Tool]) -> Result<()> {
         );
     }
     let Some(prefix) = privilege() else {
-        bail!(
-            "{}; installing needs root, and `sudo -n` is refused here",
-            sentence(tools)
-        );
+        bail!("{}; installing needs root, and `sudo -n` is refused here", sentence(tools));
     };
     for tool in tools {
         eprintln!("needed: {} ({})", tool.package, tool.purpose);
@@ -220,16 +207,13 @@ fn privilege() -> Option<&'static [&'static str]> {
         return Some(&[]);
     }
     let sudo = Command::new("sudo").args(["-n", "true"]).output();
-    sudo.is_ok_and(|output| output.status.success())
-        .then_some(&["sudo", "-n"])
+    sudo.is_ok_and(|output| output.status.success()).then_some(&["sudo", "-n"])
 }
 
 fn apt(prefix: &[&str]) -> Command {
     // `env` sets the variable behind sudo too, which clears the environment.
-    let mut words = prefix
-        .iter()
-        .copied()
-        .chain(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    let mut words =
+        prefix.iter().copied().chain(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
     let mut command = Command::new(words.next().unwrap_or("env"));
     command.args(words);
     // cargo's own libraries must not be what apt's helpers load.
@@ -249,10 +233,8 @@ mod tests {
 
     #[test]
     fn the_sentence_names_every_tool_its_purpose_and_one_command() {
-        let missing: Vec<&Tool> = TOOLS
-            .iter()
-            .filter(|tool| tool.needs.contains(&Need::Netns))
-            .collect();
+        let missing: Vec<&Tool> =
+            TOOLS.iter().filter(|tool| tool.needs.contains(&Need::Netns)).collect();
         assert_eq!(
             sentence(&missing),
             "missing: iproute2 (creates network namespaces), tcpdump (captures what crosses the \

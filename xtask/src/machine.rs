@@ -36,9 +36,7 @@ impl Machine {
     /// Whether this process runs as root.
     pub(crate) fn is_root(&self) -> bool {
         // Uid: real, effective, saved, filesystem.
-        self.status_field("Uid:")
-            .and_then(|ids| ids.split_whitespace().nth(1))
-            == Some("0")
+        self.status_field("Uid:").and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
     }
 
     /// What keeps this process from running the eBPF programs in namespaces of its own, each as
@@ -74,9 +72,7 @@ impl Machine {
     }
 
     fn has_cgroup2(&self) -> bool {
-        self.mounts
-            .lines()
-            .any(|line| line.split(' ').nth(2) == Some("cgroup2"))
+        self.mounts.lines().any(|line| line.split(' ').nth(2) == Some("cgroup2"))
     }
 
     fn kernel(&self) -> Option<(u32, u32)> {

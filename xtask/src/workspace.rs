@@ -25,9 +25,7 @@ impl Workspace {
 
     /// A workspace whose root is `root`.
     pub(crate) fn at(root: &Path) -> Self {
-        Self {
-            root: root.to_path_buf(),
-        }
+        Self { root: root.to_path_buf() }
     }
 
     /// The repository's root directory.
@@ -43,8 +41,7 @@ impl Workspace {
     /// The eBPF object that `build-ebpf` writes; the build script of `undermesh-datapath` embeds it
     /// from this path.
     pub(crate) fn ebpf_object(&self) -> PathBuf {
-        self.ebpf_package()
-            .join("target/bpfel-unknown-none/release/undermesh-programs")
+        self.ebpf_package().join("target/bpfel-unknown-none/release/undermesh-programs")
     }
 
     /// Where tools are put that xtask builds for itself; not in the user's home.

@@ -1,1 +1,23 @@
-//! Placeholder.
+//! What is seen of the mesh: metrics, the access log, and the agent's own log.
+//!
+//! Every proxied connection is one [`ConnectionRecord`]. It counts the connection when it opens,
+//! logs it when it opens and when it closes, and cannot be forgotten: dropping it closes it.
+
+mod access_log;
+mod connection;
+mod logs;
+mod peer;
+mod process;
+mod record;
+mod tcp_metrics;
+mod telemetry;
+
+pub use access_log::{AccessLog, AccessLogSink};
+pub use connection::{ByteCounters, CloseReason, ConnectionInfo, Reporter, Security, Transport};
+pub use logs::{LogError, LogFormat, LogHandle, init as init_logs};
+pub use peer::{Peer, ServiceLabel};
+pub use record::ConnectionRecord;
+pub use telemetry::{Denial, Telemetry};
+
+/// Re-exported so that every crate registers metrics with the same version.
+pub use prometheus_client;

@@ -11,10 +11,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::toolchain::{Toolchain, llvm_library};
+use super::toolchain::Toolchain;
 use crate::{
     command,
-    install::{self, BPF_LINKER_VERSION, Policy},
+    install::{self, BPF_LINKER_VERSION, LLVM_MAJOR, Policy},
     workspace::Workspace,
 };
 
@@ -46,9 +46,7 @@ impl Linker {
             );
         }
         install::bpf_linker(workspace)?;
-        Ok(Self {
-            path: installed(workspace),
-        })
+        Ok(Self { path: installed(workspace) })
     }
 }
 
@@ -67,14 +65,33 @@ pub(crate) fn isolate_llvm(workspace: &Workspace, toolchain: &Toolchain) -> Resu
         .with_context(|| {
             format!(
                 "{toolchain} has no shared libLLVM {} in {:?}, which bpf-linker needs",
-                Toolchain::llvm_major(),
-                toolchain.library_directories
+                LLVM_MAJOR, toolchain.library_directories
             )
         })?;
     let directory = workspace.tools().join("llvm");
     link_only(&directory, &library)
         .with_context(|| format!("cannot prepare {}", directory.display()))?;
     Ok(directory)
+}
+
+/// The file in `directory` that is the shared LLVM of our major version, if there is one. Its name
+/// is `libLLVM.so.22.1`, `libLLVM-22.so` or, from rustup, either with a suffix.
+fn llvm_library(directory: &Path) -> Option<PathBuf> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| is_llvm_library(name))
+        .collect();
+    names.sort();
+    names.pop().map(|name| directory.join(name))
+}
+
+fn is_llvm_library(name: &str) -> bool {
+    let Some(version) = name.strip_prefix("libLLVM-").or_else(|| name.strip_prefix("libLLVM.so."))
+    else {
+        return false;
+    };
+    version.split(['.', '-']).next().and_then(|word| word.parse().ok()) == Some(LLVM_MAJOR)
 }
 
 fn link_only(directory: &Path, library: &Path) -> Result<()> {
@@ -106,11 +123,7 @@ fn places(workspace: &Workspace) -> Vec<PathBuf> {
         command::find("bpf-linker"),
         Some(cargo_home.join("bin/bpf-linker")),
     ];
-    candidates
-        .into_iter()
-        .flatten()
-        .filter(|path| path.is_file())
-        .collect()
+    candidates.into_iter().flatten().filter(|path| path.is_file()).collect()
 }
 
 fn version(path: &Path) -> Option<String> {
@@ -130,12 +143,25 @@ mod tests {
         link_only(&directory, Path::new("/lib/libLLVM-14.so")).unwrap();
         link_only(&directory, Path::new("/lib/libLLVM.so.22.1")).unwrap();
         link_only(&directory, Path::new("/lib/libLLVM.so.22.1")).unwrap();
-        let names: Vec<_> = fs::read_dir(&directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let names: Vec<_> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["libLLVM.so.22.1"]);
         fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn only_our_major_version_of_llvm_is_taken_for_the_compilers_own() {
+        for name in [
+            "libLLVM-22.so",
+            "libLLVM.so.22.1",
+            "libLLVM.so.22.1-rust-1.97.0-nightly",
+            "libLLVM-22-rust-1.97.0-nightly.so",
+        ] {
+            assert!(is_llvm_library(name), "{name}");
+        }
+        for name in ["libLLVM-14.so.1", "libLLVM.so.19.1", "libLLVM-C.so", "libLLVMCore.a"] {
+            assert!(!is_llvm_library(name), "{name}");
+        }
     }
 
     #[test]

@@ -59,11 +59,7 @@ impl Listing {
         if elf.architecture() != Architecture::Bpf {
             bail!("built for {:?}, not for eBPF", elf.architecture());
         }
-        let mut listing = Self {
-            programs: Vec::new(),
-            maps: Vec::new(),
-            shared: 0,
-        };
+        let mut listing = Self { programs: Vec::new(), maps: Vec::new(), shared: 0 };
         for symbol in elf.symbols() {
             listing.add(&elf, &symbol)?;
         }
@@ -75,7 +71,11 @@ impl Listing {
         Ok(listing)
     }
 
-    fn add(&mut self, elf: &Elf<'_>, symbol: &ElfSymbol<'_, '_, FileHeader64<Endianness>>) -> Result<()> {
+    fn add(
+        &mut self,
+        elf: &Elf<'_>,
+        symbol: &ElfSymbol<'_, '_, FileHeader64<Endianness>>,
+    ) -> Result<()> {
         let Some(index) = symbol.section_index() else {
             return Ok(());
         };
@@ -96,15 +96,11 @@ impl Listing {
                 let data = section.data_range(symbol.address(), symbol.size())?;
                 let definition = data.and_then(Definition::parse);
                 let definition = definition.with_context(|| format!("map {name} is cut short"))?;
-                self.maps.push(Map {
-                    name,
-                    definition: Some(definition),
-                });
+                self.maps.push(Map { name, definition: Some(definition) });
             }
-            (SymbolKind::Data, _) if hook == BTF_MAPS => self.maps.push(Map {
-                name,
-                definition: None,
-            }),
+            (SymbolKind::Data, _) if hook == BTF_MAPS => {
+                self.maps.push(Map { name, definition: None });
+            }
             _ => {}
         }
         Ok(())
@@ -118,10 +114,7 @@ impl Definition {
             let bytes = bytes.get(index * 4..index * 4 + 4)?;
             Some(u32::from_le_bytes(bytes.try_into().ok()?))
         };
-        Some(Self {
-            kind: word(0)?,
-            max_entries: word(3)?,
-        })
+        Some(Self { kind: word(0)?, max_entries: word(3)? })
     }
 }
 
@@ -154,11 +147,7 @@ impl fmt::Display for Listing {
         let width = names.map(String::len).max().unwrap_or(0);
         for (index, program) in self.programs.iter().enumerate() {
             let head = if index == 0 { "programs" } else { "" };
-            let Program {
-                name,
-                hook,
-                instructions,
-            } = program;
+            let Program { name, hook, instructions } = program;
             writeln!(f, "{head:<9}  {name:<width$}  {hook:<20}  {instructions:>5} instructions")?;
         }
         if self.shared > 0 {

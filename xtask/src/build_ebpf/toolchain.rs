@@ -2,22 +2,15 @@
 //! compiler's version, and an LLVM that bpf-linker can read. Two kinds of machine have that: one
 //! with a nightly and `rust-src`, and a Debian with rustc-web, cargo-web and rust-web-src.
 
-use std::{
-    env, fmt, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, fmt, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
     command,
-    install::{self, Need, Policy},
+    install::{self, LLVM_MAJOR, Need, Policy},
     progress::step,
 };
-
-/// The LLVM whose bitcode our bpf-linker reads.
-const LLVM_MAJOR: u32 = 22;
 
 /// The nightly that is installed where Debian's packages are not to be had.
 const PINNED_NIGHTLY: &str = "nightly-2026-05-20";
@@ -62,11 +55,6 @@ impl Toolchain {
         bail!("{}\n  {}", advice(&rejected), failures.join("\n  "));
     }
 
-    /// The major version of the LLVM that `rustc` uses.
-    pub(crate) fn llvm_major() -> u32 {
-        LLVM_MAJOR
-    }
-
     /// Nightlies first: someone put their `rust-src` there on purpose. The error lists why each
     /// candidate was passed over.
     fn find() -> Result<Self, String> {
@@ -108,11 +96,7 @@ impl Candidate {
         if !sources.join("library/core/src/lib.rs").is_file() {
             bail!("{name} has no rust-src");
         }
-        let text = command::stdout(
-            Command::new(&rustc)
-                .arg("-vV")
-                .env_remove("LD_LIBRARY_PATH"),
-        )?;
+        let text = command::stdout(Command::new(&rustc).arg("-vV").env_remove("LD_LIBRARY_PATH"))?;
         let version = Version::parse(&text)
             .with_context(|| format!("{name} does not say its version in `rustc -vV`"))?;
         version.check_llvm(name)?;
@@ -153,10 +137,7 @@ impl Version {
 
     fn check_sources(&self, name: &str, sources: &str) -> Result<()> {
         if sources != self.release {
-            bail!(
-                "{name} is rustc {} but its library sources are of {sources}",
-                self.release
-            );
+            bail!("{name} is rustc {} but its library sources are of {sources}", self.release);
         }
         Ok(())
     }
@@ -178,11 +159,7 @@ fn nightlies() -> Vec<Candidate> {
     names.sort();
     let candidate = |name: String| {
         let prefix = home.join("toolchains").join(&name);
-        Candidate {
-            library_directories: vec![prefix.join("lib")],
-            prefix,
-            name,
-        }
+        Candidate { library_directories: vec![prefix.join("lib")], prefix, name }
     };
     names.into_iter().map(candidate).collect()
 }
@@ -235,28 +212,6 @@ fn nightly_command() -> [&'static str; 8] {
         "--component",
         "rust-src",
     ]
-}
-
-/// The file in `directory` that is the shared LLVM of our major version, if there is one. Its name
-/// is `libLLVM.so.22.1`, `libLLVM-22.so` or, from rustup, either with a suffix.
-pub(crate) fn llvm_library(directory: &Path) -> Option<PathBuf> {
-    let mut names: Vec<String> = fs::read_dir(directory)
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| is_llvm_library(name))
-        .collect();
-    names.sort();
-    names.pop().map(|name| directory.join(name))
-}
-
-fn is_llvm_library(name: &str) -> bool {
-    let Some(version) = name
-        .strip_prefix("libLLVM-")
-        .or_else(|| name.strip_prefix("libLLVM.so."))
-    else {
-        return false;
-    };
-    version.split(['.', '-']).next().and_then(|word| word.parse().ok()) == Some(LLVM_MAJOR)
 }
 
 #[cfg(test)]

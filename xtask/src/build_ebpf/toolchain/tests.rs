@@ -34,21 +34,6 @@ fn sources_of_another_version_than_the_compiler_are_refused() {
 }
 
 #[test]
-fn only_our_major_version_of_llvm_is_taken_for_the_compilers_own() {
-    for name in [
-        "libLLVM-22.so",
-        "libLLVM.so.22.1",
-        "libLLVM.so.22.1-rust-1.97.0-nightly",
-        "libLLVM-22-rust-1.97.0-nightly.so",
-    ] {
-        assert!(is_llvm_library(name), "{name}");
-    }
-    for name in ["libLLVM-14.so.1", "libLLVM.so.19.1", "libLLVM-C.so", "libLLVMCore.a", "libc.so"] {
-        assert!(!is_llvm_library(name), "{name}");
-    }
-}
-
-#[test]
 fn a_prefix_without_a_compiler_is_said_to_be_not_installed() {
     let candidate = Candidate {
         name: "nightly-x".to_owned(),

@@ -1,0 +1,87 @@
+//! Step *accept*: the loops that take connections from a pod's listeners.
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+
+use crate::{authority::canonical, connect::tune, inbound, outbound, pod::Pod};
+
+/// Pause after an error of accept(2) that the next call would meet again, such as EMFILE.
+const BACKOFF: Duration = Duration::from_millis(50);
+
+/// Starts a loop for every listener.
+pub(crate) fn spawn(pod: &Arc<Pod>, outbound: Vec<TcpListener>, hbone: Vec<TcpListener>) {
+    let config = &pod.shared.config;
+    let connections = Arc::new(Semaphore::new(config.max_connections));
+    for listener in outbound {
+        let limit = Arc::clone(&connections);
+        start(pod, accept(Arc::clone(pod), listener, limit, outbound::serve));
+    }
+    let tunnels = Arc::new(Semaphore::new(config.max_inbound_tunnels));
+    for listener in hbone {
+        let limit = Arc::clone(&tunnels);
+        start(pod, accept(Arc::clone(pod), listener, limit, inbound::serve));
+    }
+}
+
+fn start(pod: &Pod, task: impl Future<Output = ()> + Send + 'static) {
+    pod.tasks.spawn_on(task, &pod.shared.runtime);
+}
+
+/// Accepts until the pod stops. At the limit, connections wait in the kernel's backlog, where they
+/// cost the agent nothing and the client sees a slow server, as with any full listener.
+async fn accept<F, T>(pod: Arc<Pod>, listener: TcpListener, limit: Arc<Semaphore>, serve: F)
+where
+    F: Fn(Arc<Pod>, TcpStream, SocketAddr) -> T,
+    T: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let next = async {
+            let permit = Arc::clone(&limit).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            next = next => next,
+            () = pod.stop.cancelled() => return,
+        };
+        match accepted.and_then(|(stream, peer)| prepare(&pod, stream, peer)) {
+            Ok((stream, peer)) => {
+                let connection = serve(Arc::clone(&pod), stream, peer);
+                start(&pod, async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            Err(error) if concerns_one_connection(&error) => {}
+            Err(error) => {
+                let pod = &pod.workload.name;
+                tracing::warn!(%pod, %error, "cannot accept connections; trying again");
+                tokio::time::sleep(BACKOFF).await;
+            }
+        }
+    }
+}
+
+fn prepare(pod: &Pod, stream: TcpStream, peer: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
+    tune(&stream, pod.shared.config.keepalive)?;
+    Ok((stream, canonical(peer)))
+}
+
+/// Errors of a connection that broke before it was accepted (accept(2), "Error handling").
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::Interrupted
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::InvalidInput
+            | Kind::NotConnected
+    )
+}

@@ -1,0 +1,55 @@
+//! Step *connect*: a TCP connection out of a pod's network namespace.
+
+use std::{
+    io::{self, ErrorKind},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::{ProxyConfig, config::Keepalive, error::Failure, pod::PodSockets};
+
+/// Unanswered probes after which the kernel gives a connection up.
+const PROBES: u32 = 3;
+
+/// Connects to `to`, from `source` where one is given, within the configured time.
+pub(crate) async fn connect(
+    sockets: &dyn PodSockets,
+    source: Option<IpAddr>,
+    to: SocketAddr,
+    config: &ProxyConfig,
+) -> Result<TcpStream, Failure> {
+    let attempt = async {
+        let socket = sockets.stream(to.ip())?;
+        let socket = TcpSocket::from_std_stream(socket.into());
+        if let Some(source) = source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let stream = socket.connect(to).await?;
+        tune(&stream, config.keepalive)?;
+        Ok(stream)
+    };
+    let result: io::Result<TcpStream> = tokio::time::timeout(config.connect_timeout, attempt)
+        .await
+        .unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
+    result.map_err(|error| {
+        tracing::debug!(%to, %error, "connect failed");
+        let kind = error.kind();
+        Failure::Connect { to, kind }
+    })
+}
+
+/// Sets what every connection of the proxy needs: no delay for small writes (the application
+/// decided to send them), and probes that end half-open connections of vanished peers.
+pub(crate) fn tune(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let at_least_a_second = |time: Duration| time.max(Duration::from_secs(1));
+    let probes = TcpKeepalive::new()
+        // Applications may sleep; this is for peers that are gone, not for quick detection.
+        .with_time(at_least_a_second(keepalive.interval * 6))
+        .with_interval(at_least_a_second(keepalive.interval))
+        .with_retries(PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
+}

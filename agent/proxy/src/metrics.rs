@@ -1,0 +1,154 @@
+//! The proxy's own metrics. Labels are bounded: directions, results and reason codes.
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// A label's name and value; every value is a constant of this crate or of the identity crate.
+type Label = (&'static str, &'static str);
+
+/// Which way, seen from the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Direction {
+    fn label(self) -> Label {
+        let value = match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        };
+        ("direction", value)
+    }
+}
+
+/// What a look into the pool gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PoolResult {
+    /// An open tunnel had room.
+    Hit,
+    /// A handshake was already running.
+    Joined,
+    /// A handshake was started.
+    Miss,
+}
+
+/// Everything that the proxy counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics {
+    connections: Family<[Label; 1], Gauge>,
+    tunnels: Family<[Label; 1], Gauge>,
+    handshakes: Family<[Label; 2], Counter>,
+    pool: Family<[Label; 1], Counter>,
+    connect_errors: Family<[Label; 2], Counter>,
+}
+
+/// Lowers a gauge when it is dropped.
+#[derive(Debug)]
+pub(crate) struct GaugeGuard(Gauge);
+
+impl GaugeGuard {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    /// Registers the metrics; their names are part of the product's interface.
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "undermesh_proxy_connections",
+            "Connections of applications that the proxy carries now",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "undermesh_proxy_tunnels",
+            "HBONE tunnels that are open now",
+            metrics.tunnels.clone(),
+        );
+        registry.register(
+            "undermesh_proxy_handshakes",
+            "Tunnel handshakes, by result: ok or a reason code",
+            metrics.handshakes.clone(),
+        );
+        registry.register(
+            "undermesh_proxy_pool_requests",
+            "Streams asked of the tunnel pool: hit, joined (a handshake was running) or miss",
+            metrics.pool.clone(),
+        );
+        registry.register(
+            "undermesh_proxy_connect_errors",
+            "Connections that were not established, by reason",
+            metrics.connect_errors.clone(),
+        );
+        metrics
+    }
+
+    /// Counts a connection for as long as the guard lives.
+    pub(crate) fn connection(&self, direction: Direction) -> GaugeGuard {
+        GaugeGuard::new(self.connections.get_or_create_owned(&[direction.label()]))
+    }
+
+    /// Counts a tunnel for as long as the guard lives.
+    pub(crate) fn tunnel(&self, direction: Direction) -> GaugeGuard {
+        GaugeGuard::new(self.tunnels.get_or_create_owned(&[direction.label()]))
+    }
+
+    /// One handshake ended with `result`: `ok` or a reason code.
+    pub(crate) fn record_handshake(&self, direction: Direction, result: &'static str) {
+        self.handshakes
+            .get_or_create(&[direction.label(), ("result", result)])
+            .inc();
+    }
+
+    /// One look into the pool.
+    pub(crate) fn record_pool(&self, result: PoolResult) {
+        let result = match result {
+            PoolResult::Hit => "hit",
+            PoolResult::Joined => "joined",
+            PoolResult::Miss => "miss",
+        };
+        self.pool.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// One connection was not established.
+    pub(crate) fn record_connect_error(&self, direction: Direction, reason: &'static str) {
+        self.connect_errors
+            .get_or_create(&[direction.label(), ("reason", reason)])
+            .inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn guards_bring_gauges_back_to_zero() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let text = |registry: &Registry| {
+            let mut text = String::new();
+            encode(&mut text, registry).unwrap();
+            text
+        };
+        let guard = metrics.connection(Direction::Inbound);
+        let line = "undermesh_proxy_connections{direction=\"inbound\"}";
+        assert!(text(&registry).contains(&format!("{line} 1")));
+        drop(guard);
+        assert!(text(&registry).contains(&format!("{line} 0")));
+    }
+}

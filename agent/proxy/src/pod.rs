@@ -1,0 +1,118 @@
+//! What the agent hands in for one enrolled pod, and the pod's state while it is served.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use undermesh_snapshot::WorkloadInfo;
+
+use crate::{pool::Pool, proxy::Shared};
+
+/// Where the connections of one pod were meant to go; the agent asks a BPF map.
+pub trait OriginalDst: Send + Sync {
+    /// The address that the application dialled, for an accepted connection from `peer`.
+    fn original_dst(&self, peer: SocketAddr) -> Option<SocketAddr>;
+}
+
+/// Makes sockets inside one pod's network namespace.
+pub trait PodSockets: Send + Sync {
+    /// A fresh non-blocking TCP socket of the family of `remote`, with IP_BIND_ADDRESS_NO_PORT set:
+    /// the proxy may bind it to an address, and must not use up a port for every connection that
+    /// it delivers. Takes microseconds; it is called on the data path.
+    fn stream(&self, remote: IpAddr) -> io::Result<socket2::Socket>;
+}
+
+/// An enrolled pod of this node: its listeners, opened inside its network namespace.
+pub struct PodListeners {
+    /// Who it is.
+    pub workload: Arc<WorkloadInfo>,
+    /// Listeners that the kernel sends the pod's outgoing connections to.
+    pub outbound: Vec<TcpListener>,
+    /// Listeners for tunnels of peers (port 15008).
+    pub hbone: Vec<TcpListener>,
+    /// Looks up where outgoing connections were meant to go.
+    pub original_dst: Arc<dyn OriginalDst>,
+    /// Makes sockets for connections that leave from the pod or go to its application.
+    pub sockets: Arc<dyn PodSockets>,
+}
+
+/// A pod while it is served; shared by its accept loops and connections.
+pub(crate) struct Pod {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) workload: Arc<WorkloadInfo>,
+    pub(crate) original_dst: Arc<dyn OriginalDst>,
+    pub(crate) sockets: Arc<dyn PodSockets>,
+    /// Ports of the proxy's own listeners; nobody is let through to them.
+    pub(crate) own_ports: Vec<u16>,
+    /// Tunnels to other pods. They leave from this pod's address under its identity, so no other
+    /// pod can share them.
+    pub(crate) pool: Pool,
+    /// No new connections.
+    pub(crate) stop: CancellationToken,
+    /// No connections at all.
+    pub(crate) kill: CancellationToken,
+    /// Accept loops and connections.
+    pub(crate) tasks: TaskTracker,
+    /// Connections through the outbound listeners.
+    pub(crate) outbound_open: AtomicUsize,
+    /// Tunnels that peers have open.
+    pub(crate) tunnels_open: AtomicUsize,
+    /// Connections delivered to the application.
+    pub(crate) inbound_open: AtomicUsize,
+}
+
+/// Keeps a counter up while it lives.
+pub(crate) struct Open<'a>(&'a AtomicUsize);
+
+impl<'a> Open<'a> {
+    pub(crate) fn new(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Ends a served pod. Dropping the handle stops accepting and leaves open connections alone.
+pub struct PodHandle {
+    pub(crate) pod: Arc<Pod>,
+}
+
+impl PodHandle {
+    /// Closes the listeners. Open connections live on; peers are told to open no more streams.
+    pub fn stop_accepting(&self) {
+        self.pod.stop.cancel();
+        self.pod.tasks.close();
+    }
+
+    /// Waits until the last connection has ended, no longer than `deadline`. Returns false where
+    /// connections are left. Needs [`Self::stop_accepting`] first, or there is no end to wait for.
+    pub async fn drained(&self, deadline: Duration) -> bool {
+        tokio::time::timeout(deadline, self.pod.tasks.wait())
+            .await
+            .is_ok()
+    }
+
+    /// Closes the listeners and resets what is still open.
+    pub fn abort(&self) {
+        self.stop_accepting();
+        self.pod.kill.cancel();
+    }
+}
+
+impl Drop for PodHandle {
+    fn drop(&mut self) {
+        self.stop_accepting();
+    }
+}

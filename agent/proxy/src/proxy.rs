@@ -1,0 +1,136 @@
+//! The proxy of a node: what its pods share.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use tokio::{net::TcpListener, runtime::Handle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use undermesh_identity::IdentityStore;
+use undermesh_snapshot::Snapshot;
+use undermesh_telemetry::Telemetry;
+
+use crate::{
+    PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept,
+    metrics::Metrics,
+    pod::Pod,
+    pool::Pool,
+    status,
+    tunnel::Dialer,
+};
+
+/// The node's proxy. One instance serves all enrolled pods of the node.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    pods: Mutex<Vec<Weak<Pod>>>,
+}
+
+/// What every connection needs to reach.
+pub(crate) struct Shared {
+    pub(crate) config: ProxyConfig,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) identities: Arc<IdentityStore>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) metrics: Metrics,
+    pub(crate) runtime: Handle,
+}
+
+impl Proxy {
+    /// A proxy without pods. All its tasks run on `runtime`, whoever calls.
+    pub fn new(
+        config: ProxyConfig,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        identities: Arc<IdentityStore>,
+        telemetry: Arc<Telemetry>,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let mut metrics = Metrics::default();
+        telemetry.with_registry(|registry| metrics = Metrics::register(registry));
+        let shared = Arc::new(Shared {
+            config,
+            snapshot,
+            identities,
+            telemetry,
+            metrics,
+            runtime,
+        });
+        let pods = Mutex::default();
+        Arc::new(Self { shared, pods })
+    }
+
+    /// Serves a pod until the handle says otherwise.
+    ///
+    /// # Errors
+    /// A listener cannot be made non-blocking or registered with the runtime.
+    pub fn serve_pod(self: &Arc<Self>, listeners: PodListeners) -> io::Result<PodHandle> {
+        let _runtime = self.shared.runtime.enter();
+        let adopt = |listener: std::net::TcpListener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        };
+        let outbound = adopt_all(listeners.outbound, adopt)?;
+        let hbone = adopt_all(listeners.hbone, adopt)?;
+        let mut own_ports = vec![self.shared.config.hbone_port];
+        for listener in outbound.iter().chain(&hbone) {
+            own_ports.push(listener.local_addr()?.port());
+        }
+        let kill = CancellationToken::new();
+        let dialer = Dialer {
+            shared: Arc::clone(&self.shared),
+            source: listeners.workload.identity.clone(),
+            sockets: Arc::clone(&listeners.sockets),
+            kill: kill.clone(),
+        };
+        let pod = Arc::new(Pod {
+            shared: Arc::clone(&self.shared),
+            workload: listeners.workload,
+            original_dst: listeners.original_dst,
+            sockets: listeners.sockets,
+            own_ports,
+            pool: Pool::new(dialer),
+            stop: CancellationToken::new(),
+            kill,
+            tasks: TaskTracker::new(),
+            outbound_open: AtomicUsize::new(0),
+            tunnels_open: AtomicUsize::new(0),
+            inbound_open: AtomicUsize::new(0),
+        });
+        accept::spawn(&pod, outbound, hbone);
+        self.remember(&pod);
+        Ok(PodHandle { pod })
+    }
+
+    /// What the proxy carries now.
+    pub fn status(&self) -> ProxyStatus {
+        let mut pods: Vec<PodStatus> = self
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|pod| status::of(&pod))
+            .collect();
+        pods.sort_by(|a, b| a.pod.cmp(&b.pod));
+        ProxyStatus { pods }
+    }
+
+    fn remember(&self, pod: &Arc<Pod>) {
+        let mut pods = self.lock();
+        pods.retain(|pod| pod.strong_count() > 0);
+        pods.push(Arc::downgrade(pod));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Pod>>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn adopt_all(
+    listeners: Vec<std::net::TcpListener>,
+    adopt: impl Fn(std::net::TcpListener) -> io::Result<TcpListener>,
+) -> io::Result<Vec<TcpListener>> {
+    listeners.into_iter().map(adopt).collect()
+}

@@ -1,0 +1,179 @@
+//! A tunnel to another pod: one HTTP/2 connection over mutual TLS that many streams share.
+
+mod dial;
+mod drive;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use h2::{Reason, client::SendRequest};
+use http::{Request, StatusCode};
+use undermesh_model::SpiffeId;
+
+use crate::{
+    duplex::TunnelStream,
+    error::{Failure, Side},
+    headers,
+    observed::TlsError,
+    terminate::tls_failure,
+};
+pub(crate) use dial::Dialer;
+pub(crate) use drive::drive;
+
+/// Which tunnels may be shared: those to the same address that proved the same identity. The
+/// source is the pod that owns the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TunnelKey {
+    /// Address and port of the destination's tunnel listener.
+    pub(crate) address: SocketAddr,
+    /// The only identity that is accepted there.
+    pub(crate) identity: SpiffeId,
+}
+
+/// An open tunnel. It closes by itself when the last reference is gone and no stream is left.
+pub(crate) struct Tunnel {
+    /// Counts up over the process; a larger one was opened later.
+    pub(crate) id: u64,
+    pub(crate) key: TunnelKey,
+    pub(crate) opened: Instant,
+    sender: SendRequest<Bytes>,
+    /// Streams reserved or open.
+    streams: AtomicUsize,
+    max_streams: usize,
+    /// When the last stream ended.
+    idle_since: Mutex<Instant>,
+    /// From then on the certificate under it is due for replacement.
+    retire_at: Option<Instant>,
+    tls_error: TlsError,
+}
+
+/// Why a stream could not be opened.
+pub(crate) struct OpenError {
+    pub(crate) failure: Failure,
+    /// The tunnel did not carry the request to the end; a fresh one may.
+    pub(crate) tunnel_dead: bool,
+}
+
+impl Tunnel {
+    /// Sets a stream aside, unless the tunnel is full, closing or too old.
+    pub(crate) fn reserve(self: &Arc<Self>) -> Option<Permit> {
+        if self.retire_at.is_some_and(|at| Instant::now() >= at) || !self.is_alive() {
+            return None;
+        }
+        // The peer's own limit is known once its SETTINGS have arrived.
+        let limit = self.max_streams.min(self.sender.current_max_send_streams());
+        self.streams
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
+                (count < limit).then_some(count + 1)
+            })
+            .ok()?;
+        Some(Permit {
+            tunnel: Arc::clone(self),
+        })
+    }
+
+    /// False once the peer said goodbye or the connection broke.
+    pub(crate) fn is_alive(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        !matches!(
+            self.sender.clone().poll_ready(&mut cx),
+            Poll::Ready(Err(_))
+        )
+    }
+
+    /// Streams that are open now.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Acquire)
+    }
+
+    /// How long no stream was open.
+    pub(crate) fn idle_for(&self) -> Duration {
+        match self.streams() {
+            0 => self.idle_lock().elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn idle_lock(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.idle_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lost(&self, error: &h2::Error) -> OpenError {
+        if let Some(error) = self.tls_error.get() {
+            return OpenError {
+                failure: tls_failure(self.key.address, error, Side::Upstream),
+                tunnel_dead: false,
+            };
+        }
+        // A stream's own reset is an answer; REFUSED_STREAM says that nobody looked at it.
+        let tunnel_dead = !error.is_reset() || error.reason() == Some(Reason::REFUSED_STREAM);
+        OpenError {
+            failure: Failure::TunnelLost {
+                to: self.key.address,
+                detail: error.to_string().into(),
+            },
+            tunnel_dead,
+        }
+    }
+}
+
+/// The right to one stream of a tunnel; keeps the tunnel open.
+pub(crate) struct Permit {
+    pub(crate) tunnel: Arc<Tunnel>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        *self.tunnel.idle_lock() = Instant::now();
+        self.tunnel.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Permit {
+    /// Sends a CONNECT request and waits for the destination to say that it is connected.
+    pub(crate) async fn open(
+        self,
+        request: Request<()>,
+        timeout: Duration,
+    ) -> Result<TunnelStream<Self>, OpenError> {
+        let to = self.tunnel.key.address;
+        match tokio::time::timeout(timeout, self.request(request)).await {
+            Ok(result) => result,
+            Err(_) => Err(OpenError {
+                failure: Failure::RequestTimeout { to },
+                tunnel_dead: false,
+            }),
+        }
+    }
+
+    async fn request(self, request: Request<()>) -> Result<TunnelStream<Self>, OpenError> {
+        let lost = |error| self.tunnel.lost(&error);
+        let mut sender = self.tunnel.sender.clone().ready().await.map_err(lost)?;
+        let (response, send) = sender.send_request(request, false).map_err(lost)?;
+        let response = response.await.map_err(lost)?;
+        match response.status() {
+            StatusCode::OK => Ok(TunnelStream::new(send, response.into_body(), self)),
+            status => {
+                let reason = response.headers().get(headers::REASON);
+                let reason = reason.and_then(|value| headers::parse_reason(value.as_bytes()));
+                Err(OpenError {
+                    failure: Failure::Refused {
+                        status,
+                        detail: reason.unwrap_or("no reason given").into(),
+                    },
+                    tunnel_dead: false,
+                })
+            }
+        }
+    }
+}

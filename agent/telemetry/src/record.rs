@@ -1,0 +1,163 @@
+//! One proxied connection, from open to close.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{ByteCounters, CloseReason, ConnectionInfo, Peer, Telemetry, tcp_metrics::TcpLabels};
+
+/// The record of an open connection. It logs and counts the close exactly once: by
+/// [`ConnectionRecord::close`], or when it is dropped, with the reason `aborted`.
+#[derive(Debug)]
+pub struct ConnectionRecord {
+    telemetry: Arc<Telemetry>,
+    id: u64,
+    info: ConnectionInfo,
+    labels: TcpLabels,
+    counters: Arc<ByteCounters>,
+    opened: Instant,
+    closed: bool,
+}
+
+impl ConnectionRecord {
+    pub(crate) fn open(telemetry: &Arc<Telemetry>, id: u64, info: ConnectionInfo) -> Self {
+        let labels = telemetry.tcp().admit(TcpLabels::new(&info));
+        telemetry.tcp().open(&labels);
+        let counters = Arc::new(ByteCounters::default());
+        telemetry.track(id, labels.clone(), Arc::clone(&counters));
+        telemetry.access_log().write(&Line::new("open", id, &info));
+        Self {
+            telemetry: Arc::clone(telemetry),
+            id,
+            info,
+            labels,
+            counters,
+            opened: Instant::now(),
+            closed: false,
+        }
+    }
+
+    /// Where the bytes are counted.
+    pub fn counters(&self) -> &Arc<ByteCounters> {
+        &self.counters
+    }
+
+    /// Closes the record.
+    pub fn close(mut self, reason: CloseReason) {
+        self.finish(&reason);
+    }
+
+    fn finish(&mut self, reason: &CloseReason) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.telemetry.untrack(self.id);
+        self.telemetry.tcp().close(&self.labels, reason);
+        let mut line = Line::new("close", self.id, &self.info);
+        line.end(&self.counters, self.opened.elapsed(), reason);
+        self.telemetry.access_log().write(&line);
+    }
+}
+
+impl Drop for ConnectionRecord {
+    fn drop(&mut self) {
+        self.finish(&CloseReason::new("aborted", "-"));
+    }
+}
+
+/// One line of the access log. Field names are API (docs/reference/access-log.md).
+#[derive(Serialize)]
+pub(crate) struct Line<'a> {
+    time: String,
+    event: &'static str,
+    connection: u64,
+    reporter: &'static str,
+    source: End<'a>,
+    destination: End<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dialled: Option<String>,
+    transport: &'static str,
+    security: &'static str,
+    generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_sent: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_received: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_flags: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+#[derive(Serialize)]
+struct End<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    workload: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pod: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    namespace: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<String>,
+}
+
+impl<'a> End<'a> {
+    fn new(peer: &'a Peer, address: Option<std::net::SocketAddr>) -> Self {
+        Self {
+            address: address.map(|address| address.to_string()),
+            workload: &peer.workload,
+            pod: &peer.pod,
+            namespace: &peer.namespace,
+            identity: peer.principal.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl<'a> Line<'a> {
+    pub(crate) fn new(event: &'static str, id: u64, info: &'a ConnectionInfo) -> Self {
+        Self {
+            time: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+            event,
+            connection: id,
+            reporter: info.reporter.as_str(),
+            source: End::new(&info.source, Some(info.source_addr)),
+            destination: End::new(&info.destination, info.upstream),
+            service: info.service.as_ref().map(|service| service.host.as_str()),
+            dialled: info.dialled.map(|dialled| dialled.to_string()),
+            transport: info.transport.as_str(),
+            security: info.security.as_str(),
+            generation: info.generation,
+            bytes_sent: None,
+            bytes_received: None,
+            duration_ms: None,
+            reason: None,
+            response_flags: None,
+            detail: None,
+        }
+    }
+
+    fn end(&mut self, counters: &ByteCounters, duration: Duration, reason: &CloseReason) {
+        self.bytes_sent = Some(counters.sent());
+        self.bytes_received = Some(counters.received());
+        self.duration_ms = Some((duration.as_secs_f64() * 1e6).round() / 1e3);
+        self.because(reason);
+    }
+
+    pub(crate) fn because(&mut self, reason: &CloseReason) {
+        self.reason = Some(reason.reason);
+        self.response_flags = Some(reason.flags);
+        self.detail.clone_from(&reason.detail);
+    }
+}

@@ -1,0 +1,176 @@
+//! Ties the registry, the TCP metrics and the access log together.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, info::Info},
+    registry::Registry,
+};
+
+use crate::{
+    AccessLog, ByteCounters, CloseReason, ConnectionInfo, ConnectionRecord,
+    process::ProcessCollector,
+    record::Line,
+    tcp_metrics::{TcpLabels, TcpMetrics},
+};
+
+/// Label sets that the TCP metrics keep apart.
+const MAX_SERIES: usize = 10_000;
+
+/// A connection that never opened.
+#[derive(Clone, Debug)]
+pub struct Denial {
+    /// What is known of it.
+    pub info: ConnectionInfo,
+    /// Why it was denied.
+    pub reason: CloseReason,
+}
+
+/// Everything that is measured and logged. Shared as an `Arc`.
+#[derive(Debug)]
+pub struct Telemetry {
+    registry: Mutex<Registry>,
+    tcp: Arc<TcpMetrics>,
+    denied: Family<DeniedLabels, Counter>,
+    access_log: AccessLog,
+    live: Mutex<HashMap<u64, Live>>,
+    next_id: AtomicU64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeniedLabels {
+    reason: &'static str,
+}
+
+/// An open connection, and what of its bytes is in the metrics already.
+#[derive(Debug)]
+struct Live {
+    labels: TcpLabels,
+    counters: Arc<ByteCounters>,
+    sent: u64,
+    received: u64,
+}
+
+impl Live {
+    fn flush(&mut self, tcp: &TcpMetrics) {
+        let (sent, received) = (self.counters.sent(), self.counters.received());
+        tcp.bytes(&self.labels, sent - self.sent, received - self.received);
+        (self.sent, self.received) = (sent, received);
+    }
+}
+
+impl Telemetry {
+    /// Registers everything that this crate measures.
+    pub fn new(access_log: AccessLog) -> Arc<Self> {
+        Self::with_max_series(access_log, MAX_SERIES)
+    }
+
+    /// As [`Telemetry::new`], with another bound on the TCP metrics' label sets.
+    pub fn with_max_series(access_log: AccessLog, max_series: usize) -> Arc<Self> {
+        let mut registry = Registry::default();
+        let tcp = TcpMetrics::register(&mut registry, max_series);
+        let denied = Family::default();
+        registry.register(
+            "undermesh_connections_denied",
+            "Connections that never opened, by reason",
+            denied.clone(),
+        );
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("undermesh_build", "The agent's version", version);
+        registry.register_collector(Box::new(ProcessCollector::new(access_log.clone())));
+        Arc::new(Self {
+            registry: Mutex::new(registry),
+            tcp,
+            denied,
+            access_log,
+            live: Mutex::default(),
+            next_id: AtomicU64::new(1),
+        })
+    }
+
+    /// Opens the record of a connection.
+    pub fn open(self: &Arc<Self>, info: ConnectionInfo) -> ConnectionRecord {
+        ConnectionRecord::open(self, self.id(), info)
+    }
+
+    /// Counts and logs a connection that never opened.
+    pub fn denied(&self, denial: &Denial) {
+        self.denied.get_or_create(&DeniedLabels { reason: denial.reason.reason }).inc();
+        let mut line = Line::new("denied", self.id(), &denial.info);
+        line.because(&denial.reason);
+        self.access_log.write(&line);
+    }
+
+    /// Counts and logs the opening of a connection that the proxy never sees: its bytes and its
+    /// end are the kernel's.
+    pub fn opened_in_kernel(&self, info: &ConnectionInfo) {
+        let labels = self.tcp.admit(TcpLabels::new(info));
+        self.tcp.open(&labels);
+        self.access_log.write(&Line::new("open", self.id(), info));
+    }
+
+    /// Lets another crate register its metrics.
+    pub fn with_registry(&self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Everything in the text format of OpenMetrics, live connections' bytes included.
+    pub fn encode(&self) -> String {
+        self.flush();
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if text::encode(&mut text, &registry).is_err() {
+            tracing::error!("cannot encode the metrics");
+        }
+        text
+    }
+
+    /// Drops the series of workloads that are gone at both ends. `keep` is given a namespace and
+    /// a workload's name.
+    pub fn retain_workloads(&self, keep: impl Fn(&str, &str) -> bool) -> usize {
+        self.tcp.retain(keep)
+    }
+
+    /// Moves the bytes of live connections into the metrics.
+    fn flush(&self) {
+        for live in self.live().values_mut() {
+            live.flush(&self.tcp);
+        }
+    }
+
+    fn id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn track(&self, id: u64, labels: TcpLabels, counters: Arc<ByteCounters>) {
+        self.live().insert(id, Live { labels, counters, sent: 0, received: 0 });
+    }
+
+    pub(crate) fn untrack(&self, id: u64) {
+        if let Some(mut live) = self.live().remove(&id) {
+            live.flush(&self.tcp);
+        }
+    }
+
+    pub(crate) fn tcp(&self) -> &TcpMetrics {
+        &self.tcp
+    }
+
+    pub(crate) fn access_log(&self) -> &AccessLog {
+        &self.access_log
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! `lint`: taste and architecture, checked by a program. Formatting and clippy are cargo's; the
+//! checks in `lint/` are ours, each a pure function from texts to findings.
+
+mod cargo_tools;
+mod layout;
+mod links;
+mod names;
+mod sources;
+mod tree;
+mod walls;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+
+use crate::workspace::Workspace;
+
+/// Options of `lint`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The checks to make [default: all but `deny`]
+    #[arg(value_enum)]
+    checks: Vec<Check>,
+    /// Also check licences, bans, sources and advisories of dependencies; installs cargo-deny if
+    /// it is missing, which takes minutes
+    #[arg(long)]
+    deny: bool,
+}
+
+/// One check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Check {
+    /// Only allowed entries at the top of the repository
+    Layout,
+    /// Crates depend on what the architecture lets them
+    Walls,
+    /// Every file has a head, is short enough and is finished
+    Sources,
+    /// Relative links in documents lead somewhere
+    Links,
+    /// Names that users rely on are in docs/reference
+    Names,
+    /// rustfmt
+    Fmt,
+    /// clippy, warnings are errors
+    Clippy,
+    /// cargo-deny
+    Deny,
+}
+
+/// Cheap ones first, so that a small mistake is seen before the compiler starts.
+const DEFAULT: [Check; 7] = [
+    Check::Layout,
+    Check::Walls,
+    Check::Sources,
+    Check::Links,
+    Check::Names,
+    Check::Fmt,
+    Check::Clippy,
+];
+
+/// Something that a check has to say about a place.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    path: PathBuf,
+    /// From 1; `None` speaks of the whole file.
+    line: Option<usize>,
+    message: String,
+    /// A warning is shown and does not fail the run.
+    warning: bool,
+}
+
+impl Finding {
+    fn error(path: &Path, line: Option<usize>, message: impl Into<String>) -> Self {
+        Self { path: path.to_path_buf(), line, message: message.into(), warning: false }
+    }
+
+    fn warning(path: &Path, message: impl Into<String>) -> Self {
+        Self { warning: true, ..Self::error(path, None, message) }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.warning {
+            write!(f, "warning: ")?;
+        }
+        write!(f, "{}", self.path.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// Makes the chosen checks, all of them even if one fails, and says which failed.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    let mut checks = args.checks.clone();
+    if checks.is_empty() {
+        checks.extend(DEFAULT);
+    }
+    if args.deny && !checks.contains(&Check::Deny) {
+        checks.push(Check::Deny);
+    }
+    let mut failed = Vec::new();
+    for check in checks {
+        let findings = check.findings(workspace)?;
+        for finding in &findings {
+            println!("{finding}");
+        }
+        let errors = findings.iter().filter(|finding| !finding.warning).count();
+        let name = format!("{check:?}").to_lowercase();
+        if errors == 0 {
+            println!("ok      {name}");
+        } else {
+            println!("failed  {name}");
+            failed.push(name);
+        }
+    }
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("lint failed: {}", failed.join(", "));
+    Ok(ExitCode::FAILURE)
+}
+
+impl Check {
+    fn findings(self, workspace: &Workspace) -> Result<Vec<Finding>> {
+        match self {
+            Self::Layout => layout::check(workspace),
+            Self::Walls => walls::check(workspace),
+            Self::Sources => sources::check(workspace),
+            Self::Links => links::check(workspace),
+            Self::Names => names::check(workspace),
+            Self::Fmt => cargo_tools::fmt(workspace),
+            Self::Clippy => cargo_tools::clippy(workspace),
+            Self::Deny => cargo_tools::deny(workspace),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The rings: how much of the world a test needs. Which one a test executable belongs to follows
+//! from its package and file name alone.
+
+use std::{fmt, time::Duration};
+
+use anyhow::{Result, bail};
+
+/// The package whose integration tests are named after their ring.
+const TESTS_PACKAGE: &str = "undermesh-tests";
+
+/// How much of the world a test needs, from nothing to a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ring {
+    /// Nothing but the code.
+    Unit,
+    /// Sockets and processes of an ordinary user.
+    Process,
+    /// Root, network namespaces and the real programs.
+    Netns,
+}
+
+impl Ring {
+    /// The ring of the test executable `target` of `package`; `integration` says that it comes
+    /// from the package's `tests` directory.
+    pub(crate) fn of(package: &str, target: &str, integration: bool) -> Result<Self> {
+        if package != TESTS_PACKAGE || !integration {
+            return Ok(Self::Unit);
+        }
+        match target.split('_').next() {
+            Some("netns") => Ok(Self::Netns),
+            Some("process") => Ok(Self::Process),
+            _ => bail!("tests/tests/{target}.rs: name it process_*.rs or netns_*.rs, its ring"),
+        }
+    }
+
+    /// How many tests of one executable run at once; `None` leaves it to the test harness.
+    /// Namespace tests start several agents each and would starve one another on a small machine.
+    pub(crate) fn threads(self) -> Option<u32> {
+        match self {
+            Self::Unit | Self::Process => None,
+            Self::Netns => Some(2),
+        }
+    }
+
+    /// How long one executable may take before it is killed and counted as failed.
+    pub(crate) fn deadline(self) -> Duration {
+        let minutes = match self {
+            Self::Unit | Self::Process => 10,
+            Self::Netns => 15,
+        };
+        Duration::from_secs(minutes * 60)
+    }
+}
+
+impl fmt::Display for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unit => "unit",
+            Self::Process => "process",
+            Self::Netns => "netns",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integration_tests_of_the_tests_package_belong_to_the_ring_in_their_name() {
+        let ring = |target| Ring::of("undermesh-tests", target, true);
+        assert_eq!(ring("netns_redirect").unwrap(), Ring::Netns);
+        assert_eq!(ring("process_agent").unwrap(), Ring::Process);
+        let error = ring("redirect").unwrap_err().to_string();
+        assert!(error.contains("tests/tests/redirect.rs"), "{error}");
+    }
+
+    #[test]
+    fn everything_beside_the_code_is_a_unit_test() {
+        assert_eq!(Ring::of("undermesh-tests", "undermesh_tests", false).unwrap(), Ring::Unit);
+        assert_eq!(Ring::of("undermesh-proxy", "netns_like", true).unwrap(), Ring::Unit);
+    }
+}
