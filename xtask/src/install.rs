@@ -2,7 +2,11 @@
 //! table, how each entry is found, and how it is installed. Nothing is removed or upgraded that is
 //! there already; with `--no-install` a missing tool is a sentence with the command to type.
 
-use std::{env, path::Path, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -53,7 +57,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-const TOOLS: [Tool; 5] = [
+static TOOLS: [Tool; 5] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -88,29 +92,38 @@ const TOOLS: [Tool; 5] = [
 
 /// Makes sure that everything in the table that is needed for `need` is there.
 pub(crate) fn ensure(need: Need, policy: Policy) -> Result<()> {
-    let missing: Vec<&Tool> =
-        TOOLS.iter().filter(|tool| tool.needs.contains(&need) && !tool.detect.found()).collect();
-    if missing.is_empty() {
+    let absent = missing(need);
+    if absent.is_empty() {
         return Ok(());
     }
     if policy == Policy::NoInstall {
-        bail!("{}", sentence(&missing));
+        bail!("{}", sentence(&absent));
     }
-    apt_install(&missing)
+    apt_install(&absent)?;
+    let absent = missing(need);
+    if !absent.is_empty() {
+        bail!("installed, but still not found: {}", packages(&absent));
+    }
+    Ok(())
+}
+
+fn needed(need: Need) -> Vec<&'static Tool> {
+    TOOLS.iter().filter(|tool| tool.needs.contains(&need)).collect()
+}
+
+fn missing(need: Need) -> Vec<&'static Tool> {
+    let tools = needed(need).into_iter();
+    tools.filter(|tool| !tool.detect.found()).collect()
 }
 
 /// Installs Debian's matched compiler set even if parts of it are there (an older one may be).
 pub(crate) fn debian_toolchain() -> Result<()> {
-    let set: Vec<&Tool> =
-        TOOLS.iter().filter(|tool| tool.needs.contains(&Need::DebianToolchain)).collect();
-    apt_install(&set)
+    apt_install(&needed(Need::DebianToolchain))
 }
 
 /// The command that would install what `need` asks for, for a sentence.
 pub(crate) fn advice(need: Need) -> String {
-    let packages: Vec<&str> =
-        TOOLS.iter().filter(|tool| tool.needs.contains(&need)).map(|tool| tool.package).collect();
-    format!("apt-get install {}", packages.join(" "))
+    apt_line(&needed(need))
 }
 
 /// Whether this system has apt.
@@ -123,29 +136,31 @@ pub(crate) fn bpf_linker_advice() -> String {
     format!("cargo install bpf-linker --version {BPF_LINKER_VERSION} --locked")
 }
 
-/// Builds bpf-linker from crates.io into `target/tools`; it needs no LLVM to be built, and opens
-/// the compiler's own when it runs.
-pub(crate) fn bpf_linker(workspace: &Workspace) -> Result<()> {
+/// Builds `name` from crates.io and returns its executable; quick when that is there already. It
+/// goes into `target/tools`, not into the user's home, where another version may be in use.
+pub(crate) fn crates_io_tool(
+    workspace: &Workspace,
+    name: &str,
+    version: &str,
+    purpose: &str,
+) -> Result<PathBuf> {
     let tools = workspace.tools();
     let what = format!(
-        "installing bpf-linker {BPF_LINKER_VERSION} (links the eBPF programs) into {}",
+        "installing {name} {version} ({purpose}) into {}",
         workspace.relative(&tools).display()
     );
-    step(&what, || {
-        command::stdout(
-            command::cargo()
-                // Not the workspace's: its configuration is no business of this build.
-                .current_dir("/")
-                .args(["install", "bpf-linker", "--locked", "--version"])
-                .arg(BPF_LINKER_VERSION)
-                .arg("--root")
-                .arg(&tools)
-                .arg("--target-dir")
-                .arg(tools.join("build")),
-        )
-        .context("cannot build bpf-linker: check the network and that a C compiler is there")
+    let mut cargo = command::cargo();
+    cargo
+        // Not the workspace's: its configuration is no business of this build.
+        .current_dir("/")
+        .args(["install", name, "--locked", "--version", version, "--root"])
+        .arg(&tools)
+        .arg("--target-dir")
+        .arg(tools.join("build"));
+    step(&what, || command::stdout(&mut cargo)).with_context(|| {
+        format!("cannot build {name}: check the network and that a C compiler is there")
     })?;
-    Ok(())
+    Ok(tools.join("bin").join(name))
 }
 
 impl Detect {
@@ -168,8 +183,12 @@ fn sentence(missing: &[&Tool]) -> String {
 }
 
 fn apt_line(tools: &[&Tool]) -> String {
-    let packages: Vec<&str> = tools.iter().map(|tool| tool.package).collect();
-    format!("apt-get install {}", packages.join(" "))
+    format!("apt-get install {}", packages(tools))
+}
+
+fn packages(tools: &[&Tool]) -> String {
+    let names: Vec<&str> = tools.iter().map(|tool| tool.package).collect();
+    names.join(" ")
 }
 
 fn apt_install(tools: &[&Tool]) -> Result<()> {
@@ -233,10 +252,8 @@ mod tests {
 
     #[test]
     fn the_sentence_names_every_tool_its_purpose_and_one_command() {
-        let missing: Vec<&Tool> =
-            TOOLS.iter().filter(|tool| tool.needs.contains(&Need::Netns)).collect();
         assert_eq!(
-            sentence(&missing),
+            sentence(&needed(Need::Netns)),
             "missing: iproute2 (creates network namespaces), tcpdump (captures what crosses the \
              link between nodes); run `apt-get install iproute2 tcpdump` as root, or leave out \
              --no-install"

@@ -35,10 +35,20 @@ enum Command {
     Lint(lint::Args),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            // One line, and no backtrace: what went wrong is the user's machine, not this program.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::locate()?;
-    match cli.command {
+    match command {
         Command::BuildEbpf(args) => build_ebpf::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),

@@ -7,9 +7,13 @@ mod execute;
 mod ring;
 mod summary;
 
-use std::{env, process::ExitCode, time::Instant};
+use std::{
+    env,
+    process::{Command, ExitCode},
+    time::Instant,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
     build_ebpf::Builder,
@@ -72,11 +76,13 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         rings.retain(|ring| *ring != Ring::Netns);
         summary.not_run(Ring::Netns, reason);
     }
-    let built = build::everything(workspace)?;
-    for ring in rings {
-        let started = Instant::now();
-        let tally = run_ring(workspace, args, &built, ring)?;
-        summary.add(ring, tally, started.elapsed());
+    if !rings.is_empty() {
+        let built = build::everything(workspace)?;
+        for ring in rings {
+            let started = Instant::now();
+            let tally = run_ring(workspace, args, &built, ring)?;
+            summary.add(ring, tally, started.elapsed());
+        }
     }
     let in_ci = env::var_os("CI").is_some_and(|value| value == "true");
     print!("\n{}", summary.render(in_ci));
@@ -109,18 +115,18 @@ fn run_ring(workspace: &Workspace, args: &Args, built: &Built, ring: Ring) -> Re
         total.add(execute::run(&mut command, &test.label, ring.deadline())?);
     }
     if ring == Ring::Unit {
-        println!("\n{ring}: examples in the documentation");
+        let label = "examples in the documentation";
+        println!("\n{ring}: {label}");
         let mut command = command::cargo();
         command.current_dir(workspace.root());
         command.args(["test", "--workspace", "--doc", "--no-fail-fast", "--"]);
         libtest_arguments(&mut command, args, ring);
-        let label = "examples in the documentation";
-        total.add(execute::run(&mut command, label, ring.deadline()).context(label)?);
+        total.add(execute::run(&mut command, label, ring.deadline())?);
     }
     Ok(total)
 }
 
-fn libtest_arguments(command: &mut std::process::Command, args: &Args, ring: Ring) {
+fn libtest_arguments(command: &mut Command, args: &Args, ring: Ring) {
     command.args(&args.filter);
     if let Some(threads) = ring.threads() {
         command.arg(format!("--test-threads={threads}"));

@@ -1,1 +1,24 @@
-//! Placeholder.
+//! Who workloads are on the wire: the certificate authority, workload certificates (SVIDs), their
+//! rotation, and the TLS configurations that the proxy uses.
+//!
+//! **Invariant**: a TLS configuration made here accepts a peer only with a chain to the trust
+//! bundle, a certificate that is valid now, and exactly one SPIFFE identity, of this trust domain.
+
+mod authority;
+mod ca;
+mod clock;
+mod error;
+mod peer;
+mod pem;
+mod store;
+mod svid;
+mod tls;
+mod verifier;
+
+pub use authority::{CertificateAuthority, DirectoryAuthority, SignFuture};
+pub use ca::{CaCertificate, CaDirectory, CaInfo, CaOptions};
+pub use clock::{Clock, SystemClock};
+pub use error::{AuthorityError, StoreError};
+pub use peer::{PeerError, classify, peer_identity};
+pub use store::{CertificateStatus, IdentityConfig, IdentityStore};
+pub use svid::Svid;

@@ -45,8 +45,9 @@ impl Linker {
                 install::bpf_linker_advice()
             );
         }
-        install::bpf_linker(workspace)?;
-        Ok(Self { path: installed(workspace) })
+        let purpose = "links the eBPF programs";
+        let path = install::crates_io_tool(workspace, "bpf-linker", BPF_LINKER_VERSION, purpose)?;
+        Ok(Self { path })
     }
 }
 
@@ -109,17 +110,13 @@ fn link_only(directory: &Path, library: &Path) -> Result<()> {
     Ok(())
 }
 
-fn installed(workspace: &Workspace) -> PathBuf {
-    workspace.tools().join("bin/bpf-linker")
-}
-
 fn places(workspace: &Workspace) -> Vec<PathBuf> {
     let cargo_home = env::var_os("CARGO_HOME").map_or_else(
         || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"),
         PathBuf::from,
     );
     let candidates = [
-        Some(installed(workspace)),
+        Some(workspace.tools().join("bin/bpf-linker")),
         command::find("bpf-linker"),
         Some(cargo_home.join("bin/bpf-linker")),
     ];

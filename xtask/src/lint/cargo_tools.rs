@@ -6,7 +6,7 @@ use std::{path::Path, process::Command};
 use anyhow::Result;
 
 use super::Finding;
-use crate::{command, progress::step, workspace::Workspace};
+use crate::{command, install, workspace::Workspace};
 
 /// The cargo-deny that `lint --deny` installs.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -38,7 +38,10 @@ pub(super) fn clippy(workspace: &Workspace) -> Result<Vec<Finding>> {
 pub(super) fn deny(workspace: &Workspace) -> Result<Vec<Finding>> {
     let path = match command::find("cargo-deny") {
         Some(path) => path,
-        None => install_deny(workspace)?,
+        None => {
+            let purpose = "checks dependencies";
+            install::crates_io_tool(workspace, "cargo-deny", CARGO_DENY_VERSION, purpose)?
+        }
     };
     let check = |what: &[&str]| {
         let mut command = Command::new(&path);
@@ -51,26 +54,6 @@ pub(super) fn deny(workspace: &Workspace) -> Result<Vec<Finding>> {
     let message = "advisories apply, or their database cannot be fetched";
     findings.extend(verdict(workspace, advisories, message));
     Ok(findings)
-}
-
-fn install_deny(workspace: &Workspace) -> Result<std::path::PathBuf> {
-    let tools = workspace.tools();
-    let path = tools.join("bin/cargo-deny");
-    if !path.is_file() {
-        step("installing cargo-deny (checks dependencies)", || {
-            command::stdout(
-                command::cargo()
-                    .current_dir("/")
-                    .args(["install", "cargo-deny", "--locked", "--version"])
-                    .arg(CARGO_DENY_VERSION)
-                    .arg("--root")
-                    .arg(&tools)
-                    .arg("--target-dir")
-                    .arg(tools.join("build")),
-            )
-        })?;
-    }
-    Ok(path)
 }
 
 fn verdict(workspace: &Workspace, mut command: Command, message: &str) -> Vec<Finding> {

@@ -1,0 +1,106 @@
+//! TLS configurations: version 1.3 only, mutual, one cryptography provider.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, Error, RootCertStore, ServerConfig, SignatureScheme,
+    client::{ResolvesClientCert, Resumption},
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+    version::TLS13,
+};
+use undermesh_model::{SpiffeId, TrustDomain};
+
+use crate::{
+    Clock, Svid,
+    clock::RustlsClock,
+    verifier::{ClientVerifier, ServerVerifier},
+};
+
+/// HTTP/2, which HBONE is spoken in.
+const ALPN: &[u8] = b"h2";
+/// Sessions that a client configuration remembers; it serves one pair of identities.
+const CLIENT_SESSIONS: usize = 32;
+
+/// The cryptography provider: the two suites that Istio's ztunnel offers, AES-256 first.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites = vec![
+        aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+        aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+    ];
+    Arc::new(provider)
+}
+
+/// What both kinds of configuration are made from.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    pub(crate) roots: Arc<RootCertStore>,
+    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Trust {
+    /// A client that shows `svid` and accepts only `expected`.
+    pub(crate) fn client(&self, svid: &Svid, expected: &[SpiffeId]) -> Result<ClientConfig, Error> {
+        let verifier = ServerVerifier::new(
+            Arc::clone(&self.roots),
+            Arc::clone(&self.provider),
+            self.trust_domain.clone(),
+            expected,
+        );
+        let time = Arc::new(RustlsClock(Arc::clone(&self.clock)));
+        let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), time)
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(Always(svid.certified_key())));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // Sessions live and die with this configuration, which serves one pair of identities and
+        // one generation of certificates.
+        config.resumption = Resumption::in_memory_sessions(CLIENT_SESSIONS);
+        config.enable_sni = false;
+        Ok(config)
+    }
+
+    /// A server that shows `svid` and demands a certificate of the trust domain.
+    pub(crate) fn server(&self, svid: &Svid) -> Result<ServerConfig, Error> {
+        let verifier = ClientVerifier::new(
+            Arc::clone(&self.roots),
+            Arc::clone(&self.provider),
+            self.trust_domain.clone(),
+        )?;
+        let time = Arc::new(RustlsClock(Arc::clone(&self.clock)));
+        let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), time)
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(Always(svid.certified_key())));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // A resumed session is not verified again. It cannot outlive this configuration, which is
+        // replaced with every change of the bundle; that the client's certificate has not expired
+        // meanwhile is looked at after the handshake (`peer_identity`).
+        Ok(config)
+    }
+}
+
+/// Shows the same certificate to everybody.
+#[derive(Debug)]
+struct Always(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Always {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+impl ResolvesClientCert for Always {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
