@@ -1,0 +1,93 @@
+//! Which pods are in the mesh, by the labels that users know.
+//!
+//! A pod's own label beats its namespace's. On one object, `undermesh.io/mesh` beats
+//! `istio.io/dataplane-mode`. Pods in the host's network namespace and pods that have finished
+//! are never enrolled.
+
+use std::collections::BTreeMap;
+
+use undermesh_model::{Enrolment, ResourceRef};
+
+use crate::report::{Report, Subject};
+
+const OWN: &str = "undermesh.io/mesh";
+const ISTIO: &str = "istio.io/dataplane-mode";
+
+type Labels = BTreeMap<String, String>;
+
+/// What the labels of one object say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    enrol: bool,
+    because: String,
+}
+
+/// Reads the labels of a Namespace or Pod, and reports values that mean nothing.
+pub(crate) fn choice(
+    labels: &Labels,
+    origin: &ResourceRef,
+    subject: &Subject,
+    report: &mut Report,
+) -> Option<Choice> {
+    let own = meaning(labels, OWN, "enabled", "disabled", subject, report);
+    let istio = meaning(labels, ISTIO, "ambient", "none", subject, report);
+    if let (Some(own), Some(istio)) = (own, istio)
+        && own != istio
+    {
+        let message = format!("its labels {OWN} and {ISTIO} contradict each other; {OWN} wins");
+        report.warning(subject, "contradicting-labels", message, "remove one of them");
+    }
+    let (label, enrol) = match (own, istio) {
+        (Some(enrol), _) => (OWN, enrol),
+        (None, Some(enrol)) => (ISTIO, enrol),
+        (None, None) => return None,
+    };
+    let value = labels.get(label).map(String::as_str).unwrap_or_default();
+    Some(Choice { enrol, because: format!("label {label}={value} on {origin}") })
+}
+
+fn meaning(
+    labels: &Labels,
+    label: &str,
+    yes: &str,
+    no: &str,
+    subject: &Subject,
+    report: &mut Report,
+) -> Option<bool> {
+    let value = labels.get(label)?;
+    if value == yes {
+        return Some(true);
+    }
+    if value != no {
+        let message = format!("label {label} is {value:?}, which means nothing");
+        report.warning(
+            subject,
+            "unknown-label-value",
+            message,
+            &format!("write {yes:?} or {no:?}"),
+        );
+        return None;
+    }
+    Some(false)
+}
+
+/// Decides for one pod.
+pub(crate) fn decide(
+    host_network: bool,
+    terminated: bool,
+    pod: Option<Choice>,
+    namespace: Option<&Choice>,
+) -> Enrolment {
+    let not = |because: &str| Enrolment::NotEnrolled(because.to_owned());
+    if host_network {
+        return not("it shares the host's network namespace");
+    }
+    if terminated {
+        return not("it has finished");
+    }
+    match pod.as_ref().or(namespace) {
+        Some(Choice { enrol: true, because }) => Enrolment::Enrolled(because.clone()),
+        Some(Choice { enrol: false, because }) => Enrolment::NotEnrolled(because.clone()),
+        None => not("no label enrols it or its namespace"),
+    }
+}
