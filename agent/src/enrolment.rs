@@ -66,12 +66,13 @@ impl Enrolment {
         Self { node, view, pods: BTreeMap::new(), failures: BTreeMap::new() }
     }
 
-    /// Runs until `shutdown` says so; then stops accepting and leaves the programs in place.
+    /// Runs until `shutdown` says so; then stops accepting, leaves the programs in place, and
+    /// hands the pods back to be drained.
     pub(crate) async fn run(
         mut self,
         mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
         mut shutdown: watch::Receiver<bool>,
-    ) {
+    ) -> Vec<EnrolledPod> {
         let mut ticks = tokio::time::interval(PASS);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -88,6 +89,7 @@ impl Enrolment {
         for pod in self.pods.values() {
             pod.stop_accepting();
         }
+        self.pods.into_values().collect()
     }
 
     fn pass(&mut self, snapshot: &Snapshot) {
@@ -119,7 +121,9 @@ impl Enrolment {
             let Some(pod) = self.pods.remove(&name) else { continue };
             match pod.leave(&self.node) {
                 Ok(()) => tracing::info!(pod = %name, "left the mesh"),
-                Err(error) => tracing::error!(pod = %name, error = format!("{error:#}"), "cannot leave the mesh"),
+                Err(error) => {
+                    tracing::error!(pod = %name, error = format!("{error:#}"), "cannot leave the mesh")
+                }
             }
         }
     }

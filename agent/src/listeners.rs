@@ -2,12 +2,11 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
 };
 
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 use undermesh_datapath::Netns;
 
 /// Port of the outbound listener where it is free in the pod; any other does as well, since the
@@ -26,29 +25,14 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Opens them. Must be called on the runtime that will serve them.
+    /// Opens them.
     pub(crate) fn open(netns: &Netns, addresses: &[IpAddr]) -> Result<Self> {
         ensure!(!addresses.is_empty(), "the pod has no address");
-        let opened = netns.run(|| open_sockets(addresses)).context("cannot enter its namespace")?;
-        let sockets = opened?;
-        let listener = |socket: Socket| TcpListener::from_std(socket.into());
-        Ok(Self {
-            outbound_port: sockets.outbound_port,
-            outbound: sockets.outbound.into_iter().map(listener).collect::<io::Result<_>>()?,
-            hbone4: sockets.hbone4.map(listener).transpose()?,
-            hbone6: sockets.hbone6.map(listener).transpose()?,
-        })
+        netns.run(|| open(addresses)).context("cannot enter its namespace")?
     }
 }
 
-struct Sockets {
-    outbound: Vec<Socket>,
-    outbound_port: u16,
-    hbone4: Option<Socket>,
-    hbone6: Option<Socket>,
-}
-
-fn open_sockets(addresses: &[IpAddr]) -> Result<Sockets> {
+fn open(addresses: &[IpAddr]) -> Result<Listeners> {
     let (outbound, outbound_port) = open_outbound(addresses.iter().any(IpAddr::is_ipv6))?;
     let hbone = |v4: bool| {
         let address = addresses.iter().find(|address| address.is_ipv4() == v4)?;
@@ -57,7 +41,7 @@ fn open_sockets(addresses: &[IpAddr]) -> Result<Sockets> {
             format!("cannot listen on {address}; is it an address of the pod's network namespace?")
         }))
     };
-    Ok(Sockets {
+    Ok(Listeners {
         outbound,
         outbound_port,
         hbone4: hbone(true).transpose()?,
@@ -66,12 +50,12 @@ fn open_sockets(addresses: &[IpAddr]) -> Result<Sockets> {
 }
 
 /// Both loopback addresses, at the same port.
-fn open_outbound(v6: bool) -> Result<(Vec<Socket>, u16)> {
+fn open_outbound(v6: bool) -> Result<(Vec<TcpListener>, u16)> {
     let loopback4 = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let first = listen(loopback4(OUTBOUND_PORT))
         .or_else(|_| listen(loopback4(0)))
         .context("cannot listen on 127.0.0.1; is the pod's loopback interface up?")?;
-    let port = first.local_addr()?.as_socket().map_or(0, |address| address.port());
+    let port = first.local_addr()?.port();
     let mut sockets = vec![first];
     if v6 {
         let address = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
@@ -80,7 +64,7 @@ fn open_outbound(v6: bool) -> Result<(Vec<Socket>, u16)> {
     Ok((sockets, port))
 }
 
-fn listen(address: SocketAddr) -> io::Result<Socket> {
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -90,5 +74,5 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(socket)
+    Ok(socket.into())
 }

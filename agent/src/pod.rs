@@ -32,8 +32,6 @@ pub(crate) struct Node {
     pub(crate) mark: AgentMark,
     pub(crate) cgroups: CgroupRoot,
     pub(crate) outbound_failure: FailMode,
-    /// The runtime that carries connections.
-    pub(crate) data: tokio::runtime::Handle,
 }
 
 /// A pod that is switched on.
@@ -61,7 +59,6 @@ impl EnrolledPod {
                 path.display()
             );
         }
-        let runtime = node.data.enter();
         let listeners = Listeners::open(&netns, &workload.addresses)?;
         node.programs.lock().unwrap_or_else(PoisonError::into_inner).switch_on(
             &netns,
@@ -83,17 +80,21 @@ impl EnrolledPod {
                 netns_cookie: namespace.cookie,
             }),
             sockets: Arc::new(NetnsSockets { netns, mark: node.mark.clone() }),
-        });
-        drop(runtime);
+        })?;
         Ok(Self { workload: Arc::clone(workload), namespace, handle })
     }
 
-    /// Switches interception off at once; live connections go on.
+    /// Switches interception off at once. Live connections go on, unless the namespace itself has
+    /// gone: they would keep it alive, and nobody is left to answer them.
     pub(crate) fn leave(self, node: &Node) -> Result<()> {
         let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
         programs.switch_off(self.namespace.cookie, self.addresses())?;
         drop(programs);
-        self.handle.stop_accepting();
+        if self.namespace_is_there() {
+            self.handle.stop_accepting();
+        } else {
+            self.handle.abort();
+        }
         Ok(())
     }
 
@@ -101,6 +102,11 @@ impl EnrolledPod {
     /// does, so that nothing falls back to plaintext until its successor is there.
     pub(crate) fn stop_accepting(&self) {
         self.handle.stop_accepting();
+    }
+
+    /// Waits until the last connection has ended; false where some are left after `time`.
+    pub(crate) async fn drained(&self, time: std::time::Duration) -> bool {
+        self.handle.drained(time).await
     }
 
     /// Whether the path still leads to the namespace that was enrolled.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use undermesh_datapath::{AgentMark, Netns, OriginalDstTable};
+use undermesh_datapath::{AgentMark, Netns, OriginalDstTable, bind_address_no_port};
 use undermesh_proxy::{OriginalDst, PodSockets};
 
 /// Opens sockets in one pod's network namespace, marked as the agent's own so that the programs
@@ -22,6 +22,8 @@ impl PodSockets for NetnsSockets {
         let domain = if remote.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = self.netns.run(|| Socket::new(domain, kind, Some(Protocol::TCP)))??;
+        // A port is taken when the connection is made, not when an address is bound.
+        bind_address_no_port(&socket)?;
         self.mark.set(&socket)?;
         Ok(socket)
     }

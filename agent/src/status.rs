@@ -116,18 +116,45 @@ pub(crate) struct MapRow {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let agent = &self.agent;
-        writeln!(f, "Agent {} on node {} (pid {}, up {})", agent.version, agent.node, agent.pid, duration(agent.uptime_seconds as i64))?;
+        writeln!(
+            f,
+            "Agent {} on node {} (pid {}, up {})",
+            agent.version,
+            agent.node,
+            agent.pid,
+            duration(agent.uptime_seconds as i64)
+        )?;
         writeln!(f, "  ready        {}", if agent.ready { "yes" } else { "NO" })?;
         for reason in &agent.not_ready {
             writeln!(f, "               {reason}")?;
         }
         writeln!(f, "  generation   {}", agent.generation)?;
         writeln!(f, "  connections  {} (tunnels: {})", agent.connections, agent.tunnels)?;
-        section(f, "Pods", &["POD", "ADDRESSES", "STATE", "IDENTITY", "DETAIL"], self.pods.iter().map(PodStatus::row))?;
-        section(f, "Certificates", &["IDENTITY", "SERIAL", "EXPIRES IN", "PROBLEM"], self.certificates.iter().map(CertificateRow::row))?;
-        section(f, "Programs", &["PROGRAM", "HOOK", "ID", "ATTACHED TO"], self.programs.iter().map(ProgramRow::row))?;
+        section(
+            f,
+            "Pods",
+            &["POD", "ADDRESSES", "STATE", "IDENTITY", "DETAIL"],
+            self.pods.iter().map(PodStatus::row),
+        )?;
+        section(
+            f,
+            "Certificates",
+            &["IDENTITY", "SERIAL", "EXPIRES IN", "PROBLEM"],
+            self.certificates.iter().map(CertificateRow::row),
+        )?;
+        section(
+            f,
+            "Programs",
+            &["PROGRAM", "HOOK", "ID", "ATTACHED TO"],
+            self.programs.iter().map(ProgramRow::row),
+        )?;
         section(f, "Maps", &["MAP", "ENTRIES", "OF", "USED"], self.maps.iter().map(MapRow::row))?;
-        section(f, "Verdicts", &["REASON", "CONNECTIONS"], self.verdicts.iter().map(|(reason, count)| vec![reason.clone(), count.to_string()]))?;
+        section(
+            f,
+            "Verdicts",
+            &["REASON", "CONNECTIONS"],
+            self.verdicts.iter().map(|(reason, count)| vec![reason.clone(), count.to_string()]),
+        )?;
         if !self.warnings.is_empty() {
             writeln!(f, "\nWarnings")?;
         }
@@ -259,7 +286,8 @@ mod tests {
             warnings: vec!["Pod shop/cart: something".into()],
         };
         let text = status.to_string();
-        for part in ["ready        NO", "pods have not", "PODS  1", "25%", "local", "Pod shop/cart"] {
+        for part in ["ready        NO", "pods have not", "PODS  1", "25%", "local", "Pod shop/cart"]
+        {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
         assert!(!text.contains("Certificates"));

@@ -45,10 +45,7 @@ impl Footprint {
             (1..=MAX_TAG).contains(&tag.len()) && tag.bytes().all(valid),
             "tag {tag:?} must be 1 to {MAX_TAG} characters of a-z and 0-9"
         );
-        Ok(Self {
-            tag: tag.to_owned(),
-            cgroup: cgroup2_mount()?.join(format!("undermesh-{tag}")),
-        })
+        Ok(Self { tag: tag.to_owned(), cgroup: cgroup2_mount()?.join(format!("undermesh-{tag}")) })
     }
 
     /// The tag.
@@ -80,14 +77,19 @@ impl Footprint {
         format!("um-{}-", self.tag)
     }
 
-    /// Takes the tag for this process: directories, cgroup, BPF file system.
-    pub(crate) fn claim(&self) -> Result<()> {
+    /// Fails where anything with this tag exists.
+    pub(crate) fn ensure_free(&self) -> Result<()> {
         let leftovers = self.leftovers();
         ensure!(
             leftovers.is_empty(),
             "tag {} is in use: {leftovers:?}; remove it, or choose another",
             self.tag
         );
+        Ok(())
+    }
+
+    /// Takes the tag for this process: directories, cgroup, BPF file system.
+    pub(crate) fn claim(&self) -> Result<()> {
         let make = |dir: &Path| {
             fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))
         };
@@ -122,8 +124,10 @@ impl Footprint {
             return Ok(());
         }
         // Unpinning detaches the programs even if somebody else holds a copy of the mount.
-        for entry in fs::read_dir(self.bpffs())?.flatten() {
-            fs::remove_dir_all(entry.path())?;
+        // The kernel's own files at the top (maps.debug, progs.debug) cannot be removed.
+        let entries = fs::read_dir(self.bpffs())?.flatten().map(|entry| entry.path());
+        for pins in entries.filter(|path| path.is_dir()) {
+            fs::remove_dir_all(pins)?;
         }
         unmount(self.bpffs(), UnmountFlags::DETACH).context("cannot unmount the rig's bpffs")
     }
@@ -131,9 +135,7 @@ impl Footprint {
     fn is_mounted(&self) -> bool {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let bpffs = self.bpffs();
-        mounts
-            .lines()
-            .any(|line| line.split(' ').nth(4).map(Path::new) == Some(&bpffs))
+        mounts.lines().any(|line| line.split(' ').nth(4).map(Path::new) == Some(&bpffs))
     }
 
     fn netns_names(&self) -> Vec<String> {
@@ -144,11 +146,7 @@ impl Footprint {
     pub fn leftovers(&self) -> BTreeSet<String> {
         let mut found: BTreeSet<String> = BTreeSet::new();
         found.extend(self.netns_names().iter().map(|n| format!("netns {n}")));
-        found.extend(
-            cgroup::processes(&self.cgroup)
-                .iter()
-                .map(|pid| format!("process {pid}")),
-        );
+        found.extend(cgroup::processes(&self.cgroup).iter().map(|pid| format!("process {pid}")));
         if self.is_mounted() {
             found.insert(format!("mount {}", self.bpffs().display()));
         }

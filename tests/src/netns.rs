@@ -28,9 +28,7 @@ impl Netns {
     /// Where `ip` cannot, for example because the name is taken.
     pub fn create(name: &str) -> Result<Self> {
         run(Command::new("ip").args(["netns", "add", name]), "")?;
-        Ok(Self {
-            name: name.to_owned(),
-        })
+        Ok(Self { name: name.to_owned() })
     }
 
     /// Names of all namespaces that start with `prefix`.
@@ -65,7 +63,7 @@ impl Netns {
     /// Where the namespace cannot be entered.
     pub fn run<R: Send>(&self, call: impl FnOnce() -> R + Send) -> Result<R> {
         thread::scope(|scope| {
-            let entered = scope.spawn(|| enter(&self.path()).map(|()| call()));
+            let entered = scope.spawn(|| enter_netns(&self.path()).map(|()| call()));
             let panicked = |_| anyhow!("a call inside {} panicked", self.name);
             entered.join().map_err(panicked)?
         })
@@ -76,10 +74,7 @@ impl Netns {
     /// # Errors
     /// Where `ip` refuses a line; the error quotes what it says.
     pub fn ip(&self, batch: &str) -> Result<()> {
-        run(
-            Command::new("ip").args(["-n", &self.name, "-batch", "-"]),
-            batch,
-        )
+        run(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), batch)
     }
 
     /// Writes kernel settings, `net/ipv4/ip_forward` for example.
@@ -98,7 +93,10 @@ impl Netns {
 
 /// Moves the calling thread into the namespace behind `path`; a single-threaded process moves as
 /// a whole.
-pub(crate) fn enter(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// Where the path does not lead to a network namespace.
+pub fn enter_netns(path: &Path) -> Result<()> {
     let file = File::open(path).with_context(|| format!("no namespace at {}", path.display()))?;
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .with_context(|| format!("cannot enter the namespace at {}", path.display()))
@@ -119,10 +117,6 @@ fn run(command: &mut Command, input: &str) -> Result<()> {
     }
     let output = child.wait_with_output()?;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{shown} failed: {}",
-        complaint.trim()
-    );
+    ensure!(output.status.success(), "{shown} failed: {}", complaint.trim());
     Ok(())
 }

@@ -32,3 +32,5 @@ pub use mark::AgentMark;
 pub use netns::{Netns, NetnsId};
 pub use original_dst::OriginalDstTable;
 pub use pods::{PodListeners, PodPrograms};
+pub use sys::bind_address_no_port;
+pub use undermesh_ebpf_common::Reason;

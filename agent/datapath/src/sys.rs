@@ -180,6 +180,26 @@ pub(crate) fn sk_storage_set<V: IntoBytes + Immutable>(
     bpf(BPF_MAP_UPDATE_ELEM, &attr).map(drop)
 }
 
+/// Lets a socket that is bound to an address take its port only when it is connected, so that
+/// connections to different destinations can share one (`IP_BIND_ADDRESS_NO_PORT`, Linux 4.2).
+///
+/// # Errors
+/// The kernel's answer.
+pub fn bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: `on` is valid for reads of the size that is passed.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Registers a descriptor with the runtime's poller.
 pub(crate) fn async_fd<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: both users (aya's ring buffer and aya-log's logger) own their descriptor from

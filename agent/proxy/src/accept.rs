@@ -4,10 +4,14 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
 };
 
 use crate::{authority::canonical, connect::tune, inbound, outbound, pod::Pod};
+
+/// A place among the connections that a pod may have; kept as long as the connection. `Err` is
+/// unreachable: the semaphores are never closed.
+pub(crate) type Slot = Result<OwnedSemaphorePermit, AcquireError>;
 
 /// Pause after an error of accept(2) that the next call would meet again, such as EMFILE.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -35,7 +39,7 @@ fn start(pod: &Pod, task: impl Future<Output = ()> + Send + 'static) {
 /// cost the agent nothing and the client sees a slow server, as with any full listener.
 async fn accept<F, T>(pod: Arc<Pod>, listener: TcpListener, limit: Arc<Semaphore>, serve: F)
 where
-    F: Fn(Arc<Pod>, TcpStream, SocketAddr) -> T,
+    F: Fn(Arc<Pod>, TcpStream, SocketAddr, Slot) -> T,
     T: Future<Output = ()> + Send + 'static,
 {
     loop {
@@ -49,11 +53,7 @@ where
         };
         match accepted.and_then(|(stream, peer)| prepare(&pod, stream, peer)) {
             Ok((stream, peer)) => {
-                let connection = serve(Arc::clone(&pod), stream, peer);
-                start(&pod, async move {
-                    connection.await;
-                    drop(permit);
-                });
+                start(&pod, serve(Arc::clone(&pod), stream, peer, permit));
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {

@@ -24,11 +24,7 @@ pub(crate) fn order(
     let (mut local, mut remote): (Vec<_>, Vec<_>) = endpoints.iter().partition(is_local);
     let mut targets = Vec::with_capacity(attempts.min(endpoints.len()));
     while targets.len() < attempts {
-        let from = if remote.is_empty() {
-            &mut local
-        } else {
-            &mut remote
-        };
+        let from = if remote.is_empty() { &mut local } else { &mut remote };
         if from.is_empty() {
             break;
         }

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// What a connection that is not read may hold back; the kernel would hold as much (`tcp_rmem`).
+const STREAM_WINDOW: u32 = 4 << 20;
+/// More than the 100 that ztunnel's pool and this one put on a tunnel.
+const MAX_INBOUND_STREAMS: u32 = 128;
+
 /// Settings of the proxy; the defaults are meant to be right.
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
@@ -47,12 +52,14 @@ pub struct PoolConfig {
     pub idle: Duration,
 }
 
-/// HTTP/2 settings of both sides; the windows are those of Istio's ztunnel.
+/// HTTP/2 settings of both sides; sizes of streams and frames are those of Istio's ztunnel.
 #[derive(Clone, Copy, Debug)]
 pub struct Http2Config {
     /// Bytes in flight on one stream.
     pub stream_window: u32,
-    /// Bytes in flight on one tunnel.
+    /// Bytes in flight on one tunnel. Connections that share a tunnel know nothing of each other;
+    /// with less than the windows of all its streams together, a few applications that do not read
+    /// would stop all others (ztunnel's 16 MiB are used up by four).
     pub connection_window: u32,
     /// Largest frame accepted.
     pub frame_size: u32,
@@ -86,32 +93,41 @@ impl Default for ProxyConfig {
 
 impl Default for Keepalive {
     fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(20),
-        }
+        Self { interval: Duration::from_secs(10), timeout: Duration::from_secs(20) }
     }
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self {
-            max_streams: 100,
-            idle: Duration::from_secs(300),
-        }
+        Self { max_streams: 100, idle: Duration::from_secs(300) }
     }
 }
 
 impl Default for Http2Config {
     fn default() -> Self {
         Self {
-            stream_window: 4 << 20,
-            connection_window: 16 << 20,
+            stream_window: STREAM_WINDOW,
+            connection_window: MAX_INBOUND_STREAMS * STREAM_WINDOW,
             frame_size: 1 << 20,
             send_buffer: 512 << 10,
             max_header_list: 16 << 10,
-            max_inbound_streams: 256,
+            max_inbound_streams: MAX_INBOUND_STREAMS,
             max_reset_streams: 64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_are_not_read_cannot_stop_the_others() {
+        let config = ProxyConfig::default();
+        let streams = u32::try_from(config.pool.max_streams).unwrap();
+        let most = streams.max(config.http2.max_inbound_streams);
+        assert!(config.http2.connection_window >= most * config.http2.stream_window);
+        // RFC 9113, section 6.9.1.
+        assert!(config.http2.connection_window < 1 << 31);
     }
 }

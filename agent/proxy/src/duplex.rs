@@ -48,8 +48,9 @@ pub(crate) trait Duplex {
     /// Ready when the stream broke, even though nobody reads from it at the moment.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken>;
 
-    /// Breaks the stream so that the other side sees a reset, not an orderly end.
-    fn reset(&mut self);
+    /// Says that the stream has ended as it should. A stream that is dropped without this is
+    /// reset, so that no error path can make a break look like an orderly end.
+    fn ended(&mut self);
 }
 
 /// How a stream ended other than by closing both halves.

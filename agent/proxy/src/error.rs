@@ -21,7 +21,9 @@ pub(crate) enum Side {
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The BPF programs did not redirect this connection.
-    #[error("no original destination is known for {peer}; it did not come through the mesh's hooks")]
+    #[error(
+        "no original destination is known for {peer}; it did not come through the mesh's hooks"
+    )]
     OriginalDstUnknown {
         /// Source of the connection.
         peer: SocketAddr,
@@ -38,7 +40,7 @@ pub(crate) enum Failure {
         /// Who needs one.
         identity: String,
         /// What the identity store says.
-        detail: String,
+        detail: Arc<str>,
     },
     /// TCP to the upstream failed.
     #[error("connecting to {to}: {kind}")]

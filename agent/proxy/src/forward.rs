@@ -10,11 +10,11 @@ mod tests;
 
 use std::{
     future::poll_fn,
-    sync::atomic::AtomicU64,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::task::coop;
+use undermesh_telemetry::{ByteCounters, CloseReason};
 
 use crate::duplex::{Broken, Duplex};
 use flow::{Flow, Stop};
@@ -37,37 +37,49 @@ pub(crate) enum Ending {
     Broken(End, Broken),
 }
 
-/// Where the bytes that have crossed are counted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Crossed<'a> {
-    /// From the client to the server.
-    pub(crate) to_server: &'a AtomicU64,
-    /// From the server to the client.
-    pub(crate) to_client: &'a AtomicU64,
+impl Ending {
+    /// As the access log says it.
+    pub(crate) fn close_reason(self) -> CloseReason {
+        let (end, cause) = match self {
+            Self::Closed | Self::Broken(_, Broken::Gone) => return CloseReason::closed(),
+            Self::Broken(end, cause) => (end, cause),
+        };
+        let (reason, flags) = match (end, cause) {
+            (End::Client, Broken::TimedOut) => ("client_timeout", "DC"),
+            (End::Client, Broken::Io(_)) => ("client_error", "DC"),
+            (End::Client, Broken::TunnelLost) => ("tunnel_lost", "DC"),
+            (End::Client, _) => ("client_reset", "DC"),
+            (End::Server, Broken::TimedOut) => ("server_timeout", "UC"),
+            (End::Server, Broken::Io(_)) => ("server_error", "UC"),
+            (End::Server, Broken::TunnelLost) => ("tunnel_lost", "UC"),
+            (End::Server, _) => ("server_reset", "UC"),
+        };
+        let reason = CloseReason::new(reason, flags);
+        match cause {
+            Broken::Io(kind) => reason.with_detail(kind.to_string()),
+            _ => reason,
+        }
+    }
 }
 
-/// Forwards until the end, and ends both streams as the end demands. Whoever drops the future
-/// early has to reset the streams.
+/// Forwards until the end. Streams that broke are left to be dropped, which resets them.
 pub(crate) async fn forward<C: Duplex, S: Duplex>(
     client: &mut C,
     server: &mut S,
-    crossed: Crossed<'_>,
+    counters: &ByteCounters,
 ) -> Ending {
     let mut relay = Relay {
-        up: Flow::new(crossed.to_server),
-        down: Flow::new(crossed.to_client),
+        up: Flow::new(counters, ByteCounters::add_received),
+        down: Flow::new(counters, ByteCounters::add_sent),
         client_broken: None,
         server_broken: None,
     };
     let ending = poll_fn(|cx| relay.poll(cx, client, server)).await;
-    match ending {
-        // A peer that is merely gone has said all it had to say; its last bytes may still be on
-        // their way through the other socket and must not be overtaken by a reset.
-        Ending::Closed | Ending::Broken(_, Broken::Gone) => {}
-        Ending::Broken(..) => {
-            client.reset();
-            server.reset();
-        }
+    // A peer that is merely gone has said all it had to say; its last bytes may still be on their
+    // way through the other socket and must not be overtaken by a reset.
+    if matches!(ending, Ending::Closed | Ending::Broken(_, Broken::Gone)) {
+        client.ended();
+        server.ended();
     }
     ending
 }
@@ -129,22 +141,15 @@ fn watch<D: Duplex>(
     end: &mut D,
     known: Option<Broken>,
 ) -> Poll<Broken> {
-    if let Some(cause) = known {
-        // Without budget, "not readable" may only mean "not now"; the task runs again at once.
-        return match coop::has_budget_remaining() {
-            true => Poll::Ready(cause),
-            false => Poll::Pending,
-        };
+    let cause = match known {
+        Some(cause) => cause,
+        None if from_end.waits_to_read() => return Poll::Pending,
+        None => ready!(end.poll_broken(cx)),
+    };
+    if coop::has_budget_remaining() {
+        return Poll::Ready(cause);
     }
-    if from_end.waits_to_read() {
-        return Poll::Pending;
-    }
-    match end.poll_broken(cx) {
-        Poll::Ready(cause) if coop::has_budget_remaining() => Poll::Ready(cause),
-        Poll::Ready(_) => {
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
-        Poll::Pending => Poll::Pending,
-    }
+    // Without budget, "cannot read" and "cannot write" may only mean "not now". Look again.
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }

@@ -38,9 +38,7 @@ pub(crate) fn parse_forwarded(value: &[u8]) -> Option<SocketAddr> {
     }
     first.split(';').find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
-        let node = value
-            .strip_prefix('"')
-            .map_or(Some(value), |rest| rest.strip_suffix('"'))?;
+        let node = value.strip_prefix('"').map_or(Some(value), |rest| rest.strip_suffix('"'))?;
         let named = name.eq_ignore_ascii_case("for");
         named.then(|| node_address(node)).flatten()
     })
@@ -71,9 +69,7 @@ pub(crate) fn baggage(source: &WorkloadInfo) -> Option<HeaderValue> {
     for (name, value) in pairs {
         // Names of Kubernetes objects and label values never need escaping; whatever else an
         // odd source of configuration brought is left out.
-        let plain = value
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        let plain = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         if value.is_empty() || !plain || text.len() + name.len() + value.len() + 2 > MAX_BAGGAGE {
             continue;
         }

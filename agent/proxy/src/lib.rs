@@ -1,1 +1,45 @@
-//! Placeholder.
+//! The proxy that all enrolled pods of a node share. One file per step of a connection.
+//!
+//! Outbound (`outbound.rs`): accept -> original_dst -> resolve -> plan -> balance -> connect ->
+//! forward -> record. Inbound (`inbound.rs`): accept -> terminate -> request -> authorize ->
+//! connect (deliver) -> forward -> record.
+//!
+//! It knows snapshots and identities; it knows neither Kubernetes nor BPF. Sockets come from the
+//! agent, which opens them inside the pods' network namespaces.
+
+mod accept;
+mod authority;
+mod authorize;
+mod balance;
+mod config;
+mod connect;
+mod deliver;
+mod duplex;
+mod error;
+mod forward;
+mod headers;
+mod identity;
+mod inbound;
+mod keepalive;
+mod metrics;
+mod observed;
+mod outbound;
+mod plan;
+mod pod;
+mod pool;
+mod proxy;
+mod record;
+mod request;
+mod status;
+mod terminate;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+pub use config::{Http2Config, Keepalive, PoolConfig, ProxyConfig};
+pub use pod::{OriginalDst, PodHandle, PodListeners, PodSockets};
+pub use proxy::Proxy;
+pub use record::{peer, service_label};
+pub use status::{PodStatus, ProxyStatus, TunnelStatus};

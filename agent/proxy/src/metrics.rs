@@ -107,9 +107,7 @@ impl Metrics {
 
     /// One handshake ended with `result`: `ok` or a reason code.
     pub(crate) fn record_handshake(&self, direction: Direction, result: &'static str) {
-        self.handshakes
-            .get_or_create(&[direction.label(), ("result", result)])
-            .inc();
+        self.handshakes.get_or_create(&[direction.label(), ("result", result)]).inc();
     }
 
     /// One look into the pool.
@@ -124,9 +122,7 @@ impl Metrics {
 
     /// One connection was not established.
     pub(crate) fn record_connect_error(&self, direction: Direction, reason: &'static str) {
-        self.connect_errors
-            .get_or_create(&[direction.label(), ("reason", reason)])
-            .inc();
+        self.connect_errors.get_or_create(&[direction.label(), ("reason", reason)]).inc();
     }
 }
 

@@ -25,10 +25,7 @@ pub(crate) struct Observed<S> {
 impl<S> Observed<S> {
     pub(crate) fn new(stream: S) -> (Self, TlsError) {
         let error = TlsError::default();
-        let watched = Self {
-            stream,
-            error: Arc::clone(&error),
-        };
+        let watched = Self { stream, error: Arc::clone(&error) };
         (watched, error)
     }
 

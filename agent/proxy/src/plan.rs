@@ -48,20 +48,9 @@ pub(crate) fn decide(
             let address = dialled;
             (None, vec![Target { address, workload }])
         }
-        Destination::Outside => (
-            None,
-            vec![Target {
-                address: dialled,
-                workload: None,
-            }],
-        ),
+        Destination::Outside => (None, vec![Target { address: dialled, workload: None }]),
     };
-    Plan {
-        dialled,
-        generation: snapshot.generation.0,
-        service,
-        targets,
-    }
+    Plan { dialled, generation: snapshot.generation.0, service, targets }
 }
 
 #[cfg(test)]
@@ -72,10 +61,7 @@ mod tests {
     use crate::testing;
 
     fn snapshot() -> Snapshot {
-        let mut snapshot = Snapshot {
-            generation: Generation(7),
-            ..Snapshot::default()
-        };
+        let mut snapshot = Snapshot { generation: Generation(7), ..Snapshot::default() };
         let cart = Arc::new(testing::workload("cart-0", &["10.0.0.2", "fd00::2"]));
         testing::add_service(
             &mut snapshot,
@@ -108,10 +94,7 @@ mod tests {
             .collect();
         assert_eq!(
             meshed,
-            [
-                ("10.0.0.2:8080".to_owned(), true),
-                ("10.0.0.3:8080".to_owned(), false)
-            ]
+            [("10.0.0.2:8080".to_owned(), true), ("10.0.0.3:8080".to_owned(), false)]
         );
     }
 
@@ -127,10 +110,7 @@ mod tests {
             assert_eq!(plan.service, None);
             assert_eq!(plan.targets.len(), 1);
             assert_eq!(plan.targets[0].address, dialled.parse().unwrap());
-            assert_eq!(
-                plan.targets[0].workload.as_ref().unwrap().name.name,
-                "cart-0"
-            );
+            assert_eq!(plan.targets[0].workload.as_ref().unwrap().name.name, "cart-0");
         }
     }
 

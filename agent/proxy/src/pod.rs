@@ -99,9 +99,7 @@ impl PodHandle {
     /// Waits until the last connection has ended, no longer than `deadline`. Returns false where
     /// connections are left. Needs [`Self::stop_accepting`] first, or there is no end to wait for.
     pub async fn drained(&self, deadline: Duration) -> bool {
-        tokio::time::timeout(deadline, self.pod.tasks.wait())
-            .await
-            .is_ok()
+        tokio::time::timeout(deadline, self.pod.tasks.wait()).await.is_ok()
     }
 
     /// Closes the listeners and resets what is still open.

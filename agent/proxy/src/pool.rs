@@ -3,6 +3,8 @@
 //! **Invariant**: the lock is held to look and to book, never across a handshake. However many
 //! connections want the same cold destination, as few handshakes run as there are tunnels needed.
 
+mod drive;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,7 +15,7 @@ use tokio::sync::watch;
 use crate::{
     error::Failure,
     metrics::PoolResult,
-    tunnel::{Dialer, Permit, Tunnel, TunnelKey, drive},
+    tunnel::{Dialer, Permit, Tunnel, TunnelKey},
 };
 
 /// How often a caller may find a tunnel full that it waited for. More than that, and the peer
@@ -57,12 +59,7 @@ enum Found {
 
 impl Pool {
     pub(crate) fn new(dialer: Dialer) -> Self {
-        Self {
-            state: Arc::new(PoolState {
-                dialer,
-                slots: Mutex::default(),
-            }),
-        }
+        Self { state: Arc::new(PoolState { dialer, slots: Mutex::default() }) }
     }
 
     /// The right to a stream of a tunnel for `key` that was opened after `newer_than` (a tunnel's
@@ -81,10 +78,7 @@ impl Pool {
                 return Ok(permit);
             }
         }
-        Err(Failure::TunnelLost {
-            to: key.address,
-            detail: "the peer allows no streams".into(),
-        })
+        Err(Failure::TunnelLost { to: key.address, detail: "the peer allows no streams".into() })
     }
 
     /// Forgets a tunnel that failed; its streams live on if they can.
@@ -106,10 +100,8 @@ async fn wait_for(
     key: &TunnelKey,
     mut outcome: watch::Receiver<Outcome>,
 ) -> Result<Arc<Tunnel>, Failure> {
-    let gone = || Failure::TunnelLost {
-        to: key.address,
-        detail: "the pod is no longer served".into(),
-    };
+    let gone =
+        || Failure::TunnelLost { to: key.address, detail: "the pod is no longer served".into() };
     let outcome = outcome.wait_for(Option::is_some).await;
     let outcome = outcome.map_err(|_| gone())?;
     outcome.clone().unwrap_or_else(|| Err(gone()))
@@ -149,11 +141,7 @@ impl PoolState {
     fn start(self: &Arc<Self>, key: &TunnelKey, slot: &mut Slot) -> watch::Receiver<Outcome> {
         let (sender, outcome) = watch::channel(None);
         let id = slot.opening.iter().map(|o| o.id).max().unwrap_or(0) + 1;
-        slot.opening.push(Opening {
-            id,
-            outcome: outcome.clone(),
-            waiting: 1,
-        });
+        slot.opening.push(Opening { id, outcome: outcome.clone(), waiting: 1 });
         let state = Arc::clone(self);
         let key = key.clone();
         let runtime = self.dialer.shared.runtime.clone();
@@ -183,7 +171,7 @@ impl PoolState {
             let shared = Arc::clone(&self.dialer.shared);
             let weak_pool = Arc::downgrade(&self);
             drop(self);
-            drive(connection, weak_tunnel, weak_pool, &shared, kill).await;
+            drive::drive(connection, weak_tunnel, weak_pool, &shared, kill).await;
         }
     }
 
@@ -201,12 +189,12 @@ impl PoolState {
     }
 
     /// Forgets a tunnel.
-    pub(crate) fn remove(&self, tunnel: &Tunnel) {
+    fn remove(&self, tunnel: &Tunnel) {
         forget(&mut self.lock(), tunnel);
     }
 
     /// Forgets a tunnel unless somebody has just booked a stream of it.
-    pub(crate) fn remove_unused(&self, tunnel: &Tunnel) -> bool {
+    fn remove_unused(&self, tunnel: &Tunnel) -> bool {
         let mut slots = self.lock();
         let unused = tunnel.streams() == 0;
         if unused {

@@ -2,10 +2,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicUsize},
 };
 
 use arc_swap::ArcSwap;
@@ -16,12 +13,8 @@ use undermesh_snapshot::Snapshot;
 use undermesh_telemetry::Telemetry;
 
 use crate::{
-    PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept,
-    metrics::Metrics,
-    pod::Pod,
-    pool::Pool,
-    status,
-    tunnel::Dialer,
+    PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, metrics::Metrics,
+    pod::Pod, pool::Pool, status, tunnel::Dialer,
 };
 
 /// The node's proxy. One instance serves all enrolled pods of the node.
@@ -51,14 +44,7 @@ impl Proxy {
     ) -> Arc<Self> {
         let mut metrics = Metrics::default();
         telemetry.with_registry(|registry| metrics = Metrics::register(registry));
-        let shared = Arc::new(Shared {
-            config,
-            snapshot,
-            identities,
-            telemetry,
-            metrics,
-            runtime,
-        });
+        let shared = Arc::new(Shared { config, snapshot, identities, telemetry, metrics, runtime });
         let pods = Mutex::default();
         Arc::new(Self { shared, pods })
     }
@@ -107,12 +93,8 @@ impl Proxy {
 
     /// What the proxy carries now.
     pub fn status(&self) -> ProxyStatus {
-        let mut pods: Vec<PodStatus> = self
-            .lock()
-            .iter()
-            .filter_map(Weak::upgrade)
-            .map(|pod| status::of(&pod))
-            .collect();
+        let mut pods: Vec<PodStatus> =
+            self.lock().iter().filter_map(Weak::upgrade).map(|pod| status::of(&pod)).collect();
         pods.sort_by(|a, b| a.pod.cmp(&b.pod));
         ProxyStatus { pods }
     }

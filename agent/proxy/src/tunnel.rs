@@ -1,13 +1,12 @@
 //! A tunnel to another pod: one HTTP/2 connection over mutual TLS that many streams share.
 
 mod dial;
-mod drive;
 
 use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -16,17 +15,18 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, client::SendRequest};
 use http::{Request, StatusCode};
+use rustls::ClientConfig;
+use undermesh_identity::IdentityStore;
 use undermesh_model::SpiffeId;
 
 use crate::{
     duplex::TunnelStream,
     error::{Failure, Side},
-    headers,
+    headers, identity,
     observed::TlsError,
     terminate::tls_failure,
 };
-pub(crate) use dial::Dialer;
-pub(crate) use drive::drive;
+pub(crate) use dial::{Connection, Dialer};
 
 /// Which tunnels may be shared: those to the same address that proved the same identity. The
 /// source is the pod that owns the pool.
@@ -50,9 +50,34 @@ pub(crate) struct Tunnel {
     max_streams: usize,
     /// When the last stream ended.
     idle_since: Mutex<Instant>,
-    /// From then on the certificate under it is due for replacement.
-    retire_at: Option<Instant>,
+    credentials: Credentials,
     tls_error: TlsError,
+}
+
+/// What a tunnel's handshake was made with.
+struct Credentials {
+    source: SpiffeId,
+    config: Arc<ClientConfig>,
+    identities: Arc<IdentityStore>,
+    /// The store's generation at which `config` was last found current.
+    checked: AtomicU64,
+}
+
+impl Credentials {
+    /// False once the certificate or the trust bundle was replaced. New streams then go to a new
+    /// tunnel; those that are open stay. Looks closer only when the store has changed.
+    fn are_current(&self, destination: &SpiffeId) -> bool {
+        let generation = self.identities.generation();
+        if self.checked.load(Ordering::Relaxed) == generation {
+            return true;
+        }
+        let current =
+            identity::is_current(&self.identities, &self.source, destination, &self.config);
+        if current {
+            self.checked.store(generation, Ordering::Relaxed);
+        }
+        current
+    }
 }
 
 /// Why a stream could not be opened.
@@ -63,9 +88,10 @@ pub(crate) struct OpenError {
 }
 
 impl Tunnel {
-    /// Sets a stream aside, unless the tunnel is full, closing or too old.
+    /// Sets a stream aside, unless the tunnel is full, closing or
+    /// made with a certificate that was replaced.
     pub(crate) fn reserve(self: &Arc<Self>) -> Option<Permit> {
-        if self.retire_at.is_some_and(|at| Instant::now() >= at) || !self.is_alive() {
+        if !self.credentials.are_current(&self.key.identity) || !self.is_alive() {
             return None;
         }
         // The peer's own limit is known once its SETTINGS have arrived.
@@ -75,18 +101,13 @@ impl Tunnel {
                 (count < limit).then_some(count + 1)
             })
             .ok()?;
-        Some(Permit {
-            tunnel: Arc::clone(self),
-        })
+        Some(Permit { tunnel: Arc::clone(self) })
     }
 
     /// False once the peer said goodbye or the connection broke.
     pub(crate) fn is_alive(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        !matches!(
-            self.sender.clone().poll_ready(&mut cx),
-            Poll::Ready(Err(_))
-        )
+        !matches!(self.sender.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
     /// Streams that are open now.
@@ -103,9 +124,7 @@ impl Tunnel {
     }
 
     fn idle_lock(&self) -> std::sync::MutexGuard<'_, Instant> {
-        self.idle_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lost(&self, error: &h2::Error) -> OpenError {
@@ -118,10 +137,7 @@ impl Tunnel {
         // A stream's own reset is an answer; REFUSED_STREAM says that nobody looked at it.
         let tunnel_dead = !error.is_reset() || error.reason() == Some(Reason::REFUSED_STREAM);
         OpenError {
-            failure: Failure::TunnelLost {
-                to: self.key.address,
-                detail: error.to_string().into(),
-            },
+            failure: Failure::TunnelLost { to: self.key.address, detail: error.to_string().into() },
             tunnel_dead,
         }
     }
@@ -149,10 +165,9 @@ impl Permit {
         let to = self.tunnel.key.address;
         match tokio::time::timeout(timeout, self.request(request)).await {
             Ok(result) => result,
-            Err(_) => Err(OpenError {
-                failure: Failure::RequestTimeout { to },
-                tunnel_dead: false,
-            }),
+            Err(_) => {
+                Err(OpenError { failure: Failure::RequestTimeout { to }, tunnel_dead: false })
+            }
         }
     }
 

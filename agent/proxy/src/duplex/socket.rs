@@ -22,7 +22,7 @@ const LARGEST_BUFFER: usize = 128 << 10;
 /// A buffer with less room than this is replaced instead of filled up.
 const LEAST_ROOM: usize = 2 << 10;
 
-/// A socket whose two directions are polled from one task.
+/// A socket whose two directions are polled from one task. Closes with RST unless it has ended.
 pub(crate) struct Socket {
     stream: Arc<TcpStream>,
     /// Kept while bytes arrive, so that small reads share one allocation; empty while idle.
@@ -31,6 +31,7 @@ pub(crate) struct Socket {
     next_buffer: usize,
     /// Waits for an error while nothing else would notice one; made on first use.
     alarm: Option<Pin<Box<dyn Future<Output = Broken> + Send>>>,
+    ended: bool,
 }
 
 impl Socket {
@@ -41,6 +42,7 @@ impl Socket {
             buffer: BytesMut::new(),
             next_buffer: FIRST_BUFFER,
             alarm: None,
+            ended: false,
         }
     }
 
@@ -50,9 +52,7 @@ impl Socket {
             self.buffer = BytesMut::with_capacity(self.next_buffer);
         }
         let room = self.buffer.capacity();
-        let count = self
-            .stream
-            .try_read_buf(&mut (&mut self.buffer).limit(limit))?;
+        let count = self.stream.try_read_buf(&mut (&mut self.buffer).limit(limit))?;
         if count == room && room >= self.next_buffer {
             self.next_buffer = (self.next_buffer * 2).min(LARGEST_BUFFER);
         }
@@ -126,17 +126,23 @@ impl Duplex for Socket {
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
         let stream = &self.stream;
-        let alarm = self
-            .alarm
-            .get_or_insert_with(|| Box::pin(broken(Arc::clone(stream))));
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(broken(Arc::clone(stream))));
         let cause = ready!(alarm.as_mut().poll(cx));
         self.alarm = None;
         Poll::Ready(cause)
     }
 
-    fn reset(&mut self) {
-        // Fails only for a socket that is beyond resetting.
-        let _ = self.stream.set_zero_linger();
+    fn ended(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Fails only for a socket that is beyond resetting.
+            let _ = self.stream.set_zero_linger();
+        }
     }
 }
 
@@ -161,4 +167,65 @@ async fn broken(stream: Arc<TcpStream>) -> Broken {
 
 fn retry(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::*;
+
+    async fn socket() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap());
+        let (far, accepted) = tokio::join!(far, listener.accept());
+        (Socket::new(accepted.unwrap().0), far.unwrap())
+    }
+
+    async fn read(socket: &mut Socket, limit: usize) -> Option<Bytes> {
+        poll_fn(|cx| {
+            ready!(socket.poll_readable(cx));
+            socket.poll_read(cx, limit)
+        })
+        .await
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_idle_socket_holds_no_buffer() {
+        let (mut socket, mut far) = socket().await;
+        assert_eq!(socket.buffer.capacity(), 0);
+        far.write_all(b"hello").await.unwrap();
+        assert_eq!(read(&mut socket, 1024).await.unwrap(), "hello");
+        let idle = poll_fn(|cx| {
+            let read = socket.poll_read(cx, 1024);
+            assert!(read.is_pending());
+            Poll::Ready(socket.poll_readable(cx))
+        });
+        assert!(idle.await.is_pending());
+        assert_eq!(socket.buffer.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_the_other_side_takes() {
+        let (mut socket, mut far) = socket().await;
+        far.write_all(b"hello").await.unwrap();
+        assert_eq!(read(&mut socket, 2).await.unwrap(), "he");
+        assert_eq!(read(&mut socket, 2).await.unwrap(), "ll");
+        assert_eq!(read(&mut socket, 2).await.unwrap(), "o");
+    }
+
+    #[tokio::test]
+    async fn buffers_grow_with_use() {
+        let (mut socket, mut far) = socket().await;
+        let writer = tokio::spawn(async move { far.write_all(&vec![0; 8 << 20]).await });
+        let mut largest = 0;
+        while let Some(bytes) = read(&mut socket, usize::MAX).await {
+            largest = largest.max(bytes.len());
+        }
+        writer.await.unwrap().unwrap();
+        assert!(largest > FIRST_BUFFER && largest <= LARGEST_BUFFER, "{largest}");
+    }
 }

@@ -20,6 +20,7 @@ pub(crate) struct TunnelStream<G> {
     granted: usize,
     /// A part of the tunnel's window is set aside for this stream.
     reserved: bool,
+    ended: bool,
     _guard: G,
 }
 
@@ -32,6 +33,7 @@ impl<G> TunnelStream<G> {
             recv_ended: false,
             granted: 0,
             reserved: false,
+            ended: false,
             _guard: guard,
         }
     }
@@ -39,11 +41,7 @@ impl<G> TunnelStream<G> {
     /// What a RST_STREAM means. NO_ERROR after END_STREAM is how HTTP/2 says "answered in full,
     /// not interested in the rest" (RFC 9113, section 8.1).
     fn reset_by(&self, reason: Reason) -> Broken {
-        if reason == Reason::NO_ERROR && self.recv_ended {
-            Broken::Gone
-        } else {
-            Broken::Reset
-        }
+        if reason == Reason::NO_ERROR && self.recv_ended { Broken::Gone } else { Broken::Reset }
     }
 
     fn broken_by(&self, error: &h2::Error) -> Broken {
@@ -129,9 +127,7 @@ impl<G> Duplex for TunnelStream<G> {
     }
 
     fn finish(&mut self) -> Result<(), Broken> {
-        self.send
-            .send_data(Bytes::new(), true)
-            .map_err(|error| self.broken_by(&error))
+        self.send.send_data(Bytes::new(), true).map_err(|error| self.broken_by(&error))
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
@@ -141,9 +137,17 @@ impl<G> Duplex for TunnelStream<G> {
         })
     }
 
+    fn ended(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl<G> Drop for TunnelStream<G> {
     /// CONNECT_ERROR is what RFC 9113, section 8.5, prescribes for a connection that was reset;
     /// ztunnel would take CANCEL for an orderly end.
-    fn reset(&mut self) {
-        self.send.send_reset(Reason::CONNECT_ERROR);
+    fn drop(&mut self) {
+        if !self.ended {
+            self.send.send_reset(Reason::CONNECT_ERROR);
+        }
     }
 }

@@ -1,11 +1,9 @@
 //! One direction of a forwarded connection.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    task::{Context, Poll, ready},
-};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use undermesh_telemetry::ByteCounters;
 
 use crate::duplex::{Broken, Duplex};
 
@@ -34,16 +32,14 @@ pub(super) struct Flow<'a> {
     state: State,
     /// Read, and not yet taken by the other side.
     held: Bytes,
-    crossed: &'a AtomicU64,
+    counters: &'a ByteCounters,
+    /// Counts for this direction.
+    add: fn(&ByteCounters, u64),
 }
 
 impl<'a> Flow<'a> {
-    pub(super) fn new(crossed: &'a AtomicU64) -> Self {
-        Self {
-            state: State::Reading,
-            held: Bytes::new(),
-            crossed,
-        }
+    pub(super) fn new(counters: &'a ByteCounters, add: fn(&ByteCounters, u64)) -> Self {
+        Self { state: State::Reading, held: Bytes::new(), counters, add }
     }
 
     /// True when the end has been passed on.
@@ -132,7 +128,7 @@ impl<'a> Flow<'a> {
         let before = self.held.len();
         ready!(to.poll_write(cx, &mut self.held))?;
         let written = before - self.held.len();
-        self.crossed.fetch_add(written as u64, Ordering::Relaxed);
+        (self.add)(self.counters, written as u64);
         from.consumed(written);
         Poll::Ready(Ok(()))
     }

@@ -11,16 +11,17 @@ use std::{
 
 use bytes::Bytes;
 use h2::client;
-use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use undermesh_model::SpiffeId;
 
-use super::{Tunnel, TunnelKey};
+use super::{Credentials, Tunnel, TunnelKey};
 use crate::{
     connect::connect,
     error::{Failure, Side},
+    identity,
     metrics::Direction,
     observed::{Observed, tls_error},
     pod::PodSockets,
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// The HTTP/2 connection under a tunnel.
-pub(super) type Connection = client::Connection<Observed<TlsStream<TcpStream>>, Bytes>;
+pub(crate) type Connection = client::Connection<Observed<TlsStream<TcpStream>>, Bytes>;
 
 /// Opens tunnels for one pod.
 pub(crate) struct Dialer {
@@ -43,15 +44,13 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     /// Connects and shakes hands; whoever calls drives the connection.
-    pub(super) async fn dial(&self, key: &TunnelKey) -> Result<(Arc<Tunnel>, Connection), Failure> {
+    pub(crate) async fn dial(&self, key: &TunnelKey) -> Result<(Arc<Tunnel>, Connection), Failure> {
         let result = self.try_dial(key).await;
         let outcome = match &result {
             Ok(_) => "ok",
             Err(failure) => failure.reason(),
         };
-        self.shared
-            .metrics
-            .record_handshake(Direction::Outbound, outcome);
+        self.shared.metrics.record_handshake(Direction::Outbound, outcome);
         result
     }
 
@@ -61,10 +60,7 @@ impl Dialer {
         let tcp = connect(&*self.sockets, None, address, config).await?;
         tokio::time::timeout(config.handshake_timeout, self.shake_hands(key, tcp))
             .await
-            .unwrap_or(Err(Failure::HandshakeTimeout {
-                peer: address,
-                side: Side::Upstream,
-            }))
+            .unwrap_or(Err(Failure::HandshakeTimeout { peer: address, side: Side::Upstream }))
     }
 
     async fn shake_hands(
@@ -72,7 +68,11 @@ impl Dialer {
         key: &TunnelKey,
         tcp: TcpStream,
     ) -> Result<(Arc<Tunnel>, Connection), Failure> {
-        let (tls, retire_at) = self.start_tls(key, tcp).await?;
+        let identities = &self.shared.identities;
+        // Before the configuration is fetched: a change in between is then looked at once more.
+        let checked = AtomicU64::new(identities.generation());
+        let config = identity::client_config(&self.shared, &self.source, &key.identity).await?;
+        let tls = start_tls(key, tcp, Arc::clone(&config)).await?;
         let (tls, tls_error) = Observed::new(tls);
         let (sender, connection) = self.start_http2(key.address, tls).await?;
         let tunnel = Tunnel {
@@ -83,7 +83,12 @@ impl Dialer {
             streams: AtomicUsize::new(0),
             max_streams: self.shared.config.pool.max_streams,
             idle_since: Mutex::new(Instant::now()),
-            retire_at,
+            credentials: Credentials {
+                source: self.source.clone(),
+                config,
+                identities: Arc::clone(identities),
+                checked,
+            },
             tls_error,
         };
         Ok((Arc::new(tunnel), connection))
@@ -91,31 +96,6 @@ impl Dialer {
 }
 
 impl Dialer {
-    async fn start_tls(
-        &self,
-        key: &TunnelKey,
-        tcp: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, Failure> {
-        let expected = std::slice::from_ref(&key.identity);
-        let config = self
-            .shared
-            .identities
-            .client_config(&self.source, expected)
-            .map_err(|error| Failure::NoCertificate {
-                identity: self.source.to_string(),
-                detail: error.to_string(),
-            })?;
-        let name = ServerName::IpAddress(key.address.ip().into());
-        let tls = TlsConnector::from(config).connect(name, tcp);
-        tls.await.map_err(|error| match tls_error(&error) {
-            Some(error) => tls_failure(key.address, error, Side::Upstream),
-            None => Failure::TunnelLost {
-                to: key.address,
-                detail: error.to_string().into(),
-            },
-        })
-    }
-
     async fn start_http2(
         &self,
         to: SocketAddr,
@@ -132,11 +112,21 @@ impl Dialer {
             .enable_push(false)
             .handshake(tls)
             .await
-            .map_err(|error| Failure::TunnelLost {
-                to,
-                detail: error.to_string().into(),
-            })
+            .map_err(|error| Failure::TunnelLost { to, detail: error.to_string().into() })
     }
+}
+
+async fn start_tls(
+    key: &TunnelKey,
+    tcp: TcpStream,
+    config: Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let name = ServerName::IpAddress(key.address.ip().into());
+    let tls = TlsConnector::from(config).connect(name, tcp);
+    tls.await.map_err(|error| match tls_error(&error) {
+        Some(error) => tls_failure(key.address, error, Side::Upstream),
+        None => Failure::TunnelLost { to: key.address, detail: error.to_string().into() },
+    })
 }
 
 fn next_id() -> u64 {

@@ -4,8 +4,13 @@ use std::{sync::Weak, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Tunnel, dial::Connection};
-use crate::{keepalive, metrics::Direction, pool::PoolState, proxy::Shared};
+use super::PoolState;
+use crate::{
+    keepalive,
+    metrics::Direction,
+    proxy::Shared,
+    tunnel::{Connection, Tunnel},
+};
 
 /// Shortest time between two looks at whether a tunnel is idle.
 const LEAST_TICK: Duration = Duration::from_millis(10);
@@ -13,7 +18,7 @@ const LEAST_TICK: Duration = Duration::from_millis(10);
 /// Runs until the tunnel is closed: by the peer, by a PING that nobody answered, because nobody
 /// used it for long, or because the pod is gone. Holds no reference to the tunnel, which would
 /// keep it open for ever.
-pub(crate) async fn drive(
+pub(super) async fn drive(
     mut connection: Connection,
     tunnel: Weak<Tunnel>,
     pool: Weak<PoolState>,

@@ -1,0 +1,193 @@
+//! A tunnel that a peer opens to a local pod, and the connections in it:
+//! accept -> terminate -> request -> authorize -> connect -> forward -> record.
+
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
+use http::{HeaderValue, Request, Response};
+use tokio::net::TcpStream;
+
+use crate::{
+    accept::Slot,
+    authorize::{ConnectionAttributes, Decision, authorize},
+    deliver,
+    duplex::{Socket, TunnelStream},
+    error::Failure,
+    forward::forward,
+    headers, identity, keepalive,
+    metrics::Direction,
+    pod::{Open, Pod},
+    record::{self, Caller},
+    request,
+    terminate::{Connection, terminate},
+};
+
+/// Serves one accepted tunnel to its end.
+pub(crate) async fn serve(pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, _slot: Slot) {
+    let _open = Open::new(&pod.tunnels_open);
+    tokio::select! {
+        () = serve_tunnel(&pod, stream, peer) => {}
+        () = pod.kill.cancelled() => {}
+    }
+}
+
+async fn serve_tunnel(pod: &Arc<Pod>, stream: TcpStream, peer: SocketAddr) {
+    match Box::pin(terminate(pod, stream, peer)).await {
+        Ok((connection, caller)) => {
+            let _gauge = pod.shared.metrics.tunnel(Direction::Inbound);
+            serve_requests(pod, connection, Arc::new(caller)).await;
+        }
+        Err(failure) => record::tunnel_refused(pod, peer, &failure),
+    }
+}
+
+/// Takes requests until the peer leaves, a PING goes unanswered, or nobody uses the tunnel.
+async fn serve_requests(pod: &Arc<Pod>, mut connection: Connection, caller: Arc<Caller>) {
+    let config = &pod.shared.config;
+    let lost = keepalive::lost(connection.ping_pong(), config.keepalive);
+    tokio::pin!(lost);
+    let mut last_used = Instant::now();
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            request = connection.accept() => match request {
+                Some(Ok((request, respond))) => {
+                    last_used = Instant::now();
+                    start(pod, &caller, request, respond);
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(peer = %caller.address, %error, "inbound tunnel ended");
+                    return;
+                }
+                None => return,
+            },
+            () = &mut lost => return,
+            // The peer opens new tunnels, perhaps to the agent that takes over.
+            () = pod.stop.cancelled(), if !closing => {
+                closing = true;
+                connection.graceful_shutdown();
+            }
+            () = tokio::time::sleep(idle_check(config.pool.idle)), if !closing => {
+                if connection.has_streams() {
+                    last_used = Instant::now();
+                }
+                if last_used.elapsed() >= config.pool.idle || has_expired(pod, &caller) {
+                    closing = true;
+                    connection.graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// A tunnel must not outlive the proof that it was opened with: no new connections then.
+fn has_expired(pod: &Pod, caller: &Caller) -> bool {
+    identity::of_peer(&pod.shared, Some(&caller.certificates), caller.address).is_err()
+}
+
+/// Time between two looks at whether a tunnel is in use.
+fn idle_check(idle: Duration) -> Duration {
+    (idle / 4).max(Duration::from_millis(10))
+}
+
+fn start(
+    pod: &Arc<Pod>,
+    caller: &Arc<Caller>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let task_pod = Arc::clone(pod);
+    let caller = Arc::clone(caller);
+    let task = async move {
+        let _open = Open::new(&task_pod.inbound_open);
+        let _gauge = task_pod.shared.metrics.connection(Direction::Inbound);
+        tokio::select! {
+            () = serve_connection(&task_pod, &caller, request, respond) => {}
+            // Dropping both streams resets them.
+            () = task_pod.kill.cancelled() => {}
+        }
+    };
+    pod.tasks.spawn_on(task, &pod.shared.runtime);
+}
+
+async fn serve_connection(
+    pod: &Pod,
+    caller: &Caller,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let client = request::client(request.headers(), caller.address);
+    let destination = request::destination(&request);
+    let info = record::inbound(pod, caller, client, destination.as_ref().ok().copied());
+    let connected = match destination {
+        // Boxed for the same reason as on the way out.
+        Ok(destination) => {
+            Box::pin(connect_application(pod, caller, destination, &mut respond)).await
+        }
+        Err(failure) => Err(failure),
+    };
+    let connected = match connected {
+        Ok(server) => accept_stream(request, &mut respond).map(|client| (client, server)),
+        Err(failure) => Err(failure),
+    };
+    let (mut client, mut server) = match connected {
+        Ok(both) => both,
+        Err(failure) => {
+            refuse(&mut respond, &failure);
+            return record::inbound_refused(pod, info, &failure);
+        }
+    };
+    let record = pod.shared.telemetry.open(info);
+    let ending = forward(&mut client, &mut server, record.counters()).await;
+    record.close(ending.close_reason());
+}
+
+/// Authorizes and connects, unless the peer gives up first.
+async fn connect_application(
+    pod: &Pod,
+    caller: &Caller,
+    destination: SocketAddr,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<Socket, Failure> {
+    deliver::check(pod, destination)?;
+    let decision = authorize(&ConnectionAttributes {
+        source: &caller.identity,
+        source_addr: caller.address,
+        destination,
+        workload: &pod.workload.identity,
+    });
+    if let Decision::Deny { reason } = decision {
+        return Err(Failure::Denied { reason });
+    }
+    tokio::select! {
+        socket = deliver::deliver(pod, destination) => socket,
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => Err(Failure::ClientGone),
+    }
+}
+
+/// Tells the peer that the application is connected; from now on, the stream carries its bytes.
+fn accept_stream(
+    request: Request<RecvStream>,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<TunnelStream<()>, Failure> {
+    let send = respond.send_response(Response::new(()), false);
+    // Fails only when the stream is closed already.
+    let send = send.map_err(|_| Failure::ClientGone)?;
+    Ok(TunnelStream::new(send, request.into_body(), ()))
+}
+
+/// The one place that turns a failure into a response.
+fn refuse(respond: &mut SendResponse<Bytes>, failure: &Failure) {
+    let mut response = Response::new(());
+    *response.status_mut() = failure.status();
+    let reason = HeaderValue::from_static(failure.reason());
+    response.headers_mut().insert(headers::REASON, reason);
+    // A peer that has left needs no answer.
+    let _ = respond.send_response(response, true);
+}

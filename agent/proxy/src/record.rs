@@ -1,0 +1,173 @@
+//! Step *record*: what metrics and the access log learn about a connection.
+
+use std::net::SocketAddr;
+
+use rustls::pki_types::CertificateDer;
+use undermesh_model::SpiffeId;
+use undermesh_snapshot::{ServicePortRoute, WorkloadInfo};
+use undermesh_telemetry::{
+    CloseReason, ConnectionInfo, ConnectionRecord, Denial, Peer, Reporter, Security, ServiceLabel,
+    Transport,
+};
+
+use crate::{
+    error::Failure,
+    metrics::Direction,
+    plan::{Plan, Target},
+    pod::Pod,
+};
+
+/// What is known about an outbound connection; grows with its steps.
+pub(crate) struct Outbound<'a> {
+    pod: &'a Pod,
+    info: ConnectionInfo,
+}
+
+impl<'a> Outbound<'a> {
+    /// A connection from `client` was accepted.
+    pub(crate) fn new(pod: &'a Pod, client: SocketAddr) -> Self {
+        let info = ConnectionInfo {
+            reporter: Reporter::Source,
+            source: peer(&pod.workload),
+            destination: Peer::unknown(),
+            service: None,
+            security: Security::None,
+            transport: Transport::Plain,
+            source_addr: client,
+            dialled: None,
+            upstream: None,
+            generation: pod.shared.snapshot.load().generation.0,
+        };
+        Self { pod, info }
+    }
+
+    /// Source of the connection.
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.info.source_addr
+    }
+
+    /// The plan was made.
+    pub(crate) fn planned(&mut self, plan: &Plan) {
+        self.info.dialled = Some(plan.dialled);
+        self.info.service = plan.service.as_deref().map(service_label);
+        self.info.generation = plan.generation;
+    }
+
+    /// An endpoint is tried.
+    pub(crate) fn target(&mut self, target: &Target) {
+        self.info.upstream = Some(target.address);
+        match &target.workload {
+            Some(workload) => {
+                self.info.destination = peer(workload);
+                self.info.security = Security::MutualTls;
+                self.info.transport = Transport::Hbone;
+            }
+            None => {
+                self.info.destination = Peer::unknown();
+                self.info.security = Security::None;
+                self.info.transport = Transport::Plain;
+            }
+        }
+    }
+
+    /// The connection is established.
+    pub(crate) fn open(self) -> ConnectionRecord {
+        self.pod.shared.telemetry.open(self.info)
+    }
+
+    /// The connection was not established.
+    pub(crate) fn refused(self, failure: &Failure) {
+        refused(self.pod, Direction::Outbound, self.info, failure);
+    }
+}
+
+/// A peer that has opened a tunnel.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// Where its tunnel comes from.
+    pub(crate) address: SocketAddr,
+    /// Who it has proven to be.
+    pub(crate) identity: SpiffeId,
+    /// With what: its own certificate, which may expire while the tunnel is open.
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
+}
+
+/// What is known about a connection that a peer asks for.
+pub(crate) fn inbound(
+    pod: &Pod,
+    caller: &Caller,
+    client: SocketAddr,
+    destination: Option<SocketAddr>,
+) -> ConnectionInfo {
+    let snapshot = pod.shared.snapshot.load();
+    // The certificate is proof, the address only a hint at which pod of that identity it is.
+    let known = snapshot.workloads.get(&caller.address.ip());
+    let source = match known.filter(|workload| workload.identity == caller.identity) {
+        Some(workload) => peer(workload),
+        None => Peer::from_identity(caller.identity.clone()),
+    };
+    ConnectionInfo {
+        source,
+        security: Security::MutualTls,
+        source_addr: client,
+        upstream: destination,
+        ..unproven(pod, client)
+    }
+}
+
+/// A tunnel was not established: its handshake failed.
+pub(crate) fn tunnel_refused(pod: &Pod, peer: SocketAddr, failure: &Failure) {
+    refused(pod, Direction::Inbound, unproven(pod, peer), failure);
+}
+
+/// A connection that a peer asked for was not established.
+pub(crate) fn inbound_refused(pod: &Pod, info: ConnectionInfo, failure: &Failure) {
+    refused(pod, Direction::Inbound, info, failure);
+}
+
+fn unproven(pod: &Pod, from: SocketAddr) -> ConnectionInfo {
+    ConnectionInfo {
+        reporter: Reporter::Destination,
+        source: Peer::unknown(),
+        destination: peer(&pod.workload),
+        service: None,
+        security: Security::None,
+        transport: Transport::Hbone,
+        source_addr: from,
+        dialled: None,
+        upstream: None,
+        generation: pod.shared.snapshot.load().generation.0,
+    }
+}
+
+fn refused(pod: &Pod, direction: Direction, info: ConnectionInfo, failure: &Failure) {
+    let reason = failure.reason();
+    let shared = &pod.shared;
+    shared.metrics.record_connect_error(direction, reason);
+    let reason = CloseReason::new(reason, failure.flags()).with_detail(failure.to_string());
+    shared.telemetry.denied(&Denial { info, reason });
+}
+
+/// A service as metrics and the access log name it.
+pub fn service_label(route: &ServicePortRoute) -> ServiceLabel {
+    ServiceLabel {
+        host: route.host.clone(),
+        name: route.service.name.clone(),
+        namespace: route.service.namespace.clone(),
+    }
+}
+
+/// A workload as metrics and the access log name it.
+pub fn peer(workload: &WorkloadInfo) -> Peer {
+    Peer {
+        workload: workload.workload_name.clone(),
+        pod: workload.name.name.clone(),
+        namespace: workload.name.namespace.clone(),
+        principal: Some(workload.identity.clone()),
+        app: workload.app.clone(),
+        version: workload.version.clone(),
+        canonical_service: workload.canonical_service.clone(),
+        canonical_revision: workload.canonical_revision.clone(),
+        cluster: workload.cluster.clone(),
+    }
+}

@@ -1,0 +1,45 @@
+//! Material for this crate's tests.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use undermesh_model::{MtlsMode, NamespacedName, ResourceRef, SpiffeId, TrustDomain};
+use undermesh_snapshot::{EndpointTarget, ServicePortRoute, Snapshot, WorkloadInfo};
+
+/// An enrolled workload of another node, in the namespace `shop`, with its own service account.
+pub(crate) fn workload(name: &str, addresses: &[&str]) -> WorkloadInfo {
+    WorkloadInfo {
+        origin: ResourceRef::namespaced("Pod", "shop", name),
+        name: NamespacedName::new("shop", name),
+        identity: SpiffeId::new(TrustDomain::default(), "shop", name),
+        node: "elsewhere".to_owned(),
+        local: false,
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        location: None,
+        mtls: MtlsMode::Strict,
+        workload_name: name.to_owned(),
+        canonical_service: name.to_owned(),
+        canonical_revision: "latest".to_owned(),
+        app: name.to_owned(),
+        version: String::new(),
+        cluster: "Kubernetes".to_owned(),
+    }
+}
+
+/// An endpoint at `address`.
+pub(crate) fn endpoint(address: &str, workload: Option<&Arc<WorkloadInfo>>) -> EndpointTarget {
+    EndpointTarget { address: address.parse().unwrap(), workload: workload.map(Arc::clone) }
+}
+
+/// Adds the service `cart` at a virtual address.
+pub(crate) fn add_service(snapshot: &mut Snapshot, vip: &str, endpoints: Vec<EndpointTarget>) {
+    let vip: SocketAddr = vip.parse().unwrap();
+    let route = ServicePortRoute {
+        origin: ResourceRef::namespaced("Service", "shop", "cart"),
+        service: NamespacedName::new("shop", "cart"),
+        host: "cart.shop.svc.cluster.local".to_owned(),
+        port: vip.port(),
+        port_name: "tcp".to_owned(),
+        endpoints,
+    };
+    snapshot.services.insert(vip, Arc::new(route));
+}

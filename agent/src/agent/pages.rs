@@ -1,0 +1,226 @@
+//! The pages of the admin, metrics and readiness servers.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use hyper::{Method, StatusCode};
+use serde_json::json;
+use undermesh_datapath::Datapath;
+use undermesh_identity::IdentityStore;
+use undermesh_proxy::Proxy;
+use undermesh_snapshot::{DatapathTables, Snapshot, ip};
+use undermesh_telemetry::{LogHandle, Telemetry};
+
+use super::reload::Warnings;
+use crate::{
+    admin::{Answer, Pages as PageFn},
+    config::Config,
+    enrolment::EnrolmentView,
+    readiness::Readiness,
+    status::{AgentStatus, CertificateRow, MapRow, ProgramRow, Status},
+};
+
+/// Occupancy from which a map is worth a warning, in percent.
+const FULL: u64 = 80;
+
+const INDEX: &str = "\
+GET  /status           what `undermesh status` shows, as JSON
+GET  /config_dump      the snapshot in force, the proxy's state, certificates without keys
+POST /logging?level=X  change the log filter
+";
+
+/// What the pages are made from.
+pub(super) struct Pages {
+    pub(super) config: Config,
+    pub(super) started: Instant,
+    pub(super) logs: LogHandle,
+    pub(super) readiness: Readiness,
+    pub(super) enrolment: Arc<EnrolmentView>,
+    pub(super) identities: Arc<IdentityStore>,
+    pub(super) datapath: Arc<Mutex<Datapath>>,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) warnings: Warnings,
+}
+
+impl Pages {
+    pub(super) fn admin(self: &Arc<Self>) -> PageFn {
+        let pages = Arc::clone(self);
+        Arc::new(move |method, path, query| match (method, path) {
+            (&Method::GET, "/") => Answer::text(StatusCode::OK, INDEX),
+            (&Method::GET, "/status") => json_page(&pages.status()),
+            (&Method::GET, "/config_dump") => json_page(&pages.dump()),
+            (&Method::POST, "/logging") => pages.set_log_level(query),
+            _ => Answer::text(StatusCode::NOT_FOUND, format!("no such page; there are\n{INDEX}")),
+        })
+    }
+
+    pub(super) fn metrics(self: &Arc<Self>) -> PageFn {
+        let pages = Arc::clone(self);
+        Arc::new(move |method, path, _| match (method, path) {
+            (&Method::GET, "/metrics" | "/stats/prometheus") => Answer {
+                status: StatusCode::OK,
+                content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                body: pages.telemetry.encode(),
+            },
+            _ => Answer::text(StatusCode::NOT_FOUND, "no such page; there is /metrics\n"),
+        })
+    }
+
+    pub(super) fn readiness(self: &Arc<Self>) -> PageFn {
+        let pages = Arc::clone(self);
+        Arc::new(move |method, path, _| match (method, path) {
+            (&Method::GET, "/healthz/ready") => {
+                let missing = pages.readiness.missing();
+                if missing.is_empty() {
+                    Answer::text(StatusCode::OK, "ready\n")
+                } else {
+                    Answer::text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n")
+                }
+            }
+            _ => Answer::text(StatusCode::NOT_FOUND, "no such page; there is /healthz/ready\n"),
+        })
+    }
+
+    fn set_log_level(&self, query: &str) -> Answer {
+        let level = query.split('&').find_map(|pair| pair.strip_prefix("level="));
+        match level.map(|level| self.logs.set(level)) {
+            Some(Ok(())) => Answer::text(StatusCode::OK, "changed\n"),
+            Some(Err(error)) => Answer::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            None => Answer::text(StatusCode::BAD_REQUEST, "say which: /logging?level=debug\n"),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let not_ready = self.readiness.missing();
+        let proxy = self.proxy.status();
+        let connections =
+            proxy.pods.iter().map(|pod| pod.outbound_connections + pod.inbound_connections);
+        let tunnels = proxy.pods.iter().map(|pod| pod.pool.len() + pod.inbound_tunnels);
+        let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
+        let maps = maps(&datapath);
+        let mut warnings = self.warnings.list();
+        warnings.extend(maps.iter().filter(|map| map.percent >= FULL).map(|map| {
+            format!(
+                "map {} is {}% full; raise its size (docs/reference/names.md)",
+                map.name, map.percent
+            )
+        }));
+        Status {
+            agent: AgentStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                node: self.config.node.clone(),
+                pid: std::process::id(),
+                uptime_seconds: self.started.elapsed().as_secs(),
+                generation: self.snapshot.load().generation.0,
+                ready: not_ready.is_empty(),
+                not_ready,
+                connections: connections.sum::<usize>() as u64,
+                tunnels: tunnels.sum::<usize>() as u64,
+            },
+            pods: self.enrolment.pods(),
+            certificates: self.certificates(),
+            programs: programs(&datapath),
+            maps,
+            verdicts: verdicts(&datapath),
+            warnings,
+        }
+    }
+
+    fn certificates(&self) -> Vec<CertificateRow> {
+        let rows = self.identities.certificates().into_iter().map(|status| CertificateRow {
+            id: status.id.to_string(),
+            serial: status.serial,
+            not_after: status.not_after,
+            expires_in_seconds: status.expires_in_seconds,
+            last_error: status.last_error.unwrap_or_default(),
+        });
+        rows.collect()
+    }
+
+    fn dump(&self) -> serde_json::Value {
+        let snapshot = self.snapshot.load();
+        let services: BTreeMap<String, _> =
+            snapshot.services.iter().map(|(vip, route)| (vip.to_string(), route)).collect();
+        let workloads: BTreeMap<String, _> =
+            snapshot.workloads.iter().map(|(ip, workload)| (ip.to_string(), workload)).collect();
+        json!({
+            "generation": snapshot.generation,
+            "workloads": workloads,
+            "services": services,
+            "tables": tables(&snapshot.tables),
+            "proxy": self.proxy.status(),
+            "certificates": self.certificates(),
+            "trustedRoots": self.identities.root_count(),
+        })
+    }
+}
+
+fn json_page(page: &impl serde::Serialize) -> Answer {
+    match serde_json::to_string_pretty(page) {
+        Ok(body) => Answer::json(body),
+        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+fn programs(datapath: &Datapath) -> Vec<ProgramRow> {
+    let rows = datapath.programs().into_iter().map(|program| ProgramRow {
+        name: program.name.to_owned(),
+        hook: program.hook.to_owned(),
+        program_id: program.program_id,
+        attached_to: program.attached_to,
+        attached: program.attached,
+    });
+    rows.collect()
+}
+
+fn maps(datapath: &Datapath) -> Vec<MapRow> {
+    let found = datapath.maps().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot look at the maps");
+        Vec::new()
+    });
+    let rows = found.into_iter().map(|map| MapRow {
+        name: map.name.to_owned(),
+        entries: map.entries,
+        max_entries: map.max_entries,
+        percent: map.percent(),
+    });
+    rows.collect()
+}
+
+fn verdicts(datapath: &Datapath) -> BTreeMap<String, u64> {
+    let found = datapath.verdicts().unwrap_or_default().into_iter();
+    found
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| (reason.as_str().to_owned(), count))
+        .collect()
+}
+
+/// The desired content of the maps, in words.
+fn tables(tables: &DatapathTables) -> serde_json::Value {
+    let backends: Vec<String> = tables
+        .backends
+        .iter()
+        .map(|(key, backend)| {
+            let (vip, port) = (ip(key.service.addr), u16::from_be(key.service.port_be));
+            let to = std::net::SocketAddr::new(ip(backend.addr), u16::from_be(backend.port_be));
+            format!(
+                "{} #{} -> {to} flags {}",
+                std::net::SocketAddr::new(vip, port),
+                key.slot,
+                backend.flags
+            )
+        })
+        .collect();
+    let workloads: Vec<String> = tables
+        .workloads
+        .iter()
+        .map(|(addr, entry)| format!("{} flags {}", ip(*addr), entry.flags))
+        .collect();
+    json!({ "backends": backends, "workloads": workloads, "strictUnknown": tables.strict_unknown })
+}

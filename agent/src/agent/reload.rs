@@ -1,0 +1,142 @@
+//! Takes new configuration to its sinks.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+use undermesh_control::SourceUpdate;
+use undermesh_datapath::Datapath;
+use undermesh_identity::IdentityStore;
+use undermesh_model::{Cluster, Diagnostic, Generation, Severity};
+use undermesh_snapshot::{Options, Snapshot, compile};
+use undermesh_telemetry::Telemetry;
+
+/// What is wrong at the moment, in the words of the status page.
+#[derive(Clone, Default)]
+pub(crate) struct Warnings {
+    inner: Arc<Mutex<WarningList>>,
+}
+
+#[derive(Default)]
+struct WarningList {
+    rejection: Vec<String>,
+    state: Vec<String>,
+    datapath: Option<String>,
+}
+
+impl Warnings {
+    pub(crate) fn list(&self) -> Vec<String> {
+        let list = self.lock();
+        list.rejection.iter().chain(&list.datapath).chain(&list.state).cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, WarningList> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Compiles states and hands them to the data path, the proxy and the certificates.
+pub(super) struct Reload {
+    options: Options,
+    datapath: Arc<Mutex<Datapath>>,
+    identities: Arc<IdentityStore>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    telemetry: Arc<Telemetry>,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    warnings: Warnings,
+}
+
+impl Reload {
+    pub(super) fn new(
+        options: Options,
+        datapath: Arc<Mutex<Datapath>>,
+        identities: Arc<IdentityStore>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        telemetry: Arc<Telemetry>,
+        snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    ) -> Self {
+        let warnings = Warnings::default();
+        Self { options, datapath, identities, snapshot, telemetry, snapshots, warnings }
+    }
+
+    pub(super) fn warnings(&self) -> Warnings {
+        self.warnings.clone()
+    }
+
+    pub(super) async fn run(self, mut updates: mpsc::Receiver<SourceUpdate>) {
+        while let Some(update) = updates.recv().await {
+            match update {
+                SourceUpdate::State { cluster, generation, diagnostics } => {
+                    self.take(&cluster, generation, diagnostics);
+                }
+                SourceUpdate::Rejected { diagnostics } => self.reject(&diagnostics),
+            }
+        }
+        tracing::error!("the configuration source has ended; the last state stays in force");
+    }
+
+    /// Certificates first, since they take longest; the proxy before the kernel, so that nothing
+    /// is led to a proxy that does not know it yet; pods last.
+    fn take(&self, cluster: &Cluster, generation: Generation, mut found: Vec<Diagnostic>) {
+        let compiled = compile(cluster, &self.options, generation);
+        found.extend(compiled.diagnostics);
+        for diagnostic in &found {
+            log(diagnostic);
+        }
+        let snapshot = Arc::new(compiled.snapshot);
+        let wanted: BTreeSet<_> =
+            snapshot.local.iter().map(|workload| workload.identity.clone()).collect();
+        self.identities.set_wanted(wanted);
+        self.snapshot.store(Arc::clone(&snapshot));
+        let applied =
+            self.datapath.lock().unwrap_or_else(PoisonError::into_inner).apply(&snapshot.tables);
+        let mut warnings = self.warnings.lock();
+        warnings.rejection.clear();
+        warnings.state = found.iter().map(ToString::to_string).collect();
+        warnings.datapath = applied.as_ref().err().map(ToString::to_string);
+        drop(warnings);
+        match applied {
+            Ok(entries) => tracing::info!(%generation, entries, "configuration in force"),
+            Err(error) => {
+                tracing::error!(%generation, %error, "configuration is only partly in force")
+            }
+        }
+        self.forget_workloads(&snapshot);
+        self.snapshots.send_replace(Some(snapshot));
+    }
+
+    fn reject(&self, diagnostics: &[Diagnostic]) {
+        for diagnostic in diagnostics {
+            log(diagnostic);
+        }
+        let generation = self.snapshot.load().generation;
+        tracing::error!(%generation, "configuration rejected; the last good state stays in force");
+        let mut warnings = self.warnings.lock();
+        warnings.rejection = diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.severity == Severity::Error)
+            .map(|diagnostic| format!("configuration rejected: {diagnostic}"))
+            .collect();
+    }
+
+    /// Metrics of workloads that are gone go with them.
+    fn forget_workloads(&self, snapshot: &Snapshot) {
+        let alive: BTreeSet<(&str, &str)> = snapshot
+            .workloads
+            .values()
+            .map(|workload| (workload.name.namespace.as_str(), workload.workload_name.as_str()))
+            .collect();
+        self.telemetry.retain_workloads(|namespace, name| alive.contains(&(namespace, name)));
+    }
+}
+
+fn log(diagnostic: &Diagnostic) {
+    match diagnostic.severity {
+        Severity::Error => tracing::error!("{diagnostic}"),
+        Severity::Warning => tracing::warn!("{diagnostic}"),
+        Severity::Info => tracing::info!("{diagnostic}"),
+    }
+}

@@ -1,0 +1,101 @@
+//! Metrics of the node: verdicts, maps, pods and certificates, read when they are scraped.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use undermesh_datapath::Datapath;
+use undermesh_identity::IdentityStore;
+use undermesh_telemetry::prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+};
+
+use crate::{enrolment::EnrolmentView, status::PodState};
+
+/// Everything that the node's metrics are read from.
+pub(crate) struct NodeCollector {
+    pub(crate) datapath: Arc<Mutex<Datapath>>,
+    pub(crate) enrolment: Arc<EnrolmentView>,
+    pub(crate) identities: Arc<IdentityStore>,
+}
+
+impl fmt::Debug for NodeCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeCollector")
+    }
+}
+
+impl Collector for NodeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        self.encode_verdicts(&mut encoder)?;
+        self.encode_maps(&mut encoder)?;
+        self.encode_pods(&mut encoder)?;
+        self.encode_certificates(&mut encoder)
+    }
+}
+
+impl NodeCollector {
+    fn encode_verdicts(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Verdicts of the eBPF programs, by reason";
+        let kind = MetricType::Counter;
+        let mut family =
+            encoder.encode_descriptor("undermesh_kernel_verdicts", help, None, kind)?;
+        for (reason, count) in self.lock().verdicts().unwrap_or_default() {
+            let labels = [("reason", reason.as_str())];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_maps(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let maps = self.lock().maps().unwrap_or_default();
+        let kind = MetricType::Gauge;
+        let help = "Entries in the BPF maps";
+        let mut family = encoder.encode_descriptor("undermesh_map_entries", help, None, kind)?;
+        for map in &maps {
+            gauge(&mut family, &[("map", map.name)], map.entries as i64)?;
+        }
+        let help = "Entries that fit into the BPF maps";
+        let mut family =
+            encoder.encode_descriptor("undermesh_map_max_entries", help, None, kind)?;
+        for map in &maps {
+            gauge(&mut family, &[("map", map.name)], map.max_entries as i64)?;
+        }
+        Ok(())
+    }
+
+    fn encode_pods(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let pods = self.enrolment.pods();
+        let help = "Pods of this node that should be in the mesh, by state";
+        let mut family =
+            encoder.encode_descriptor("undermesh_pods", help, None, MetricType::Gauge)?;
+        for (state, name) in [(PodState::Enrolled, "enrolled"), (PodState::Pending, "pending")] {
+            let count = pods.iter().filter(|pod| pod.state == state).count();
+            gauge(&mut family, &[("state", name)], count as i64)?;
+        }
+        Ok(())
+    }
+
+    fn encode_certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Seconds until a workload certificate expires; 0 while there is none";
+        let name = "undermesh_certificate_expires_in_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for certificate in self.identities.certificates() {
+            let id = certificate.id.to_string();
+            gauge(&mut family, &[("identity", id.as_str())], certificate.expires_in_seconds)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Datapath> {
+        self.datapath.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn gauge(family: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: i64) -> fmt::Result {
+    let labels = labels.to_vec();
+    ConstGauge::new(value).encode(family.encode_family(&labels)?)
+}

@@ -1,0 +1,164 @@
+//! Drives sockets inside a pod: a process in the pod's namespace and cgroup (`undermesh-pod`) makes
+//! every system call on command, one at a time, and says how each one ended.
+
+mod errno;
+mod handle;
+pub mod protocol;
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+
+pub use errno::errno_name;
+pub use handle::{Conn, Listener, Udp};
+use protocol::{Answer, Behaviour, Burst, BurstReport, ConnectOptions, Failure, Opened, Request};
+
+use crate::{programs::locate, topology::PodPlace};
+
+/// How long a call may take where nothing else is said.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A process inside a pod. Dropping it ends the process, and with it every socket.
+#[derive(Debug)]
+pub struct Pod {
+    name: String,
+    child: Child,
+    pipes: Mutex<Pipes>,
+}
+
+#[derive(Debug)]
+struct Pipes {
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Pod {
+    pub(crate) fn start(place: &PodPlace) -> Result<Self> {
+        let mut child = Command::new(locate("undermesh-pod")?)
+            .arg("--netns")
+            .arg(place.netns.path())
+            .arg("--cgroup")
+            .arg(&place.cgroup)
+            .arg("drive")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start undermesh-pod")?;
+        let pipes = Pipes {
+            requests: child.stdin.take().context("no standard input")?,
+            answers: BufReader::new(child.stdout.take().context("no standard output")?),
+        };
+        let pod = Self { name: place.spec.name.clone(), child, pipes: Mutex::new(pipes) };
+        pod.call::<()>(&Request::Ping)
+            .with_context(|| format!("no process can be started in pod {}", pod.name))?;
+        Ok(pod)
+    }
+
+    /// Process id of the process inside the pod.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Listens at an address; port 0 takes a free one ([`Listener::address`]).
+    ///
+    /// # Errors
+    /// As the system calls fail; so for every call below.
+    pub fn listen(&self, at: SocketAddr, behaviour: Behaviour) -> Result<Listener<'_>, Failure> {
+        let opened: Opened = self.call(&Request::Listen { at, behaviour })?;
+        Ok(Listener::new(self, opened))
+    }
+
+    /// Listens at `count` consecutive ports, all with the same behaviour.
+    ///
+    /// # Errors
+    /// As the system calls fail.
+    pub fn listen_many(
+        &self,
+        first: SocketAddr,
+        count: u16,
+        behaviour: Behaviour,
+    ) -> Result<(), Failure> {
+        self.call(&Request::ListenMany { first, count, behaviour })
+    }
+
+    /// Connects and waits for the outcome.
+    ///
+    /// # Errors
+    /// As `connect` fails, `ECONNREFUSED` for example.
+    pub fn connect(&self, to: SocketAddr) -> Result<Conn<'_>, Failure> {
+        self.connect_with(to, ConnectOptions::default())
+    }
+
+    /// Connects with options that are set before.
+    ///
+    /// # Errors
+    /// As the system calls fail.
+    pub fn connect_with(
+        &self,
+        to: SocketAddr,
+        options: ConnectOptions,
+    ) -> Result<Conn<'_>, Failure> {
+        let opened: Opened = self.call(&Request::Connect { to, options })?;
+        Ok(Conn::new(self, opened.id))
+    }
+
+    /// Opens a UDP socket.
+    ///
+    /// # Errors
+    /// As the system calls fail.
+    pub fn udp(&self, at: SocketAddr) -> Result<Udp<'_>, Failure> {
+        let opened: Opened = self.call(&Request::UdpBind { at })?;
+        Ok(Udp::new(self, opened))
+    }
+
+    /// Makes many connections, from several threads at once.
+    ///
+    /// # Errors
+    /// Where the process is gone; what happens to connections is in the report.
+    pub fn burst(&self, burst: Burst) -> Result<BurstReport, Failure> {
+        self.call(&Request::Burst(burst))
+    }
+
+    pub(crate) fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
+        let gone = |error: &dyn std::fmt::Display| Failure {
+            errno: "EPIPE".to_owned(),
+            context: format!("the process in pod {} is gone: {error}", self.name),
+        };
+        let mut pipes = self.pipes.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = serde_json::to_string(request).map_err(|e| gone(&e))?;
+        writeln!(pipes.requests, "{text}").map_err(|e| gone(&e))?;
+        let mut line = String::new();
+        pipes.answers.read_line(&mut line).map_err(|e| gone(&e))?;
+        match serde_json::from_str(&line).map_err(|e| gone(&e))? {
+            Answer::Ok(value) => serde_json::from_value(value).map_err(|e| gone(&e)),
+            Answer::Err(failure) => Err(failure),
+        }
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // Dead already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl BurstReport {
+    /// Failures as one line for a message.
+    pub fn describe(&self) -> String {
+        let failures: &BTreeMap<String, u64> = &self.failures;
+        format!(
+            "{} right, {} wrong, failures {failures:?}, in {} ms; {}",
+            self.ok, self.wrong, self.elapsed_ms, self.example
+        )
+    }
+}

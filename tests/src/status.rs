@@ -1,0 +1,109 @@
+//! What `GET /status` says, as far as tests look at it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// The status page.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The process.
+    pub agent: AgentRow,
+    /// Enrolled and pending pods of the node.
+    pub pods: Vec<PodRow>,
+    /// Certificates of workloads.
+    pub certificates: Vec<CertificateRow>,
+    /// Programs in the kernel.
+    pub programs: Vec<ProgramRow>,
+    /// Maps in the kernel.
+    pub maps: Vec<MapRow>,
+    /// Verdicts by reason; zero counts are left out.
+    pub verdicts: BTreeMap<String, u64>,
+    /// Diagnostics as text.
+    pub warnings: Vec<String>,
+}
+
+/// The agent's process.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentRow {
+    /// Process id.
+    pub pid: u32,
+    /// The configuration in force.
+    pub generation: u64,
+    /// Whether it says that it is ready.
+    pub ready: bool,
+    /// Why not.
+    pub not_ready: Vec<String>,
+    /// Live connections through the proxy.
+    pub connections: u64,
+    /// Live tunnels to and from other agents.
+    pub tunnels: u64,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodRow {
+    /// Its name.
+    pub name: String,
+    /// Its SPIFFE ID.
+    pub identity: String,
+    /// `enrolled`, or why not yet.
+    pub state: String,
+    /// Why it is pending.
+    pub detail: String,
+}
+
+/// A certificate.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateRow {
+    /// The SPIFFE ID it is for.
+    pub id: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Seconds until it expires; negative afterwards.
+    pub expires_in_seconds: i64,
+}
+
+/// A program.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgramRow {
+    /// Its name.
+    pub name: String,
+    /// Whether its link is in place.
+    pub attached: bool,
+}
+
+/// A map.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MapRow {
+    /// Its name.
+    pub name: String,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries it has room for.
+    pub max_entries: u64,
+}
+
+impl Status {
+    /// How often the programs have given this verdict.
+    pub fn verdict(&self, reason: &str) -> u64 {
+        self.verdicts.get(reason).copied().unwrap_or_default()
+    }
+
+    /// Entries of a map; 0 for one that is not listed.
+    pub fn entries(&self, map: &str) -> u64 {
+        let found = self.maps.iter().find(|row| row.name == map);
+        found.map_or(0, |row| row.entries)
+    }
+
+    /// Whether a pod is enrolled.
+    pub fn is_enrolled(&self, pod: &str) -> bool {
+        self.pods.iter().any(|row| row.name == pod && row.state == "enrolled")
+    }
+}
