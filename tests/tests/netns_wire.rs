@@ -87,9 +87,11 @@ fn while_the_servers_agent_is_down_the_client_is_reset_and_nothing_falls_back() 
     assert_eq!(cut.unwrap_err().errno, "ECONNRESET");
     let served = listener.accepted()?.len();
     for to in [rig.vip("far", 80)?, rig.at("server", PORT)?] {
-        let conn = client.connect(to)?;
-        // Whether the reset overtakes the bytes is a race; that it comes is not.
-        let answer = conn.send(b"secret-while-down").and_then(|()| conn.receive(1));
+        // Which call meets the reset first is a race; that one does is not.
+        let answer = client.connect(to).and_then(|conn| {
+            conn.send(b"secret-while-down")?;
+            conn.receive(1)
+        });
         let error = answer.unwrap_err().errno;
         assert!(["ECONNRESET", "EPIPE"].contains(&error.as_str()), "{to}: {error}");
     }

@@ -74,8 +74,13 @@ impl Pool {
                 Found::Stream(permit) => return Ok(permit),
                 Found::Wait(outcome) => outcome,
             };
-            if let Some(permit) = wait_for(key, outcome).await?.reserve() {
+            let tunnel = wait_for(key, outcome).await?;
+            if let Some(permit) = tunnel.reserve() {
                 return Ok(permit);
+            }
+            // Asking again would only be refused again.
+            if let Some(failure) = tunnel.refusal() {
+                return Err(failure);
             }
         }
         Err(Failure::TunnelLost { to: key.address, detail: "the peer allows no streams".into() })

@@ -127,12 +127,16 @@ impl Tunnel {
         self.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why the peer refused this side's certificate, if it did. In TLS 1.3 that comes after the
+    /// tunnel seemed to be open.
+    pub(crate) fn refusal(&self) -> Option<Failure> {
+        let error = self.tls_error.get()?;
+        Some(tls_failure(self.key.address, error, Side::Upstream))
+    }
+
     fn lost(&self, error: &h2::Error) -> OpenError {
-        if let Some(error) = self.tls_error.get() {
-            return OpenError {
-                failure: tls_failure(self.key.address, error, Side::Upstream),
-                tunnel_dead: false,
-            };
+        if let Some(failure) = self.refusal() {
+            return OpenError { failure, tunnel_dead: false };
         }
         // A stream's own reset is an answer; REFUSED_STREAM says that nobody looked at it.
         let tunnel_dead = !error.is_reset() || error.reason() == Some(Reason::REFUSED_STREAM);
