@@ -47,6 +47,7 @@ fn a_running_pod_joins_and_leaves_within_a_second() -> Result<()> {
             assert!(edited.elapsed() < SOON, "{placement:?} never took effect");
         }
         let took = edited.elapsed();
+        println!("{placement:?} took effect after {took:?}");
         assert!(took < Duration::from_secs(1), "{placement:?} took {took:?}");
     }
     assert_eq!(held.exchange(b"to the last")?, b"to the last", "a live connection was cut");

@@ -25,6 +25,8 @@ pub(crate) enum Need {
     DebianToolchain,
     /// Tests in network namespaces.
     Netns,
+    /// The demo.
+    Demo,
 }
 
 /// Whether missing things may be installed.
@@ -57,7 +59,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 5] = [
+static TOOLS: [Tool; 7] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -80,13 +82,25 @@ static TOOLS: [Tool; 5] = [
         package: "iproute2",
         detect: Detect::Command("ip"),
         purpose: "creates network namespaces",
-        needs: &[Need::Netns],
+        needs: &[Need::Netns, Need::Demo],
     },
     Tool {
         package: "tcpdump",
         detect: Detect::Command("tcpdump"),
         purpose: "captures what crosses the link between nodes",
-        needs: &[Need::Netns],
+        needs: &[Need::Netns, Need::Demo],
+    },
+    Tool {
+        package: "curl",
+        detect: Detect::Command("curl"),
+        purpose: "is the demo's and the tests' client",
+        needs: &[Need::Netns, Need::Demo],
+    },
+    Tool {
+        package: "python3",
+        detect: Detect::Command("python3"),
+        purpose: "is the demo's and the tests' web server",
+        needs: &[Need::Netns, Need::Demo],
     },
 ];
 

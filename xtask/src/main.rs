@@ -4,6 +4,7 @@
 
 mod build_ebpf;
 mod command;
+mod demo;
 mod install;
 mod lint;
 mod machine;
@@ -27,6 +28,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Bring up two nodes and show what the mesh does, from clear text to denied peer
+    Demo(demo::Args),
     /// Build the eBPF programs from source, installing what that needs
     BuildEbpf(build_ebpf::Args),
     /// Run every test that this machine can run
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::locate()?;
     match command {
+        Command::Demo(args) => demo::run(&workspace, &args),
         Command::BuildEbpf(args) => build_ebpf::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),
