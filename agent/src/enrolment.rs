@@ -122,7 +122,7 @@ impl Enrolment {
             match pod.leave(&self.node) {
                 Ok(()) => tracing::info!(pod = %name, "left the mesh"),
                 Err(error) => {
-                    tracing::error!(pod = %name, error = format!("{error:#}"), "cannot leave the mesh")
+                    tracing::error!(pod = %name, error = format!("{error:#}"), "cannot leave the mesh");
                 }
             }
         }

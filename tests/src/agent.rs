@@ -153,6 +153,20 @@ impl Agent {
         self.page(METRICS, "/metrics")
     }
 
+    /// The sum of a metric over all its series that have `label`.
+    ///
+    /// # Errors
+    /// As [`Self::metrics`].
+    pub fn metric(&self, name: &str, label: &str) -> Result<u64> {
+        let text = self.metrics()?;
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = rest.strip_prefix('{')?.rsplit_once("} ")?;
+            labels.contains(label).then(|| value.parse::<u64>().ok())?
+        });
+        Ok(values.sum())
+    }
+
     /// Status code and text of the readiness page.
     ///
     /// # Errors

@@ -274,6 +274,16 @@ impl Rig {
         self.manifests.service(service, &self.pods)
     }
 
+    /// Replaces a pod's namespace by a new one with the same name and addresses. The caller has
+    /// ended the pod's processes.
+    ///
+    /// # Errors
+    /// Where somebody holds on to the old namespace.
+    pub fn replace_namespace(&self, pod: &str) -> Result<()> {
+        let place = self.place(pod)?;
+        topology::replace(self.node(&place.node)?, place)
+    }
+
     /// Starts to listen to what crosses from node to node.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -24,10 +25,13 @@ use crate::{
     footprint::Footprint,
     manifest::PodSpec,
     netns::Netns,
+    poll::wait_for,
 };
 
 /// First host number of pods, below which gateways live.
 const FIRST_POD: u8 = 10;
+/// How long a removed namespace may be held by whoever has sockets in it.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +72,8 @@ pub struct PodPlace {
     pub netns: Netns,
     /// Its cgroup.
     pub cgroup: PathBuf,
+    /// The node's end of its link.
+    pub link: String,
     /// Its IPv4 address.
     pub v4: Ipv4Addr,
     /// Its IPv6 address.
@@ -160,32 +166,52 @@ fn pod(
     index: u8,
     number: u8,
 ) -> Result<PodPlace> {
-    let netns = Netns::create(&footprint.netns(&spec.name))?;
-    prepare(&netns, false)?;
+    let place = PodPlace {
+        spec: spec.clone(),
+        node: node.name.clone(),
+        netns: Netns::create(&footprint.netns(&spec.name))?,
+        cgroup: node.cgroup.join("pods").join(&spec.name),
+        link: format!("pod{number}"),
+        v4: Ipv4Addr::new(10, index, 0, number),
+        v6: Ipv6Addr::new(0xfd00, index.into(), 0, 0, 0, 0, 0, number.into()),
+    };
+    make(&place.cgroup)?;
+    plug(node, &place)?;
+    Ok(place)
+}
+
+/// Gives a pod's new namespace its interface, addresses and routes.
+fn plug(node: &Node, place: &PodPlace) -> Result<()> {
+    let PodPlace { netns, link, v4, v6, .. } = place;
+    let [_, index, ..] = v4.octets();
+    prepare(netns, false)?;
     node.netns.ip(&format!(
-        "link add pod{number} type veth peer name eth0 netns {ns}\n\
-         link set pod{number} master br0\n\
-         link set pod{number} up\n",
+        "link add {link} type veth peer name eth0 netns {ns}\n\
+         link set {link} master br0\n\
+         link set {link} up\n",
         ns = netns.name()
     ))?;
     netns.ip(&format!(
         "link set lo up\n\
-         addr add 10.{index}.0.{number}/24 dev eth0\n\
-         addr add fd00:{index:x}::{number:x}/64 dev eth0 nodad\n\
+         addr add {v4}/24 dev eth0\n\
+         addr add {v6}/64 dev eth0 nodad\n\
          link set eth0 up\n\
          route add default via 10.{index}.0.1\n\
          route add default via fd00:{index:x}::1\n"
-    ))?;
-    let cgroup = node.cgroup.join("pods").join(&spec.name);
-    make(&cgroup)?;
-    Ok(PodPlace {
-        spec: spec.clone(),
-        node: node.name.clone(),
-        netns,
-        cgroup,
-        v4: Ipv4Addr::new(10, index, 0, number),
-        v6: Ipv6Addr::new(0xfd00, index.into(), 0, 0, 0, 0, 0, number.into()),
-    })
+    ))
+}
+
+/// Removes a pod's namespace, waits until the kernel has let go of it, and makes another one with
+/// the same name and addresses, as happens when a pod is replaced.
+pub(crate) fn replace(node: &Node, place: &PodPlace) -> Result<()> {
+    Netns::delete(place.netns.name())?;
+    let what = format!("the old namespace of pod {} to go", place.spec.name);
+    wait_for(&what, GONE_WITHIN, || {
+        let gone = node.netns.ip(&format!("link show {}\n", place.link)).is_err();
+        Ok(gone.then_some(()))
+    })?;
+    Netns::create(place.netns.name())?;
+    plug(node, place)
 }
 
 /// Settings of a new namespace, before it has interfaces: addresses are usable at once, and

@@ -102,6 +102,65 @@ fn a_killed_agent_refuses_while_it_is_down_and_recovers_without_touching_pods() 
 }
 
 #[test]
+fn a_pod_that_left_while_the_agent_was_down_is_let_go() -> Result<()> {
+    let mut rig = Rig::started()?;
+    let (client, server) = (rig.pod("client")?, rig.pod("server")?);
+    server.listen(rig.at("server", PORT)?, Behaviour::Echo)?;
+    assert!(is_proxied(&rig, &client)?);
+    rig.take_agent("a")?.kill()?;
+    rig.set_placement("client", Placement::Listed)?;
+    let node = rig.node_mut("a")?;
+    let mut agent = Agent::start(node)?;
+    agent.wait_ready()?;
+    node.agent = Some(agent);
+    let restarted = Instant::now();
+    while is_proxied(&rig, &client).unwrap_or(true) {
+        assert!(restarted.elapsed() < SOON, "it was never let go");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_is_replaced_is_released_and_its_successor_enrolled() -> Result<()> {
+    let rig = Rig::started()?;
+    let client = rig.pod("client")?;
+    for round in 0..3 {
+        let server = rig.pod("server")?;
+        server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+        // A tunnel leads to it, and one leads away from it.
+        let edited = Instant::now();
+        while !is_proxied(&rig, &client).unwrap_or(false) {
+            assert!(edited.elapsed() < SOON, "round {round}: the successor was never enrolled");
+        }
+        let peer = rig.pod("near")?;
+        peer.listen(rig.at("near", PORT)?, Behaviour::Echo)?;
+        assert_eq!(server.connect(rig.vip("near", 80)?)?.exchange(b"away")?, b"away");
+        drop(server);
+        rig.replace_namespace("server")?;
+    }
+    rig.agent("b")?.wait_status("one pod", SOON, |status| {
+        status.is_enrolled("server") && status.entries("PODS") == 1
+    })?;
+    Ok(())
+}
+
+#[test]
+fn an_application_may_have_taken_the_agents_port() -> Result<()> {
+    let mut rig = Rig::standard().build()?;
+    let (client, server) = (rig.pod("client")?, rig.pod("server")?);
+    client.listen("127.0.0.1:15001".parse()?, Behaviour::Echo)?;
+    client.listen("[::1]:15001".parse()?, Behaviour::Echo)?;
+    server.listen("[::]:8080".parse()?, Behaviour::Banner("server".to_owned()))?;
+    rig.start()?;
+    for to in [rig.vip("far", 80)?, rig.vip6("far", 80)?] {
+        assert_eq!(client.connect(to)?.receive(6)?, b"server", "{to}");
+    }
+    let own = client.connect("127.0.0.1:15001".parse()?)?;
+    assert_eq!(own.exchange(b"own")?, b"own");
+    Ok(())
+}
+
+#[test]
 fn an_agent_may_be_killed_again_and_again() -> Result<()> {
     let mut rig = Rig::started()?;
     let (client, server) = (rig.pod("client")?, rig.pod("server")?);

@@ -8,6 +8,8 @@ use undermesh_tests::{
     pod::protocol::{Behaviour, Burst},
 };
 
+/// Connections that fill caches, pools and thread stacks.
+const WARM: u64 = 2_000;
 const CONNECTIONS: u64 = 100_000;
 /// Sockets that the pool may have opened and kept; far from one per connection.
 const POOLED: usize = 32;
@@ -50,9 +52,8 @@ fn a_hundred_thousand_connections_leave_nothing_behind() -> Result<()> {
         payload: 32,
         expect: None,
     };
-    // Caches, pools and thread stacks fill up once.
-    let warm = client.burst(burst(2_000))?;
-    assert_eq!(warm.ok, 2_000, "{}", warm.describe());
+    let warm = client.burst(burst(WARM))?;
+    assert_eq!(warm.ok, WARM, "{}", warm.describe());
     let before = [holdings(&rig, "a")?, holdings(&rig, "b")?];
     let report = client.burst(burst(CONNECTIONS))?;
     println!("{}", report.describe());
@@ -64,9 +65,13 @@ fn a_hundred_thousand_connections_leave_nothing_behind() -> Result<()> {
         let text = format!("node {node}: {after:?}, before: {before:?}");
         assert!(after.open_files <= before.open_files + POOLED, "{text}");
         assert!(after.resident <= before.resident + GROWTH, "{text}");
+        for metric in ["opened", "closed"] {
+            let name = format!("istio_tcp_connections_{metric}_total");
+            assert_eq!(rig.agent(node)?.metric(&name, "mutual_tls")?, WARM + CONNECTIONS, "{node}");
+        }
     }
     let proxied = rig.agent("a")?.status()?.verdict("proxied");
-    assert_eq!(proxied, CONNECTIONS + 2_000);
+    assert_eq!(proxied, CONNECTIONS + WARM);
     Ok(())
 }
 

@@ -273,3 +273,36 @@ fn certificates_are_renewed_under_a_live_connection() -> Result<()> {
     assert_eq!(client.connect(rig.vip("far", 80)?)?.exchange(b"new")?, b"new");
     Ok(())
 }
+
+#[test]
+fn a_new_root_is_taken_up_under_live_connections() -> Result<()> {
+    let rig = Rig::started()?;
+    let (client, server) = (rig.pod("client")?, rig.pod("server")?);
+    server.listen(rig.at("server", PORT)?, Behaviour::Echo)?;
+    let held = client.connect(rig.vip("far", 80)?)?;
+    held.exchange(b"under the old root")?;
+    let serials = |status: undermesh_tests::Status| -> Vec<String> {
+        status.certificates.into_iter().map(|one| one.serial).collect()
+    };
+    let before = [serials(rig.agent("a")?.status()?), serials(rig.agent("b")?.status()?)];
+    let ca = rig.footprint().dir().join("ca");
+    let on_ca = |args: &[&str]| {
+        let args = args.iter().map(AsRef::as_ref);
+        undermesh(args.chain(["--dir".as_ref(), ca.as_os_str()]))
+    };
+    on_ca(&["ca", "rotate", "--settle", "3s"])?;
+    for (node, before) in ["a", "b"].into_iter().zip(before) {
+        rig.agent(node)?.wait_status("new certificates", Duration::from_secs(20), |status| {
+            status.certificates.iter().all(|one| !before.contains(&one.serial))
+        })?;
+    }
+    on_ca(&["ca", "prune"])?;
+    // What was signed under the old root is worth nothing any more, once agents have read so.
+    let log = rig.agent("b")?.log();
+    undermesh_tests::wait_for("the bundle to be read", Duration::from_secs(10), || {
+        Ok((rig.agent("b")?.log().len() > log.len()).then_some(()))
+    })?;
+    assert_eq!(held.exchange(b"under the new one")?, b"under the new one");
+    assert_eq!(client.connect(rig.vip("far", 80)?)?.exchange(b"new")?, b"new");
+    Ok(())
+}

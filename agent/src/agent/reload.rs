@@ -101,7 +101,7 @@ impl Reload {
         match applied {
             Ok(entries) => tracing::info!(%generation, entries, "configuration in force"),
             Err(error) => {
-                tracing::error!(%generation, %error, "configuration is only partly in force")
+                tracing::error!(%generation, %error, "configuration is only partly in force");
             }
         }
         self.forget_workloads(&snapshot);
