@@ -56,7 +56,7 @@ impl KernelEvents {
             destination: known(by_address(upstream)),
             service,
             security: Security::None,
-            transport: Transport::Local,
+            transport: if inbound { Transport::Plain } else { Transport::Local },
             source_addr: event.source.unwrap_or_else(|| address_of(source.as_deref(), event)),
             dialled: (!inbound).then_some(event.destination),
             upstream,

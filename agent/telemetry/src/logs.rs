@@ -1,5 +1,7 @@
 //! The agent's own log, on standard error.
 
+use std::io::{self, IsTerminal};
+
 use tracing_subscriber::{EnvFilter, Registry, fmt, prelude::*, reload};
 
 /// Format of the log.
@@ -55,7 +57,7 @@ impl LogHandle {
 pub fn init(filter: &str, format: LogFormat) -> Result<LogHandle, LogError> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let set = match format {
         LogFormat::Text => registry.with(layer).try_init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),

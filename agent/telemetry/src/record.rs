@@ -69,6 +69,13 @@ impl Drop for ConnectionRecord {
     }
 }
 
+/// The time, to the millisecond.
+fn now() -> String {
+    let now = OffsetDateTime::now_utc();
+    let now = now.replace_millisecond(now.millisecond()).unwrap_or(now);
+    now.format(&Rfc3339).unwrap_or_default()
+}
+
 /// One line of the access log. Field names are API (docs/reference/access-log.md).
 #[derive(Serialize)]
 pub(crate) struct Line<'a> {
@@ -128,7 +135,7 @@ impl<'a> End<'a> {
 impl<'a> Line<'a> {
     pub(crate) fn new(event: &'static str, id: u64, info: &'a ConnectionInfo) -> Self {
         Self {
-            time: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+            time: now(),
             event,
             connection: id,
             reporter: info.reporter.as_str(),
