@@ -119,11 +119,13 @@ async fn serve(config: &Config, logs: undermesh_telemetry::LogHandle, data: &Han
             trust_domain: config.trust_domain.clone(),
             cluster: config.cluster.clone(),
             mtls: config.mtls,
+            root_namespace: config.root_namespace.clone(),
             outbound_failure: config.outbound_failure,
         },
         Arc::clone(&datapath),
         Arc::clone(&identities),
         Arc::clone(&snapshot),
+        Arc::clone(&proxy),
         Arc::clone(&telemetry),
         snapshots,
     );

@@ -44,9 +44,13 @@ pub(crate) struct RawConfig {
     /// Directory on a BPF file system for pinned links and maps [default: /sys/fs/bpf/undermesh].
     #[arg(long, env = "UNDERMESH_PIN_DIR", value_name = "DIR")]
     pin_dir: Option<PathBuf>,
-    /// What enrolled pods accept [default: PERMISSIVE].
+    /// What enrolled pods accept where no PeerAuthentication of the mesh says it [default:
+    /// PERMISSIVE].
     #[arg(long, env = "UNDERMESH_MTLS", value_name = "MODE", ignore_case = true)]
     mtls: Option<Mtls>,
+    /// Namespace whose policies are about the whole mesh [default: istio-system].
+    #[arg(long, env = "UNDERMESH_ROOT_NAMESPACE", value_name = "NAME")]
+    root_namespace: Option<String>,
     /// What becomes of meshed connections while the agent is down [default: closed].
     #[arg(long, env = "UNDERMESH_OUTBOUND_FAILURE", value_name = "MODE")]
     outbound_failure: Option<Outbound>,
@@ -92,6 +96,9 @@ pub(crate) struct RawConfig {
     /// Size of the workload map [default: 65536].
     #[arg(long, env = "UNDERMESH_MAX_WORKLOADS", value_name = "ENTRIES")]
     max_workloads: Option<u32>,
+    /// Size of the policy map [default: 65536].
+    #[arg(long, env = "UNDERMESH_MAX_POLICY_ENTRIES", value_name = "ENTRIES")]
+    max_policy_entries: Option<u32>,
     /// Size of the service map [default: 16384].
     #[arg(long, env = "UNDERMESH_MAX_SERVICES", value_name = "ENTRIES")]
     max_services: Option<u32>,
@@ -165,6 +172,7 @@ pub(crate) struct Config {
     pub(crate) cgroup: PathBuf,
     pub(crate) pin_dir: PathBuf,
     pub(crate) mtls: MtlsMode,
+    pub(crate) root_namespace: String,
     pub(crate) outbound_failure: FailMode,
     pub(crate) svid_lifetime: Duration,
     pub(crate) admin_address: SocketAddr,
@@ -207,10 +215,10 @@ impl RawConfig {
     /// These settings, and those of `other` where these say nothing.
     pub(crate) fn or(self, other: Self) -> Self {
         prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
-            outbound_failure svid_lifetime admin_address metrics_address readiness_address
+            root_namespace outbound_failure svid_lifetime admin_address metrics_address readiness_address
             access_log log_level log_format kernel_log connect_timeout tunnel_idle_timeout
-            drain_timeout workers max_pods max_workloads max_services max_backends
-            max_connections event_buffer_bytes)
+            drain_timeout workers max_pods max_workloads max_policy_entries max_services
+            max_backends max_connections event_buffer_bytes)
     }
 
     /// Fills in the defaults and checks what a type cannot.
@@ -249,6 +257,11 @@ impl RawConfig {
                 None | Some(Mtls::Permissive) => MtlsMode::Permissive,
                 Some(Mtls::Strict) => MtlsMode::Strict,
             },
+            root_namespace: self
+                .root_namespace
+                .clone()
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| "istio-system".to_owned()),
             outbound_failure: match self.outbound_failure {
                 None | Some(Outbound::Closed) => FailMode::Closed,
                 Some(Outbound::Open) => FailMode::Open,
@@ -293,6 +306,7 @@ impl RawConfig {
         let sizes = MapSizes {
             pods: self.max_pods.unwrap_or(default.pods),
             workloads: self.max_workloads.unwrap_or(default.workloads),
+            policy_entries: self.max_policy_entries.unwrap_or(default.policy_entries),
             services: self.max_services.unwrap_or(default.services),
             backends: self.max_backends.unwrap_or(default.backends),
             connections: self.max_connections.unwrap_or(default.connections),
@@ -301,6 +315,7 @@ impl RawConfig {
         for (name, size) in [
             ("maxPods", sizes.pods),
             ("maxWorkloads", sizes.workloads),
+            ("maxPolicyEntries", sizes.policy_entries),
             ("maxServices", sizes.services),
             ("maxBackends", sizes.backends),
             ("maxConnections", sizes.connections),

@@ -4,9 +4,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use undermesh_datapath::{ConnectionEvent, EventKind};
+use undermesh_datapath::{ConnectionEvent, EventKind, Reason};
 use undermesh_proxy::{peer, service_label};
-use undermesh_snapshot::{Destination, Snapshot, WorkloadInfo};
+use undermesh_snapshot::{ConnectionAttributes, Destination, Snapshot, WorkloadInfo, evaluate};
 use undermesh_telemetry::{
     CloseReason, ConnectionInfo, Denial, Peer, Reporter, Security, Telemetry, Transport,
 };
@@ -26,10 +26,33 @@ impl KernelEvents {
         match event.kind {
             EventKind::Local => self.telemetry.opened_in_kernel(&info),
             EventKind::Refused | EventKind::Dropped => {
-                let reason = CloseReason::new(event.reason.as_str(), flags(event));
+                let mut reason = CloseReason::new(event.reason.as_str(), flags(event));
+                if event.reason == Reason::PolicyDenied {
+                    reason.detail = self.denying_policy(event);
+                }
                 self.telemetry.denied(&Denial { info, reason });
             }
         }
+    }
+
+    /// Which policy has refused a connection: the kernel knows verdicts, not names. Asked about
+    /// the source as an identity first, since pods of this node are known to the kernel as such.
+    fn denying_policy(&self, event: &ConnectionEvent) -> Option<String> {
+        let snapshot = self.snapshot.load();
+        let destination = snapshot.workloads.get(&event.destination.ip())?;
+        let policy = snapshot.policies.get(&destination.name)?;
+        let source_address = event.source?.ip();
+        let source = snapshot.workloads.get(&source_address).filter(|source| source.local);
+        let decide = |source| {
+            let destination = event.destination;
+            evaluate(policy, &ConnectionAttributes { source, source_address, destination })
+        };
+        let mut decision = decide(source.map(|source| &source.identity));
+        if decision.allowed {
+            decision = decide(None);
+        }
+        let by_address = "its policies look at client addresses, and this is plaintext".to_owned();
+        Some(if decision.allowed { by_address } else { decision.to_string() })
     }
 
     fn info(&self, event: &ConnectionEvent) -> ConnectionInfo {
@@ -77,8 +100,9 @@ fn address_of(source: Option<&WorkloadInfo>, event: &ConnectionEvent) -> SocketA
 /// Istio's response flags: UH where there is no healthy upstream.
 fn flags(event: &ConnectionEvent) -> &'static str {
     match event.reason {
-        undermesh_datapath::Reason::NoEndpoint => "UH",
-        undermesh_datapath::Reason::ProxyDown | undermesh_datapath::Reason::TunnelDown => "UF",
+        Reason::NoEndpoint => "UH",
+        Reason::ProxyDown | Reason::TunnelDown => "UF",
+        Reason::PolicyDenied => "UAEX",
         _ => "-",
     }
 }

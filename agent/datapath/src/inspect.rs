@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use aya::maps::{HashMap, Map, MapInfo, SockHash};
 use serde::Serialize;
 use undermesh_ebpf_common::{
-    Addr, Backend, BackendKey, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod, Service,
-    ServiceKey, WorkloadEntry,
+    Addr, Backend, BackendKey, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod,
+    PolicyKey, PolicyVerdict, Service, ServiceKey, WorkloadEntry,
 };
 
 use crate::{
@@ -103,6 +103,7 @@ impl Datapath {
         Ok(vec![
             self.hash_status::<u64, Pod>("PODS")?,
             self.hash_status::<Addr, WorkloadEntry>("WORKLOADS")?,
+            self.hash_status::<PolicyKey, PolicyVerdict>("POLICY")?,
             self.hash_status::<ServiceKey, Service>("SERVICES")?,
             self.hash_status::<BackendKey, Backend>("BACKENDS")?,
             self.hash_status::<OriginalDstKey, OriginalDst>("ORIGINAL_DST")?,

@@ -57,6 +57,8 @@ pub struct MapSizes {
     pub pods: u32,
     /// Meshed addresses of all nodes.
     pub workloads: u32,
+    /// Answers of policies.
+    pub policy_entries: u32,
     /// Service ports.
     pub services: u32,
     /// Endpoints of all service ports.
@@ -72,6 +74,7 @@ impl Default for MapSizes {
         Self {
             pods: 1 << 10,
             workloads: 1 << 16,
+            policy_entries: 1 << 16,
             services: 1 << 14,
             backends: 1 << 17,
             connections: 1 << 17,
@@ -111,6 +114,7 @@ impl Datapath {
             kernel_log::start(&mut ebpf)?;
         }
         let tables = ConfigTables {
+            policy: adopt(&mut ebpf, "POLICY", "maxPolicyEntries")?,
             workloads: adopt(&mut ebpf, "WORKLOADS", "maxWorkloads")?,
             services: adopt(&mut ebpf, "SERVICES", "maxServices")?,
             backends: adopt(&mut ebpf, "BACKENDS", "maxBackends")?,
@@ -233,6 +237,7 @@ fn load_object(config: &Config, pins: &PinDir) -> Result<Ebpf, DatapathError> {
         .map_max_entries("PODS", sizes.pods)
         .map_max_entries("LISTENERS", sizes.pods.saturating_mul(4))
         .map_max_entries("WORKLOADS", sizes.workloads)
+        .map_max_entries("POLICY", sizes.policy_entries)
         .map_max_entries("SERVICES", sizes.services)
         .map_max_entries("BACKENDS", sizes.backends)
         .map_max_entries("ORIGINAL_DST", sizes.connections)

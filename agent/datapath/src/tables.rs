@@ -1,7 +1,8 @@
 //! Moves a snapshot's tables into the maps, make before break.
 
 use undermesh_ebpf_common::{
-    Addr, Backend, BackendKey, Service, ServiceKey, Settings, WorkloadEntry,
+    Addr, Backend, BackendKey, PolicyKey, PolicyVerdict, Service, ServiceKey, Settings,
+    WorkloadEntry,
 };
 use undermesh_snapshot::{DatapathTables, ip};
 
@@ -11,6 +12,7 @@ use crate::{DatapathError, table::Table};
 
 /// The maps that follow from configuration alone.
 pub(crate) struct ConfigTables {
+    pub(crate) policy: Table<PolicyKey, PolicyVerdict>,
     pub(crate) workloads: Table<Addr, WorkloadEntry>,
     pub(crate) services: Table<ServiceKey, Service>,
     pub(crate) backends: Table<BackendKey, Backend>,
@@ -21,18 +23,22 @@ impl ConfigTables {
     /// Applies `desired`; returns how many entries changed.
     ///
     /// The order keeps every intermediate state safe: a service is never seen without the
-    /// backends it counts, an address never without its workload, and strictness comes first.
+    /// backends it counts, an address never without its workload, a workload never without the
+    /// answers of its policy, and strictness comes first.
     pub(crate) fn apply(&mut self, desired: &DatapathTables) -> Result<usize, DatapathError> {
         if desired.strict_unknown {
             self.set_strict_unknown(true)?;
         }
         let mut changed =
+            self.policy.add(&desired.policy, |key| format!("policy {:016x}", key.policy))?;
+        changed +=
             self.workloads.add(&desired.workloads, |addr| format!("workload {}", ip(*addr)))?;
         changed += self.backends.add(&desired.backends, |key| describe(&key.service))?;
         changed += self.services.add(&desired.services, describe)?;
         changed += self.services.prune(&desired.services)?;
         changed += self.backends.prune(&desired.backends)?;
         changed += self.workloads.prune(&desired.workloads)?;
+        changed += self.policy.prune(&desired.policy)?;
         if !desired.strict_unknown {
             self.set_strict_unknown(false)?;
         }

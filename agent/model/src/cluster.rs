@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::Serialize;
 
-use crate::{EndpointSlice, NamespacedName, ResourceRef, Service, Workload};
+use crate::{
+    AuthorizationPolicy, EndpointSlice, NamespacedName, PeerAuthentication, ResourceRef, Service,
+    Workload,
+};
 
 /// One complete, consistent reading of the configuration. Maps are ordered so that whatever is
 /// compiled from them is deterministic.
@@ -22,6 +25,10 @@ pub struct Cluster {
     pub services: BTreeMap<NamespacedName, Service>,
     /// Endpoint slices, by the slice's own name.
     pub endpoint_slices: BTreeMap<NamespacedName, EndpointSlice>,
+    /// Which connections workloads accept.
+    pub peer_authentications: BTreeMap<NamespacedName, PeerAuthentication>,
+    /// Who may connect.
+    pub authorization_policies: BTreeMap<NamespacedName, AuthorizationPolicy>,
 }
 
 /// A namespace and what it says about its pods.

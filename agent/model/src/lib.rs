@@ -6,6 +6,8 @@
 mod cluster;
 mod diagnostic;
 mod identity;
+mod peer_authentication;
+mod policy;
 mod resource;
 mod service;
 mod workload;
@@ -13,8 +15,13 @@ mod workload;
 pub use cluster::{Cluster, Generation, Namespace, Node, ServiceAccount};
 pub use diagnostic::{Diagnostic, Severity, SourcePosition};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
+pub use peer_authentication::{MtlsMode, PeerAuthentication};
+pub use policy::{
+    AuthorizationPolicy, Condition, Operation, PolicyAction, Rule, ServiceAccountMatch, Source,
+    TextMatch, Values, parse_block,
+};
 pub use resource::{NamespacedName, ResourceRef};
 pub use service::{
     Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort, TargetPort,
 };
-pub use workload::{Enrolment, MtlsMode, PodLocation, Workload};
+pub use workload::{Enrolment, PodLocation, Workload};

@@ -80,14 +80,3 @@ pub enum PodLocation {
     /// the cgroup2 mount.
     Cgroup(PathBuf),
 }
-
-/// Which connections a workload accepts (Istio, `PeerAuthentication.MutualTLS.Mode`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum MtlsMode {
-    /// Plaintext and mutual TLS.
-    #[default]
-    Permissive,
-    /// Mutual TLS (or the node-local path with a verified source) only.
-    Strict,
-}

@@ -1,12 +1,20 @@
-//! Step *authorize*: may this connection be delivered? Decided from a plain struct, without I/O.
+//! Step *authorize*: may this connection be delivered, and may it stay? Decided without I/O; the
+//! policy itself is evaluated where it is compiled.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use undermesh_model::{SpiffeId, TrustDomain};
+use tokio::sync::watch;
+use undermesh_model::SpiffeId;
+use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, Decision, evaluate};
+
+use crate::metrics::Metrics;
+
+/// The policy of one pod as it changes; nothing where no policy is about it.
+pub(crate) type PolicyWatch = watch::Receiver<Option<Arc<CompiledPolicy>>>;
 
 /// Everything that a decision may look at.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ConnectionAttributes<'a> {
+pub(crate) struct Attempt<'a> {
     /// Who the peer has proven to be.
     pub(crate) source: &'a SpiffeId,
     /// Where it comes from.
@@ -17,57 +25,116 @@ pub(crate) struct ConnectionAttributes<'a> {
     pub(crate) workload: &'a SpiffeId,
 }
 
-/// Yes or no.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Decision {
-    /// Deliver it.
-    Allow,
-    /// Refuse it, and say why.
-    Deny {
-        /// Stable code for logs and metrics.
-        reason: &'static str,
-    },
+/// Why a connection may not be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Denial {
+    /// Stable code for logs and metrics.
+    pub(crate) reason: &'static str,
+    /// Which policy says so.
+    pub(crate) detail: Arc<str>,
 }
 
-/// Members of the mesh may connect: those whose identity belongs to the trust domain of the pod.
-/// TLS has checked this already; a destination that is reached in another way is still safe.
-pub(crate) fn authorize(connection: &ConnectionAttributes<'_>) -> Decision {
-    let domain: &TrustDomain = &connection.workload.trust_domain;
-    if connection.source.trust_domain == *domain {
-        return Decision::Allow;
+/// Decides about a new connection: its identity has to belong to the trust domain of the pod, and
+/// policy must have nothing against it. TLS has checked the first already; a destination that is
+/// reached in another way is still safe.
+pub(crate) fn authorize(
+    attempt: &Attempt<'_>,
+    policy: Option<&CompiledPolicy>,
+    metrics: &Metrics,
+) -> Result<(), Denial> {
+    if attempt.source.trust_domain != attempt.workload.trust_domain {
+        let detail = format!("{} belongs to another trust domain", attempt.source).into();
+        return Err(Denial { reason: "wrong_trust_domain", detail });
     }
-    tracing::debug!(
-        source = %connection.source,
-        from = %connection.source_addr,
-        to = %connection.destination,
-        "denied: another trust domain"
-    );
-    Decision::Deny { reason: "wrong_trust_domain" }
+    let Some(policy) = policy else { return Ok(()) };
+    let decision = evaluate(policy, &attempt.attributes());
+    report(attempt, &decision, metrics);
+    if decision.allowed {
+        return Ok(());
+    }
+    Err(Denial { reason: "policy_denied", detail: decision.to_string().into() })
+}
+
+/// Waits until a changed policy refuses the connection that the former one let in. Never returns
+/// where none does.
+pub(crate) async fn revoked(
+    attempt: &Attempt<'_>,
+    policies: &mut PolicyWatch,
+    metrics: &Metrics,
+) -> Denial {
+    while policies.changed().await.is_ok() {
+        let policy = policies.borrow_and_update().clone();
+        let Some(policy) = policy else { continue };
+        let decision = evaluate(&policy, &attempt.attributes());
+        if !decision.allowed {
+            metrics.record_policy_denial(&decision);
+            return Denial { reason: "policy_denied_late", detail: decision.to_string().into() };
+        }
+    }
+    // The pod is no longer served; whoever has ended that ends its connections.
+    std::future::pending().await
+}
+
+impl Attempt<'_> {
+    fn attributes(&self) -> ConnectionAttributes<'_> {
+        ConnectionAttributes {
+            source: Some(self.source),
+            source_address: self.source_addr.ip(),
+            destination: self.destination,
+        }
+    }
+}
+
+fn report(attempt: &Attempt<'_>, decision: &Decision<'_>, metrics: &Metrics) {
+    if !decision.allowed {
+        metrics.record_policy_denial(decision);
+    }
+    for finding in &decision.findings {
+        metrics.record_policy_finding(finding);
+        tracing::info!(
+            source = %attempt.source,
+            from = %attempt.source_addr,
+            to = %attempt.destination,
+            policy = %finding.policy,
+            finding = finding.kind.as_str(),
+            "policy has a finding"
+        );
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
-    fn decide(source: &str) -> Decision {
-        authorize(&ConnectionAttributes {
+    const MEMBER: &str = "spiffe://cluster.local/ns/other/sa/client";
+
+    fn decide(source: &str, policy: Option<&CompiledPolicy>) -> Result<(), Denial> {
+        let attempt = Attempt {
             source: &source.parse().unwrap(),
             source_addr: "10.0.0.1:4711".parse().unwrap(),
             destination: "10.0.1.1:80".parse().unwrap(),
             workload: &"spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap(),
-        })
+        };
+        authorize(&attempt, policy, &Metrics::default())
     }
 
     #[test]
-    fn members_of_the_mesh_are_allowed() {
-        let member = "spiffe://cluster.local/ns/other/sa/client";
-        assert_eq!(decide(member), Decision::Allow);
+    fn members_of_the_mesh_are_allowed_where_there_is_no_policy() {
+        assert_eq!(decide(MEMBER, None), Ok(()));
     }
 
     #[test]
-    fn another_trust_domain_is_denied() {
-        let reason = "wrong_trust_domain";
+    fn another_trust_domain_is_denied_whatever_policy_says() {
         let stranger = "spiffe://elsewhere/ns/shop/sa/cart";
-        assert_eq!(decide(stranger), Decision::Deny { reason });
+        assert_eq!(decide(stranger, None).unwrap_err().reason, "wrong_trust_domain");
+    }
+
+    #[test]
+    fn a_denial_names_the_policy() {
+        let denial = decide(MEMBER, Some(&testing::policy(&["shop"]))).unwrap_err();
+        assert_eq!(denial.reason, "policy_denied");
+        assert_eq!(&*denial.detail, "not allowed by AuthorizationPolicy shop/members");
+        assert_eq!(decide(MEMBER, Some(&testing::policy(&["shop", "other"]))), Ok(()));
     }
 }

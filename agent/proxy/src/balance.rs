@@ -7,7 +7,6 @@
 use std::{
     cell::Cell,
     hash::{BuildHasher, RandomState},
-    sync::Arc,
 };
 
 use undermesh_snapshot::EndpointTarget;
@@ -30,10 +29,7 @@ pub(crate) fn order(
         }
         let index = pick(from.len()) % from.len();
         let endpoint = from.swap_remove(index);
-        targets.push(Target {
-            address: endpoint.address,
-            workload: endpoint.workload.as_ref().map(Arc::clone),
-        });
+        targets.push(Target::new(endpoint.address, endpoint.workload.as_ref()));
     }
     targets
 }
@@ -56,6 +52,8 @@ pub(crate) fn random(n: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::testing;
 

@@ -105,10 +105,12 @@ pub(crate) enum Failure {
         to: SocketAddr,
     },
     /// Policy says no.
-    #[error("denied: {reason}")]
+    #[error("{detail}")]
     Denied {
         /// The policy's reason code.
         reason: &'static str,
+        /// Which policy, and which of its rules.
+        detail: Arc<str>,
     },
     /// The client went away while the proxy was still connecting.
     #[error("the client closed the connection before it was established")]
@@ -128,7 +130,7 @@ impl Failure {
                 io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
                 _ => "connect_failed",
             },
-            Self::Tls { reason, .. } | Self::Denied { reason } => reason,
+            Self::Tls { reason, .. } | Self::Denied { reason, .. } => reason,
             Self::HandshakeTimeout { .. } => "handshake_timeout",
             Self::TunnelLost { .. } => "tunnel_lost",
             Self::RequestTimeout { .. } => "destination_timeout",

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderValue, Request, Response};
 use tokio::net::TcpStream;
+use undermesh_telemetry::CloseReason;
 
 use crate::{
     accept::Slot,
-    authorize::{ConnectionAttributes, Decision, authorize},
+    authorize::{Attempt, Denial, PolicyWatch, authorize, revoked},
     deliver,
     duplex::{Socket, TunnelStream},
     error::Failure,
@@ -125,18 +126,24 @@ async fn serve_connection(
     let client = request::client(request.headers(), caller.address);
     let destination = request::destination(&request);
     let info = record::inbound(pod, caller, client, destination.as_ref().ok().copied());
+    // From before the decision, so that no change of policy is missed.
+    let mut policies = pod.policy.subscribe();
     let connected = match destination {
         // Boxed for the same reason as on the way out.
         Ok(destination) => {
-            Box::pin(connect_application(pod, caller, destination, &mut respond)).await
+            let connecting =
+                connect_application(pod, caller, destination, &mut policies, &mut respond);
+            Box::pin(connecting).await.map(|server| (destination, server))
         }
         Err(failure) => Err(failure),
     };
     let connected = match connected {
-        Ok(server) => accept_stream(request, &mut respond).map(|client| (client, server)),
+        Ok((destination, server)) => {
+            accept_stream(request, &mut respond).map(|client| (destination, client, server))
+        }
         Err(failure) => Err(failure),
     };
-    let (mut client, mut server) = match connected {
+    let (destination, mut client, mut server) = match connected {
         Ok(both) => both,
         Err(failure) => {
             refuse(&mut respond, &failure);
@@ -144,8 +151,24 @@ async fn serve_connection(
         }
     };
     let record = pod.shared.telemetry.open(info);
-    let ending = forward(&mut client, &mut server, record.counters()).await;
-    record.close(ending.close_reason());
+    let attempt = attempt(pod, caller, destination);
+    let reason = tokio::select! {
+        ending = forward(&mut client, &mut server, record.counters()) => ending.close_reason(),
+        // Dropping both streams resets them.
+        denial = revoked(&attempt, &mut policies, &pod.shared.metrics) => {
+            CloseReason::new(denial.reason, "UAEX").with_detail(&*denial.detail)
+        }
+    };
+    record.close(reason);
+}
+
+fn attempt<'a>(pod: &'a Pod, caller: &'a Caller, destination: SocketAddr) -> Attempt<'a> {
+    Attempt {
+        source: &caller.identity,
+        source_addr: caller.address,
+        destination,
+        workload: &pod.workload.identity,
+    }
 }
 
 /// Authorizes and connects, unless the peer gives up first.
@@ -153,18 +176,13 @@ async fn connect_application(
     pod: &Pod,
     caller: &Caller,
     destination: SocketAddr,
+    policies: &mut PolicyWatch,
     respond: &mut SendResponse<Bytes>,
 ) -> Result<Socket, Failure> {
     deliver::check(pod, destination)?;
-    let decision = authorize(&ConnectionAttributes {
-        source: &caller.identity,
-        source_addr: caller.address,
-        destination,
-        workload: &pod.workload.identity,
-    });
-    if let Decision::Deny { reason } = decision {
-        return Err(Failure::Denied { reason });
-    }
+    let policy = policies.borrow_and_update().clone();
+    authorize(&attempt(pod, caller, destination), policy.as_deref(), &pod.shared.metrics)
+        .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
     tokio::select! {
         socket = deliver::deliver(pod, destination) => socket,
         _ = poll_fn(|cx| respond.poll_reset(cx)) => Err(Failure::ClientGone),

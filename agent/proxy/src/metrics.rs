@@ -1,12 +1,17 @@
-//! The proxy's own metrics. Labels are bounded: directions, results and reason codes.
+//! The proxy's own metrics. Labels are bounded: directions, results, reason codes, and policies.
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use undermesh_model::ResourceRef;
+use undermesh_snapshot::{Decision, Finding};
 
 /// A label's name and value; every value is a constant of this crate or of the identity crate.
 type Label = (&'static str, &'static str);
+
+/// A label whose value is a policy's name or namespace.
+type PolicyLabel = (&'static str, String);
 
 /// Which way, seen from the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub(crate) struct Metrics {
     handshakes: Family<[Label; 2], Counter>,
     pool: Family<[Label; 1], Counter>,
     connect_errors: Family<[Label; 2], Counter>,
+    policy_denials: Family<[PolicyLabel; 2], Counter>,
+    policy_findings: Family<[PolicyLabel; 3], Counter>,
 }
 
 /// Lowers a gauge when it is dropped.
@@ -92,6 +99,16 @@ impl Metrics {
             "Connections that were not established, by reason",
             metrics.connect_errors.clone(),
         );
+        registry.register(
+            "undermesh_proxy_policy_denials",
+            "Connections that a policy has refused or closed, by policy",
+            metrics.policy_denials.clone(),
+        );
+        registry.register(
+            "undermesh_proxy_policy_findings",
+            "Connections about which an AUDIT policy or a dry run has something to report",
+            metrics.policy_findings.clone(),
+        );
         metrics
     }
 
@@ -120,10 +137,28 @@ impl Metrics {
         self.pool.get_or_create(&[("result", result)]).inc();
     }
 
+    /// A policy has refused or closed a connection.
+    pub(crate) fn record_policy_denial(&self, decision: &Decision<'_>) {
+        if let Some(policy) = decision.policy {
+            self.policy_denials.get_or_create(&policy_labels(policy)).inc();
+        }
+    }
+
+    /// A policy without a say has matched.
+    pub(crate) fn record_policy_finding(&self, finding: &Finding<'_>) {
+        let [namespace, policy] = policy_labels(finding.policy);
+        let kind = ("finding", finding.kind.as_str().to_owned());
+        self.policy_findings.get_or_create(&[namespace, policy, kind]).inc();
+    }
+
     /// One connection was not established.
     pub(crate) fn record_connect_error(&self, direction: Direction, reason: &'static str) {
         self.connect_errors.get_or_create(&[direction.label(), ("reason", reason)]).inc();
     }
+}
+
+fn policy_labels(policy: &ResourceRef) -> [PolicyLabel; 2] {
+    [("policy_namespace", policy.namespace.clone()), ("policy", policy.name.clone())]
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ async fn try_targets(pod: &Pod, plan: &Plan, log: &mut Outbound<'_>) -> Result<U
 }
 
 /// Connects to one endpoint. **Invariant**: an enrolled workload is reached through a tunnel that
-/// proved its identity, or not at all.
+/// proved its identity, or not at all, unless a PeerAuthentication says `DISABLE` about the port.
 async fn connect_target(
     pod: &Pod,
     plan: &Plan,
@@ -104,7 +104,7 @@ async fn connect_target(
     client: SocketAddr,
 ) -> Result<Upstream, Failure> {
     let config = &pod.shared.config;
-    let Some(workload) = &target.workload else {
+    let Some(workload) = target.workload.as_ref().filter(|_| target.tunnel) else {
         let stream = connect(&*pod.sockets, None, target.address, config).await?;
         return Ok(Upstream::Plain(Socket::new(stream)));
     };

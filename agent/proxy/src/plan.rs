@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use undermesh_model::MtlsMode;
 use undermesh_snapshot::{Destination, ServicePortRoute, Snapshot, WorkloadInfo};
 
 use crate::balance;
@@ -26,9 +27,19 @@ pub(crate) struct Plan {
 pub(crate) struct Target {
     /// Address and port of the application.
     pub(crate) address: SocketAddr,
-    /// The enrolled workload there. With one, HBONE is the only transport and this is the only
-    /// identity that is accepted; without one, the connection is passed on as it is.
+    /// The enrolled workload there, if there is one.
     pub(crate) workload: Option<Arc<WorkloadInfo>>,
+    /// It is reached through a tunnel to this very identity. Otherwise nobody enrolled is there,
+    /// or it takes only plaintext (`DISABLE`), and the connection is passed on as it is.
+    pub(crate) tunnel: bool,
+}
+
+impl Target {
+    pub(crate) fn new(address: SocketAddr, workload: Option<&Arc<WorkloadInfo>>) -> Self {
+        let mode = workload.map(|workload| workload.mtls.of(address.port()));
+        let tunnel = mode.is_some_and(|mode| mode != MtlsMode::Disable);
+        Self { address, workload: workload.map(Arc::clone), tunnel }
+    }
 }
 
 /// Resolves `dialled` and orders the endpoints behind it. `pick(n)` chooses one of `0..n`.
@@ -43,12 +54,8 @@ pub(crate) fn decide(
             let targets = balance::order(&route.endpoints, attempts, pick);
             (Some(Arc::clone(route)), targets)
         }
-        Destination::Workload(workload) => {
-            let workload = Some(Arc::clone(workload));
-            let address = dialled;
-            (None, vec![Target { address, workload }])
-        }
-        Destination::Outside => (None, vec![Target { address: dialled, workload: None }]),
+        Destination::Workload(workload) => (None, vec![Target::new(dialled, Some(workload))]),
+        Destination::Outside => (None, vec![Target::new(dialled, None)]),
     };
     Plan { dialled, generation: snapshot.generation.0, service, targets }
 }
@@ -111,6 +118,20 @@ mod tests {
             assert_eq!(plan.targets.len(), 1);
             assert_eq!(plan.targets[0].address, dialled.parse().unwrap());
             assert_eq!(plan.targets[0].workload.as_ref().unwrap().name.name, "cart-0");
+        }
+    }
+
+    #[test]
+    fn a_port_that_takes_only_plaintext_is_dialled_without_a_tunnel() {
+        let mut snapshot = snapshot();
+        let address = "10.0.0.2".parse().unwrap();
+        let mut cart = (*snapshot.workloads[&address]).clone();
+        cart.mtls.ports.insert(9000, MtlsMode::Disable);
+        snapshot.workloads.insert(address, Arc::new(cart));
+        for (dialled, tunnel) in [("10.0.0.2:9000", false), ("10.0.0.2:9001", true)] {
+            let plan = decide(&snapshot, dialled.parse().unwrap(), 3, |_| 0);
+            assert_eq!(plan.targets[0].tunnel, tunnel, "{dialled}");
+            assert!(plan.targets[0].workload.is_some());
         }
     }
 

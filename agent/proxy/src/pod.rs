@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use undermesh_snapshot::WorkloadInfo;
+use undermesh_snapshot::{CompiledPolicy, Snapshot, WorkloadInfo};
 
 use crate::{pool::Pool, proxy::Shared};
 
@@ -54,6 +55,8 @@ pub(crate) struct Pod {
     /// Tunnels to other pods. They leave from this pod's address under its identity, so no other
     /// pod can share them.
     pub(crate) pool: Pool,
+    /// Who may reach it; kept up to date by [`crate::Proxy::policies_changed`].
+    pub(crate) policy: watch::Sender<Option<Arc<CompiledPolicy>>>,
     /// No new connections.
     pub(crate) stop: CancellationToken,
     /// No connections at all.
@@ -66,6 +69,20 @@ pub(crate) struct Pod {
     pub(crate) tunnels_open: AtomicUsize,
     /// Connections delivered to the application.
     pub(crate) inbound_open: AtomicUsize,
+}
+
+impl Pod {
+    /// Takes the policy of a snapshot over; connections hear of it only if it has changed.
+    pub(crate) fn take_policy(&self, snapshot: &Snapshot) {
+        let new = snapshot.policies.get(&self.workload.name);
+        self.policy.send_if_modified(|policy| {
+            let changed = policy.as_ref() != new;
+            if changed {
+                *policy = new.cloned();
+            }
+            changed
+        });
+    }
 }
 
 /// Keeps a counter up while it lives.

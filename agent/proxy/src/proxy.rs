@@ -6,7 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::{net::TcpListener, runtime::Handle};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use undermesh_identity::IdentityStore;
 use undermesh_snapshot::Snapshot;
@@ -79,6 +79,7 @@ impl Proxy {
             sockets: listeners.sockets,
             own_ports,
             pool: Pool::new(dialer),
+            policy: watch::Sender::new(None),
             stop: CancellationToken::new(),
             kill,
             tasks: TaskTracker::new(),
@@ -86,9 +87,19 @@ impl Proxy {
             tunnels_open: AtomicUsize::new(0),
             inbound_open: AtomicUsize::new(0),
         });
-        accept::spawn(&pod, outbound, hbone);
         self.remember(&pod);
+        accept::spawn(&pod, outbound, hbone);
         Ok(PodHandle { pod })
+    }
+
+    /// To be called when a new snapshot is in place: connections that its policies refuse are
+    /// closed, and new ones are judged by them.
+    pub fn policies_changed(&self) {
+        let pods = self.lock();
+        let snapshot = self.shared.snapshot.load();
+        for pod in pods.iter().filter_map(Weak::upgrade) {
+            pod.take_policy(&snapshot);
+        }
     }
 
     /// What the proxy carries now.
@@ -101,6 +112,8 @@ impl Proxy {
 
     fn remember(&self, pod: &Arc<Pod>) {
         let mut pods = self.lock();
+        // Under the lock, so that no snapshot comes between.
+        pod.take_policy(&self.shared.snapshot.load());
         pods.retain(|pod| pod.strong_count() > 0);
         pods.push(Arc::downgrade(pod));
     }

@@ -56,18 +56,13 @@ impl<'a> Outbound<'a> {
     /// An endpoint is tried.
     pub(crate) fn target(&mut self, target: &Target) {
         self.info.upstream = Some(target.address);
-        match &target.workload {
-            Some(workload) => {
-                self.info.destination = peer(workload);
-                self.info.security = Security::MutualTls;
-                self.info.transport = Transport::Hbone;
-            }
-            None => {
-                self.info.destination = Peer::unknown();
-                self.info.security = Security::None;
-                self.info.transport = Transport::Plain;
-            }
-        }
+        let workload = target.workload.as_deref();
+        self.info.destination = workload.map_or_else(Peer::unknown, peer);
+        (self.info.security, self.info.transport) = if target.tunnel {
+            (Security::MutualTls, Transport::Hbone)
+        } else {
+            (Security::None, Transport::Plain)
+        };
     }
 
     /// The connection is established.

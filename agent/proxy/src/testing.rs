@@ -2,8 +2,13 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use undermesh_model::{MtlsMode, NamespacedName, ResourceRef, SpiffeId, TrustDomain};
-use undermesh_snapshot::{EndpointTarget, ServicePortRoute, Snapshot, WorkloadInfo};
+use undermesh_model::{
+    AuthorizationPolicy, MtlsMode, NamespacedName, PolicyAction, ResourceRef, Rule, Source,
+    SpiffeId, TextMatch, TrustDomain, Values,
+};
+use undermesh_snapshot::{
+    CompiledPolicy, EndpointTarget, ServicePortRoute, Snapshot, Statement, WorkloadInfo,
+};
 
 /// An enrolled workload of another node, in the namespace `shop`, with its own service account.
 pub(crate) fn workload(name: &str, addresses: &[&str]) -> WorkloadInfo {
@@ -15,7 +20,7 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> WorkloadInfo {
         local: false,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         location: None,
-        mtls: MtlsMode::Strict,
+        mtls: MtlsMode::Strict.into(),
         workload_name: name.to_owned(),
         canonical_service: name.to_owned(),
         canonical_revision: "latest".to_owned(),
@@ -23,6 +28,25 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> WorkloadInfo {
         version: String::new(),
         cluster: "Kubernetes".to_owned(),
     }
+}
+
+/// A policy that allows identities of these namespaces.
+pub(crate) fn policy(namespaces: &[&str]) -> CompiledPolicy {
+    let any_of = namespaces.iter().map(|name| TextMatch::parse(name)).collect();
+    let namespaces = Values { any_of, none_of: Vec::new() };
+    let policy = AuthorizationPolicy {
+        origin: ResourceRef::namespaced("AuthorizationPolicy", "shop", "members"),
+        name: NamespacedName::new("shop", "members"),
+        action: PolicyAction::Allow,
+        selector: [].into(),
+        dry_run: false,
+        rules: vec![Rule {
+            from: vec![Source { namespaces, ..Source::default() }],
+            ..Rule::default()
+        }],
+    };
+    let allow = vec![Arc::new(Statement::new(&policy))];
+    CompiledPolicy { allow, ..CompiledPolicy::default() }
 }
 
 /// An endpoint at `address`.

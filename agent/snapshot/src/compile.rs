@@ -4,11 +4,13 @@
 mod services;
 mod workloads;
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use undermesh_ebpf_common::{Backend, BackendKey, Service, ServiceKey, WorkloadEntry};
 use undermesh_ebpf_common::{backend_flags, workload_flags};
 use undermesh_model::{Cluster, Diagnostic, Generation, MtlsMode};
 
-use crate::{DatapathTables, Options, Snapshot, addr};
+use crate::{DatapathTables, Options, Snapshot, WorkloadInfo, addr, policy::PolicyTable};
 
 /// What [`compile`] gives.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +32,7 @@ pub fn compile(cluster: &Cluster, options: &Options, generation: Generation) -> 
         workloads: workloads.by_address,
         services,
         local: workloads.local,
+        policies: workloads.policies,
         tables: DatapathTables::default(),
     };
     snapshot.tables = tables(&snapshot);
@@ -39,17 +42,7 @@ pub fn compile(cluster: &Cluster, options: &Options, generation: Generation) -> 
 /// The map entries that follow from a snapshot's workloads and services.
 fn tables(snapshot: &Snapshot) -> DatapathTables {
     let mut tables = DatapathTables::default();
-    for (address, workload) in &snapshot.workloads {
-        let mut flags = 0;
-        if workload.local {
-            flags |= workload_flags::LOCAL;
-            if workload.mtls == MtlsMode::Strict {
-                flags |= workload_flags::STRICT;
-                tables.strict_unknown = true;
-            }
-        }
-        tables.workloads.insert(addr(*address), WorkloadEntry { flags });
-    }
+    guard(snapshot, &mut tables);
     for (vip, route) in &snapshot.services {
         let key = ServiceKey { addr: addr(vip.ip()), port_be: vip.port().to_be(), pad: 0 };
         let mut slot = 0;
@@ -67,6 +60,51 @@ fn tables(snapshot: &Snapshot) -> DatapathTables {
         tables.services.insert(key, Service { backends: slot });
     }
     tables
+}
+
+/// Workloads, and who may reach those of this node.
+fn guard(snapshot: &Snapshot, tables: &mut DatapathTables) {
+    let mut policy = PolicyTable::default();
+    for workload in &snapshot.local {
+        policy.add_source(workload);
+    }
+    // In the order of addresses: ids must not depend on that of a hash map.
+    let workloads: BTreeMap<_, _> = snapshot.workloads.iter().collect();
+    for (address, workload) in workloads {
+        let entry = entry(snapshot, *address, workload, &mut policy);
+        let strict = entry.flags & workload_flags::STRICT != 0;
+        tables.strict_unknown |= workload.local && (strict || entry.policy != 0);
+        tables.workloads.insert(addr(*address), entry);
+    }
+    tables.policy = policy.entries;
+}
+
+fn entry(
+    snapshot: &Snapshot,
+    address: IpAddr,
+    workload: &WorkloadInfo,
+    policy: &mut PolicyTable,
+) -> WorkloadEntry {
+    let mut entry = WorkloadEntry { flags: 0, pad: 0, policy: 0, class: 0, address_class: 0 };
+    if workload.mtls.is_plain() {
+        entry.flags |= workload_flags::PLAIN;
+    }
+    if !workload.local {
+        return entry;
+    }
+    entry.flags |= workload_flags::LOCAL;
+    if workload.mtls.default == MtlsMode::Strict {
+        entry.flags |= workload_flags::STRICT;
+    }
+    (entry.class, entry.address_class) = policy.classes(workload, address);
+    let compiled = snapshot.policies.get(&workload.name).filter(|one| one.is_enforced());
+    if let Some(compiled) = compiled {
+        entry.policy = policy.add_policy(compiled, address);
+        if compiled.looks_at_sources() {
+            entry.flags |= workload_flags::BY_ADDRESS;
+        }
+    }
+    entry
 }
 
 #[cfg(test)]

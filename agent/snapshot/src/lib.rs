@@ -8,12 +8,17 @@
 
 mod compile;
 mod options;
+mod policy;
 mod snapshot;
 mod tables;
 mod workload;
 
 pub use compile::{Compiled, compile};
 pub use options::{FailMode, Options};
+pub use policy::{
+    Cause, CompiledPolicy, CompiledRule, ConnectionAttributes, Decision, Finding, FindingKind,
+    Match, MtlsModes, Statement, evaluate,
+};
 pub use snapshot::{Destination, EndpointTarget, ServicePortRoute, Snapshot};
 pub use tables::{DatapathTables, addr, ip};
 pub use workload::WorkloadInfo;

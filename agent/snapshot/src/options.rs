@@ -12,8 +12,10 @@ pub struct Options {
     pub trust_domain: TrustDomain,
     /// Cluster name, for metrics and logs.
     pub cluster: String,
-    /// What enrolled pods accept.
+    /// What enrolled pods accept where no PeerAuthentication of the mesh says it.
     pub mtls: MtlsMode,
+    /// The namespace whose policies are about the whole mesh.
+    pub root_namespace: String,
     /// What happens to meshed connections while the agent is down.
     pub outbound_failure: FailMode,
 }

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use undermesh_model::{Generation, NamespacedName, ResourceRef};
 
-use crate::{DatapathTables, Options, WorkloadInfo};
+use crate::{CompiledPolicy, DatapathTables, Options, WorkloadInfo};
 
 /// One generation of everything that the data plane needs to know.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub services: HashMap<SocketAddr, Arc<ServicePortRoute>>,
     /// Enrolled workloads of this node, in the order of their names.
     pub local: Vec<Arc<WorkloadInfo>>,
+    /// Who may reach those of them that a policy is about.
+    pub policies: HashMap<NamespacedName, Arc<CompiledPolicy>>,
     /// The desired content of the BPF maps that depend on configuration alone.
     pub tables: DatapathTables,
 }

@@ -5,9 +5,11 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
-use undermesh_ebpf_common::{Addr, Backend, BackendKey, Service, ServiceKey, WorkloadEntry};
+use undermesh_ebpf_common::{
+    Addr, Backend, BackendKey, PolicyKey, PolicyVerdict, Service, ServiceKey, WorkloadEntry,
+};
 
-/// What `SERVICES`, `BACKENDS` and `WORKLOADS` should hold. Pods and listeners depend on what
+/// What `SERVICES`, `BACKENDS`, `WORKLOADS` and `POLICY` should hold. Pods and listeners depend on what
 /// runs on the node and are added by whoever opens them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DatapathTables {
@@ -17,7 +19,9 @@ pub struct DatapathTables {
     pub backends: BTreeMap<BackendKey, Backend>,
     /// `WORKLOADS`.
     pub workloads: BTreeMap<Addr, WorkloadEntry>,
-    /// `Settings::strict_unknown`: a pod of this node is STRICT.
+    /// `POLICY`.
+    pub policy: BTreeMap<PolicyKey, PolicyVerdict>,
+    /// `Settings::strict_unknown`: a pod of this node is STRICT or has a policy.
     pub strict_unknown: bool,
 }
 

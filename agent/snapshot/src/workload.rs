@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
-use undermesh_model::{MtlsMode, NamespacedName, PodLocation, ResourceRef, SpiffeId};
+use undermesh_model::{NamespacedName, PodLocation, ResourceRef, SpiffeId};
+
+use crate::MtlsModes;
 
 /// An enrolled workload, of this or of another node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -24,7 +26,7 @@ pub struct WorkloadInfo {
     /// Where it runs, for local workloads.
     pub location: Option<PodLocation>,
     /// What it accepts.
-    pub mtls: MtlsMode,
+    pub mtls: MtlsModes,
     /// Owner's name (Deployment and the like), for metrics.
     pub workload_name: String,
     /// Istio's canonical service, for metrics.

@@ -220,7 +220,14 @@ fn tables(tables: &DatapathTables) -> serde_json::Value {
     let workloads: Vec<String> = tables
         .workloads
         .iter()
-        .map(|(addr, entry)| format!("{} flags {}", ip(*addr), entry.flags))
+        .map(|(addr, entry)| {
+            format!("{} flags {} policy {:016x}", ip(*addr), entry.flags, entry.policy)
+        })
         .collect();
-    json!({ "backends": backends, "workloads": workloads, "strictUnknown": tables.strict_unknown })
+    json!({
+        "backends": backends,
+        "workloads": workloads,
+        "policyEntries": tables.policy.len(),
+        "strictUnknown": tables.strict_unknown,
+    })
 }

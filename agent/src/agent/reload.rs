@@ -11,6 +11,7 @@ use undermesh_control::SourceUpdate;
 use undermesh_datapath::Datapath;
 use undermesh_identity::IdentityStore;
 use undermesh_model::{Cluster, Diagnostic, Generation, Severity};
+use undermesh_proxy::Proxy;
 use undermesh_snapshot::{Options, Snapshot, compile};
 use undermesh_telemetry::Telemetry;
 
@@ -44,6 +45,7 @@ pub(super) struct Reload {
     datapath: Arc<Mutex<Datapath>>,
     identities: Arc<IdentityStore>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    proxy: Arc<Proxy>,
     telemetry: Arc<Telemetry>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     warnings: Warnings,
@@ -55,11 +57,12 @@ impl Reload {
         datapath: Arc<Mutex<Datapath>>,
         identities: Arc<IdentityStore>,
         snapshot: Arc<ArcSwap<Snapshot>>,
+        proxy: Arc<Proxy>,
         telemetry: Arc<Telemetry>,
         snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     ) -> Self {
         let warnings = Warnings::default();
-        Self { options, datapath, identities, snapshot, telemetry, snapshots, warnings }
+        Self { options, datapath, identities, snapshot, proxy, telemetry, snapshots, warnings }
     }
 
     pub(super) fn warnings(&self) -> Warnings {
@@ -91,6 +94,7 @@ impl Reload {
             snapshot.local.iter().map(|workload| workload.identity.clone()).collect();
         self.identities.set_wanted(wanted);
         self.snapshot.store(Arc::clone(&snapshot));
+        self.proxy.policies_changed();
         let applied =
             self.datapath.lock().unwrap_or_else(PoisonError::into_inner).apply(&snapshot.tables);
         let mut warnings = self.warnings.lock();

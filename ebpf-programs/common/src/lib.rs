@@ -9,6 +9,7 @@ mod address;
 mod connection;
 mod event;
 mod pod;
+mod policy;
 mod reason;
 mod service;
 mod settings;
@@ -20,16 +21,18 @@ pub use event::{ConnEvent, event_kind};
 pub use pod::{
     Listener, ListenerKey, Pod, WorkloadEntry, listener_kind, pod_flags, workload_flags,
 };
+pub use policy::{ANY_PORT, PolicyKey, PolicyVerdict, UNKNOWN_CLASS, policy_verdict};
 pub use reason::Reason;
 pub use service::{Backend, BackendKey, Service, ServiceKey, backend_flags};
 pub use settings::Settings;
 pub use verdict::{
-    Action, Inbound, InboundView, Outbound, OutboundView, decide_inbound, decide_outbound,
+    Action, Inbound, InboundView, Outbound, OutboundView, Publisher, decide_inbound,
+    decide_outbound,
 };
 
 /// Version of everything in this crate that is shared through pinned maps. It names the pin
 /// directory: raise it with every change of a map's key, value or meaning.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Port of the HBONE tunnel, in host byte order.
 pub const HBONE_PORT: u16 = 15008;

@@ -44,13 +44,26 @@ pub mod workload_flags {
     pub const LOCAL: u32 = 1;
     /// Accepts no plaintext: what is neither the tunnel nor a published local tuple is dropped.
     pub const STRICT: u32 = 2;
+    /// Takes plaintext only (`DISABLE`): clients of other nodes dial it as if it were outside the
+    /// mesh.
+    pub const PLAIN: u32 = 4;
+    /// Its policy looks at source addresses: sources are classed by address as well.
+    pub const BY_ADDRESS: u32 = 8;
 }
 
 map_type! {
     /// A meshed workload, on this or another node. `WORKLOADS: Addr -> WorkloadEntry`.
-    pub struct WorkloadEntry: 4 {
+    pub struct WorkloadEntry: 32 {
         /// See [`workload_flags`].
         pub flags: u32,
+        /// Zero.
+        pub pad: u32,
+        /// Which answers of `POLICY` say who may reach it; 0 where nothing needs to be asked.
+        pub policy: u64,
+        /// Its class as a source, by identity; 0 for workloads of other nodes.
+        pub class: u64,
+        /// Its class as a source, by identity and this very address.
+        pub address_class: u64,
     }
 }
 

@@ -60,6 +60,8 @@ reasons! {
     EventLost = 18 "event_lost",
     /// A published connection could not be stored; the destination will treat it as unknown.
     PublishFailed = 19 "publish_failed",
+    /// Inbound: an AuthorizationPolicy refuses it.
+    PolicyDenied = 20 "policy_denied",
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! inlined, so that the verifier sees one straight function per hook.
 
 use crate::{
-    Addr, Backend, HBONE_PORT, Listener, Pod, Reason, Service, ServiceKey, WorkloadEntry,
-    backend_flags, pod_flags, workload_flags,
+    ANY_PORT, Addr, Backend, HBONE_PORT, Listener, Pod, PolicyKey, PolicyVerdict, Reason, Service,
+    ServiceKey, UNKNOWN_CLASS, WorkloadEntry, backend_flags, pod_flags, policy_verdict,
+    workload_flags,
 };
 
 /// What `connect4` and `connect6` do.
@@ -111,6 +112,9 @@ pub fn decide_outbound<V: OutboundView>(
     match view.workload(addr) {
         None => Outbound::pass(Reason::OutsideMesh, addr),
         Some(workload) if workload.has(workload_flags::LOCAL) => Outbound::local(addr, port_be),
+        Some(workload) if workload.has(workload_flags::PLAIN) => {
+            Outbound::pass(Reason::OutsideMesh, addr)
+        }
         Some(_) => to_proxy(view, pod, addr),
     }
 }
@@ -137,12 +141,30 @@ pub enum Inbound {
     Drop(Reason),
 }
 
+/// Who has published an arriving connection. A struct rather than an option with a payload, as
+/// [`Outbound`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publisher {
+    /// Whether anybody has who is still enrolled.
+    pub known: bool,
+    /// Its own address, of the connection's family. Not the connection's: a pod may bind to any
+    /// address, but it has the identity of its own one.
+    pub addr: Addr,
+}
+
+impl Publisher {
+    /// Nobody has.
+    pub const NOBODY: Self = Self { known: false, addr: Addr::UNSPECIFIED };
+}
+
 /// What an inbound decision may look up.
 pub trait InboundView {
-    /// `WORKLOADS`, for the local address.
-    fn workload(&self) -> Option<WorkloadEntry>;
-    /// Whether `LOCAL_TUPLES` holds this connection, published by a pod that is still enrolled.
-    fn published(&self) -> bool;
+    /// `WORKLOADS`.
+    fn workload(&self, addr: &Addr) -> Option<WorkloadEntry>;
+    /// Who has published this connection in `LOCAL_TUPLES`.
+    fn publisher(&self) -> Publisher;
+    /// `POLICY`.
+    fn policy(&self, key: &PolicyKey) -> Option<PolicyVerdict>;
     /// `Settings::strict_unknown`.
     fn strict_unknown(&self) -> bool;
 }
@@ -159,17 +181,59 @@ pub fn decide_inbound<V: InboundView>(
     if local.is_loopback() || remote.is_loopback() || local.equals(remote) {
         return Inbound::Pass(Reason::InboundSelf);
     }
-    let strict = match view.workload() {
+    let (policy, flags) = match view.workload(local) {
         Some(_) if local_port == HBONE_PORT => return Inbound::Steer(Listener::Hbone),
-        Some(workload) => workload.has(workload_flags::STRICT),
-        None => view.strict_unknown(),
+        Some(workload) => (workload.policy, workload.flags),
+        None if view.strict_unknown() => (0, workload_flags::STRICT),
+        None => (0, 0),
     };
-    if view.published() {
-        Inbound::Pass(Reason::InboundLocal)
-    } else if strict {
-        Inbound::Drop(Reason::StrictPlaintext)
+    let publisher = view.publisher();
+    let allowed = if publisher.known { Reason::InboundLocal } else { Reason::InboundPlaintext };
+    let reason = if policy != 0 {
+        ask_policy(view, policy, flags, local_port, &publisher, allowed)
+    } else if !publisher.known && flags & workload_flags::STRICT != 0 {
+        Reason::StrictPlaintext
     } else {
-        Inbound::Pass(Reason::InboundPlaintext)
+        allowed
+    };
+    match reason {
+        Reason::InboundLocal | Reason::InboundPlaintext => Inbound::Pass(reason),
+        _ => Inbound::Drop(reason),
+    }
+}
+
+/// What the destination's policy says: `allowed`, or why not. A source that is published and has
+/// no class is not an unknown one, which a DENY rule about its identity would let through.
+#[inline(always)]
+fn ask_policy<V: InboundView>(
+    view: &V,
+    policy: u64,
+    flags: u32,
+    port: u16,
+    publisher: &Publisher,
+    allowed: Reason,
+) -> Reason {
+    let mut class = UNKNOWN_CLASS;
+    if publisher.known {
+        class = match view.workload(&publisher.addr) {
+            Some(source) if flags & workload_flags::BY_ADDRESS != 0 => source.address_class,
+            Some(source) => source.class,
+            None => UNKNOWN_CLASS,
+        };
+        if class == UNKNOWN_CLASS {
+            return Reason::PolicyDenied;
+        }
+    }
+    let mut key = PolicyKey { policy, class, port: port as u32, pad: 0 };
+    let mut found = view.policy(&key);
+    if found.is_none() {
+        key.port = ANY_PORT;
+        found = view.policy(&key);
+    }
+    match found {
+        Some(found) if found.verdict == policy_verdict::ALLOW => allowed,
+        Some(found) if found.verdict == policy_verdict::STRICT => Reason::StrictPlaintext,
+        _ => Reason::PolicyDenied,
     }
 }
 

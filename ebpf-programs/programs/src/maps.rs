@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use undermesh_ebpf_common::{
     Addr, Backend, BackendKey, ConnMeta, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod,
-    Service, ServiceKey, Settings, WorkloadEntry,
+    PolicyKey, PolicyVerdict, Service, ServiceKey, Settings, WorkloadEntry,
 };
 
 /// Enrolled pods of this node, by netns cookie. Its absence makes every other lookup moot, so
@@ -20,6 +20,10 @@ pub static PODS: HashMap<u64, Pod> = HashMap::pinned(1 << 10, BPF_F_NO_PREALLOC)
 /// Meshed workloads of all nodes, by address.
 #[map]
 pub static WORKLOADS: HashMap<Addr, WorkloadEntry> = HashMap::pinned(1 << 16, BPF_F_NO_PREALLOC);
+
+/// What the policies of this node's pods answer.
+#[map]
+pub static POLICY: HashMap<PolicyKey, PolicyVerdict> = HashMap::pinned(1 << 16, BPF_F_NO_PREALLOC);
 
 /// Service ports with a meshed endpoint or none.
 #[map]

@@ -4,12 +4,12 @@ use core::ptr;
 
 use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
 use undermesh_ebpf_common::{
-    Addr, ConnEvent, Inbound, InboundView, ListenerKey, LocalTuple, Reason, WorkloadEntry,
-    decide_inbound, event_kind, listener_kind,
+    Addr, ConnEvent, Inbound, InboundView, ListenerKey, LocalTuple, PolicyKey, PolicyVerdict,
+    Publisher, Reason, WorkloadEntry, decide_inbound, event_kind, listener_kind,
 };
 
 use crate::{
-    maps::{LISTENERS, LOCAL_TUPLES, PODS, SETTINGS, WORKLOADS},
+    maps::{LISTENERS, LOCAL_TUPLES, PODS, POLICY, SETTINGS, WORKLOADS},
     report::{count, send},
 };
 
@@ -99,20 +99,28 @@ impl Arriving {
 
 impl InboundView for Arriving {
     #[inline(always)]
-    fn workload(&self) -> Option<WorkloadEntry> {
+    fn workload(&self, addr: &Addr) -> Option<WorkloadEntry> {
         // SAFETY: values are replaced whole, and BPF_F_NO_PREALLOC keeps a removed element's
         // memory from being reused while a program runs.
-        unsafe { WORKLOADS.get(&self.0.destination) }.copied()
+        unsafe { WORKLOADS.get(addr) }.copied()
     }
     #[inline(always)]
-    fn published(&self) -> bool {
+    fn publisher(&self) -> Publisher {
         // SAFETY: an element that is reused meanwhile gives another live pod's cookie at worst,
         // which only a connection with the very same addresses could have published.
-        match unsafe { LOCAL_TUPLES.get(&self.0) } {
-            // SAFETY: as in `workload`.
-            Some(cookie) => unsafe { PODS.get(cookie) }.is_some(),
-            None => false,
+        let Some(cookie) = (unsafe { LOCAL_TUPLES.get(&self.0) }) else {
+            return Publisher::NOBODY;
+        };
+        // SAFETY: as in `workload`.
+        match unsafe { PODS.get(cookie) } {
+            Some(pod) => Publisher { known: true, addr: pod.source_for(&self.0.destination) },
+            None => Publisher::NOBODY,
         }
+    }
+    #[inline(always)]
+    fn policy(&self, key: &PolicyKey) -> Option<PolicyVerdict> {
+        // SAFETY: as in `workload`.
+        unsafe { POLICY.get(key) }.copied()
     }
     #[inline(always)]
     fn strict_unknown(&self) -> bool {

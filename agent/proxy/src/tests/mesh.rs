@@ -111,6 +111,7 @@ impl Mesh {
         let mut snapshot = Snapshot::clone(&self.snapshot.load());
         change(&mut snapshot);
         self.snapshot.store(Arc::new(snapshot));
+        self.proxy.policies_changed();
     }
 
     /// Makes a workload known to everybody.

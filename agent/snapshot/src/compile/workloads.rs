@@ -2,15 +2,19 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use undermesh_model::{Cluster, Diagnostic, Severity, SpiffeId, Workload};
+use undermesh_model::{Cluster, Diagnostic, NamespacedName, Severity, SpiffeId, Workload};
 
-use crate::{Options, WorkloadInfo, addr};
+use crate::{
+    CompiledPolicy, MtlsModes, Options, WorkloadInfo, addr,
+    policy::{Authorizations, PeerAuthentications, report},
+};
 
 /// The mesh's workloads, by address and by node.
 #[derive(Default)]
 pub(super) struct Workloads {
     pub(super) by_address: HashMap<IpAddr, Arc<WorkloadInfo>>,
     pub(super) local: Vec<Arc<WorkloadInfo>>,
+    pub(super) policies: HashMap<NamespacedName, Arc<CompiledPolicy>>,
 }
 
 pub(super) fn compile(
@@ -19,6 +23,8 @@ pub(super) fn compile(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Workloads {
     let mut workloads = Workloads::default();
+    let mut modes = PeerAuthentications::new(cluster, options, diagnostics);
+    let authorizations = Authorizations::new(cluster, &options.root_namespace);
     let running = cluster.workloads.values().filter(|workload| {
         workload.enrolment.is_enrolled() && !workload.terminated && !workload.host_network
     });
@@ -31,14 +37,21 @@ pub(super) fn compile(
         if local && workload.location.is_none() {
             diagnostics.push(without_location(workload));
         }
-        let info = Arc::new(info(workload, node, local, options));
+        let modes = modes.modes(workload);
+        let info = Arc::new(info(workload, node, modes, options));
         for address in &info.addresses {
             add_address(&mut workloads.by_address, *address, &info, diagnostics);
         }
         if local {
+            let policy = authorizations.of(workload, info.mtls.clone());
+            report(&info, &policy, diagnostics);
+            if !policy.is_trivial() {
+                workloads.policies.insert(info.name.clone(), Arc::new(policy));
+            }
             workloads.local.push(info);
         }
     }
+    modes.report(diagnostics);
     workloads
 }
 
@@ -63,7 +76,8 @@ fn add_address(
     }
 }
 
-fn info(workload: &Workload, node: String, local: bool, options: &Options) -> WorkloadInfo {
+fn info(workload: &Workload, node: String, mtls: MtlsModes, options: &Options) -> WorkloadInfo {
+    let local = node == options.node;
     let label = |name: &str| workload.labels.get(name).cloned().unwrap_or_default();
     let mut addresses = workload.addresses.clone();
     addresses.sort_unstable_by_key(|address| (address.is_ipv6(), *address));
@@ -79,7 +93,7 @@ fn info(workload: &Workload, node: String, local: bool, options: &Options) -> Wo
         local,
         addresses,
         location: workload.location.clone().filter(|_| local),
-        mtls: options.mtls,
+        mtls,
         workload_name: workload.workload_name.clone(),
         canonical_service: workload.canonical_service().to_owned(),
         canonical_revision: workload.canonical_revision().to_owned(),

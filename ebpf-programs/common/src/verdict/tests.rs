@@ -45,6 +45,10 @@ fn pod(flags: u32) -> Pod {
     Pod { addr4: OWN, addr6: Addr::UNSPECIFIED, outbound_port_be: AGENT, pad: 0, flags }
 }
 
+fn entry(flags: u32) -> WorkloadEntry {
+    WorkloadEntry { flags, pad: 0, policy: 0, class: 0, address_class: 0 }
+}
+
 fn maps(backends: &[(Addr, u32)]) -> Maps {
     let key = ServiceKey { addr: VIP, port_be: PORT, pad: 0 };
     let mut maps = Maps { listening: true, ..Maps::default() };
@@ -53,8 +57,8 @@ fn maps(backends: &[(Addr, u32)]) -> Maps {
         let backend = Backend { addr: *addr, port_be: PORT, pad: 0, flags: *flags };
         maps.backends.insert((key, slot as u32), backend);
     }
-    maps.workloads.insert(LOCAL_POD, WorkloadEntry { flags: workload_flags::LOCAL });
-    maps.workloads.insert(REMOTE_POD, WorkloadEntry { flags: 0 });
+    maps.workloads.insert(LOCAL_POD, entry(workload_flags::LOCAL));
+    maps.workloads.insert(REMOTE_POD, entry(0));
     maps
 }
 
@@ -82,6 +86,14 @@ fn pod_addresses_are_local_proxied_or_outside() {
 }
 
 #[test]
+fn a_workload_that_takes_only_plaintext_is_dialled_directly() {
+    let mut maps = maps(&[]);
+    maps.workloads.insert(REMOTE_POD, entry(workload_flags::PLAIN));
+    let pass = Outbound::pass(Reason::OutsideMesh, &REMOTE_POD);
+    assert_eq!(decide(&maps, 0, REMOTE_POD), pass);
+}
+
+#[test]
 fn a_service_without_endpoints_or_with_a_torn_update_refuses() {
     let mut maps = maps(&[]);
     assert_eq!(decide(&maps, 0, VIP), Outbound::refuse(Reason::NoEndpoint, &VIP));
@@ -105,21 +117,35 @@ fn a_dead_agent_refuses_unless_the_pod_fails_open() {
     assert_eq!(decide(&maps, 0, LOCAL_POD), Outbound::local(&LOCAL_POD, PORT));
 }
 
+#[derive(Default)]
 struct Arriving {
-    workload: Option<u32>,
-    published: bool,
+    workloads: BTreeMap<Addr, WorkloadEntry>,
+    publisher: Option<Addr>,
+    policies: BTreeMap<PolicyKey, PolicyVerdict>,
     strict_unknown: bool,
 }
 
 impl InboundView for Arriving {
-    fn workload(&self) -> Option<WorkloadEntry> {
-        self.workload.map(|flags| WorkloadEntry { flags })
+    fn workload(&self, addr: &Addr) -> Option<WorkloadEntry> {
+        self.workloads.get(addr).copied()
     }
-    fn published(&self) -> bool {
-        self.published
+    fn publisher(&self) -> Publisher {
+        match self.publisher {
+            Some(addr) => Publisher { known: true, addr },
+            None => Publisher::NOBODY,
+        }
+    }
+    fn policy(&self, key: &PolicyKey) -> Option<PolicyVerdict> {
+        self.policies.get(key).copied()
     }
     fn strict_unknown(&self) -> bool {
         self.strict_unknown
+    }
+}
+
+impl Arriving {
+    fn at(&self, port: u16) -> Inbound {
+        decide_inbound(self, &LOCAL_POD, port, &OUTSIDER)
     }
 }
 
@@ -127,8 +153,10 @@ const STRICT: Option<u32> = Some(workload_flags::LOCAL | workload_flags::STRICT)
 const PERMISSIVE: Option<u32> = Some(workload_flags::LOCAL);
 
 fn arrive(workload: Option<u32>, published: bool, strict_unknown: bool, port: u16) -> Inbound {
-    let view = Arriving { workload, published, strict_unknown };
-    decide_inbound(&view, &LOCAL_POD, port, &OUTSIDER)
+    let workloads = workload.map(|flags| (LOCAL_POD, entry(flags))).into_iter().collect();
+    let publisher = published.then_some(OWN);
+    let view = Arriving { workloads, publisher, strict_unknown, ..Arriving::default() };
+    view.at(port)
 }
 
 #[test]
@@ -152,10 +180,67 @@ fn an_address_that_no_workload_owns_is_no_way_round_strict() {
 
 #[test]
 fn traffic_inside_the_pod_is_left_alone() {
-    let view = Arriving { workload: STRICT, published: false, strict_unknown: true };
+    let mut view = Arriving { strict_unknown: true, ..Arriving::default() };
+    view.workloads.insert(LOCAL_POD, WorkloadEntry { policy: 1, ..entry(STRICT.unwrap()) });
     let loopback = Addr::v4([127, 0, 0, 6]);
     for (local, remote) in [(LOCAL_POD, loopback), (loopback, loopback), (LOCAL_POD, LOCAL_POD)] {
         let decision = decide_inbound(&view, &local, HBONE_PORT, &remote);
         assert_eq!(decision, Inbound::Pass(Reason::InboundSelf));
+    }
+}
+
+/// A pod with policy 7 and these answers; its neighbour `OWN` is of class 1, and of class 2 by
+/// address.
+fn guarded(flags: u32, answers: &[(u64, u32, u32)]) -> Arriving {
+    let mut view = Arriving::default();
+    view.workloads.insert(LOCAL_POD, WorkloadEntry { policy: 7, ..entry(flags) });
+    let source = WorkloadEntry { class: 1, address_class: 2, ..entry(workload_flags::LOCAL) };
+    view.workloads.insert(OWN, source);
+    for (class, port, verdict) in answers {
+        let key = PolicyKey { policy: 7, class: *class, port: *port, pad: 0 };
+        view.policies.insert(key, PolicyVerdict { verdict: *verdict });
+    }
+    view
+}
+
+#[test]
+fn an_exact_port_beats_the_default_and_what_is_not_written_is_denied() {
+    use policy_verdict::{ALLOW, DENY};
+    let mut view = guarded(0, &[(1, 0, ALLOW), (1, 80, DENY), (0, 81, ALLOW)]);
+    let denied = Inbound::Drop(Reason::PolicyDenied);
+    view.publisher = Some(OWN);
+    assert_eq!(view.at(80), denied);
+    assert_eq!(view.at(81), Inbound::Pass(Reason::InboundLocal));
+    assert_eq!(view.at(HBONE_PORT), Inbound::Steer(Listener::Hbone));
+    view.publisher = None;
+    assert_eq!(view.at(80), denied);
+    assert_eq!(view.at(81), Inbound::Pass(Reason::InboundPlaintext));
+}
+
+#[test]
+fn a_port_that_takes_no_plaintext_says_so() {
+    let view = guarded(0, &[(0, 0, policy_verdict::ALLOW), (0, 80, policy_verdict::STRICT)]);
+    assert_eq!(view.at(80), Inbound::Drop(Reason::StrictPlaintext));
+    assert_eq!(view.at(81), Inbound::Pass(Reason::InboundPlaintext));
+}
+
+#[test]
+fn a_policy_by_address_asks_for_the_class_by_address() {
+    let answers = [(1, 0, policy_verdict::DENY), (2, 0, policy_verdict::ALLOW)];
+    let mut view = guarded(workload_flags::BY_ADDRESS, &answers);
+    view.publisher = Some(OWN);
+    assert_eq!(view.at(80), Inbound::Pass(Reason::InboundLocal));
+    let mut view = guarded(0, &answers);
+    view.publisher = Some(OWN);
+    assert_eq!(view.at(80), Inbound::Drop(Reason::PolicyDenied));
+}
+
+#[test]
+fn a_published_source_without_a_class_is_not_taken_for_an_unknown_one() {
+    let mut view = guarded(0, &[(0, 0, policy_verdict::ALLOW)]);
+    for publisher in [REMOTE_POD, OUTSIDER] {
+        view.workloads.insert(REMOTE_POD, entry(0));
+        view.publisher = Some(publisher);
+        assert_eq!(view.at(80), Inbound::Drop(Reason::PolicyDenied));
     }
 }

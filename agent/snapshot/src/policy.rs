@@ -1,0 +1,21 @@
+//! The compiled form of policy: one [`CompiledPolicy`] per workload, one pure [`evaluate`], and the
+//! kernel's table, which is nothing but answers of `evaluate` written down.
+//!
+//! Source: Istio, `pilot/pkg/serviceregistry/kube/controller/ambient/authorization.go` for what
+//! layer 4 makes of rules about layer 7; ztunnel, `src/rbac.rs` for how rules match.
+
+mod compiled;
+mod evaluate;
+mod ids;
+mod mtls;
+mod select;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use compiled::{CompiledPolicy, CompiledRule, Match, Statement};
+pub use evaluate::{Cause, ConnectionAttributes, Decision, Finding, FindingKind, evaluate};
+pub use mtls::MtlsModes;
+pub(crate) use mtls::PeerAuthentications;
+pub(crate) use select::Authorizations;
+pub(crate) use table::{PolicyTable, report};
