@@ -14,6 +14,7 @@ use crate::{
     enrolment::{self, Choice},
     objects::{Objects, Placed},
     report::{Report, Subject},
+    security,
 };
 
 /// Converts, connects and checks everything.
@@ -30,6 +31,7 @@ pub(crate) fn assemble(objects: &Objects, report: &mut Report) -> Cluster {
     }
     let pods = pods(objects, &choices, &cluster, report);
     services(objects, &pods, &mut cluster, report);
+    policies(objects, &mut cluster, report);
     cluster.workloads =
         pods.into_iter().map(|pod| (pod.workload.name.clone(), pod.workload)).collect();
     cluster
@@ -146,6 +148,17 @@ fn services(objects: &Objects, pods: &[PodRecord], cluster: &mut Cluster, report
     cluster.endpoint_slices.append(&mut derived);
 }
 
+fn policies(objects: &Objects, cluster: &mut Cluster, report: &mut Report) {
+    for placed in &objects.peer_authentications {
+        let read = security::peer_authentication(placed, report);
+        cluster.peer_authentications.insert(key(&placed.origin), read);
+    }
+    for placed in &objects.authorization_policies {
+        let read = security::authorization_policy(placed, report);
+        cluster.authorization_policies.extend(read.map(|read| (key(&placed.origin), read)));
+    }
+}
+
 /// Reports every object that is written twice.
 fn duplicates(objects: &Objects, report: &mut Report) {
     check_duplicates(&objects.namespaces, report);
@@ -154,6 +167,8 @@ fn duplicates(objects: &Objects, report: &mut Report) {
     check_duplicates(&objects.pods, report);
     check_duplicates(&objects.services, report);
     check_duplicates(&objects.endpoint_slices, report);
+    check_duplicates(&objects.peer_authentications, report);
+    check_duplicates(&objects.authorization_policies, report);
 }
 
 fn check_duplicates<T>(placed: &[Placed<T>], report: &mut Report)

@@ -14,6 +14,7 @@ mod enrolment;
 mod files;
 mod objects;
 mod report;
+mod security;
 mod source;
 
 pub use objects::{Objects, parse_manifests};

@@ -12,6 +12,7 @@ use undermesh_model::{ResourceRef, SourcePosition};
 use crate::{
     documents::{Document, split},
     report::{Report, Subject},
+    security::{self, AuthorizationPolicy, PeerAuthentication},
 };
 
 /// Objects that one state may hold.
@@ -23,6 +24,8 @@ pub(crate) struct Placed<T> {
     pub(crate) object: T,
     pub(crate) origin: ResourceRef,
     pub(crate) position: SourcePosition,
+    /// As it was written, for kinds that are checked for fields that nobody knows.
+    pub(crate) text: String,
 }
 
 impl<T> Placed<T> {
@@ -40,6 +43,8 @@ pub struct Objects {
     pub(crate) pods: Vec<Placed<Pod>>,
     pub(crate) services: Vec<Placed<Service>>,
     pub(crate) endpoint_slices: Vec<Placed<EndpointSlice>>,
+    pub(crate) peer_authentications: Vec<Placed<PeerAuthentication>>,
+    pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
     count: usize,
 }
 
@@ -174,6 +179,14 @@ impl Reader<'_> {
                     report,
                 );
             }
+            "PeerAuthentication" if is_istio(head) => {
+                let into = &mut objects.peer_authentications;
+                self.security(head, "PeerAuthentication", text, into, report);
+            }
+            "AuthorizationPolicy" if is_istio(head) => {
+                let into = &mut objects.authorization_policies;
+                self.security(head, "AuthorizationPolicy", text, into, report);
+            }
             kind => {
                 let message = format!(
                     "{kind} {:?} is of a kind that this version does not read",
@@ -181,6 +194,23 @@ impl Reader<'_> {
                 );
                 report.warning(&place, "unread-kind", message, "it has no effect");
             }
+        }
+    }
+
+    /// An object of Istio's; its text is kept.
+    fn security<T: DeserializeOwned>(
+        &self,
+        head: &Head,
+        kind: &'static str,
+        text: &str,
+        into: &mut Vec<Placed<T>>,
+        report: &mut Report,
+    ) {
+        let version = security::API_VERSIONS.into_iter().find(|it| *it == head.api_version);
+        let before = into.len();
+        self.typed(head, kind, version.unwrap_or(security::API_VERSIONS[0]), text, into, report);
+        for placed in &mut into[before..] {
+            text.clone_into(&mut placed.text);
         }
     }
 
@@ -200,10 +230,17 @@ impl Reader<'_> {
             return report.error(&subject, "unknown-api-version", message, "correct apiVersion");
         }
         match serde_yaml_ng::from_str::<T>(text) {
-            Ok(object) => into.push(Placed { object, origin, position: self.start() }),
+            Ok(object) => {
+                into.push(Placed { object, origin, position: self.start(), text: String::new() })
+            }
             Err(error) => self.failed(&error, Some(origin), report),
         }
     }
+}
+
+/// Other groups have kinds of the same names.
+fn is_istio(head: &Head) -> bool {
+    head.api_version.starts_with("security.istio.io/")
 }
 
 fn origin(kind: &'static str, metadata: &Metadata) -> ResourceRef {

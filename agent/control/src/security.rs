@@ -1,0 +1,44 @@
+//! Istio's security objects: their shape here, their meaning in one file per kind.
+//!
+//! The shapes are strict where Kubernetes is (a wrong type rejects the state) and lenient where it
+//! is (a field that nobody knows is reported and has no effect).
+
+mod authorization_policy;
+mod fields;
+mod peer_authentication;
+
+pub(crate) use authorization_policy::{AuthorizationPolicy, authorization_policy};
+pub(crate) use peer_authentication::{PeerAuthentication, peer_authentication};
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+
+use crate::report::{Report, Subject};
+
+/// The versions of the group that say the same.
+pub(crate) const API_VERSIONS: [&str; 2] = ["security.istio.io/v1", "security.istio.io/v1beta1"];
+
+/// `selector`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Selector {
+    match_labels: BTreeMap<String, String>,
+}
+
+fn labels(selector: Option<&Selector>) -> BTreeMap<String, String> {
+    selector.map(|selector| selector.match_labels.clone()).unwrap_or_default()
+}
+
+fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests;
+
+/// Reports a mistake that rejects the state.
+fn invalid(report: &mut Report, subject: &Subject, message: String, remedy: &str) {
+    report.error(subject, "invalid-policy", message, remedy);
+}

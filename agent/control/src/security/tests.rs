@@ -1,0 +1,189 @@
+//! Manifests in, nouns and findings out.
+
+use std::path::Path;
+
+use undermesh_model::{
+    Cluster, Condition, MtlsMode, PolicyAction, ServiceAccountMatch, TextMatch, Values,
+};
+
+use crate::{
+    assemble::assemble,
+    objects::{Objects, parse_manifests},
+    report::Report,
+};
+
+/// The cluster, and the findings without their place and object.
+fn read(text: &str) -> (Cluster, Vec<String>) {
+    let (mut objects, mut report) = (Objects::default(), Report::default());
+    parse_manifests(text, Path::new("p.yaml"), &mut objects, &mut report);
+    let cluster = assemble(&objects, &mut report);
+    let said = report.into_diagnostics().into_iter();
+    (cluster, said.map(|one| format!("{:?} {}: {}", one.severity, one.code, one.message)).collect())
+}
+
+fn policy(spec: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {{name: p, namespace: shop}}\nspec: {spec}\n"
+    )
+}
+
+fn peer(spec: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1beta1\nkind: PeerAuthentication\n\
+         metadata: {{name: p, namespace: shop, creationTimestamp: '2024-01-01T00:00:01Z'}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn a_peer_authentication_is_read_with_ports_as_numbers_and_as_text() {
+    let text = peer(
+        "{selector: {matchLabels: {app: cart}}, mtls: {mode: STRICT},
+          portLevelMtls: {80: {mode: DISABLE}, '81': {mode: PERMISSIVE}, 82: {}}}",
+    );
+    let (cluster, said) = read(&text);
+    assert_eq!(said, Vec::<String>::new());
+    let read = cluster.peer_authentications.values().next().unwrap();
+    assert_eq!(read.selector, [("app".to_owned(), "cart".to_owned())].into());
+    assert_eq!(read.mode, Some(MtlsMode::Strict));
+    assert_eq!(read.created, Some(1_704_067_201));
+    let ports: Vec<_> = read.ports.clone().into_iter().collect();
+    let expected = [(80, Some(MtlsMode::Disable)), (81, Some(MtlsMode::Permissive)), (82, None)];
+    assert_eq!(ports, expected);
+    let (cluster, said) = read_unset();
+    assert_eq!((cluster.peer_authentications.values().next().unwrap().mode, said), (None, vec![]));
+}
+
+fn read_unset() -> (Cluster, Vec<String>) {
+    read(&peer("{mtls: {mode: UNSET}}"))
+}
+
+#[test]
+fn an_authorization_policy_is_read_field_by_field() {
+    let (cluster, said) = read(&policy(
+        "
+  action: DENY
+  selector: {matchLabels: {app: cart}}
+  rules:
+  - from:
+    - source: {principals: ['*/sa/web'], notNamespaces: [other, 'o*'], ipBlocks: [10.0.0.0/8]}
+    - source: {serviceAccounts: [web, other/web]}
+    to:
+    - operation: {ports: ['80'], notPorts: ['81']}
+    when:
+    - {key: source.ip, notValues: [fd00::1]}
+    - {key: destination.port, values: ['80']}
+    - {key: source.serviceAccount, values: [web]}",
+    ));
+    assert_eq!(said, Vec::<String>::new());
+    let read = cluster.authorization_policies.values().next().unwrap();
+    assert_eq!((read.action, read.dry_run), (PolicyAction::Deny, false));
+    let rule = &read.rules[0];
+    assert_eq!(rule.from[0].principals.any_of, [TextMatch::Suffix("/sa/web".to_owned())]);
+    assert_eq!(rule.from[0].namespaces.none_of[1], TextMatch::Prefix("o".to_owned()));
+    assert_eq!(rule.from[0].addresses.any_of, ["10.0.0.0/8".parse().unwrap()]);
+    let account = |namespace: &str| ServiceAccountMatch {
+        namespace: namespace.to_owned(),
+        name: "web".to_owned(),
+    };
+    assert_eq!(rule.from[1].service_accounts.any_of, [account("shop"), account("other")]);
+    assert_eq!(rule.to[0].ports, Values { any_of: vec![80], none_of: vec![81] });
+    let values = Values { any_of: vec![], none_of: vec!["fd00::1/128".parse().unwrap()] };
+    assert_eq!(rule.when[0], Condition::SourceAddress(values));
+    assert_eq!(rule.when.len(), 3);
+    assert!(rule.layer7.is_empty());
+}
+
+#[test]
+fn an_empty_policy_is_an_allow_without_rules() {
+    for spec in ["{}", "{action: ALLOW}", "{rules: []}"] {
+        let (cluster, said) = read(&policy(spec));
+        let read = cluster.authorization_policies.values().next().unwrap();
+        assert_eq!((read.action, read.rules.len(), said), (PolicyAction::Allow, 0, vec![]));
+    }
+    let text = policy("{}")
+        .replace("namespace: shop}", "namespace: shop, annotations: {istio.io/dry-run: 'true'}}");
+    assert!(read(&text).0.authorization_policies.values().next().unwrap().dry_run);
+}
+
+#[test]
+fn what_layer_4_cannot_tell_is_kept_with_the_rule_and_said() {
+    for (spec, layer7) in [
+        ("{rules: [{to: [{operation: {methods: [GET], ports: ['80']}}]}]}", "methods"),
+        ("{rules: [{from: [{source: {remoteIpBlocks: [10.0.0.1]}}]}]}", "remoteIpBlocks"),
+        ("{rules: [{when: [{key: 'request.headers[a]', values: [b]}]}]}", "request.headers[a]"),
+        ("{rules: [{when: [{key: connection.sni, values: [b]}]}]}", "connection.sni"),
+    ] {
+        let (cluster, said) = read(&policy(spec));
+        let rule = &cluster.authorization_policies.values().next().unwrap().rules[0];
+        assert_eq!(rule.layer7, [layer7]);
+        assert!(rule.when.is_empty());
+        let expected = format!("Warning layer-7-attributes: layer 4 cannot tell {layer7}");
+        assert!(said.len() == 1 && said[0].starts_with(&expected), "{said:?}");
+    }
+}
+
+#[test]
+fn what_is_for_waypoints_alone_has_no_effect_and_that_is_said() {
+    for spec in [
+        "{action: CUSTOM, provider: {name: x}}",
+        "{targetRefs: [{kind: Service, name: a, group: ''}]}",
+        "{targetRef: {kind: Gateway, name: a, group: g}}",
+    ] {
+        let (cluster, said) = read(&policy(spec));
+        assert!(cluster.authorization_policies.is_empty());
+        assert!(said.len() == 1 && said[0].starts_with("Warning not-enforced"), "{said:?}");
+    }
+}
+
+#[test]
+fn fields_that_nobody_knows_are_warnings_and_never_widen_a_rule() {
+    for (text, unknown) in [
+        (policy("{slector: {matchLabels: {a: b}}, action: DENY}"), "\"slector\" of spec"),
+        (policy("{rules: [{form: []}]}"), "\"form\" of spec.rules.[]"),
+        (peer("{mtls: {mode: STRICT, level: 3}}"), "\"level\" of spec.mtls"),
+        (policy("{rules: [{from: [{source: {principles: [a]}}]}]}"), "\"principles\" of a source"),
+        (policy("{rules: [{when: [{key: source.port, values: [a]}]}]}"), "\"source.port\""),
+    ] {
+        let (cluster, said) = read(&text);
+        assert!(said.iter().all(|one| one.starts_with("Warning ")), "{said:?}");
+        assert!(said.iter().any(|one| one.contains(unknown)), "{unknown} is not in {said:?}");
+        for policy in cluster.authorization_policies.values() {
+            let in_rule = unknown.contains("source");
+            let layer7 = policy.rules.iter().all(|rule| rule.layer7.len() == 1);
+            assert!(!in_rule || layer7, "{unknown} was passed over");
+        }
+    }
+}
+
+#[test]
+fn mistakes_reject_the_state() {
+    for text in [
+        policy("{rules: [{from: [{source: {}}]}]}"),
+        policy("{rules: [{from: [{}]}]}"),
+        policy("{rules: [{to: [{operation: {ports: []}}]}]}"),
+        policy("{rules: [{to: [{operation: {ports: ['http']}}]}]}"),
+        policy("{rules: [{to: [{operation: {ports: ['0']}}]}]}"),
+        policy("{rules: [{to: [{operation: {ports: ['70000']}}]}]}"),
+        policy("{rules: [{from: [{source: {ipBlocks: [10.0.0.0/33]}}]}]}"),
+        policy("{rules: [{from: [{source: {principals: ['']}}]}]}"),
+        policy("{rules: [{from: [{source: {serviceAccounts: ['*']}}]}]}"),
+        policy("{rules: [{from: [{source: {serviceAccounts: [a], namespaces: [b]}}]}]}"),
+        policy("{rules: [{when: [{key: source.ip}]}]}"),
+        policy("{rules: {from: []}}"),
+        policy("{action: PERHAPS}"),
+        policy("{rules: [{from: [{source: {principals: web}}]}]}"),
+        policy("{}").replace(
+            "namespace: shop}",
+            "namespace: shop, annotations: {istio.io/dry-run: 'yes'}}",
+        ),
+        policy("{}").replace("security.istio.io/v1", "security.istio.io/v2"),
+        peer("{mtls: {mode: SOMETIMES}}"),
+        peer("{selector: {matchLabels: {a: b}}, portLevelMtls: {http: {mode: STRICT}}}"),
+        peer("{selector: {matchLabels: {a: b}}, portLevelMtls: {0: {mode: STRICT}}}"),
+        peer("{selector: {}, portLevelMtls: {80: {mode: STRICT}}}"),
+    ] {
+        let (_, said) = read(&text);
+        assert!(said.iter().any(|one| one.starts_with("Error ")), "accepted: {text}{said:?}");
+    }
+}
