@@ -231,7 +231,7 @@ impl Reader<'_> {
         }
         match serde_yaml_ng::from_str::<T>(text) {
             Ok(object) => {
-                into.push(Placed { object, origin, position: self.start(), text: String::new() })
+                into.push(Placed { object, origin, position: self.start(), text: String::new() });
             }
             Err(error) => self.failed(&error, Some(origin), report),
         }
