@@ -149,7 +149,7 @@ fn denied_connections_are_counted_by_reason_and_logged() {
 fn series_have_a_bound_and_go_with_their_workloads() {
     let (telemetry, _) = telemetry(2);
     for name in ["a", "b", "c", "d"] {
-        let _open = telemetry.opened_in_kernel(&info(name));
+        telemetry.opened_in_kernel(&info(name));
     }
     let text = telemetry.encode();
     let opened = |parts: &[&str]| value(&text, "istio_tcp_connections_opened_total", parts);
