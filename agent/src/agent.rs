@@ -103,6 +103,7 @@ async fn serve(config: &Config, logs: undermesh_telemetry::LogHandle, data: &Han
         outbound_failure: config.outbound_failure,
     });
     let events = datapath.take_events().context("the event stream is taken")?;
+    let local_tuples = datapath.local_tuples();
     let datapath = Arc::new(Mutex::new(datapath));
     telemetry.with_registry(|registry| {
         registry.register_collector(Box::new(NodeCollector {
@@ -151,7 +152,14 @@ async fn serve(config: &Config, logs: undermesh_telemetry::LogHandle, data: &Han
     tokio::spawn(admin::serve(metrics_listener, pages.metrics(), shutdown.subscribe()));
     tokio::spawn(admin::serve(readiness_listener, pages.readiness(), shutdown.subscribe()));
     tokio::spawn(Arc::clone(&identities).run(shutdown.subscribe()));
-    let kernel_events = KernelEvents { telemetry, snapshot, enrolment: Arc::clone(&enrolment) };
+    let kernel_events = Arc::new(KernelEvents {
+        telemetry,
+        snapshot,
+        enrolment: Arc::clone(&enrolment),
+        local_tuples,
+        open: Mutex::default(),
+    });
+    tokio::spawn(Arc::clone(&kernel_events).sweep());
     tokio::spawn(async move {
         let ended = events.run(|event| kernel_events.handle(&event)).await;
         if let Err(error) = ended {

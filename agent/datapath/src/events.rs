@@ -1,6 +1,9 @@
 //! The programs' reports, read from the ring buffer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use aya::maps::{MapData, RingBuf};
 use undermesh_ebpf_common::{ConnEvent, Reason, event_kind};
@@ -18,6 +21,8 @@ pub enum EventKind {
     Refused,
     /// An inbound connection was dropped.
     Dropped,
+    /// A connection between two pods of this node has ended.
+    LocalClosed,
 }
 
 /// One report.
@@ -35,6 +40,23 @@ pub struct ConnectionEvent {
     pub destination: SocketAddr,
     /// The pod that a local connection was led to.
     pub backend: Option<SocketAddr>,
+    /// Of the client's socket, the same in both reports of a local connection.
+    pub socket_cookie: u64,
+    /// What a local connection has carried, at its end.
+    pub traffic: Traffic,
+}
+
+/// What a local connection has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes from client to server.
+    pub received: u64,
+    /// Bytes from server to client.
+    pub sent: u64,
+    /// From opening to end.
+    pub duration: Duration,
+    /// Smoothed round-trip time at the end.
+    pub round_trip: Duration,
 }
 
 impl ConnectionEvent {
@@ -45,6 +67,7 @@ impl ConnectionEvent {
             event_kind::LOCAL => EventKind::Local,
             event_kind::REFUSED => EventKind::Refused,
             event_kind::DROPPED => EventKind::Dropped,
+            event_kind::LOCAL_CLOSED => EventKind::LocalClosed,
             _ => return None,
         };
         Some(Self {
@@ -57,6 +80,13 @@ impl ConnectionEvent {
                 u16::from_be(event.destination_port_be),
             ),
             backend: known(ip(event.backend), event.backend_port_be),
+            socket_cookie: event.socket_cookie,
+            traffic: Traffic {
+                received: event.bytes_received,
+                sent: event.bytes_sent,
+                duration: Duration::from_nanos(event.duration_ns),
+                round_trip: Duration::from_micros(event.rtt_us.into()),
+            },
         })
     }
 }
@@ -103,17 +133,13 @@ mod tests {
 
     fn event(kind: u32, reason: u32) -> ConnEvent {
         ConnEvent {
-            at_ns: 1,
             netns_cookie: 7,
-            source: Addr::UNSPECIFIED,
             destination: Addr::v4([10, 0, 0, 1]),
-            backend: Addr::UNSPECIFIED,
-            source_port_be: 0,
             destination_port_be: 80u16.to_be(),
-            backend_port_be: 0,
-            pad: 0,
+            duration_ns: 1_000_000,
             kind,
             reason,
+            ..ConnEvent::empty()
         }
     }
 
@@ -124,6 +150,7 @@ mod tests {
         assert_eq!(parsed.reason, Reason::NoEndpoint);
         assert_eq!(parsed.destination, "10.0.0.1:80".parse().unwrap());
         assert_eq!((parsed.source, parsed.netns_cookie), (None, Some(7)));
+        assert_eq!(parsed.traffic.duration, Duration::from_millis(1));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use undermesh_ebpf_common::{ListenerKey, Pod};
 use undermesh_snapshot::DatapathTables;
 
 use crate::{
-    AgentMark, DatapathError, Events, OriginalDstTable,
+    AgentMark, DatapathError, Events, LocalTupleTable, OriginalDstTable,
     attach::{self, Attachment},
     bpffs::PinDir,
     cgroup,
@@ -89,6 +89,7 @@ pub struct Datapath {
     pods: Option<PodPrograms>,
     events: Option<Events>,
     original_dst: OriginalDstTable,
+    local_tuples: LocalTupleTable,
     mark: AgentMark,
     _cgroup: File,
 }
@@ -118,6 +119,7 @@ impl Datapath {
                 .map_err(DatapathError::map("open", "SETTINGS"))?,
         };
         let original_dst = OriginalDstTable::new(hash(&mut ebpf, "ORIGINAL_DST")?);
+        let local_tuples = LocalTupleTable::new(hash(&mut ebpf, "LOCAL_TUPLES")?);
         let mark = AgentMark::new(
             crate::sys::obj_get(&pins.maps.join("CONN_META"))
                 .map_err(DatapathError::file("open pinned map", pins.maps.join("CONN_META")))?,
@@ -135,6 +137,7 @@ impl Datapath {
             pods: None,
             events: Some(Events::new(ring)),
             original_dst,
+            local_tuples,
             mark,
             pins,
             _cgroup: cgroup_file,
@@ -166,6 +169,11 @@ impl Datapath {
     /// Where proxied connections were meant to go.
     pub fn original_dst(&self) -> OriginalDstTable {
         self.original_dst.clone()
+    }
+
+    /// Which local connections are open.
+    pub fn local_tuples(&self) -> LocalTupleTable {
+        self.local_tuples.clone()
     }
 
     /// Marks the agent's own sockets.

@@ -128,7 +128,7 @@ async fn serve_connection(
     let connected = match destination {
         // Boxed for the same reason as on the way out.
         Ok(destination) => {
-            Box::pin(connect_application(pod, caller, destination, &mut respond)).await
+            Box::pin(connect_application(pod, caller, client, destination, &mut respond)).await
         }
         Err(failure) => Err(failure),
     };
@@ -152,6 +152,7 @@ async fn serve_connection(
 async fn connect_application(
     pod: &Pod,
     caller: &Caller,
+    client: SocketAddr,
     destination: SocketAddr,
     respond: &mut SendResponse<Bytes>,
 ) -> Result<Socket, Failure> {
@@ -166,7 +167,7 @@ async fn connect_application(
         return Err(Failure::Denied { reason });
     }
     tokio::select! {
-        socket = deliver::deliver(pod, destination) => socket,
+        socket = deliver::deliver(pod, client, destination) => socket,
         _ = poll_fn(|cx| respond.poll_reset(cx)) => Err(Failure::ClientGone),
     }
 }

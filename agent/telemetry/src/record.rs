@@ -25,18 +25,29 @@ pub struct ConnectionRecord {
 
 impl ConnectionRecord {
     pub(crate) fn open(telemetry: &Arc<Telemetry>, id: u64, info: ConnectionInfo) -> Self {
+        let record = Self::resume(telemetry, id, info, Duration::ZERO);
+        telemetry.tcp().open(&record.labels);
+        telemetry.access_log().write(&Line::new("open", id, &record.info));
+        record
+    }
+
+    pub(crate) fn resume(
+        telemetry: &Arc<Telemetry>,
+        id: u64,
+        info: ConnectionInfo,
+        ago: Duration,
+    ) -> Self {
         let labels = telemetry.tcp().admit(TcpLabels::new(&info));
-        telemetry.tcp().open(&labels);
         let counters = Arc::new(ByteCounters::default());
         telemetry.track(id, labels.clone(), Arc::clone(&counters));
-        telemetry.access_log().write(&Line::new("open", id, &info));
+        let now = Instant::now();
         Self {
             telemetry: Arc::clone(telemetry),
             id,
             info,
             labels,
             counters,
-            opened: Instant::now(),
+            opened: now.checked_sub(ago).unwrap_or(now),
             closed: false,
         }
     }

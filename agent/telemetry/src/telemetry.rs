@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use prometheus_client::{
@@ -108,12 +109,10 @@ impl Telemetry {
         self.access_log.write(&line);
     }
 
-    /// Counts and logs the opening of a connection that the proxy never sees: its bytes and its
-    /// end are the kernel's.
-    pub fn opened_in_kernel(&self, info: &ConnectionInfo) {
-        let labels = self.tcp.admit(TcpLabels::new(info));
-        self.tcp.open(&labels);
-        self.access_log.write(&Line::new("open", self.id(), info));
+    /// The record of a connection that was opened `ago`, and counted and logged then, by an agent
+    /// before this one.
+    pub fn resume(self: &Arc<Self>, info: ConnectionInfo, ago: Duration) -> ConnectionRecord {
+        ConnectionRecord::resume(self, self.id(), info, ago)
     }
 
     /// Lets another crate register its metrics.

@@ -12,6 +12,7 @@ mod pod;
 mod reason;
 mod service;
 mod settings;
+pub mod tcp;
 mod verdict;
 
 pub use address::Addr;
@@ -29,13 +30,10 @@ pub use verdict::{
 
 /// Version of everything in this crate that is shared through pinned maps. It names the pin
 /// directory: raise it with every change of a map's key, value or meaning.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Port of the HBONE tunnel, in host byte order.
 pub const HBONE_PORT: u16 = 15008;
-
-/// Source address of the connections that the proxy makes to an application in its own pod.
-pub const DELIVERY_SOURCE_V4: [u8; 4] = [127, 0, 0, 6];
 
 /// Declares a map type: `repr(C)`, zerocopy derives (which refuse implicit padding), its size
 /// asserted, and `aya::Pod` where user space asks for it.

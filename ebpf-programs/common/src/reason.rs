@@ -60,6 +60,10 @@ reasons! {
     EventLost = 18 "event_lost",
     /// A published connection could not be stored; the destination will treat it as unknown.
     PublishFailed = 19 "publish_failed",
+    /// A local connection has ended; an event's reason, not a verdict.
+    LocalClosed = 20 "closed",
+    /// A local connection was not accepted; an event's reason, not a verdict.
+    LocalFailed = 21 "connection_refused",
 }
 
 #[cfg(test)]

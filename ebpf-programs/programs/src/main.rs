@@ -5,6 +5,7 @@
 #![no_main]
 
 mod connect;
+mod lookup;
 mod maps;
 mod peername;
 mod publish;

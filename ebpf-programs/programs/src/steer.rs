@@ -56,17 +56,13 @@ fn steer(ctx: &SkLookupContext, tuple: &LocalTuple) -> u32 {
 fn drop_reported(ctx: &SkLookupContext, tuple: &LocalTuple, reason: Reason) -> u32 {
     count(reason);
     let event = ConnEvent {
-        at_ns: 0,
-        netns_cookie: 0,
         source: tuple.source,
         destination: tuple.destination,
-        backend: Addr::UNSPECIFIED,
         source_port_be: tuple.source_port_be,
         destination_port_be: tuple.destination_port_be,
-        backend_port_be: 0,
-        pad: 0,
         kind: event_kind::DROPPED,
         reason: reason as u32,
+        ..ConnEvent::empty()
     };
     send(ctx, event);
     SK_DROP

@@ -112,6 +112,18 @@ fn bytes_of_a_live_connection_show_before_it_closes_and_are_not_counted_twice() 
 }
 
 #[test]
+fn a_resumed_connection_is_not_opened_twice() {
+    let (telemetry, lines) = telemetry(10);
+    telemetry.resume(info("web"), Duration::from_secs(5)).close(CloseReason::closed());
+    let lines = wait_for(&lines, 1);
+    assert_eq!((lines.len(), &lines[0]["event"]), (1, &"close".into()));
+    assert!(lines[0]["duration_ms"].as_f64().unwrap() >= 5_000.0);
+    let text = telemetry.encode();
+    assert_eq!(value(&text, "istio_tcp_connections_opened_total", &[]), None);
+    assert_eq!(value(&text, "istio_tcp_connections_closed_total", &[]), Some(1.0));
+}
+
+#[test]
 fn labels_are_istios() {
     let (telemetry, _) = telemetry(10);
     telemetry.open(info("web")).close(CloseReason::new("connect_failed", "UF"));
@@ -148,9 +160,7 @@ fn denied_connections_are_counted_by_reason_and_logged() {
 #[test]
 fn series_have_a_bound_and_go_with_their_workloads() {
     let (telemetry, _) = telemetry(2);
-    for name in ["a", "b", "c", "d"] {
-        telemetry.opened_in_kernel(&info(name));
-    }
+    let open = ["a", "b", "c", "d"].map(|name| telemetry.open(info(name)));
     let text = telemetry.encode();
     let opened = |parts: &[&str]| value(&text, "istio_tcp_connections_opened_total", parts);
     assert_eq!(opened(&["source_workload=\"a\""]), Some(1.0));
@@ -158,6 +168,7 @@ fn series_have_a_bound_and_go_with_their_workloads() {
     assert!(text.contains("undermesh_metric_series_overflow_total 2"));
     assert_eq!(telemetry.retain_workloads(|_, name| name == "a"), 1);
     assert!(!telemetry.encode().contains("source_workload=\"b\""));
+    drop(open);
 }
 
 #[test]
@@ -166,8 +177,8 @@ fn a_sink_that_does_not_write_costs_lines_and_never_waits() {
     let log = AccessLog::start(AccessLogSink::Memory(Arc::clone(&lines))).unwrap();
     let telemetry = Telemetry::new(log);
     let stuck = lines.lock().unwrap();
-    for _ in 0..20_000 {
-        telemetry.opened_in_kernel(&info("web"));
+    for _ in 0..10_000 {
+        drop(telemetry.open(info("web")));
     }
     drop(stuck);
     let dropped = telemetry.access_log().dropped();
