@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Result, anyhow, ensure};
 use undermesh_tests::{
-    Agent, PORT, Placement, Pod, Rig, ServiceSpec, locate, pod::protocol::Behaviour,
+    Agent, PORT, Placement, Pod, Rig, ServiceSpec, locate,
+    pod::protocol::{Behaviour, Burst},
 };
 
 const SOON: Duration = Duration::from_secs(10);

@@ -95,7 +95,7 @@ pub(crate) fn update_pinned(
             }
         }
     }
-    bpffs::unpin(pin)?;
+    bpffs::unpin_link(pin)?;
     Ok(false)
 }
 

@@ -30,9 +30,9 @@ pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DatapathError> {
     for version in versions.flatten().filter(|entry| is_version(&entry.file_name())) {
         let version = version.path();
         // Links first: programs must not run on with maps that are being taken apart.
-        report.links += empty(&version.join("links"))?;
-        report.links += empty(&version.join("pods"))?;
-        report.maps += empty(&version.join("maps"))?;
+        report.links += empty(&version.join("links"), bpffs::unpin_link)?;
+        report.links += empty(&version.join("pods"), bpffs::unpin_link)?;
+        report.maps += empty(&version.join("maps"), bpffs::unpin)?;
         fs::remove_dir(&version).map_err(DatapathError::file("remove", &version))?;
     }
     // Shared with another program's pins? Then it stays.
@@ -46,7 +46,10 @@ fn is_version(name: &std::ffi::OsStr) -> bool {
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn empty(dir: &Path) -> Result<usize, DatapathError> {
+fn empty(
+    dir: &Path,
+    unpin: fn(&Path) -> Result<bool, DatapathError>,
+) -> Result<usize, DatapathError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
@@ -54,7 +57,7 @@ fn empty(dir: &Path) -> Result<usize, DatapathError> {
     };
     let mut removed = 0;
     for entry in entries.flatten() {
-        removed += usize::from(bpffs::unpin(&entry.path())?);
+        removed += usize::from(unpin(&entry.path())?);
     }
     fs::remove_dir(dir).map_err(DatapathError::file("remove", dir))?;
     Ok(removed)

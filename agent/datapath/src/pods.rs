@@ -112,7 +112,7 @@ impl PodPrograms {
         addresses: &[IpAddr],
     ) -> Result<(), DatapathError> {
         self.pods.remove(&netns_cookie)?;
-        bpffs::unpin(&self.pin(netns_cookie))?;
+        bpffs::unpin_link(&self.pin(netns_cookie))?;
         for address in addresses {
             // Absent already where the listener was closed first.
             let _ = self.listeners.remove(&listener_key(*address));

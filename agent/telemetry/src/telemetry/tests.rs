@@ -108,7 +108,7 @@ fn bytes_of_a_live_connection_show_before_it_closes_and_are_not_counted_twice() 
     record.counters().add_received(1);
     record.close(CloseReason::closed());
     assert_eq!(received(&telemetry), Some(101.0));
-    assert!(telemetry.live().is_empty());
+    assert_eq!(telemetry.live().len(), 0);
 }
 
 #[test]
