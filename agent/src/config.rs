@@ -83,6 +83,9 @@ pub(crate) struct RawConfig {
     /// How long live connections may go on after SIGTERM [default: 30s].
     #[arg(long, env = "UNDERMESH_DRAIN_TIMEOUT", value_name = "DURATION")]
     drain_timeout: Option<Span>,
+    /// How long live connections may go on after another agent has taken over [default: 12h].
+    #[arg(long, env = "UNDERMESH_HANDOVER_TIMEOUT", value_name = "DURATION")]
+    handover_timeout: Option<Span>,
     /// Threads that carry connections [default: one per processor].
     #[arg(long, env = "UNDERMESH_WORKERS", value_name = "N")]
     workers: Option<usize>,
@@ -177,6 +180,7 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     pub(crate) tunnel_idle_timeout: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) handover_timeout: Duration,
     pub(crate) workers: usize,
     pub(crate) sizes: MapSizes,
 }
@@ -209,7 +213,7 @@ impl RawConfig {
         prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
             outbound_failure svid_lifetime admin_address metrics_address readiness_address
             access_log log_level log_format kernel_log connect_timeout tunnel_idle_timeout
-            drain_timeout workers max_pods max_workloads max_services max_backends
+            drain_timeout handover_timeout workers max_pods max_workloads max_services max_backends
             max_connections event_buffer_bytes)
     }
 
@@ -268,6 +272,7 @@ impl RawConfig {
             connect_timeout: span(self.connect_timeout, Duration::from_secs(5)),
             tunnel_idle_timeout: span(self.tunnel_idle_timeout, Duration::from_secs(300)),
             drain_timeout: span(self.drain_timeout, Duration::from_secs(30)),
+            handover_timeout: span(self.handover_timeout, Duration::from_secs(12 * 3600)),
             workers,
             sizes: self.sizes()?,
         })

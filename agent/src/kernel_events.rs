@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use undermesh_datapath::{ConnectionEvent, EventKind, LocalTupleTable, Reason};
 use undermesh_proxy::{peer, service_label};
 use undermesh_snapshot::{Destination, Snapshot, WorkloadInfo};
@@ -27,15 +28,15 @@ const SWEEP: Duration = Duration::from_secs(30);
 
 /// Logs and counts reports.
 pub(crate) struct KernelEvents {
-    pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(crate) enrolment: Arc<EnrolmentView>,
-    pub(crate) local_tuples: LocalTupleTable,
-    pub(crate) open: Mutex<HashMap<u64, OpenConnection>>,
+    telemetry: Arc<Telemetry>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    enrolment: Arc<EnrolmentView>,
+    local_tuples: LocalTupleTable,
+    open: Mutex<HashMap<u64, OpenConnection>>,
 }
 
 /// A local connection between its two reports.
-pub(crate) struct OpenConnection {
+struct OpenConnection {
     record: ConnectionRecord,
     source: SocketAddr,
     backend: SocketAddr,
@@ -43,6 +44,22 @@ pub(crate) struct OpenConnection {
 }
 
 impl KernelEvents {
+    pub(crate) fn new(
+        telemetry: Arc<Telemetry>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        enrolment: Arc<EnrolmentView>,
+        local_tuples: LocalTupleTable,
+    ) -> Self {
+        Self { telemetry, snapshot, enrolment, local_tuples, open: Mutex::default() }
+    }
+
+    /// Forgets the open connections: the next agent hears of their ends.
+    pub(crate) fn hand_over(&self) {
+        for (_, open) in self.lock().drain() {
+            open.record.hand_over();
+        }
+    }
+
     pub(crate) fn handle(&self, event: &ConnectionEvent) {
         match event.kind {
             EventKind::Local => self.opened(event),
@@ -83,9 +100,12 @@ impl KernelEvents {
 
     /// Closes the records of connections that the kernel no longer has: the report of their end
     /// was lost to a full buffer.
-    pub(crate) async fn sweep(self: Arc<Self>) {
+    pub(crate) async fn sweep(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         loop {
-            tokio::time::sleep(SWEEP).await;
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
             let gone: Vec<OpenConnection> = self
                 .lock()
                 .extract_if(|_, open| {

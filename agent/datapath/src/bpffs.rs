@@ -37,7 +37,7 @@ pub(crate) struct PinDir {
 
 impl PinDir {
     pub(crate) fn below(pin_dir: &Path) -> Self {
-        let version = pin_dir.join(format!("v{ABI_VERSION}"));
+        let version = pin_dir.join(version_name());
         Self {
             maps: version.join("maps"),
             links: version.join("links"),
@@ -62,6 +62,11 @@ impl PinDir {
         }
         Ok(dir)
     }
+}
+
+/// Name of the directory of this ABI version.
+pub(crate) fn version_name() -> String {
+    format!("v{ABI_VERSION}")
 }
 
 fn is_bpffs(path: &Path) -> bool {

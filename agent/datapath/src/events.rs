@@ -1,7 +1,9 @@
 //! The programs' reports, read from the ring buffer.
 
 use std::{
+    future::Future,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     time::Duration,
 };
 
@@ -95,25 +97,35 @@ fn known(ip: IpAddr, port_be: u16) -> Option<SocketAddr> {
     (!ip.is_unspecified()).then(|| SocketAddr::new(ip, u16::from_be(port_be)))
 }
 
-/// The stream of reports. What the buffer could not take is counted under `event_lost`.
+/// The stream of reports. What the buffer could not take is counted under `event_lost`. The
+/// buffer has one reader: while another agent takes over, this one stops reading.
 pub struct Events {
-    ring: RingBuf<MapData>,
+    ring: Option<RingBuf<MapData>>,
 }
 
 impl Events {
     pub(crate) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring }
+        Self { ring: Some(ring) }
     }
 
-    /// Hands every report to `sink`, until the descriptor fails. Cancel by dropping the future.
+    /// Hands every report to `sink`, until `stop` is ready. May be run again afterwards.
     ///
     /// # Errors
     /// Where the ring buffer cannot be polled.
-    pub async fn run(self, mut sink: impl FnMut(ConnectionEvent)) -> Result<(), DatapathError> {
+    pub async fn run(
+        &mut self,
+        mut sink: impl FnMut(ConnectionEvent),
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), DatapathError> {
         let failed = |error: std::io::Error| DatapathError::map("poll", "EVENTS")(error);
-        let mut ring = sys::async_fd(self.ring).map_err(failed)?;
+        let Some(ring) = self.ring.take() else { return Ok(()) };
+        let mut ring = sys::async_fd(ring).map_err(failed)?;
+        let mut stop = pin!(stop);
         loop {
-            let mut ready = ring.readable_mut().await.map_err(failed)?;
+            let mut ready = tokio::select! {
+                ready = ring.readable_mut() => ready.map_err(failed)?,
+                () = &mut stop => break,
+            };
             while let Some(record) = ready.get_inner_mut().next() {
                 if let Some(event) = ConnectionEvent::parse(&record) {
                     sink(event);
@@ -121,6 +133,8 @@ impl Events {
             }
             ready.clear_ready();
         }
+        self.ring = Some(ring.into_inner());
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     attach::{self, Attachment},
     bpffs::PinDir,
     cgroup,
+    cleanup::{CleanupReport, cleanup_other_versions},
     error::chain,
     kernel_log,
     pods::PodPrograms,
@@ -85,6 +86,7 @@ pub struct Datapath {
     pub(crate) ebpf: Ebpf,
     pub(crate) pins: PinDir,
     pub(crate) attachments: Vec<Attachment>,
+    pin_dir: PathBuf,
     tables: ConfigTables,
     pods: Option<PodPrograms>,
     events: Option<Events>,
@@ -133,6 +135,7 @@ impl Datapath {
         let mut datapath = Self {
             ebpf,
             attachments: Vec::new(),
+            pin_dir: config.pin_dir.clone(),
             tables,
             pods: None,
             events: Some(Events::new(ring)),
@@ -156,6 +159,14 @@ impl Datapath {
         self.tables.apply(desired)
     }
 
+    /// Reads the configuration maps again: another agent may have written to them.
+    ///
+    /// # Errors
+    /// Where one cannot be read.
+    pub fn read_again(&mut self) -> Result<(), DatapathError> {
+        self.tables.read_again()
+    }
+
     /// Takes the per-pod half out; it can be had once.
     pub fn take_pods(&mut self) -> Option<PodPrograms> {
         self.pods.take()
@@ -164,6 +175,15 @@ impl Datapath {
     /// Takes the event stream out; it can be had once.
     pub fn take_events(&mut self) -> Option<Events> {
         self.events.take()
+    }
+
+    /// Detaches the programs of every other ABI version, which an agent before an upgrade has left.
+    /// Both run side by side until then: what one has rewritten, the other leaves alone.
+    ///
+    /// # Errors
+    /// The first pin that cannot be removed.
+    pub fn remove_other_versions(&self) -> Result<CleanupReport, DatapathError> {
+        cleanup_other_versions(&self.pin_dir)
     }
 
     /// Where proxied connections were meant to go.

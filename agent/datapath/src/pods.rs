@@ -67,6 +67,14 @@ impl PodPrograms {
         self.pods.actual().keys().copied().collect()
     }
 
+    /// Reads the map again: another agent may have written to it.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn read_again(&mut self) -> Result<(), DatapathError> {
+        self.pods.read_again()
+    }
+
     /// Switches a pod on: what it accepts first, where it connects last, so that nothing is led
     /// to a listener that is not there. Doing it again updates what has changed.
     ///

@@ -82,13 +82,19 @@ pub fn init(filter: &str, format: LogFormat) -> Result<LogHandle, LogError> {
     Ok(LogHandle(handle))
 }
 
-/// Directive by directive, so that an error can name the one that is wrong.
+/// Directive by directive, so that an error can name the one that is wrong. An empty filter is
+/// refused: it would silence the log, and who means that writes `off`.
 fn parse(filter: &str) -> Result<EnvFilter, LogError> {
-    let directives = filter.split(',').map(str::trim).filter(|directive| !directive.is_empty());
-    directives.map(|text| directive(text).map_err(|reason| error(filter, text, reason))).try_fold(
-        EnvFilter::default(),
-        |filter, directive| Ok(filter.add_directive(directive?)),
-    )
+    let mut parsed = EnvFilter::default();
+    let mut texts = filter.split(',').map(str::trim).filter(|text| !text.is_empty()).peekable();
+    if texts.peek().is_none() {
+        return Err(error(filter, filter, "it is empty".to_owned()));
+    }
+    for text in texts {
+        let directive = directive(text).map_err(|reason| error(filter, text, reason))?;
+        parsed = parsed.add_directive(directive);
+    }
+    Ok(parsed)
 }
 
 fn error(filter: &str, directive: &str, reason: String) -> LogError {
@@ -112,6 +118,7 @@ mod tests {
     fn a_bad_directive_is_named_in_the_error() {
         for (filter, directive) in [
             ("info,proxy=loud", "\"proxy=loud\" is not usable"),
+            (" ,", "\" ,\" is not usable: it is empty"),
             ("debgu", "\"debgu\" is not usable: it is no level"),
             ("warn, undermesh_proxy", "\"undermesh_proxy\" is not usable: it is no level"),
         ] {
@@ -126,6 +133,7 @@ mod tests {
         for (filter, same) in [
             ("info", "info"),
             ("OFF", "off"),
+            ("undermesh_proxy=debug", "undermesh_proxy=debug"),
             ("info, undermesh_proxy=debug,", "undermesh_proxy=debug,info"),
         ] {
             assert_eq!(parse(filter).unwrap().to_string(), same);

@@ -6,9 +6,7 @@ use std::{
 };
 
 use serde::Serialize;
-use time::{
-    OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description,
-};
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::{ByteCounters, CloseReason, ConnectionInfo, Peer, Telemetry, tcp_metrics::HeldSeries};
 
@@ -69,6 +67,13 @@ impl ConnectionRecord {
     /// Closes the record.
     pub fn close(mut self, reason: CloseReason) {
         self.finish(&reason);
+    }
+
+    /// Lets go of a record whose connection goes on under another agent: nothing is logged, and
+    /// what has been counted stays counted.
+    pub fn hand_over(mut self) {
+        self.closed = true;
+        self.telemetry.live().remove(self.id);
     }
 
     fn finish(&mut self, reason: &CloseReason) {

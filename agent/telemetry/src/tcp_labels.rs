@@ -95,9 +95,8 @@ impl TcpLabels {
     /// Whether one of the two workloads is no longer there. `keep` is given a namespace and a
     /// workload's name; an end that was never known cannot go.
     pub(crate) fn is_gone(&self, keep: impl Fn(&str, &str) -> bool) -> bool {
-        let gone = |namespace: &str, workload: &str| {
-            workload != UNKNOWN && !keep(namespace, workload)
-        };
+        let gone =
+            |namespace: &str, workload: &str| workload != UNKNOWN && !keep(namespace, workload);
         gone(&self.source_workload_namespace, &self.source_workload)
             || gone(&self.destination_workload_namespace, &self.destination_workload)
     }

@@ -1,12 +1,6 @@
 //! What becomes of lines: files that are moved away, sinks that fail or wait.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    sync::atomic::AtomicUsize,
-    time::Instant,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::atomic::AtomicUsize, time::Instant};
 
 use super::*;
 
