@@ -59,7 +59,10 @@ impl Settings {
     fn yaml(&self) -> String {
         self.0.iter().fold(String::new(), |mut yaml, (key, value)| {
             // Every JSON string is a YAML string; writing to a string cannot fail.
-            let _ = writeln!(yaml, "{key}: {value:?}");
+            let _ = match value.as_str() {
+                "true" | "false" => writeln!(yaml, "{key}: {value}"),
+                value => writeln!(yaml, "{key}: {value:?}"),
+            };
             yaml
         })
     }
