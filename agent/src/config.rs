@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::Deserialize;
 use undermesh_datapath::{CgroupRoot, MapSizes, default_attach_point};
-use undermesh_model::{MtlsMode, TrustDomain};
-use undermesh_snapshot::FailMode;
+use undermesh_model::{FailMode, MtlsMode, TrustDomain};
+use undermesh_snapshot::SameNode;
 
 use crate::cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR};
 
@@ -50,6 +50,9 @@ pub(crate) struct RawConfig {
     /// What becomes of meshed connections while the agent is down [default: closed].
     #[arg(long, env = "UNDERMESH_OUTBOUND_FAILURE", value_name = "MODE")]
     outbound_failure: Option<Outbound>,
+    /// How connections between two pods of this node travel [default: direct].
+    #[arg(long, env = "UNDERMESH_SAME_NODE", value_name = "MODE")]
+    same_node: Option<SameNodeValue>,
     /// Lifetime of workload certificates; renewed after half of it [default: 24h].
     #[arg(long, env = "UNDERMESH_SVID_LIFETIME", value_name = "DURATION")]
     svid_lifetime: Option<Span>,
@@ -125,6 +128,15 @@ enum Outbound {
     Open,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SameNodeValue {
+    /// Inside the kernel.
+    Direct,
+    /// Through the proxy and a tunnel.
+    Encrypt,
+}
+
 /// Text for people, JSON for collectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -169,6 +181,7 @@ pub(crate) struct Config {
     pub(crate) pin_dir: PathBuf,
     pub(crate) mtls: MtlsMode,
     pub(crate) outbound_failure: FailMode,
+    pub(crate) same_node: SameNode,
     pub(crate) svid_lifetime: Duration,
     pub(crate) admin_address: SocketAddr,
     pub(crate) metrics_address: SocketAddr,
@@ -211,7 +224,7 @@ impl RawConfig {
     /// These settings, and those of `other` where these say nothing.
     pub(crate) fn or(self, other: Self) -> Self {
         prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
-            outbound_failure svid_lifetime admin_address metrics_address readiness_address
+            outbound_failure same_node svid_lifetime admin_address metrics_address readiness_address
             access_log log_level log_format kernel_log connect_timeout tunnel_idle_timeout
             drain_timeout handover_timeout workers max_pods max_workloads max_services max_backends
             max_connections event_buffer_bytes)
@@ -256,6 +269,10 @@ impl RawConfig {
             outbound_failure: match self.outbound_failure {
                 None | Some(Outbound::Closed) => FailMode::Closed,
                 Some(Outbound::Open) => FailMode::Open,
+            },
+            same_node: match self.same_node {
+                None | Some(SameNodeValue::Direct) => SameNode::Direct,
+                Some(SameNodeValue::Encrypt) => SameNode::Encrypt,
             },
             svid_lifetime,
             admin_address,

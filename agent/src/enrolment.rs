@@ -204,4 +204,5 @@ fn same_pod(new: &WorkloadInfo, enrolled: &WorkloadInfo) -> bool {
     new.location == enrolled.location
         && new.addresses == enrolled.addresses
         && new.identity == enrolled.identity
+        && new.outbound_failure == enrolled.outbound_failure
 }

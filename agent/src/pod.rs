@@ -11,9 +11,9 @@ use undermesh_datapath::{
     AgentMark, CgroupRoot, Netns, NetnsId, OriginalDstTable, PodListeners as ListenerFds,
     PodPrograms,
 };
-use undermesh_model::PodLocation;
+use undermesh_model::{FailMode, PodLocation};
 use undermesh_proxy::{PodHandle, PodListeners, Proxy};
-use undermesh_snapshot::{FailMode, WorkloadInfo};
+use undermesh_snapshot::WorkloadInfo;
 
 use crate::{
     listeners::Listeners,
@@ -30,7 +30,6 @@ pub(crate) struct Node {
     pub(crate) original_dst: OriginalDstTable,
     pub(crate) mark: AgentMark,
     pub(crate) cgroups: CgroupRoot,
-    pub(crate) outbound_failure: FailMode,
 }
 
 /// A pod that is switched on.
@@ -136,7 +135,7 @@ fn switch_on(
         hbone6: listeners.hbone6.as_ref().map(AsFd::as_fd),
         outbound_port: listeners.outbound_port,
     };
-    let flags = if node.outbound_failure == FailMode::Open { FAIL_OPEN } else { 0 };
+    let flags = if workload.outbound_failure == FailMode::Open { FAIL_OPEN } else { 0 };
     let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(programs.switch_on(netns, &workload.addresses, fds, flags)?)
 }

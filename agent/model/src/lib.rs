@@ -17,4 +17,4 @@ pub use resource::{NamespacedName, ResourceRef};
 pub use service::{
     Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort, TargetPort,
 };
-pub use workload::{Enrolment, MtlsMode, PodLocation, Workload};
+pub use workload::{Enrolment, FailMode, MtlsMode, PodLocation, Workload};

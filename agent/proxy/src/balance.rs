@@ -20,7 +20,8 @@ pub(crate) fn order(
     attempts: usize,
     mut pick: impl FnMut(usize) -> usize,
 ) -> Vec<Target> {
-    let is_local = |endpoint: &&EndpointTarget| endpoint.workload.as_ref().is_some_and(|w| w.local);
+    let is_local =
+        |endpoint: &&EndpointTarget| endpoint.workload.as_ref().is_some_and(|w| w.direct);
     let (mut local, mut remote): (Vec<_>, Vec<_>) = endpoints.iter().partition(is_local);
     let mut targets = Vec::with_capacity(attempts.min(endpoints.len()));
     while targets.len() < attempts {
@@ -61,7 +62,7 @@ mod tests {
 
     fn endpoints() -> Vec<EndpointTarget> {
         let mut here = testing::workload("here", &["10.0.0.1"]);
-        here.local = true;
+        here.direct = true;
         let here = Arc::new(here);
         let there = Arc::new(testing::workload("there", &["10.0.1.1"]));
         vec![

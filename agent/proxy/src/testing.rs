@@ -13,6 +13,8 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> WorkloadInfo {
         identity: SpiffeId::new(TrustDomain::default(), "shop", name),
         node: "elsewhere".to_owned(),
         local: false,
+        direct: false,
+        outbound_failure: undermesh_model::FailMode::Closed,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         location: None,
         mtls: MtlsMode::Strict,

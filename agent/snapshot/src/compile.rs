@@ -41,12 +41,12 @@ fn tables(snapshot: &Snapshot) -> DatapathTables {
     let mut tables = DatapathTables::default();
     for (address, workload) in &snapshot.workloads {
         let mut flags = 0;
-        if workload.local {
+        if workload.direct {
             flags |= workload_flags::LOCAL;
-            if workload.mtls == MtlsMode::Strict {
-                flags |= workload_flags::STRICT;
-                tables.strict_unknown = true;
-            }
+        }
+        if workload.local && workload.mtls == MtlsMode::Strict {
+            flags |= workload_flags::STRICT;
+            tables.strict_unknown = true;
         }
         tables.workloads.insert(addr(*address), WorkloadEntry { flags });
     }
@@ -54,12 +54,12 @@ fn tables(snapshot: &Snapshot) -> DatapathTables {
         let key = ServiceKey { addr: addr(vip.ip()), port_be: vip.port().to_be(), pad: 0 };
         let mut slot = 0;
         for endpoint in &route.endpoints {
-            let local = endpoint.workload.as_ref().is_some_and(|workload| workload.local);
+            let direct = endpoint.workload.as_ref().is_some_and(|workload| workload.direct);
             let backend = Backend {
                 addr: addr(endpoint.address.ip()),
                 port_be: endpoint.address.port().to_be(),
                 pad: 0,
-                flags: if local { backend_flags::LOCAL } else { 0 },
+                flags: if direct { backend_flags::LOCAL } else { 0 },
             };
             tables.backends.insert(BackendKey { service: key, slot }, backend);
             slot += 1;

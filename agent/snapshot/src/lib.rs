@@ -13,7 +13,7 @@ mod tables;
 mod workload;
 
 pub use compile::{Compiled, compile};
-pub use options::{FailMode, Options};
+pub use options::{Options, SameNode};
 pub use snapshot::{Destination, EndpointTarget, ServicePortRoute, Snapshot};
 pub use tables::{DatapathTables, addr, ip};
 pub use workload::WorkloadInfo;

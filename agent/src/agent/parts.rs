@@ -81,7 +81,6 @@ impl Parts {
             original_dst: datapath.original_dst(),
             mark: datapath.mark(),
             cgroups: CgroupRoot::find()?,
-            outbound_failure: config.outbound_failure,
         });
         let events = datapath.take_events().context("the event stream is taken")?;
         let kernel_events = Arc::new(KernelEvents::new(
@@ -125,6 +124,7 @@ impl Parts {
             cluster: self.config.cluster.clone(),
             mtls: self.config.mtls,
             outbound_failure: self.config.outbound_failure,
+            same_node: self.config.same_node,
         }
     }
 

@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use undermesh_ebpf_common::{ServiceKey, backend_flags, workload_flags};
 use undermesh_model::{
-    Cluster, Endpoint, EndpointPort, EndpointSlice, Enrolment, Generation, MtlsMode,
+    Cluster, Endpoint, EndpointPort, EndpointSlice, Enrolment, FailMode, Generation, MtlsMode,
     NamespacedName, PodLocation, Protocol, ResourceRef, Service, ServicePort, TargetPort, Workload,
 };
 
 use super::*;
-use crate::Destination;
+use crate::{Destination, SameNode};
 
 fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
     Workload {
@@ -20,6 +20,7 @@ fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         labels: [("app".to_owned(), name.to_owned())].into(),
         enrolment: Enrolment::Enrolled("test".to_owned()),
+        outbound_failure: None,
         location: Some(PodLocation::Netns(format!("/run/netns/{name}").into())),
         host_network: false,
         terminated: false,
@@ -187,6 +188,31 @@ fn strict_marks_local_pods_and_unknown_addresses() {
     assert!(tables.strict_unknown);
     let flags = tables.workloads[&addr(ip("10.1.0.2"))].flags;
     assert_eq!(flags, workload_flags::LOCAL | workload_flags::STRICT);
+}
+
+#[test]
+fn neighbours_are_led_to_the_proxy_where_the_node_encrypts() {
+    let input = cluster(
+        vec![workload("cart", "a", &["10.1.0.2"])],
+        vec![service("one", &["10.96.0.1"], &[("10.1.0.2", true)])],
+    );
+    let encrypt = Options { same_node: SameNode::Encrypt, mtls: MtlsMode::Strict, ..options() };
+    let snapshot = compile(&input, &encrypt, Generation(1)).snapshot;
+    let flags = snapshot.tables.workloads[&addr(ip("10.1.0.2"))].flags;
+    assert_eq!(flags, workload_flags::STRICT);
+    let key = BackendKey { service: key("10.96.0.1:80"), slot: 0 };
+    assert_eq!(snapshot.tables.backends[&key].flags, 0);
+    assert!(snapshot.workloads[&ip("10.1.0.2")].local);
+}
+
+#[test]
+fn a_pod_may_fail_otherwise_than_its_node() {
+    let mut open = workload("open", "a", &["10.1.0.2"]);
+    open.outbound_failure = Some(FailMode::Open);
+    let snapshot =
+        run(&cluster(vec![open, workload("as-node", "a", &["10.1.0.3"])], vec![])).snapshot;
+    assert_eq!(snapshot.workloads[&ip("10.1.0.2")].outbound_failure, FailMode::Open);
+    assert_eq!(snapshot.workloads[&ip("10.1.0.3")].outbound_failure, FailMode::Closed);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use undermesh_model::{Cluster, Diagnostic, Severity, SpiffeId, Workload};
 
-use crate::{Options, WorkloadInfo, addr};
+use crate::{Options, SameNode, WorkloadInfo, addr};
 
 /// The mesh's workloads, by address and by node.
 #[derive(Default)]
@@ -77,6 +77,8 @@ fn info(workload: &Workload, node: String, local: bool, options: &Options) -> Wo
         ),
         node,
         local,
+        direct: local && options.same_node == SameNode::Direct,
+        outbound_failure: workload.outbound_failure.unwrap_or(options.outbound_failure),
         addresses,
         location: workload.location.clone().filter(|_| local),
         mtls: options.mtls,
