@@ -59,7 +59,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 7] = [
+static TOOLS: [Tool; 6] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -82,12 +82,6 @@ static TOOLS: [Tool; 7] = [
         package: "iproute2",
         detect: Detect::Command("ip"),
         purpose: "creates network namespaces",
-        needs: &[Need::Netns, Need::Demo],
-    },
-    Tool {
-        package: "tcpdump",
-        detect: Detect::Command("tcpdump"),
-        purpose: "captures what crosses the link between nodes",
         needs: &[Need::Netns, Need::Demo],
     },
     Tool {
@@ -266,11 +260,11 @@ mod tests {
 
     #[test]
     fn the_sentence_names_every_tool_its_purpose_and_one_command() {
+        let tools: [&Tool; 2] = [&TOOLS[3], &TOOLS[4]];
         assert_eq!(
-            sentence(&needed(Need::Netns)),
-            "missing: iproute2 (creates network namespaces), tcpdump (captures what crosses the \
-             link between nodes); run `apt-get install iproute2 tcpdump` as root, or leave out \
-             --no-install"
+            sentence(&tools),
+            "missing: iproute2 (creates network namespaces), curl (is the demo's and the tests' \
+             client); run `apt-get install iproute2 curl` as root, or leave out --no-install"
         );
     }
 

@@ -15,6 +15,6 @@ pub use diagnostic::{Diagnostic, Severity, SourcePosition};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use resource::{NamespacedName, ResourceRef};
 pub use service::{
-    Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort, TargetPort,
+    Distribution, Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort, TargetPort,
 };
 pub use workload::{Enrolment, FailMode, MtlsMode, PodLocation, Workload};

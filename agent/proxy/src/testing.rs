@@ -41,6 +41,7 @@ pub(crate) fn add_service(snapshot: &mut Snapshot, vip: &str, endpoints: Vec<End
         host: "cart.shop.svc.cluster.local".to_owned(),
         port: vip.port(),
         port_name: "tcp".to_owned(),
+        affinity: false,
         endpoints,
     };
     snapshot.services.insert(vip, Arc::new(route));

@@ -5,7 +5,7 @@ mod services;
 mod workloads;
 
 use undermesh_ebpf_common::{Backend, BackendKey, Service, ServiceKey, WorkloadEntry};
-use undermesh_ebpf_common::{backend_flags, workload_flags};
+use undermesh_ebpf_common::{backend_flags, service_flags, workload_flags};
 use undermesh_model::{Cluster, Diagnostic, Generation, MtlsMode};
 
 use crate::{DatapathTables, Options, Snapshot, addr};
@@ -23,7 +23,7 @@ pub struct Compiled {
 pub fn compile(cluster: &Cluster, options: &Options, generation: Generation) -> Compiled {
     let mut diagnostics = Vec::new();
     let workloads = workloads::compile(cluster, options, &mut diagnostics);
-    let services = services::compile(cluster, &workloads.by_address, &mut diagnostics);
+    let services = services::compile(cluster, options, &workloads.by_address, &mut diagnostics);
     let mut snapshot = Snapshot {
         generation,
         options: options.clone(),
@@ -64,7 +64,13 @@ fn tables(snapshot: &Snapshot) -> DatapathTables {
             tables.backends.insert(BackendKey { service: key, slot }, backend);
             slot += 1;
         }
-        tables.services.insert(key, Service { backends: slot });
+        tables.services.insert(
+            key,
+            Service {
+                backends: slot,
+                flags: if route.affinity { service_flags::AFFINITY } else { 0 },
+            },
+        );
     }
     tables
 }

@@ -22,7 +22,9 @@ pub use pod::{
     Listener, ListenerKey, Pod, WorkloadEntry, listener_kind, pod_flags, workload_flags,
 };
 pub use reason::Reason;
-pub use service::{Backend, BackendKey, Service, ServiceKey, backend_flags};
+pub use service::{
+    Backend, BackendKey, Service, ServiceKey, affinity_slot, backend_flags, service_flags,
+};
 pub use settings::Settings;
 pub use verdict::{
     Action, Inbound, InboundView, Outbound, OutboundView, decide_inbound, decide_outbound,
@@ -30,7 +32,7 @@ pub use verdict::{
 
 /// Version of everything in this crate that is shared through pinned maps. It names the pin
 /// directory: raise it with every change of a map's key, value or meaning.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Port of the HBONE tunnel, in host byte order.
 pub const HBONE_PORT: u16 = 15008;

@@ -5,7 +5,7 @@
 
 use crate::{
     Addr, Backend, HBONE_PORT, Listener, Pod, Reason, Service, ServiceKey, WorkloadEntry,
-    backend_flags, pod_flags, workload_flags,
+    affinity_slot, backend_flags, pod_flags, service_flags, workload_flags,
 };
 
 /// What `connect4` and `connect6` do.
@@ -97,7 +97,12 @@ pub fn decide_outbound<V: OutboundView>(
         if service.backends == 0 {
             return Outbound::refuse(Reason::NoEndpoint, addr);
         }
-        let Some(backend) = view.backend(&key, view.random() % service.backends) else {
+        let slot = if service.flags & service_flags::AFFINITY != 0 {
+            affinity_slot(&pod.source_for(addr), service.backends)
+        } else {
+            view.random() % service.backends
+        };
+        let Some(backend) = view.backend(&key, slot) else {
             return Outbound::refuse(Reason::Inconsistent, addr);
         };
         if backend.flags & backend_flags::LOCAL != 0 {

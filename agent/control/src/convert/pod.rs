@@ -26,6 +26,8 @@ pub(crate) struct PodRecord {
     pub(crate) ports: Vec<(String, u16, Protocol)>,
     /// Takes new connections.
     pub(crate) ready: bool,
+    /// Is being deleted, and still answers.
+    pub(crate) draining: bool,
 }
 
 /// Reads a Pod. Its enrolment is decided later, when its namespace is known.
@@ -55,8 +57,14 @@ pub(crate) fn pod(placed: &Placed<Pod>, report: &mut Report) -> PodRecord {
         workload_name: owner(&placed.object).unwrap_or_else(|| name.name.clone()),
         name,
     };
-    let ready = is_ready(&status) && metadata.deletion_timestamp.is_none() && !terminated;
-    PodRecord { workload, ports: ports(&spec, &subject, report), ready }
+    let deleted = metadata.deletion_timestamp.is_some();
+    let serving = is_ready(&status) && !terminated;
+    PodRecord {
+        workload,
+        ports: ports(&spec, &subject, report),
+        ready: serving && !deleted,
+        draining: serving && deleted,
+    }
 }
 
 fn addresses(status: &PodStatus, subject: &Subject, report: &mut Report) -> Vec<IpAddr> {
