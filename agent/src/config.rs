@@ -107,7 +107,7 @@ pub(crate) struct RawConfig {
     /// Size of the connection maps [default: 131072].
     #[arg(long, env = "UNDERMESH_MAX_CONNECTIONS", value_name = "ENTRIES")]
     max_connections: Option<u32>,
-    /// Size of the event buffer in bytes, a power of two [default: 262144].
+    /// Size of the event buffer in bytes, a power of two [default: 1048576].
     #[arg(long, env = "UNDERMESH_EVENT_BUFFER_BYTES", value_name = "BYTES")]
     event_buffer_bytes: Option<u32>,
 }

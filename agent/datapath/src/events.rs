@@ -14,6 +14,9 @@ use zerocopy::FromBytes;
 
 use crate::{DatapathError, sys};
 
+/// How often the buffer is looked at unasked: reports of local connections wake nobody.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
@@ -121,17 +124,19 @@ impl Events {
         let Some(ring) = self.ring.take() else { return Ok(()) };
         let mut ring = sys::async_fd(ring).map_err(failed)?;
         let mut stop = pin!(stop);
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let mut ready = tokio::select! {
-                ready = ring.readable_mut() => ready.map_err(failed)?,
+            tokio::select! {
+                ready = ring.readable_mut() => ready.map_err(failed)?.clear_ready(),
+                _ = ticks.tick() => {}
                 () = &mut stop => break,
-            };
-            while let Some(record) = ready.get_inner_mut().next() {
+            }
+            while let Some(record) = ring.get_mut().next() {
                 if let Some(event) = ConnectionEvent::parse(&record) {
                     sink(event);
                 }
             }
-            ready.clear_ready();
         }
         self.ring = Some(ring.into_inner());
         Ok(())

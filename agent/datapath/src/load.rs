@@ -76,7 +76,7 @@ impl Default for MapSizes {
             services: 1 << 14,
             backends: 1 << 17,
             connections: 1 << 17,
-            event_bytes: 1 << 18,
+            event_bytes: 1 << 20,
         }
     }
 }

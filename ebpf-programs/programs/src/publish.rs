@@ -24,7 +24,7 @@ use undermesh_ebpf_common::{
 
 use crate::{
     maps::{CONN_META, LOCAL_TUPLES, ORIGINAL_DST},
-    report::{count, send},
+    report::{count, send_lazily},
 };
 
 const OK: u32 = 1;
@@ -194,7 +194,7 @@ fn report_opened(ctx: &SockOpsContext, meta: &mut ConnMeta, ends: &Ends) {
         reason: Reason::Local as u32,
         ..local_event(ctx, meta, ends)
     };
-    send(ctx, event);
+    send_lazily(ctx, event);
 }
 
 #[inline(always)]
@@ -217,7 +217,7 @@ fn report_closed(ctx: &SockOpsContext, meta: &ConnMeta, ends: &Ends, last_state:
         reason: reason as u32,
         ..local_event(ctx, meta, ends)
     };
-    send(ctx, event);
+    send_lazily(ctx, event);
 }
 
 #[inline(always)]
