@@ -12,7 +12,7 @@ use undermesh_snapshot::DatapathTables;
 
 use crate::{
     AgentMark, DatapathError, Events, LocalTupleTable, OriginalDstTable,
-    attach::{self, Attachment},
+    attach::{self, Attachment, Site},
     bpffs::PinDir,
     cgroup,
     cleanup::{CleanupReport, cleanup_other_versions},
@@ -206,14 +206,15 @@ impl Datapath {
         for (name, hook) in CGROUP_PROGRAMS {
             let program = self.ebpf.program_mut(name).ok_or_else(|| missing(name))?;
             let pin = self.pins.links.join(name);
+            let site = Site { name, hook, cgroup: &cgroup, cgroup_id, pin: &pin };
             let attachment = if hook == "sockops" {
                 let program: &mut SockOps = program.try_into().map_err(refused(name))?;
                 program.load().map_err(refused(name))?;
-                attach::sock_ops(program, name, &cgroup, cgroup_id, &pin)?
+                attach::sock_ops(program, site)?
             } else {
                 let program: &mut CgroupSockAddr = program.try_into().map_err(refused(name))?;
                 program.load().map_err(refused(name))?;
-                attach::sock_addr(program, name, hook, &cgroup, cgroup_id, &pin)?
+                attach::sock_addr(program, site)?
             };
             self.attachments.push(attachment);
         }

@@ -18,7 +18,7 @@ use undermesh_ebpf_common::{
 };
 
 use crate::{
-    lookup,
+    context, lookup,
     maps::{BACKENDS, CONN_META, PODS, SERVICES, WORKLOADS},
     report::{count, send},
 };
@@ -45,20 +45,11 @@ pub fn undermesh_connect6(ctx: SockAddrContext) -> i32 {
     connect(&ctx, read_ip6(&ctx), write_ip6)
 }
 
-/// Reads `user_ip6` word by word: as an array it becomes a "modified ctx pointer".
+/// Reads `user_ip6`.
 #[inline(always)]
 pub fn read_ip6(ctx: &SockAddrContext) -> Addr {
     // SAFETY: the context pointer is the kernel's.
-    let words = unsafe {
-        let ip = &raw const (*ctx.sock_addr).user_ip6;
-        [
-            ptr::read_volatile(&raw const (*ip)[0]),
-            ptr::read_volatile(&raw const (*ip)[1]),
-            ptr::read_volatile(&raw const (*ip)[2]),
-            ptr::read_volatile(&raw const (*ip)[3]),
-        ]
-    };
-    Addr { words_be: words }
+    unsafe { context::address(&raw const (*ctx.sock_addr).user_ip6) }
 }
 
 /// Writes `user_ip6` word by word.

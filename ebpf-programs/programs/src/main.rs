@@ -5,6 +5,7 @@
 #![no_main]
 
 mod connect;
+mod context;
 mod lookup;
 mod maps;
 mod peername;

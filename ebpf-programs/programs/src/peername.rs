@@ -14,7 +14,7 @@ use undermesh_ebpf_common::{Addr, ConnMeta, conn_flags};
 
 use crate::{
     connect::{read_ip6, write_ip6, write_port},
-    lookup,
+    context, lookup,
     maps::CONN_META,
 };
 
@@ -112,21 +112,12 @@ fn delivered(ctx: &SockAddrContext, peer: &Addr, port_be: u16) -> Option<Shown> 
 /// This end of an accepted connection, in the family of its peer.
 #[inline(always)]
 fn local(own: *mut bpf_sock, peer: &Addr) -> Shown {
-    // SAFETY: the caller passes the context's socket. Words are read one by one, as arrays would
-    // make a "modified pointer".
+    // SAFETY: the caller passes the context's socket.
     unsafe {
         let addr = if peer.is_v4() {
             Addr::v4_be((*own).src_ip4)
         } else {
-            let ip = &raw const (*own).src_ip6;
-            Addr {
-                words_be: [
-                    ptr::read_volatile(&raw const (*ip)[0]),
-                    ptr::read_volatile(&raw const (*ip)[1]),
-                    ptr::read_volatile(&raw const (*ip)[2]),
-                    ptr::read_volatile(&raw const (*ip)[3]),
-                ],
-            }
+            context::address(&raw const (*own).src_ip6)
         };
         // `src_port` is in host byte order.
         Shown { addr, port_be: ((*own).src_port as u16).to_be() }

@@ -23,6 +23,7 @@ use undermesh_ebpf_common::{
 };
 
 use crate::{
+    context,
     maps::{CONN_META, LOCAL_TUPLES, ORIGINAL_DST},
     report::{count, send_lazily},
 };
@@ -153,7 +154,10 @@ fn ends(ctx: &SockOpsContext) -> Ends {
         let (local, remote) = if (*ops).family == AF_INET {
             (Addr::v4_be((*ops).local_ip4), Addr::v4_be((*ops).remote_ip4))
         } else {
-            (v6(&raw const (*ops).local_ip6), v6(&raw const (*ops).remote_ip6))
+            (
+                context::address(&raw const (*ops).local_ip6),
+                context::address(&raw const (*ops).remote_ip6),
+            )
         };
         Ends {
             local,
@@ -168,21 +172,6 @@ fn ends(ctx: &SockOpsContext) -> Ends {
 #[inline(always)]
 const fn remote_port_be(word: u32) -> u16 {
     (u32::from_be(word) as u16).to_be()
-}
-
-#[inline(always)]
-unsafe fn v6(words: *const [u32; 4]) -> Addr {
-    // SAFETY: the caller passes a field of the kernel's context.
-    unsafe {
-        Addr {
-            words_be: [
-                ptr::read_volatile(&raw const (*words)[0]),
-                ptr::read_volatile(&raw const (*words)[1]),
-                ptr::read_volatile(&raw const (*words)[2]),
-                ptr::read_volatile(&raw const (*words)[3]),
-            ],
-        }
-    }
 }
 
 #[inline(always)]
