@@ -27,8 +27,8 @@ use crate::{
 use control::Control;
 use parts::{Parts, Serving};
 
-/// How long a predecessor goes on accepting after the programs have turned to its successor.
-const LAST_ACCEPTS: Duration = Duration::from_secs(1);
+/// How long an agent goes on accepting what the programs have led to it before they stopped to.
+const LAST_ACCEPTS: Duration = Duration::from_millis(500);
 /// How long the end of the process waits for connections to be let go of, and again for their lines
 /// to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -88,6 +88,8 @@ async fn serve(
                 drop(door);
                 tracing::info!(drain_timeout = ?config.drain_timeout, "stopping; live connections may finish");
                 serving = control.stop().await?;
+                serving.enrolment.refuse_new();
+                tokio::time::sleep(LAST_ACCEPTS).await;
                 drain(serving.enrolment.into_draining(), config.drain_timeout).await;
                 return Ok(());
             }

@@ -87,6 +87,15 @@ impl Enrolment {
         }
     }
 
+    /// Leads nothing more to any pod's listeners.
+    pub(crate) fn refuse_new(&self) {
+        for (name, pod) in &self.pods {
+            if let Err(error) = pod.refuse_new(&self.node) {
+                tracing::error!(pod = %name, error = format!("{error:#}"), "cannot refuse connections");
+            }
+        }
+    }
+
     /// Closes all listeners, leaves the programs in place, and hands the pods over to be drained.
     pub(crate) fn into_draining(mut self) -> Vec<EnrolledPod> {
         for pod in self.pods.values_mut() {

@@ -98,6 +98,12 @@ impl EnrolledPod {
         Ok(())
     }
 
+    /// Leads nothing more to the listeners.
+    pub(crate) fn refuse_new(&self, node: &Node) -> Result<()> {
+        let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(programs.refuse_new(self.namespace.cookie, &self.workload.addresses)?)
+    }
+
     /// Closes the listeners but leaves the programs in place: what a terminating agent does, so
     /// that nothing falls back to plaintext until its successor is there.
     pub(crate) fn stop_accepting(&mut self) {

@@ -110,6 +110,28 @@ impl PodPrograms {
         self.pods.put(netns.cookie(), pod, |_| format!("the pod in {}", netns.path().display()))
     }
 
+    /// Leads nothing more to a pod's listeners: meshed connections are refused (or fail open), and
+    /// tunnels dropped, as if the agent were gone. What was led there before is still to be
+    /// accepted; a listener that closes with connections in its queue resets them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the change.
+    pub fn refuse_new(
+        &mut self,
+        netns_cookie: u64,
+        addresses: &[IpAddr],
+    ) -> Result<(), DatapathError> {
+        if let Some(pod) = self.pods.actual().get(&netns_cookie).copied() {
+            let pod = Pod { outbound_port_be: 0, ..pod };
+            self.pods.put(netns_cookie, pod, |cookie| format!("pod {cookie}"))?;
+        }
+        for address in addresses {
+            // Absent already where the listener was closed first.
+            let _ = self.listeners.remove(&listener_key(*address));
+        }
+        Ok(())
+    }
+
     /// Switches a pod off: new connections are left alone at once, live ones run on.
     ///
     /// # Errors
