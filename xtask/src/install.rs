@@ -59,7 +59,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 6] = [
+static TOOLS: [Tool; 7] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -95,6 +95,12 @@ static TOOLS: [Tool; 6] = [
         detect: Detect::Command("python3"),
         purpose: "is the demo's and the tests' web server",
         needs: &[Need::Netns, Need::Demo],
+    },
+    Tool {
+        package: "bpftool",
+        detect: Detect::Command("bpftool"),
+        purpose: "attaches the programs that tests find in their way",
+        needs: &[Need::Netns],
     },
 ];
 

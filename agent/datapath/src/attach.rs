@@ -13,7 +13,7 @@ use aya::programs::{
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
-    DatapathError, bpffs,
+    DatapathError, bpffs, conflict,
     error::chain,
     sys::{self, LinkTarget},
 };
@@ -40,6 +40,7 @@ pub(crate) struct Site<'a> {
     pub(crate) name: &'static str,
     pub(crate) hook: &'static str,
     pub(crate) cgroup: &'a File,
+    pub(crate) path: &'a Path,
     pub(crate) cgroup_id: u64,
     pub(crate) pin: &'a Path,
 }
@@ -77,7 +78,12 @@ fn attach(
     let refused = |error: ProgramError| attach_error(name, hook, &error);
     let program = program.map_err(refused)?;
     if !update_pinned(name, program.as_fd(), LinkTarget::Cgroup(cgroup_id), pin)? {
-        pin_link(name, hook, make().map_err(refused)?, pin)?;
+        let link =
+            make().map_err(|error| match conflict::exclusive(site.path, attach_type(hook)) {
+                Some(exclusive) => attach_failed(name, hook, exclusive.to_string()),
+                None => attach_error(name, hook, &error),
+            })?;
+        pin_link(name, hook, link, pin)?;
     }
     Ok(Attachment { program: name, hook, pin: pin.to_owned() })
 }
@@ -123,5 +129,20 @@ pub(crate) fn attach_error(
     target: &str,
     error: &dyn std::error::Error,
 ) -> DatapathError {
-    DatapathError::Attach { program, target: target.to_owned(), reason: chain(error) }
+    attach_failed(program, target, chain(error))
+}
+
+fn attach_failed(program: &'static str, target: &str, reason: String) -> DatapathError {
+    DatapathError::Attach { program, target: target.to_owned(), reason }
+}
+
+/// `enum bpf_attach_type` of a hook.
+fn attach_type(hook: &str) -> u32 {
+    match hook {
+        "cgroup/connect4" => 10,
+        "cgroup/connect6" => 11,
+        "cgroup/getpeername4" => 29,
+        "cgroup/getpeername6" => 30,
+        _ => 3, // sockops
+    }
 }

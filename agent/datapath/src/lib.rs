@@ -9,6 +9,7 @@ mod attach;
 mod bpffs;
 mod cgroup;
 mod cleanup;
+mod conflict;
 mod error;
 mod events;
 mod inspect;

@@ -145,7 +145,7 @@ impl Datapath {
             pins,
             _cgroup: cgroup_file,
         };
-        datapath.attach_to_cgroup(cgroup_id)?;
+        datapath.attach_to_cgroup(config, cgroup_id)?;
         let steer = datapath.load_pod_program()?;
         datapath.pods = Some(PodPrograms::new(pods, listeners, steer, datapath.pins.pods.clone()));
         Ok(datapath)
@@ -201,12 +201,13 @@ impl Datapath {
         self.mark.clone()
     }
 
-    fn attach_to_cgroup(&mut self, cgroup_id: u64) -> Result<(), DatapathError> {
+    fn attach_to_cgroup(&mut self, config: &Config, cgroup_id: u64) -> Result<(), DatapathError> {
         let cgroup = self._cgroup.try_clone().map_err(DatapathError::file("open", "cgroup"))?;
         for (name, hook) in CGROUP_PROGRAMS {
             let program = self.ebpf.program_mut(name).ok_or_else(|| missing(name))?;
             let pin = self.pins.links.join(name);
-            let site = Site { name, hook, cgroup: &cgroup, cgroup_id, pin: &pin };
+            let site =
+                Site { name, hook, cgroup: &cgroup, path: &config.cgroup, cgroup_id, pin: &pin };
             let attachment = if hook == "sockops" {
                 let program: &mut SockOps = program.try_into().map_err(refused(name))?;
                 program.load().map_err(refused(name))?;
