@@ -1,41 +1,37 @@
-//! The agent: puts everything together, in the order in which one thing needs another.
+//! The life of an agent: take over from a predecessor, serve, and stop or hand over.
 
+mod control;
 mod pages;
+mod parts;
 mod reload;
 
 use std::{
     path::Path,
     process::ExitCode,
-    sync::{Arc, Mutex},
-    time::Instant,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use arc_swap::ArcSwap;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     signal::unix::{SignalKind, signal},
-    sync::watch,
 };
-use undermesh_control::ManifestSource;
-use undermesh_datapath::{CgroupRoot, Config as DatapathConfig, Datapath};
-use undermesh_identity::{DirectoryAuthority, IdentityConfig, IdentityStore};
-use undermesh_proxy::{PoolConfig, Proxy, ProxyConfig};
-use undermesh_snapshot::{Options, Snapshot};
-use undermesh_telemetry::{AccessLog, AccessLogSink, LogFormat as TelemetryLogFormat, Telemetry};
+use undermesh_telemetry::{LogFormat as TelemetryLogFormat, LogHandle, Telemetry};
 
 use crate::{
-    admin,
-    config::{AccessLogTarget, Config, LogFormat, RawConfig},
-    enrolment::{Enrolment, EnrolmentView},
-    kernel_events::KernelEvents,
-    metrics::NodeCollector,
-    pod::Node,
-    readiness::Readiness,
+    config::{Config, LogFormat, RawConfig},
+    handover::{Door, Predecessor},
+    pod::EnrolledPod,
 };
-use pages::Pages;
-use reload::Reload;
+use control::Control;
+use parts::{Parts, Serving};
 
+/// How long an agent goes on accepting what the programs have led to it before they stopped to.
+const LAST_ACCEPTS: Duration = Duration::from_millis(500);
+/// How long the end of the process waits for connections to be let go of, and again for their lines
+/// to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// Threads for configuration, certificates and admin. Connections have threads of their own.
 const CONTROL_THREADS: usize = 2;
 
@@ -50,9 +46,11 @@ pub(crate) fn run(file: Option<&Path>, flags: RawConfig) -> Result<ExitCode> {
     let logs = undermesh_telemetry::init_logs(&config.log_level, format)?;
     let control = runtime("control", CONTROL_THREADS)?;
     let data = runtime("data", config.workers)?;
-    let result = control.block_on(serve(&config, logs, data.handle()));
-    // Connections beyond the drain period end with the process.
-    data.shutdown_background();
+    let telemetry = parts::telemetry(&config)?;
+    let result = control.block_on(serve(&config, logs, &telemetry, data.handle()));
+    // Connections beyond the drain period end here, and their last lines are written.
+    data.shutdown_timeout(LAST_LINES);
+    let _ = telemetry.flush_access_log(LAST_LINES);
     control.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
 }
@@ -66,121 +64,74 @@ fn runtime(name: &'static str, threads: usize) -> Result<Runtime> {
         .with_context(|| format!("cannot start the {name} threads"))
 }
 
-async fn serve(config: &Config, logs: undermesh_telemetry::LogHandle, data: &Handle) -> Result<()> {
+async fn serve(
+    config: &Config,
+    logs: LogHandle,
+    telemetry: &Arc<Telemetry>,
+    data: &Handle,
+) -> Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.node, "starting");
-    let started = Instant::now();
-    let shutdown = watch::Sender::new(false);
-
-    let admin_listener = admin::listen("adminAddress", config.admin_address)?;
-    let metrics_listener = admin::listen("metricsAddress", config.metrics_address)?;
-    let readiness_listener = admin::listen("readinessAddress", config.readiness_address)?;
-
-    let telemetry = Telemetry::new(access_log(config)?);
-    let identities = identities(config)?;
-    let mut datapath = Datapath::load(&DatapathConfig {
-        pin_dir: config.pin_dir.clone(),
-        cgroup: config.cgroup.clone(),
-        sizes: config.sizes,
-        kernel_log: config.kernel_log,
-    })?;
-    tracing::info!(cgroup = %config.cgroup.display(), "eBPF programs attached");
-
-    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let proxy = Proxy::new(
-        proxy_config(config),
-        Arc::clone(&snapshot),
-        Arc::clone(&identities),
-        Arc::clone(&telemetry),
-        data.clone(),
-    );
-    let enrolment = Arc::new(EnrolmentView::default());
-    let node = Arc::new(Node {
-        proxy: Arc::clone(&proxy),
-        programs: Mutex::new(datapath.take_pods().context("the pod programs are taken")?),
-        original_dst: datapath.original_dst(),
-        mark: datapath.mark(),
-        cgroups: CgroupRoot::find()?,
-        outbound_failure: config.outbound_failure,
-    });
-    let events = datapath.take_events().context("the event stream is taken")?;
-    let datapath = Arc::new(Mutex::new(datapath));
-    telemetry.with_registry(|registry| {
-        registry.register_collector(Box::new(NodeCollector {
-            datapath: Arc::clone(&datapath),
-            enrolment: Arc::clone(&enrolment),
-            identities: Arc::clone(&identities),
-        }));
-    });
-
-    let (snapshots, snapshot_updates) = watch::channel(None);
-    let reload = Reload::new(
-        Options {
-            node: config.node.clone(),
-            trust_domain: config.trust_domain.clone(),
-            cluster: config.cluster.clone(),
-            mtls: config.mtls,
-            root_namespace: config.root_namespace.clone(),
-            outbound_failure: config.outbound_failure,
-        },
-        Arc::clone(&datapath),
-        Arc::clone(&identities),
-        Arc::clone(&snapshot),
-        Arc::clone(&proxy),
-        Arc::clone(&telemetry),
-        snapshots,
-    );
-    let warnings = reload.warnings();
-    let pages = Arc::new(Pages {
-        config: config.clone(),
-        started,
-        logs,
-        readiness: Readiness {
-            snapshots: snapshot_updates.clone(),
-            enrolment: Arc::clone(&enrolment),
-            identities: Arc::clone(&identities),
-            shutdown: shutdown.subscribe(),
-        },
-        enrolment: Arc::clone(&enrolment),
-        identities: Arc::clone(&identities),
-        datapath,
-        proxy: Arc::clone(&proxy),
-        snapshot: Arc::clone(&snapshot),
-        telemetry: Arc::clone(&telemetry),
-        warnings,
-    });
-
-    tokio::spawn(admin::serve(admin_listener, pages.admin(), shutdown.subscribe()));
-    tokio::spawn(admin::serve(metrics_listener, pages.metrics(), shutdown.subscribe()));
-    tokio::spawn(admin::serve(readiness_listener, pages.readiness(), shutdown.subscribe()));
-    tokio::spawn(Arc::clone(&identities).run(shutdown.subscribe()));
-    let kernel_events = KernelEvents { telemetry, snapshot, enrolment: Arc::clone(&enrolment) };
-    tokio::spawn(async move {
-        let ended = events.run(|event| kernel_events.handle(&event)).await;
-        if let Err(error) = ended {
-            tracing::error!(%error, "the kernel's events are lost from now on");
+    let predecessor = Predecessor::ask(&config.pin_dir).await?;
+    let (parts, mut serving) = Parts::put_together(config, logs, telemetry, data)?;
+    let mut control = Control::start(&parts, serving)?;
+    if let Some(predecessor) = predecessor {
+        parts.wait_until_serving().await;
+        predecessor.taken().await?;
+        tracing::info!("took over from the former agent");
+    }
+    parts.remove_other_versions();
+    loop {
+        let door = Door::open(&config.pin_dir)?;
+        let successor = tokio::select! {
+            signal = wait_for_signal() => {
+                signal?;
+                drop(door);
+                tracing::info!(drain_timeout = ?config.drain_timeout, "stopping; live connections may finish");
+                serving = control.stop().await?;
+                serving.enrolment.refuse_new();
+                tokio::time::sleep(LAST_ACCEPTS).await;
+                drain(serving.enrolment.into_draining(), config.drain_timeout).await;
+                return Ok(());
+            }
+            successor = door.successor() => successor,
+        };
+        tracing::info!("another agent takes over");
+        serving = control.stop().await?;
+        drop(door);
+        match successor.takes_over().await {
+            Ok(()) => return hand_over(config, &parts, serving).await,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "taking everything back");
+                parts.take_back(&serving);
+                control = Control::start(&parts, serving)?;
+            }
         }
-    });
-    let updates = ManifestSource::new(&config.manifests).watch()?;
-    tokio::spawn(reload.run(updates));
-    let enrolling =
-        tokio::spawn(Enrolment::new(node, enrolment).run(snapshot_updates, shutdown.subscribe()));
+    }
+}
 
-    wait_for_signal().await?;
-    tracing::info!(drain_timeout = ?config.drain_timeout, "stopping; live connections may finish");
-    shutdown.send_replace(true);
-    let pods = enrolling.await.context("the enrolment task has failed")?;
-    drain(config, pods).await;
-    Ok(())
+/// The end of an agent that has a successor: nothing new arrives, and what is open may take its
+/// time.
+async fn hand_over(config: &Config, parts: &Parts, serving: Serving) -> Result<()> {
+    parts.kernel_events.hand_over();
+    // What was led to our listeners before the programs led it elsewhere is still to be accepted.
+    tokio::time::sleep(LAST_ACCEPTS).await;
+    let time = config.handover_timeout;
+    tracing::info!(handover_timeout = ?time, "handed over; live connections may finish");
+    tokio::select! {
+        () = drain(serving.enrolment.into_draining(), time) => Ok(()),
+        signal = wait_for_signal() => signal,
+    }
 }
 
 /// Waits until every connection has ended, or time is up; programs and maps stay in place, so that
 /// nothing falls back to plaintext until the next agent is there.
-async fn drain(config: &Config, pods: Vec<crate::pod::EnrolledPod>) {
-    let deadline = Instant::now() + config.drain_timeout;
+async fn drain(pods: Vec<EnrolledPod>, time: Duration) {
+    let deadline = Instant::now() + time;
     for pod in pods {
         let left = deadline.saturating_duration_since(Instant::now());
         if !pod.drained(left).await {
-            tracing::warn!(pod = %pod.workload().name, "connections are cut off by the end of the drain period");
+            let name = &pod.workload().name;
+            tracing::warn!(pod = %name, "connections are cut off by the end of the drain period");
         }
     }
 }
@@ -193,37 +144,4 @@ async fn wait_for_signal() -> Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-fn access_log(config: &Config) -> Result<AccessLog> {
-    let sink = match &config.access_log {
-        AccessLogTarget::Stdout => AccessLogSink::Stdout,
-        AccessLogTarget::Off => AccessLogSink::Off,
-        AccessLogTarget::File(path) => AccessLogSink::File(path.clone()),
-    };
-    AccessLog::start(sink).with_context(|| format!("cannot open accessLog {:?}", config.access_log))
-}
-
-fn identities(config: &Config) -> Result<Arc<IdentityStore>> {
-    let authority = DirectoryAuthority::open(&config.ca_dir).with_context(|| {
-        format!(
-            "caDir {} is not usable; `undermesh ca init --dir DIR` makes one",
-            config.ca_dir.display()
-        )
-    })?;
-    let identity = IdentityConfig {
-        trust_domain: config.trust_domain.clone(),
-        lifetime: config.svid_lifetime,
-        ..IdentityConfig::default()
-    };
-    Ok(IdentityStore::new(Arc::new(authority), identity)?)
-}
-
-fn proxy_config(config: &Config) -> ProxyConfig {
-    let default = ProxyConfig::default();
-    ProxyConfig {
-        connect_timeout: config.connect_timeout,
-        pool: PoolConfig { idle: config.tunnel_idle_timeout, ..default.pool },
-        ..default
-    }
 }

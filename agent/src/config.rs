@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::Deserialize;
 use undermesh_datapath::{CgroupRoot, MapSizes, default_attach_point};
-use undermesh_model::{MtlsMode, TrustDomain};
-use undermesh_snapshot::FailMode;
+use undermesh_model::{FailMode, MtlsMode, TrustDomain};
+use undermesh_snapshot::SameNode;
 
 use crate::cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR};
 
@@ -54,6 +54,9 @@ pub(crate) struct RawConfig {
     /// What becomes of meshed connections while the agent is down [default: closed].
     #[arg(long, env = "UNDERMESH_OUTBOUND_FAILURE", value_name = "MODE")]
     outbound_failure: Option<Outbound>,
+    /// How connections between two pods of this node travel [default: direct].
+    #[arg(long, env = "UNDERMESH_SAME_NODE", value_name = "MODE")]
+    same_node: Option<SameNodeValue>,
     /// Lifetime of workload certificates; renewed after half of it [default: 24h].
     #[arg(long, env = "UNDERMESH_SVID_LIFETIME", value_name = "DURATION")]
     svid_lifetime: Option<Span>,
@@ -87,6 +90,9 @@ pub(crate) struct RawConfig {
     /// How long live connections may go on after SIGTERM [default: 30s].
     #[arg(long, env = "UNDERMESH_DRAIN_TIMEOUT", value_name = "DURATION")]
     drain_timeout: Option<Span>,
+    /// How long live connections may go on after another agent has taken over [default: 12h].
+    #[arg(long, env = "UNDERMESH_HANDOVER_TIMEOUT", value_name = "DURATION")]
+    handover_timeout: Option<Span>,
     /// Threads that carry connections [default: one per processor].
     #[arg(long, env = "UNDERMESH_WORKERS", value_name = "N")]
     workers: Option<usize>,
@@ -108,7 +114,7 @@ pub(crate) struct RawConfig {
     /// Size of the connection maps [default: 131072].
     #[arg(long, env = "UNDERMESH_MAX_CONNECTIONS", value_name = "ENTRIES")]
     max_connections: Option<u32>,
-    /// Size of the event buffer in bytes, a power of two [default: 262144].
+    /// Size of the event buffer in bytes, a power of two [default: 1048576].
     #[arg(long, env = "UNDERMESH_EVENT_BUFFER_BYTES", value_name = "BYTES")]
     event_buffer_bytes: Option<u32>,
 }
@@ -127,6 +133,15 @@ enum Mtls {
 enum Outbound {
     Closed,
     Open,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SameNodeValue {
+    /// Inside the kernel.
+    Direct,
+    /// Through the proxy and a tunnel.
+    Encrypt,
 }
 
 /// Text for people, JSON for collectors.
@@ -174,6 +189,7 @@ pub(crate) struct Config {
     pub(crate) mtls: MtlsMode,
     pub(crate) root_namespace: String,
     pub(crate) outbound_failure: FailMode,
+    pub(crate) same_node: SameNode,
     pub(crate) svid_lifetime: Duration,
     pub(crate) admin_address: SocketAddr,
     pub(crate) metrics_address: SocketAddr,
@@ -185,6 +201,7 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     pub(crate) tunnel_idle_timeout: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) handover_timeout: Duration,
     pub(crate) workers: usize,
     pub(crate) sizes: MapSizes,
 }
@@ -215,10 +232,10 @@ impl RawConfig {
     /// These settings, and those of `other` where these say nothing.
     pub(crate) fn or(self, other: Self) -> Self {
         prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
-            root_namespace outbound_failure svid_lifetime admin_address metrics_address readiness_address
-            access_log log_level log_format kernel_log connect_timeout tunnel_idle_timeout
-            drain_timeout workers max_pods max_workloads max_policy_entries max_services
-            max_backends max_connections event_buffer_bytes)
+            root_namespace outbound_failure same_node svid_lifetime admin_address metrics_address
+            readiness_address access_log log_level log_format kernel_log connect_timeout
+            tunnel_idle_timeout drain_timeout handover_timeout workers max_pods max_workloads
+            max_policy_entries max_services max_backends max_connections event_buffer_bytes)
     }
 
     /// Fills in the defaults and checks what a type cannot.
@@ -266,6 +283,10 @@ impl RawConfig {
                 None | Some(Outbound::Closed) => FailMode::Closed,
                 Some(Outbound::Open) => FailMode::Open,
             },
+            same_node: match self.same_node {
+                None | Some(SameNodeValue::Direct) => SameNode::Direct,
+                Some(SameNodeValue::Encrypt) => SameNode::Encrypt,
+            },
             svid_lifetime,
             admin_address,
             metrics_address: self.metrics_address.unwrap_or(address("[::]:15020")?),
@@ -281,6 +302,7 @@ impl RawConfig {
             connect_timeout: span(self.connect_timeout, Duration::from_secs(5)),
             tunnel_idle_timeout: span(self.tunnel_idle_timeout, Duration::from_secs(300)),
             drain_timeout: span(self.drain_timeout, Duration::from_secs(30)),
+            handover_timeout: span(self.handover_timeout, Duration::from_secs(12 * 3600)),
             workers,
             sizes: self.sizes()?,
         })

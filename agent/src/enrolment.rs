@@ -66,19 +66,18 @@ impl Enrolment {
         Self { node, view, pods: BTreeMap::new(), failures: BTreeMap::new() }
     }
 
-    /// Runs until `shutdown` says so; then stops accepting, leaves the programs in place, and
-    /// hands the pods back to be drained.
+    /// Runs until `stop` says so. May be run again afterwards.
     pub(crate) async fn run(
-        mut self,
+        &mut self,
         mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-        mut shutdown: watch::Receiver<bool>,
-    ) -> Vec<EnrolledPod> {
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut ticks = tokio::time::interval(PASS);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => break,
-                changed = snapshots.changed() => if changed.is_err() { break },
+                _ = stop.wait_for(|stop| *stop) => return,
+                changed = snapshots.changed() => if changed.is_err() { return },
                 _ = ticks.tick() => {}
             }
             let snapshot = snapshots.borrow_and_update().clone();
@@ -86,10 +85,37 @@ impl Enrolment {
                 self.pass(&snapshot);
             }
         }
-        for pod in self.pods.values() {
+    }
+
+    /// Leads nothing more to any pod's listeners.
+    pub(crate) fn refuse_new(&self) {
+        for (name, pod) in &self.pods {
+            if let Err(error) = pod.refuse_new(&self.node) {
+                tracing::error!(pod = %name, error = format!("{error:#}"), "cannot refuse connections");
+            }
+        }
+    }
+
+    /// Closes all listeners, leaves the programs in place, and hands the pods over to be drained.
+    pub(crate) fn into_draining(mut self) -> Vec<EnrolledPod> {
+        for pod in self.pods.values_mut() {
             pod.stop_accepting();
         }
         self.pods.into_values().collect()
+    }
+
+    /// Leads all pods to this agent's listeners again, after another agent has taken over and
+    /// failed.
+    pub(crate) fn assert_again(&self) {
+        let read = self.node.programs.lock().unwrap_or_else(PoisonError::into_inner).read_again();
+        if let Err(error) = read {
+            tracing::error!(%error, "cannot read the pod map again");
+        }
+        for (name, pod) in &self.pods {
+            if let Err(error) = pod.assert_again(&self.node) {
+                tracing::error!(pod = %name, error = format!("{error:#}"), "cannot take the pod back");
+            }
+        }
     }
 
     fn pass(&mut self, snapshot: &Snapshot) {
@@ -187,4 +213,5 @@ fn same_pod(new: &WorkloadInfo, enrolled: &WorkloadInfo) -> bool {
     new.location == enrolled.location
         && new.addresses == enrolled.addresses
         && new.identity == enrolled.identity
+        && new.outbound_failure == enrolled.outbound_failure
 }

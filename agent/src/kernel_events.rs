@@ -1,36 +1,75 @@
 //! Turns the programs' reports into access log lines: what happened to connections that no proxy
 //! has seen.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
-use undermesh_datapath::{ConnectionEvent, EventKind, Reason};
+use tokio::sync::watch;
+use undermesh_datapath::{ConnectionEvent, EventKind, LocalTupleTable, Reason};
 use undermesh_proxy::{peer, service_label};
 use undermesh_snapshot::{ConnectionAttributes, Destination, Snapshot, WorkloadInfo, evaluate};
 use undermesh_telemetry::{
-    CloseReason, ConnectionInfo, Denial, Peer, Reporter, Security, Telemetry, Transport,
+    CloseReason, ConnectionInfo, ConnectionRecord, Denial, Peer, Reporter, Security, Telemetry,
+    Transport,
 };
 
 use crate::enrolment::EnrolmentView;
 
+/// Local connections that are remembered between their two reports; what is beyond is logged when
+/// it opens, and its bytes are not counted.
+const MAX_OPEN: usize = 131_072;
+/// How often it is looked whether a report of an end was lost.
+const SWEEP: Duration = Duration::from_secs(30);
+
 /// Logs and counts reports.
 pub(crate) struct KernelEvents {
-    pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(crate) enrolment: Arc<EnrolmentView>,
+    telemetry: Arc<Telemetry>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    enrolment: Arc<EnrolmentView>,
+    local_tuples: LocalTupleTable,
+    open: Mutex<HashMap<u64, OpenConnection>>,
+}
+
+/// A local connection between its two reports.
+struct OpenConnection {
+    record: ConnectionRecord,
+    source: SocketAddr,
+    backend: SocketAddr,
+    since: Instant,
 }
 
 impl KernelEvents {
+    pub(crate) fn new(
+        telemetry: Arc<Telemetry>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        enrolment: Arc<EnrolmentView>,
+        local_tuples: LocalTupleTable,
+    ) -> Self {
+        Self { telemetry, snapshot, enrolment, local_tuples, open: Mutex::default() }
+    }
+
+    /// Forgets the open connections: the next agent hears of their ends.
+    pub(crate) fn hand_over(&self) {
+        for (_, open) in self.lock().drain() {
+            open.record.hand_over();
+        }
+    }
+
     pub(crate) fn handle(&self, event: &ConnectionEvent) {
-        let info = self.info(event);
         match event.kind {
-            EventKind::Local => self.telemetry.opened_in_kernel(&info),
+            EventKind::Local => self.opened(event),
+            EventKind::LocalClosed => self.closed(event),
             EventKind::Refused | EventKind::Dropped => {
                 let mut reason = CloseReason::new(event.reason.as_str(), flags(event));
                 if event.reason == Reason::PolicyDenied {
                     reason.detail = self.denying_policy(event);
                 }
-                self.telemetry.denied(&Denial { info, reason });
+                self.telemetry.denied(&Denial { info: self.info(event), reason });
             }
         }
     }
@@ -53,6 +92,59 @@ impl KernelEvents {
         }
         let by_address = "its policies look at client addresses, and this is plaintext".to_owned();
         Some(if decision.allowed { by_address } else { decision.to_string() })
+    }
+
+    fn opened(&self, event: &ConnectionEvent) {
+        let record = self.telemetry.open(self.info(event));
+        let (Some(source), Some(backend)) = (event.source, event.backend) else { return };
+        let mut open = self.lock();
+        if open.len() < MAX_OPEN {
+            let since = Instant::now();
+            open.insert(event.socket_cookie, OpenConnection { record, source, backend, since });
+        } else {
+            drop(open);
+            record.close(CloseReason::new("not_followed", "-"));
+        }
+    }
+
+    /// A connection that was opened under a former agent has no record: it gets one now, so that
+    /// its bytes are counted and its end is logged.
+    fn closed(&self, event: &ConnectionEvent) {
+        let known = self.lock().remove(&event.socket_cookie);
+        let record = match known {
+            Some(open) => open.record,
+            None => self.telemetry.resume(self.info(event), event.traffic.duration),
+        };
+        record.counters().add_received(event.traffic.received);
+        record.counters().add_sent(event.traffic.sent);
+        let round_trip = format!("round trip {} us", event.traffic.round_trip.as_micros());
+        record.close(CloseReason::new(event.reason.as_str(), flags(event)).with_detail(round_trip));
+    }
+
+    /// Closes the records of connections that the kernel no longer has: the report of their end
+    /// was lost to a full buffer.
+    pub(crate) async fn sweep(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            let gone: Vec<OpenConnection> = self
+                .lock()
+                .extract_if(|_, open| {
+                    open.since.elapsed() >= SWEEP
+                        && !self.local_tuples.contains(open.source, open.backend)
+                })
+                .map(|(_, open)| open)
+                .collect();
+            for open in gone {
+                open.record.close(CloseReason::new("closed_unseen", "-"));
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, OpenConnection>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn info(&self, event: &ConnectionEvent) -> ConnectionInfo {
@@ -101,7 +193,7 @@ fn address_of(source: Option<&WorkloadInfo>, event: &ConnectionEvent) -> SocketA
 fn flags(event: &ConnectionEvent) -> &'static str {
     match event.reason {
         Reason::NoEndpoint => "UH",
-        Reason::ProxyDown | Reason::TunnelDown => "UF",
+        Reason::ProxyDown | Reason::TunnelDown | Reason::LocalFailed => "UF",
         Reason::PolicyDenied => "UAEX",
         _ => "-",
     }

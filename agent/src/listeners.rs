@@ -25,6 +25,21 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
+    /// Other descriptors of the same sockets.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let clone = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::try_clone);
+        Ok(Self {
+            outbound: self
+                .outbound
+                .iter()
+                .map(TcpListener::try_clone)
+                .collect::<io::Result<_>>()?,
+            outbound_port: self.outbound_port,
+            hbone4: clone(&self.hbone4).transpose()?,
+            hbone6: clone(&self.hbone6).transpose()?,
+        })
+    }
+
     /// Opens them.
     pub(crate) fn open(netns: &Netns, addresses: &[IpAddr]) -> Result<Self> {
         ensure!(!addresses.is_empty(), "the pod has no address");

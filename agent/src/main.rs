@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod config;
 mod enrolment;
+mod handover;
 mod kernel_events;
 mod listeners;
 mod metrics;

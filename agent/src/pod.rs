@@ -1,7 +1,6 @@
 //! One enrolled pod: from its location to a served, intercepted network namespace, and back.
 
 use std::{
-    net::IpAddr,
     os::fd::AsFd,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -12,9 +11,9 @@ use undermesh_datapath::{
     AgentMark, CgroupRoot, Netns, NetnsId, OriginalDstTable, PodListeners as ListenerFds,
     PodPrograms,
 };
-use undermesh_model::PodLocation;
+use undermesh_model::{FailMode, PodLocation};
 use undermesh_proxy::{PodHandle, PodListeners, Proxy};
-use undermesh_snapshot::{FailMode, WorkloadInfo};
+use undermesh_snapshot::WorkloadInfo;
 
 use crate::{
     listeners::Listeners,
@@ -31,13 +30,15 @@ pub(crate) struct Node {
     pub(crate) original_dst: OriginalDstTable,
     pub(crate) mark: AgentMark,
     pub(crate) cgroups: CgroupRoot,
-    pub(crate) outbound_failure: FailMode,
 }
 
 /// A pod that is switched on.
 pub(crate) struct EnrolledPod {
     workload: Arc<WorkloadInfo>,
     namespace: Namespace,
+    /// The proxy's listeners once more, to lead the programs to them again should another agent
+    /// have taken over and failed.
+    listeners: Option<Listeners>,
     handle: PodHandle,
 }
 
@@ -49,7 +50,7 @@ struct Namespace {
 }
 
 impl EnrolledPod {
-    /// Opens the listeners, starts the proxy, and only then lets the programs lead traffic there.
+    /// Opens the listeners, lets the programs lead traffic there, and starts the proxy.
     pub(crate) fn enrol(node: &Node, workload: &Arc<WorkloadInfo>) -> Result<Self> {
         let path = locate(node, workload)?;
         let netns = Arc::new(Netns::open(&path)?);
@@ -60,16 +61,8 @@ impl EnrolledPod {
             );
         }
         let listeners = Listeners::open(&netns, &workload.addresses)?;
-        node.programs.lock().unwrap_or_else(PoisonError::into_inner).switch_on(
-            &netns,
-            &workload.addresses,
-            ListenerFds {
-                hbone4: listeners.hbone4.as_ref().map(AsFd::as_fd),
-                hbone6: listeners.hbone6.as_ref().map(AsFd::as_fd),
-                outbound_port: listeners.outbound_port,
-            },
-            if node.outbound_failure == FailMode::Open { FAIL_OPEN } else { 0 },
-        )?;
+        let kept = listeners.try_clone()?;
+        switch_on(node, &netns, workload, &listeners)?;
         let namespace = Namespace { path, id: netns.id(), cookie: netns.cookie() };
         let handle = node.proxy.serve_pod(PodListeners {
             workload: Arc::clone(workload),
@@ -81,26 +74,40 @@ impl EnrolledPod {
             }),
             sockets: Arc::new(NetnsSockets { netns, mark: node.mark.clone() }),
         })?;
-        Ok(Self { workload: Arc::clone(workload), namespace, handle })
+        Ok(Self { workload: Arc::clone(workload), namespace, listeners: Some(kept), handle })
+    }
+
+    /// Leads the programs to this agent's listeners again.
+    pub(crate) fn assert_again(&self, node: &Node) -> Result<()> {
+        let listeners = self.listeners.as_ref().context("its listeners are closed")?;
+        let netns = Netns::open(&self.namespace.path)?;
+        switch_on(node, &netns, &self.workload, listeners)
     }
 
     /// Switches interception off at once. Live connections go on, unless the namespace itself has
     /// gone: they would keep it alive, and nobody is left to answer them.
-    pub(crate) fn leave(self, node: &Node) -> Result<()> {
+    pub(crate) fn leave(mut self, node: &Node) -> Result<()> {
         let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        programs.switch_off(self.namespace.cookie, self.addresses())?;
+        programs.switch_off(self.namespace.cookie, &self.workload.addresses)?;
         drop(programs);
         if self.namespace_is_there() {
-            self.handle.stop_accepting();
+            self.stop_accepting();
         } else {
             self.handle.abort();
         }
         Ok(())
     }
 
-    /// Stops taking new connections but leaves the programs in place: what a terminating agent
-    /// does, so that nothing falls back to plaintext until its successor is there.
-    pub(crate) fn stop_accepting(&self) {
+    /// Leads nothing more to the listeners.
+    pub(crate) fn refuse_new(&self, node: &Node) -> Result<()> {
+        let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(programs.refuse_new(self.namespace.cookie, &self.workload.addresses)?)
+    }
+
+    /// Closes the listeners but leaves the programs in place: what a terminating agent does, so
+    /// that nothing falls back to plaintext until its successor is there.
+    pub(crate) fn stop_accepting(&mut self) {
+        self.listeners = None;
         self.handle.stop_accepting();
     }
 
@@ -121,10 +128,22 @@ impl EnrolledPod {
     pub(crate) fn netns_cookie(&self) -> u64 {
         self.namespace.cookie
     }
+}
 
-    fn addresses(&self) -> &[IpAddr] {
-        &self.workload.addresses
-    }
+fn switch_on(
+    node: &Node,
+    netns: &Netns,
+    workload: &WorkloadInfo,
+    listeners: &Listeners,
+) -> Result<()> {
+    let fds = ListenerFds {
+        hbone4: listeners.hbone4.as_ref().map(AsFd::as_fd),
+        hbone6: listeners.hbone6.as_ref().map(AsFd::as_fd),
+        outbound_port: listeners.outbound_port,
+    };
+    let flags = if workload.outbound_failure == FailMode::Open { FAIL_OPEN } else { 0 };
+    let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(programs.switch_on(netns, &workload.addresses, fds, flags)?)
 }
 
 /// Finds the pod's network namespace: by name, or by the processes of its cgroup.

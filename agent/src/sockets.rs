@@ -18,13 +18,13 @@ pub(crate) struct NetnsSockets {
 }
 
 impl PodSockets for NetnsSockets {
-    fn stream(&self, remote: IpAddr) -> io::Result<Socket> {
+    fn stream(&self, remote: IpAddr, client: Option<SocketAddr>) -> io::Result<Socket> {
         let domain = if remote.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = self.netns.run(|| Socket::new(domain, kind, Some(Protocol::TCP)))??;
         // A port is taken when the connection is made, not when an address is bound.
         bind_address_no_port(&socket)?;
-        self.mark.set(&socket)?;
+        self.mark.set(&socket, client)?;
         Ok(socket)
     }
 }

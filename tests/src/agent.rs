@@ -59,7 +59,10 @@ impl Settings {
     fn yaml(&self) -> String {
         self.0.iter().fold(String::new(), |mut yaml, (key, value)| {
             // Every JSON string is a YAML string; writing to a string cannot fail.
-            let _ = writeln!(yaml, "{key}: {value:?}");
+            let _ = match value.as_str() {
+                "true" | "false" => writeln!(yaml, "{key}: {value}"),
+                value => writeln!(yaml, "{key}: {value:?}"),
+            };
             yaml
         })
     }
@@ -249,6 +252,34 @@ impl Agent {
         let what = format!("pod {pod} to be enrolled");
         self.wait_status(&what, WITHIN, |status| status.is_enrolled(pod))?;
         Ok(())
+    }
+
+    /// Waits until it is this agent, and not one before it, that answers on the node, and is ready.
+    ///
+    /// # Errors
+    /// When that is not so in time; the error ends with its log.
+    pub fn wait_in_charge(&self) -> Result<()> {
+        let pid = self.pid();
+        let in_charge = |status: &Status| status.agent.pid == pid && status.agent.ready;
+        self.wait_status("the agent to be in charge", WITHIN, in_charge)?;
+        Ok(())
+    }
+
+    /// Waits for its end, which it finds by itself, and returns how it ended.
+    ///
+    /// # Errors
+    /// When it goes on for longer than `within`; the error ends with its log.
+    pub fn wait_end(&mut self, within: Duration) -> Result<ExitStatus> {
+        let ended = wait_for("the agent to end", within, || Ok(self.child.try_wait()?));
+        ended.with_context(|| self.tail())
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// Where the process cannot be asked.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
     }
 
     /// The end of its log, for error messages.

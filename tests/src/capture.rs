@@ -25,6 +25,8 @@ const MAX_BYTES: usize = 256 << 20;
 /// The largest frame: veth passes on what segmentation offload has not cut yet.
 const MAX_FRAME: usize = 1 << 17;
 const BUFFER: usize = 64 << 20;
+/// How long what has been sent may take to be seen.
+const WITHIN: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(50);
 
 /// Addresses of one direction of a TCP connection.
@@ -95,7 +97,19 @@ impl Capture {
     /// When it does not come.
     pub fn wait_for(&self, marker: &[u8]) -> Result<()> {
         let what = format!("{:?} on the wire", String::from_utf8_lossy(marker));
-        wait_for(&what, Duration::from_secs(10), || Ok(self.contains(marker)?.then_some(())))
+        wait_for(&what, WITHIN, || Ok(self.contains(marker)?.then_some(())))
+    }
+
+    /// Waits until exactly so many TCP payload bytes have gone to and from a port.
+    ///
+    /// # Errors
+    /// When it does not come to that; the error says how many there are.
+    pub fn wait_for_payload(&self, port: u16, bytes: usize) -> Result<()> {
+        wait_for("the payload on the wire", WITHIN, || {
+            let found = self.payload_bytes(port)?;
+            ensure!(found == bytes, "{found} bytes instead of {bytes}");
+            Ok(Some(()))
+        })
     }
 
     /// What each direction of each TCP connection has carried, in order, retransmissions once.

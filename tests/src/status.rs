@@ -74,6 +74,10 @@ pub struct CertificateRow {
 pub struct ProgramRow {
     /// Its name.
     pub name: String,
+    /// The kind of its hook.
+    pub hook: String,
+    /// The kernel's id of it.
+    pub program_id: u32,
     /// Whether its link is in place.
     pub attached: bool,
 }

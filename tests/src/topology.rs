@@ -183,10 +183,12 @@ fn pod(
 /// Gives a pod's new namespace its interface, addresses and routes.
 fn plug(node: &Node, place: &PodPlace) -> Result<()> {
     let PodPlace { netns, link, v4, v6, .. } = place;
-    let [_, index, ..] = v4.octets();
+    let [_, index, _, number] = v4.octets();
+    // The same for every successor of the namespace: neighbours remember it.
+    let mac = format!("02:00:00:00:{index:02x}:{number:02x}");
     prepare(netns, false)?;
     node.netns.ip(&format!(
-        "link add {link} type veth peer name eth0 netns {ns}\n\
+        "link add {link} type veth peer name eth0 address {mac} netns {ns}\n\
          link set {link} master br0\n\
          link set {link} up\n",
         ns = netns.name()

@@ -76,3 +76,22 @@ fn a_node_that_cannot_be_reached_costs_a_time_out_and_not_the_client() -> Result
     assert!(["connect_timeout", "unreachable"].contains(&reason.as_str()), "{reason}");
     Ok(())
 }
+
+#[test]
+fn dialling_the_agents_own_ports_leads_nowhere() -> Result<()> {
+    let rig = Rig::started()?;
+    let client = rig.pod("client")?;
+    for to in ["127.0.0.1:15001".parse()?, "[::1]:15001".parse()?, rig.at("server", 15008)?] {
+        let answer = client.connect(to).and_then(|conn| {
+            conn.send(b"hello")?;
+            conn.receive(1)
+        });
+        let error = answer.unwrap_err().errno;
+        assert!(["ECONNRESET", "EPIPE", "EOF"].contains(&error.as_str()), "{to}: {error}");
+    }
+    let log = rig.agent("a")?.access_log();
+    log.wait(&[("event", "denied"), ("reason", "original_dst_unknown")])?;
+    let log = rig.agent("b")?.access_log();
+    log.wait(&[("event", "denied"), ("reason", "wrong_destination")])?;
+    Ok(())
+}

@@ -1,8 +1,11 @@
 //! Between pods of one node, the kernel carries the connection and no proxy stands in between.
 
-use anyhow::Result;
-use undermesh_tests::{PORT, Rig, pod::protocol::Behaviour};
+use std::time::Duration;
 
+use anyhow::Result;
+use undermesh_tests::{PORT, Placement, Rig, pod::protocol::Behaviour, wait_for};
+
+const SOON: Duration = Duration::from_secs(10);
 const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/client";
 const NEAR: &str = "spiffe://cluster.local/ns/shop/sa/near";
 
@@ -90,5 +93,31 @@ fn local_connections_do_not_need_the_agent_to_be_alive() -> Result<()> {
     let outsider = rig.pod("outsider")?;
     let refused = outsider.connect(rig.at("near", PORT)?);
     assert_eq!(refused.unwrap_err().errno, "ECONNREFUSED");
+    Ok(())
+}
+
+#[test]
+fn a_strict_pod_has_no_address_that_lets_plaintext_in() -> Result<()> {
+    let rig = started("STRICT")?;
+    let (outsider, near) = (rig.pod("outsider")?, rig.pod("near")?);
+    let place = rig.place("near")?;
+    // Addresses that no manifest knows: one given later, and the link-local one that the kernel
+    // has made from the interface's hardware address.
+    place.netns.ip("addr add 10.1.0.200/24 dev eth0\naddr add fd00:1::200/64 dev eth0 nodad\n")?;
+    let link_local = "[fe80::ff:fe00:10b%2]:8080";
+    let listener = near.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    for to in ["10.1.0.200:8080", "[fd00:1::200]:8080", link_local] {
+        let refused = outsider.connect(to.parse()?);
+        assert_eq!(refused.unwrap_err().errno, "ECONNREFUSED", "{to}");
+    }
+    assert_eq!(listener.accepted()?, []);
+    // They lead to the pod: once it has left the mesh, all of them answer.
+    rig.set_placement("near", Placement::Listed)?;
+    let agent = rig.agent("a")?;
+    agent.wait_status("near to leave", SOON, |status| !status.is_enrolled("near"))?;
+    for to in ["10.1.0.200:8080", "[fd00:1::200]:8080", link_local] {
+        let to = to.parse()?;
+        wait_for("plaintext to be let in", SOON, || Ok(outsider.connect(to).ok().map(drop)))?;
+    }
     Ok(())
 }

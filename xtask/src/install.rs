@@ -85,12 +85,6 @@ static TOOLS: [Tool; 7] = [
         needs: &[Need::Netns, Need::Demo],
     },
     Tool {
-        package: "tcpdump",
-        detect: Detect::Command("tcpdump"),
-        purpose: "captures what crosses the link between nodes",
-        needs: &[Need::Netns, Need::Demo],
-    },
-    Tool {
         package: "curl",
         detect: Detect::Command("curl"),
         purpose: "is the demo's and the tests' client",
@@ -101,6 +95,12 @@ static TOOLS: [Tool; 7] = [
         detect: Detect::Command("python3"),
         purpose: "is the demo's and the tests' web server",
         needs: &[Need::Netns, Need::Demo],
+    },
+    Tool {
+        package: "bpftool",
+        detect: Detect::Command("bpftool"),
+        purpose: "attaches the programs that tests find in their way",
+        needs: &[Need::Netns],
     },
 ];
 
@@ -266,11 +266,11 @@ mod tests {
 
     #[test]
     fn the_sentence_names_every_tool_its_purpose_and_one_command() {
+        let tools: [&Tool; 2] = [&TOOLS[3], &TOOLS[4]];
         assert_eq!(
-            sentence(&needed(Need::Netns)),
-            "missing: iproute2 (creates network namespaces), tcpdump (captures what crosses the \
-             link between nodes); run `apt-get install iproute2 tcpdump` as root, or leave out \
-             --no-install"
+            sentence(&tools),
+            "missing: iproute2 (creates network namespaces), curl (is the demo's and the tests' \
+             client); run `apt-get install iproute2 curl` as root, or leave out --no-install"
         );
     }
 

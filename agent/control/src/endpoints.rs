@@ -25,6 +25,7 @@ pub(crate) fn derive<'a>(
         let endpoints = workload.addresses.iter().map(|address| Endpoint {
             address: *address,
             ready: pod.ready,
+            draining: pod.draining,
             pod: Some(workload.name.clone()),
             node: workload.node.clone(),
         });

@@ -7,13 +7,13 @@ use std::{
 };
 
 use aya::programs::{
-    CgroupAttachMode, CgroupSockAddr, ProgramError, SockOps,
+    CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramFd, SockOps,
     links::{FdLink, LinkError},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
-    DatapathError, bpffs,
+    DatapathError, bpffs, conflict,
     error::chain,
     sys::{self, LinkTarget},
 };
@@ -34,42 +34,56 @@ pub(crate) fn raise_memlock() {
     }
 }
 
-pub(crate) fn sock_addr(
-    program: &mut CgroupSockAddr,
-    name: &'static str,
-    hook: &'static str,
-    cgroup: &File,
-    cgroup_id: u64,
-    pin: &Path,
-) -> Result<Attachment, DatapathError> {
-    let refused = |error: ProgramError| attach_error(name, hook, &error);
-    let fd =
-        program.fd().map_err(refused)?.try_clone().map_err(|e| attach_error(name, hook, &e))?;
-    if !update_pinned(name, fd.as_fd(), LinkTarget::Cgroup(cgroup_id), pin)? {
-        // `Single` means "no flags", which for a link is what allows several programs side by
-        // side; `AllowMultiple` is answered with EINVAL.
-        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
-        let link = program.take_link(id).map_err(refused)?;
-        pin_link(name, hook, FdLink::try_from(link), pin)?;
-    }
-    Ok(Attachment { program: name, hook, pin: pin.to_owned() })
+/// Where a cgroup program goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) hook: &'static str,
+    pub(crate) cgroup: &'a File,
+    pub(crate) path: &'a Path,
+    pub(crate) cgroup_id: u64,
+    pub(crate) pin: &'a Path,
 }
 
-pub(crate) fn sock_ops(
-    program: &mut SockOps,
-    name: &'static str,
-    cgroup: &File,
-    cgroup_id: u64,
-    pin: &Path,
+// aya refuses AllowMultiple here: `Single` means "no flags", which for a link is what allows several
+// programs side by side.
+const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+
+pub(crate) fn sock_addr(
+    program: &mut CgroupSockAddr,
+    site: Site<'_>,
 ) -> Result<Attachment, DatapathError> {
-    let hook = "sockops";
+    let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?));
+    attach(site, fd, || {
+        let id = program.attach(site.cgroup, MODE)?;
+        Ok(FdLink::try_from(program.take_link(id)?))
+    })
+}
+
+pub(crate) fn sock_ops(program: &mut SockOps, site: Site<'_>) -> Result<Attachment, DatapathError> {
+    let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?));
+    attach(site, fd, || {
+        let id = program.attach(site.cgroup, MODE)?;
+        Ok(FdLink::try_from(program.take_link(id)?))
+    })
+}
+
+/// Updates the pinned link, or makes a new one and pins it.
+fn attach(
+    site: Site<'_>,
+    program: Result<ProgramFd, ProgramError>,
+    make: impl FnOnce() -> Result<Result<FdLink, LinkError>, ProgramError>,
+) -> Result<Attachment, DatapathError> {
+    let Site { name, hook, cgroup_id, pin, .. } = site;
     let refused = |error: ProgramError| attach_error(name, hook, &error);
-    let fd =
-        program.fd().map_err(refused)?.try_clone().map_err(|e| attach_error(name, hook, &e))?;
-    if !update_pinned(name, fd.as_fd(), LinkTarget::Cgroup(cgroup_id), pin)? {
-        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
-        let link = program.take_link(id).map_err(refused)?;
-        pin_link(name, hook, FdLink::try_from(link), pin)?;
+    let program = program.map_err(refused)?;
+    if !update_pinned(name, program.as_fd(), LinkTarget::Cgroup(cgroup_id), pin)? {
+        let link =
+            make().map_err(|error| match conflict::exclusive(site.path, attach_type(hook)) {
+                Some(exclusive) => attach_failed(name, hook, exclusive.to_string()),
+                None => attach_error(name, hook, &error),
+            })?;
+        pin_link(name, hook, link, pin)?;
     }
     Ok(Attachment { program: name, hook, pin: pin.to_owned() })
 }
@@ -95,7 +109,7 @@ pub(crate) fn update_pinned(
             }
         }
     }
-    bpffs::unpin(pin)?;
+    bpffs::unpin_link(pin)?;
     Ok(false)
 }
 
@@ -115,5 +129,20 @@ pub(crate) fn attach_error(
     target: &str,
     error: &dyn std::error::Error,
 ) -> DatapathError {
-    DatapathError::Attach { program, target: target.to_owned(), reason: chain(error) }
+    attach_failed(program, target, chain(error))
+}
+
+fn attach_failed(program: &'static str, target: &str, reason: String) -> DatapathError {
+    DatapathError::Attach { program, target: target.to_owned(), reason }
+}
+
+/// `enum bpf_attach_type` of a hook.
+fn attach_type(hook: &str) -> u32 {
+    match hook {
+        "cgroup/connect4" => 10,
+        "cgroup/connect6" => 11,
+        "cgroup/getpeername4" => 29,
+        "cgroup/getpeername6" => 30,
+        _ => 3, // sockops
+    }
 }

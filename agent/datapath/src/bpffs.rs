@@ -8,6 +8,7 @@
 
 use std::{
     fs,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +18,7 @@ use rustix::{
 };
 use undermesh_ebpf_common::ABI_VERSION;
 
-use crate::DatapathError;
+use crate::{DatapathError, sys};
 
 /// `BPF_FS_MAGIC`.
 const MAGIC: u32 = 0xcafe_4a11;
@@ -36,7 +37,7 @@ pub(crate) struct PinDir {
 
 impl PinDir {
     pub(crate) fn below(pin_dir: &Path) -> Self {
-        let version = pin_dir.join(format!("v{ABI_VERSION}"));
+        let version = pin_dir.join(version_name());
         Self {
             maps: version.join("maps"),
             links: version.join("links"),
@@ -63,8 +64,24 @@ impl PinDir {
     }
 }
 
+/// Name of the directory of this ABI version.
+pub(crate) fn version_name() -> String {
+    format!("v{ABI_VERSION}")
+}
+
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.f_type as u32 == MAGIC)
+}
+
+/// Detaches a pinned link's program and removes the pin.
+pub(crate) fn unpin_link(path: &Path) -> Result<bool, DatapathError> {
+    if let Ok(link) = sys::obj_get(path)
+        && let Err(error) = sys::link_detach(link.as_fd())
+    {
+        // Its cgroup or namespace has gone, most likely; without the pin it goes as well.
+        tracing::debug!(pin = %path.display(), %error, "cannot detach a link");
+    }
+    unpin(path)
 }
 
 /// Removes a pin; one that is not there is as good.

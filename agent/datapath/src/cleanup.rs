@@ -1,6 +1,6 @@
 //! Removes every trace of Undermesh from a pin directory: links, and with them the programs; maps.
 
-use std::{fs, path::Path};
+use std::{ffi::OsStr, fs, path::Path};
 
 use serde::Serialize;
 
@@ -21,32 +21,53 @@ pub struct CleanupReport {
 /// # Errors
 /// The first pin that cannot be removed. A directory that is not there is clean.
 pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DatapathError> {
+    let report = remove_versions(pin_dir, |_| true)?;
+    // Shared with another program's pins? Then it stays.
+    let _ = fs::remove_dir(pin_dir);
+    Ok(report)
+}
+
+/// The same for every ABI version but this one's.
+pub(crate) fn cleanup_other_versions(pin_dir: &Path) -> Result<CleanupReport, DatapathError> {
+    let own = bpffs::version_name();
+    remove_versions(pin_dir, |name| name != own.as_str())
+}
+
+fn remove_versions(
+    pin_dir: &Path,
+    chosen: impl Fn(&OsStr) -> bool,
+) -> Result<CleanupReport, DatapathError> {
     let mut report = CleanupReport::default();
     let versions = match fs::read_dir(pin_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(report),
         Err(error) => return Err(DatapathError::file("list", pin_dir)(error)),
     };
-    for version in versions.flatten().filter(|entry| is_version(&entry.file_name())) {
-        let version = version.path();
+    for entry in versions.flatten() {
+        let name = entry.file_name();
+        if !is_version(&name) || !chosen(&name) {
+            continue;
+        }
+        let version = entry.path();
         // Links first: programs must not run on with maps that are being taken apart.
-        report.links += empty(&version.join("links"))?;
-        report.links += empty(&version.join("pods"))?;
-        report.maps += empty(&version.join("maps"))?;
+        report.links += empty(&version.join("links"), bpffs::unpin_link)?;
+        report.links += empty(&version.join("pods"), bpffs::unpin_link)?;
+        report.maps += empty(&version.join("maps"), bpffs::unpin)?;
         fs::remove_dir(&version).map_err(DatapathError::file("remove", &version))?;
     }
-    // Shared with another program's pins? Then it stays.
-    let _ = fs::remove_dir(pin_dir);
     Ok(report)
 }
 
-fn is_version(name: &std::ffi::OsStr) -> bool {
+fn is_version(name: &OsStr) -> bool {
     name.to_str()
         .and_then(|name| name.strip_prefix('v'))
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn empty(dir: &Path) -> Result<usize, DatapathError> {
+fn empty(
+    dir: &Path,
+    unpin: fn(&Path) -> Result<bool, DatapathError>,
+) -> Result<usize, DatapathError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
@@ -54,7 +75,7 @@ fn empty(dir: &Path) -> Result<usize, DatapathError> {
     };
     let mut removed = 0;
     for entry in entries.flatten() {
-        removed += usize::from(bpffs::unpin(&entry.path())?);
+        removed += usize::from(unpin(&entry.path())?);
     }
     fs::remove_dir(dir).map_err(DatapathError::file("remove", dir))?;
     Ok(removed)

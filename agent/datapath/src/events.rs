@@ -1,6 +1,11 @@
 //! The programs' reports, read from the ring buffer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    time::Duration,
+};
 
 use aya::maps::{MapData, RingBuf};
 use undermesh_ebpf_common::{ConnEvent, Reason, event_kind};
@@ -8,6 +13,9 @@ use undermesh_snapshot::ip;
 use zerocopy::FromBytes;
 
 use crate::{DatapathError, sys};
+
+/// How often the buffer is looked at unasked: reports of local connections wake nobody.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +26,8 @@ pub enum EventKind {
     Refused,
     /// An inbound connection was dropped.
     Dropped,
+    /// A connection between two pods of this node has ended.
+    LocalClosed,
 }
 
 /// One report.
@@ -35,6 +45,23 @@ pub struct ConnectionEvent {
     pub destination: SocketAddr,
     /// The pod that a local connection was led to.
     pub backend: Option<SocketAddr>,
+    /// Of the client's socket, the same in both reports of a local connection.
+    pub socket_cookie: u64,
+    /// What a local connection has carried, at its end.
+    pub traffic: Traffic,
+}
+
+/// What a local connection has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes from client to server.
+    pub received: u64,
+    /// Bytes from server to client.
+    pub sent: u64,
+    /// From opening to end.
+    pub duration: Duration,
+    /// Smoothed round-trip time at the end.
+    pub round_trip: Duration,
 }
 
 impl ConnectionEvent {
@@ -45,6 +72,7 @@ impl ConnectionEvent {
             event_kind::LOCAL => EventKind::Local,
             event_kind::REFUSED => EventKind::Refused,
             event_kind::DROPPED => EventKind::Dropped,
+            event_kind::LOCAL_CLOSED => EventKind::LocalClosed,
             _ => return None,
         };
         Some(Self {
@@ -57,6 +85,13 @@ impl ConnectionEvent {
                 u16::from_be(event.destination_port_be),
             ),
             backend: known(ip(event.backend), event.backend_port_be),
+            socket_cookie: event.socket_cookie,
+            traffic: Traffic {
+                received: event.bytes_received,
+                sent: event.bytes_sent,
+                duration: Duration::from_nanos(event.duration_ns),
+                round_trip: Duration::from_micros(event.rtt_us.into()),
+            },
         })
     }
 }
@@ -65,32 +100,46 @@ fn known(ip: IpAddr, port_be: u16) -> Option<SocketAddr> {
     (!ip.is_unspecified()).then(|| SocketAddr::new(ip, u16::from_be(port_be)))
 }
 
-/// The stream of reports. What the buffer could not take is counted under `event_lost`.
+/// The stream of reports. What the buffer could not take is counted under `event_lost`. The
+/// buffer has one reader: while another agent takes over, this one stops reading.
 pub struct Events {
-    ring: RingBuf<MapData>,
+    ring: Option<RingBuf<MapData>>,
 }
 
 impl Events {
     pub(crate) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring }
+        Self { ring: Some(ring) }
     }
 
-    /// Hands every report to `sink`, until the descriptor fails. Cancel by dropping the future.
+    /// Hands every report to `sink`, until `stop` is ready. May be run again afterwards.
     ///
     /// # Errors
     /// Where the ring buffer cannot be polled.
-    pub async fn run(self, mut sink: impl FnMut(ConnectionEvent)) -> Result<(), DatapathError> {
+    pub async fn run(
+        &mut self,
+        mut sink: impl FnMut(ConnectionEvent),
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), DatapathError> {
         let failed = |error: std::io::Error| DatapathError::map("poll", "EVENTS")(error);
-        let mut ring = sys::async_fd(self.ring).map_err(failed)?;
+        let Some(ring) = self.ring.take() else { return Ok(()) };
+        let mut ring = sys::async_fd(ring).map_err(failed)?;
+        let mut stop = pin!(stop);
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let mut ready = ring.readable_mut().await.map_err(failed)?;
-            while let Some(record) = ready.get_inner_mut().next() {
+            tokio::select! {
+                ready = ring.readable_mut() => ready.map_err(failed)?.clear_ready(),
+                _ = ticks.tick() => {}
+                () = &mut stop => break,
+            }
+            while let Some(record) = ring.get_mut().next() {
                 if let Some(event) = ConnectionEvent::parse(&record) {
                     sink(event);
                 }
             }
-            ready.clear_ready();
         }
+        self.ring = Some(ring.into_inner());
+        Ok(())
     }
 }
 
@@ -103,17 +152,13 @@ mod tests {
 
     fn event(kind: u32, reason: u32) -> ConnEvent {
         ConnEvent {
-            at_ns: 1,
             netns_cookie: 7,
-            source: Addr::UNSPECIFIED,
             destination: Addr::v4([10, 0, 0, 1]),
-            backend: Addr::UNSPECIFIED,
-            source_port_be: 0,
             destination_port_be: 80u16.to_be(),
-            backend_port_be: 0,
-            pad: 0,
+            duration_ns: 1_000_000,
             kind,
             reason,
+            ..ConnEvent::empty()
         }
     }
 
@@ -124,6 +169,7 @@ mod tests {
         assert_eq!(parsed.reason, Reason::NoEndpoint);
         assert_eq!(parsed.destination, "10.0.0.1:80".parse().unwrap());
         assert_eq!((parsed.source, parsed.netns_cookie), (None, Some(7)));
+        assert_eq!(parsed.traffic.duration, Duration::from_millis(1));
     }
 
     #[test]

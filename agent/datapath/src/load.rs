@@ -11,10 +11,11 @@ use undermesh_ebpf_common::{ListenerKey, Pod};
 use undermesh_snapshot::DatapathTables;
 
 use crate::{
-    AgentMark, DatapathError, Events, OriginalDstTable,
-    attach::{self, Attachment},
+    AgentMark, DatapathError, Events, LocalTupleTable, OriginalDstTable,
+    attach::{self, Attachment, Site},
     bpffs::PinDir,
     cgroup,
+    cleanup::{CleanupReport, cleanup_other_versions},
     error::chain,
     kernel_log,
     pods::PodPrograms,
@@ -78,7 +79,7 @@ impl Default for MapSizes {
             services: 1 << 14,
             backends: 1 << 17,
             connections: 1 << 17,
-            event_bytes: 1 << 18,
+            event_bytes: 1 << 20,
         }
     }
 }
@@ -88,10 +89,12 @@ pub struct Datapath {
     pub(crate) ebpf: Ebpf,
     pub(crate) pins: PinDir,
     pub(crate) attachments: Vec<Attachment>,
+    pin_dir: PathBuf,
     tables: ConfigTables,
     pods: Option<PodPrograms>,
     events: Option<Events>,
     original_dst: OriginalDstTable,
+    local_tuples: LocalTupleTable,
     mark: AgentMark,
     _cgroup: File,
 }
@@ -122,6 +125,7 @@ impl Datapath {
                 .map_err(DatapathError::map("open", "SETTINGS"))?,
         };
         let original_dst = OriginalDstTable::new(hash(&mut ebpf, "ORIGINAL_DST")?);
+        let local_tuples = LocalTupleTable::new(hash(&mut ebpf, "LOCAL_TUPLES")?);
         let mark = AgentMark::new(
             crate::sys::obj_get(&pins.maps.join("CONN_META"))
                 .map_err(DatapathError::file("open pinned map", pins.maps.join("CONN_META")))?,
@@ -135,15 +139,17 @@ impl Datapath {
         let mut datapath = Self {
             ebpf,
             attachments: Vec::new(),
+            pin_dir: config.pin_dir.clone(),
             tables,
             pods: None,
             events: Some(Events::new(ring)),
             original_dst,
+            local_tuples,
             mark,
             pins,
             _cgroup: cgroup_file,
         };
-        datapath.attach_to_cgroup(cgroup_id)?;
+        datapath.attach_to_cgroup(config, cgroup_id)?;
         let steer = datapath.load_pod_program()?;
         datapath.pods = Some(PodPrograms::new(pods, listeners, steer, datapath.pins.pods.clone()));
         Ok(datapath)
@@ -157,6 +163,14 @@ impl Datapath {
         self.tables.apply(desired)
     }
 
+    /// Reads the configuration maps again: another agent may have written to them.
+    ///
+    /// # Errors
+    /// Where one cannot be read.
+    pub fn read_again(&mut self) -> Result<(), DatapathError> {
+        self.tables.read_again()
+    }
+
     /// Takes the per-pod half out; it can be had once.
     pub fn take_pods(&mut self) -> Option<PodPrograms> {
         self.pods.take()
@@ -167,9 +181,23 @@ impl Datapath {
         self.events.take()
     }
 
+    /// Detaches the programs of every other ABI version, which an agent before an upgrade has left.
+    /// Both run side by side until then: what one has rewritten, the other leaves alone.
+    ///
+    /// # Errors
+    /// The first pin that cannot be removed.
+    pub fn remove_other_versions(&self) -> Result<CleanupReport, DatapathError> {
+        cleanup_other_versions(&self.pin_dir)
+    }
+
     /// Where proxied connections were meant to go.
     pub fn original_dst(&self) -> OriginalDstTable {
         self.original_dst.clone()
+    }
+
+    /// Which local connections are open.
+    pub fn local_tuples(&self) -> LocalTupleTable {
+        self.local_tuples.clone()
     }
 
     /// Marks the agent's own sockets.
@@ -177,19 +205,21 @@ impl Datapath {
         self.mark.clone()
     }
 
-    fn attach_to_cgroup(&mut self, cgroup_id: u64) -> Result<(), DatapathError> {
+    fn attach_to_cgroup(&mut self, config: &Config, cgroup_id: u64) -> Result<(), DatapathError> {
         let cgroup = self._cgroup.try_clone().map_err(DatapathError::file("open", "cgroup"))?;
         for (name, hook) in CGROUP_PROGRAMS {
             let program = self.ebpf.program_mut(name).ok_or_else(|| missing(name))?;
             let pin = self.pins.links.join(name);
+            let site =
+                Site { name, hook, cgroup: &cgroup, path: &config.cgroup, cgroup_id, pin: &pin };
             let attachment = if hook == "sockops" {
                 let program: &mut SockOps = program.try_into().map_err(refused(name))?;
                 program.load().map_err(refused(name))?;
-                attach::sock_ops(program, name, &cgroup, cgroup_id, &pin)?
+                attach::sock_ops(program, site)?
             } else {
                 let program: &mut CgroupSockAddr = program.try_into().map_err(refused(name))?;
                 program.load().map_err(refused(name))?;
-                attach::sock_addr(program, name, hook, &cgroup, cgroup_id, &pin)?
+                attach::sock_addr(program, site)?
             };
             self.attachments.push(attachment);
         }

@@ -2,11 +2,13 @@
 
 use std::{
     io,
+    net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
 use undermesh_ebpf_common::{Addr, ConnMeta, conn_flags};
+use undermesh_snapshot::addr;
 
 use crate::sys;
 
@@ -21,16 +23,18 @@ impl AgentMark {
         Self { map: Arc::new(map) }
     }
 
-    /// Marks a socket that has not been connected yet.
+    /// Marks a socket that has not been connected yet. `client` is whom the application at the
+    /// other end should see as its peer, for a connection that the agent delivers.
     ///
     /// # Errors
     /// The kernel's answer, `ENOMEM` for example; an unmarked socket must not be connected.
-    pub fn set(&self, socket: impl AsFd) -> io::Result<()> {
+    pub fn set(&self, socket: impl AsFd, client: Option<SocketAddr>) -> io::Result<()> {
         let meta = ConnMeta {
             netns_cookie: 0,
-            original: Addr::UNSPECIFIED,
+            opened_ns: 0,
+            original: client.map_or(Addr::UNSPECIFIED, |client| addr(client.ip())),
             backend: Addr::UNSPECIFIED,
-            original_port_be: 0,
+            original_port_be: client.map_or(0, |client| client.port().to_be()),
             backend_port_be: 0,
             flags: conn_flags::AGENT,
         };

@@ -67,6 +67,14 @@ impl PodPrograms {
         self.pods.actual().keys().copied().collect()
     }
 
+    /// Reads the map again: another agent may have written to it.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn read_again(&mut self) -> Result<(), DatapathError> {
+        self.pods.read_again()
+    }
+
     /// Switches a pod on: what it accepts first, where it connects last, so that nothing is led
     /// to a listener that is not there. Doing it again updates what has changed.
     ///
@@ -102,6 +110,28 @@ impl PodPrograms {
         self.pods.put(netns.cookie(), pod, |_| format!("the pod in {}", netns.path().display()))
     }
 
+    /// Leads nothing more to a pod's listeners: meshed connections are refused (or fail open), and
+    /// tunnels dropped, as if the agent were gone. What was led there before is still to be
+    /// accepted; a listener that closes with connections in its queue resets them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the change.
+    pub fn refuse_new(
+        &mut self,
+        netns_cookie: u64,
+        addresses: &[IpAddr],
+    ) -> Result<(), DatapathError> {
+        if let Some(pod) = self.pods.actual().get(&netns_cookie).copied() {
+            let pod = Pod { outbound_port_be: 0, ..pod };
+            self.pods.put(netns_cookie, pod, |cookie| format!("pod {cookie}"))?;
+        }
+        for address in addresses {
+            // Absent already where the listener was closed first.
+            let _ = self.listeners.remove(&listener_key(*address));
+        }
+        Ok(())
+    }
+
     /// Switches a pod off: new connections are left alone at once, live ones run on.
     ///
     /// # Errors
@@ -112,7 +142,7 @@ impl PodPrograms {
         addresses: &[IpAddr],
     ) -> Result<(), DatapathError> {
         self.pods.remove(&netns_cookie)?;
-        bpffs::unpin(&self.pin(netns_cookie))?;
+        bpffs::unpin_link(&self.pin(netns_cookie))?;
         for address in addresses {
             // Absent already where the listener was closed first.
             let _ = self.listeners.remove(&listener_key(*address));

@@ -19,8 +19,10 @@ const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// `enum bpf_attach_type`.
 const BPF_SK_LOOKUP: u32 = 36;
@@ -57,6 +59,49 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(BPF_LINK_UPDATE, &attr).map(drop)
 }
 
+/// Programs that one query asks for; nobody attaches more to one cgroup.
+const MAX_PROGRAMS: usize = 64;
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct ProgQuery {
+    target_fd: i32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    pad: u32,
+}
+
+/// Flags of an attach point (`BPF_F_ALLOW_OVERRIDE`, `BPF_F_ALLOW_MULTI`), and the ids of the programs
+/// that are attached to this very cgroup.
+pub(crate) fn cgroup_programs(
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<(u32, Vec<u32>)> {
+    let mut ids = [0u32; MAX_PROGRAMS];
+    let mut attr = ProgQuery {
+        target_fd: cgroup.as_raw_fd(),
+        attach_type,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: MAX_PROGRAMS as u32,
+        pad: 0,
+    };
+    // The kernel answers in the attribute itself.
+    // SAFETY: `attr` is valid for reads and writes of its size, and `ids` of as many entries as it
+    // announces.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<ProgQuery>())
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((attr.attach_flags, ids[..(attr.prog_cnt as usize).min(MAX_PROGRAMS)].to_vec()))
+}
+
 #[repr(C)]
 #[derive(IntoBytes, Immutable)]
 struct LinkCreate {
@@ -78,6 +123,18 @@ pub(crate) fn netns_link(program: BorrowedFd<'_>, netns: BorrowedFd<'_>) -> io::
     let fd = bpf(BPF_LINK_CREATE, &attr)?;
     // SAFETY: the kernel has just given this descriptor to us and to nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct LinkDetach {
+    link_fd: i32,
+}
+
+/// Detaches a link's program now (Linux 5.9). Without it, the program runs on until the kernel gets
+/// round to freeing the link, which under load has taken a third of a second.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, &LinkDetach { link_fd: link.as_raw_fd() }).map(drop)
 }
 
 #[repr(C)]

@@ -28,11 +28,19 @@ where
         max_entries: u32,
         map: HashMap<MapData, K, V>,
     ) -> Result<Self, DatapathError> {
-        let actual = map
+        let mut table = Self { name, setting, max_entries, map, actual: BTreeMap::new() };
+        table.read_again()?;
+        Ok(table)
+    }
+
+    /// Forgets what the map was known to hold, and reads it: another agent may have written to it.
+    pub(crate) fn read_again(&mut self) -> Result<(), DatapathError> {
+        self.actual = self
+            .map
             .iter()
-            .collect::<Result<BTreeMap<K, V>, _>>()
-            .map_err(DatapathError::map("read", name))?;
-        Ok(Self { name, setting, max_entries, map, actual })
+            .collect::<Result<_, _>>()
+            .map_err(DatapathError::map("read", self.name))?;
+        Ok(())
     }
 
     /// What the map holds.

@@ -45,6 +45,13 @@ impl ConfigTables {
         Ok(changed)
     }
 
+    /// Reads the maps again: another agent may have written to them.
+    pub(crate) fn read_again(&mut self) -> Result<(), DatapathError> {
+        self.workloads.read_again()?;
+        self.services.read_again()?;
+        self.backends.read_again()
+    }
+
     fn set_strict_unknown(&mut self, strict: bool) -> Result<(), DatapathError> {
         let settings = Settings { strict_unknown: u32::from(strict), pad: 0 };
         self.settings.set(0, settings, 0).map_err(DatapathError::map("write", "SETTINGS"))

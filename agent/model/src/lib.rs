@@ -22,6 +22,6 @@ pub use policy::{
 };
 pub use resource::{NamespacedName, ResourceRef};
 pub use service::{
-    Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort, TargetPort,
+    Distribution, Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort, TargetPort,
 };
-pub use workload::{Enrolment, PodLocation, Workload};
+pub use workload::{Enrolment, FailMode, PodLocation, Workload};

@@ -36,6 +36,27 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// `publishNotReadyAddresses`.
     pub publish_not_ready: bool,
+    /// `sessionAffinity: ClientIP`: a client keeps its endpoint.
+    pub affinity: bool,
+    /// Which endpoints a client may be led to, by where they are.
+    pub distribution: Distribution,
+}
+
+/// Which endpoints of a service a client is led to, by where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Distribution {
+    /// All of them.
+    #[default]
+    Anywhere,
+    /// `internalTrafficPolicy: Local`: those of the client's node, and no others.
+    OnlySameNode,
+    /// `trafficDistribution: PreferSameNode`: those of the client's node, if there is one, else
+    /// those of its zone, else all.
+    PreferSameNode,
+    /// `trafficDistribution: PreferClose` or `PreferSameZone`: those of the client's zone, if
+    /// there is one, else all.
+    PreferSameZone,
 }
 
 /// One port of a [`Service`].
@@ -93,6 +114,8 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// Takes new connections (Kubernetes treats an unset condition as ready).
     pub ready: bool,
+    /// Is going away but still answers: used where no endpoint is ready.
+    pub draining: bool,
     /// The pod behind the address, where the slice names one.
     pub pod: Option<NamespacedName>,
     /// The node it runs on, where the slice names one.

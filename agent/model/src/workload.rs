@@ -25,6 +25,8 @@ pub struct Workload {
     pub enrolment: Enrolment,
     /// Where the pod runs; `None` where the source leaves it to be discovered.
     pub location: Option<PodLocation>,
+    /// What becomes of its meshed connections while the agent is down; `None` leaves it to the node.
+    pub outbound_failure: Option<FailMode>,
     /// The pod lives in its node's network namespace.
     pub host_network: bool,
     /// The pod has finished (`Succeeded`, `Failed`): its address may already belong to another.
@@ -79,4 +81,15 @@ pub enum PodLocation {
     /// A cgroup whose processes run in the pod's network namespace; a relative path starts at
     /// the cgroup2 mount.
     Cgroup(PathBuf),
+}
+
+/// What becomes of traffic that should pass the agent while the agent does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailMode {
+    /// Refused with ECONNREFUSED.
+    #[default]
+    Closed,
+    /// Dialled directly, without the mesh.
+    Open,
 }

@@ -13,15 +13,25 @@ use undermesh_snapshot::EndpointTarget;
 
 use crate::plan::Target;
 
-/// Up to `attempts` different endpoints in the order in which to try them.
+/// Up to `attempts` different endpoints in the order in which to try them: `first`, the one that
+/// affinity demands, before all others.
 pub(crate) fn order(
     endpoints: &[EndpointTarget],
+    first: Option<usize>,
     attempts: usize,
     mut pick: impl FnMut(usize) -> usize,
 ) -> Vec<Target> {
-    let is_local = |endpoint: &&EndpointTarget| endpoint.workload.as_ref().is_some_and(|w| w.local);
+    let first = first.and_then(|index| endpoints.get(index));
+    let is_local =
+        |endpoint: &&EndpointTarget| endpoint.workload.as_ref().is_some_and(|w| w.direct);
     let (mut local, mut remote): (Vec<_>, Vec<_>) = endpoints.iter().partition(is_local);
     let mut targets = Vec::with_capacity(attempts.min(endpoints.len()));
+    if let Some(first) = first.filter(|_| attempts > 0) {
+        targets.push(target(first));
+        for others in [&mut local, &mut remote] {
+            others.retain(|endpoint| endpoint.address != first.address);
+        }
+    }
     while targets.len() < attempts {
         let from = if remote.is_empty() { &mut local } else { &mut remote };
         if from.is_empty() {
@@ -29,9 +39,13 @@ pub(crate) fn order(
         }
         let index = pick(from.len()) % from.len();
         let endpoint = from.swap_remove(index);
-        targets.push(Target::new(endpoint.address, endpoint.workload.as_ref()));
+        targets.push(target(endpoint));
     }
     targets
+}
+
+fn target(endpoint: &EndpointTarget) -> Target {
+    Target::new(endpoint.address, endpoint.workload.as_ref())
 }
 
 /// A number below `n`; even enough to spread load, no secret. Zero for an empty range.
@@ -59,7 +73,7 @@ mod tests {
 
     fn endpoints() -> Vec<EndpointTarget> {
         let mut here = testing::workload("here", &["10.0.0.1"]);
-        here.local = true;
+        here.direct = true;
         let here = Arc::new(here);
         let there = Arc::new(testing::workload("there", &["10.0.1.1"]));
         vec![
@@ -76,7 +90,7 @@ mod tests {
     #[test]
     fn other_nodes_come_first_and_no_endpoint_twice() {
         for choice in 0..4 {
-            let targets = ports(&order(&endpoints(), 3, |_| choice));
+            let targets = ports(&order(&endpoints(), None, 3, |_| choice));
             assert_eq!(targets.last().unwrap(), "10.0.0.1:80");
             assert_eq!(targets.len(), 3);
             assert_ne!(targets[0], targets[1]);
@@ -84,17 +98,27 @@ mod tests {
     }
 
     #[test]
+    fn affinity_comes_first_and_is_not_tried_twice() {
+        for first in 0..3 {
+            let targets = ports(&order(&endpoints(), Some(first), 3, random));
+            assert_eq!(targets[0], endpoints()[first].address.to_string());
+            assert_eq!(targets.len(), 3);
+            assert!(!targets[1..].contains(&targets[0]));
+        }
+    }
+
+    #[test]
     fn attempts_are_bounded() {
-        assert_eq!(order(&endpoints(), 1, |_| 0).len(), 1);
-        assert_eq!(order(&endpoints(), 9, |_| 0).len(), 3);
-        assert_eq!(order(&[], 3, |_| 0), []);
+        assert_eq!(order(&endpoints(), None, 1, |_| 0).len(), 1);
+        assert_eq!(order(&endpoints(), None, 9, |_| 0).len(), 3);
+        assert_eq!(order(&[], None, 3, |_| 0), []);
     }
 
     #[test]
     fn every_remote_endpoint_gets_its_share() {
         let mut first = [0_u32; 2];
         for _ in 0..4000 {
-            match ports(&order(&endpoints(), 1, random))[0].as_str() {
+            match ports(&order(&endpoints(), None, 1, random))[0].as_str() {
                 "10.0.1.1:80" => first[0] += 1,
                 "192.0.2.1:80" => first[1] += 1,
                 other => panic!("{other} is local"),

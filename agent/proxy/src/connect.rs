@@ -14,18 +14,27 @@ use crate::{ProxyConfig, config::Keepalive, error::Failure, pod::PodSockets};
 /// Unanswered probes after which the kernel gives a connection up.
 const PROBES: u32 = 3;
 
-/// Connects to `to`, from `source` where one is given, within the configured time.
+/// Who a delivered connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delivery {
+    /// The address that it comes from, inside the pod.
+    pub(crate) source: IpAddr,
+    /// The client that the application should see.
+    pub(crate) client: SocketAddr,
+}
+
+/// Connects to `to`, as a delivery where one is given, within the configured time.
 pub(crate) async fn connect(
     sockets: &dyn PodSockets,
-    source: Option<IpAddr>,
+    delivery: Option<Delivery>,
     to: SocketAddr,
     config: &ProxyConfig,
 ) -> Result<TcpStream, Failure> {
     let attempt = async {
-        let socket = sockets.stream(to.ip())?;
+        let socket = sockets.stream(to.ip(), delivery.map(|delivery| delivery.client))?;
         let socket = TcpSocket::from_std_stream(socket.into());
-        if let Some(source) = source {
-            socket.bind(SocketAddr::new(source, 0))?;
+        if let Some(delivery) = delivery {
+            socket.bind(SocketAddr::new(delivery.source, 0))?;
         }
         let stream = socket.connect(to).await?;
         tune(&stream, config.keepalive)?;

@@ -2,7 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::{connect::connect, duplex::Socket, error::Failure, pod::Pod};
+use crate::{
+    connect::{Delivery, connect},
+    duplex::Socket,
+    error::Failure,
+    pod::Pod,
+};
 
 /// Source of connections that the proxy delivers over IPv4. Tells the kernel's programs that they
 /// have been through the proxy, so that they are not sent there again.
@@ -21,13 +26,18 @@ pub(crate) fn check(pod: &Pod, destination: SocketAddr) -> Result<(), Failure> {
     Err(Failure::WrongDestination { to: destination })
 }
 
-/// Connects to the application.
-pub(crate) async fn deliver(pod: &Pod, destination: SocketAddr) -> Result<Socket, Failure> {
+/// Connects to the application, which is to see `client` as its peer.
+pub(crate) async fn deliver(
+    pod: &Pod,
+    client: SocketAddr,
+    destination: SocketAddr,
+) -> Result<Socket, Failure> {
     let source = match destination {
         SocketAddr::V4(_) => DELIVERY_V4,
         SocketAddr::V6(_) => DELIVERY_V6,
     };
     let config = &pod.shared.config;
-    let stream = connect(&*pod.sockets, Some(source), destination, config).await?;
+    let stream =
+        connect(&*pod.sockets, Some(Delivery { source, client }), destination, config).await?;
     Ok(Socket::new(stream))
 }

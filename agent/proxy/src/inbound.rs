@@ -132,7 +132,7 @@ async fn serve_connection(
         // Boxed for the same reason as on the way out.
         Ok(destination) => {
             let connecting =
-                connect_application(pod, caller, destination, &mut policies, &mut respond);
+                connect_application(pod, caller, client, destination, &mut policies, &mut respond);
             Box::pin(connecting).await.map(|server| (destination, server))
         }
         Err(failure) => Err(failure),
@@ -175,6 +175,7 @@ fn attempt<'a>(pod: &'a Pod, caller: &'a Caller, destination: SocketAddr) -> Att
 async fn connect_application(
     pod: &Pod,
     caller: &Caller,
+    client: SocketAddr,
     destination: SocketAddr,
     policies: &mut PolicyWatch,
     respond: &mut SendResponse<Bytes>,
@@ -184,7 +185,7 @@ async fn connect_application(
     authorize(&attempt(pod, caller, destination), policy.as_deref(), &pod.shared.metrics)
         .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
     tokio::select! {
-        socket = deliver::deliver(pod, destination) => socket,
+        socket = deliver::deliver(pod, client, destination) => socket,
         _ = poll_fn(|cx| respond.poll_reset(cx)) => Err(Failure::ClientGone),
     }
 }

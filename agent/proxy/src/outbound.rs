@@ -62,7 +62,11 @@ async fn serve_connection(pod: &Pod, mut client: Socket, peer: SocketAddr) {
 fn make_plan(pod: &Pod, dialled: SocketAddr) -> Plan {
     let shared = &pod.shared;
     let attempts = shared.config.connect_attempts;
-    plan::decide(&shared.snapshot.load(), dialled, attempts, balance::random)
+    // The address that the kernel, too, knows the client by; a client may be bound to another.
+    let addresses = pod.workload.addresses.iter();
+    let own = addresses.copied().find(|address| address.is_ipv4() == dialled.is_ipv4());
+    let client = own.unwrap_or(dialled.ip());
+    plan::decide(&shared.snapshot.load(), client, dialled, attempts, balance::random)
 }
 
 /// Connects, unless the application gives up first.

@@ -1,7 +1,10 @@
 //! Steps *resolve* and *plan*: everything about an outbound connection that can be decided before
 //! a socket is touched. Knows the snapshot, and no I/O.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use undermesh_model::MtlsMode;
 use undermesh_snapshot::{Destination, ServicePortRoute, Snapshot, WorkloadInfo};
@@ -42,16 +45,18 @@ impl Target {
     }
 }
 
-/// Resolves `dialled` and orders the endpoints behind it. `pick(n)` chooses one of `0..n`.
+/// Resolves what `client` has dialled and orders the endpoints behind it. `pick(n)` chooses one of
+/// `0..n`.
 pub(crate) fn decide(
     snapshot: &Snapshot,
+    client: IpAddr,
     dialled: SocketAddr,
     attempts: usize,
     pick: impl FnMut(usize) -> usize,
 ) -> Plan {
     let (service, targets) = match snapshot.resolve(dialled) {
         Destination::Service(route) => {
-            let targets = balance::order(&route.endpoints, attempts, pick);
+            let targets = balance::order(&route.endpoints, route.affine(client), attempts, pick);
             (Some(Arc::clone(route)), targets)
         }
         Destination::Workload(workload) => (None, vec![Target::new(dialled, Some(workload))]),
@@ -86,7 +91,7 @@ mod tests {
     }
 
     fn plan(dialled: &str) -> Plan {
-        decide(&snapshot(), dialled.parse().unwrap(), 3, |_| 0)
+        decide(&snapshot(), [10, 0, 0, 9].into(), dialled.parse().unwrap(), 3, |_| 0)
     }
 
     #[test]
@@ -129,7 +134,7 @@ mod tests {
         cart.mtls.ports.insert(9000, MtlsMode::Disable);
         snapshot.workloads.insert(address, Arc::new(cart));
         for (dialled, tunnel) in [("10.0.0.2:9000", false), ("10.0.0.2:9001", true)] {
-            let plan = decide(&snapshot, dialled.parse().unwrap(), 3, |_| 0);
+            let plan = decide(&snapshot, [10, 0, 0, 9].into(), dialled.parse().unwrap(), 3, |_| 0);
             assert_eq!(plan.targets[0].tunnel, tunnel, "{dialled}");
             assert!(plan.targets[0].workload.is_some());
         }

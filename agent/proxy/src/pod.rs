@@ -27,7 +27,10 @@ pub trait PodSockets: Send + Sync {
     /// A fresh non-blocking TCP socket of the family of `remote`, with IP_BIND_ADDRESS_NO_PORT set:
     /// the proxy may bind it to an address, and must not use up a port for every connection that
     /// it delivers. Takes microseconds; it is called on the data path.
-    fn stream(&self, remote: IpAddr) -> io::Result<socket2::Socket>;
+    ///
+    /// `client` is given for a connection that is delivered to the pod's application: whom the
+    /// application should see as its peer.
+    fn stream(&self, remote: IpAddr, client: Option<SocketAddr>) -> io::Result<socket2::Socket>;
 }
 
 /// An enrolled pod of this node: its listeners, opened inside its network namespace.

@@ -18,6 +18,8 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> WorkloadInfo {
         identity: SpiffeId::new(TrustDomain::default(), "shop", name),
         node: "elsewhere".to_owned(),
         local: false,
+        direct: false,
+        outbound_failure: undermesh_model::FailMode::Closed,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         location: None,
         mtls: MtlsMode::Strict.into(),
@@ -63,6 +65,7 @@ pub(crate) fn add_service(snapshot: &mut Snapshot, vip: &str, endpoints: Vec<End
         host: "cart.shop.svc.cluster.local".to_owned(),
         port: vip.port(),
         port_name: "tcp".to_owned(),
+        affinity: false,
         endpoints,
     };
     snapshot.services.insert(vip, Arc::new(route));

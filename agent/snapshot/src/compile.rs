@@ -7,7 +7,7 @@ mod workloads;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use undermesh_ebpf_common::{Backend, BackendKey, Service, ServiceKey, WorkloadEntry};
-use undermesh_ebpf_common::{backend_flags, workload_flags};
+use undermesh_ebpf_common::{backend_flags, service_flags, workload_flags};
 use undermesh_model::{Cluster, Diagnostic, Generation, MtlsMode};
 
 use crate::{DatapathTables, Options, Snapshot, WorkloadInfo, addr, policy::PolicyTable};
@@ -25,7 +25,7 @@ pub struct Compiled {
 pub fn compile(cluster: &Cluster, options: &Options, generation: Generation) -> Compiled {
     let mut diagnostics = Vec::new();
     let workloads = workloads::compile(cluster, options, &mut diagnostics);
-    let services = services::compile(cluster, &workloads.by_address, &mut diagnostics);
+    let services = services::compile(cluster, options, &workloads.by_address, &mut diagnostics);
     let mut snapshot = Snapshot {
         generation,
         options: options.clone(),
@@ -47,17 +47,23 @@ fn tables(snapshot: &Snapshot) -> DatapathTables {
         let key = ServiceKey { addr: addr(vip.ip()), port_be: vip.port().to_be(), pad: 0 };
         let mut slot = 0;
         for endpoint in &route.endpoints {
-            let local = endpoint.workload.as_ref().is_some_and(|workload| workload.local);
+            let direct = endpoint.workload.as_ref().is_some_and(|workload| workload.direct);
             let backend = Backend {
                 addr: addr(endpoint.address.ip()),
                 port_be: endpoint.address.port().to_be(),
                 pad: 0,
-                flags: if local { backend_flags::LOCAL } else { 0 },
+                flags: if direct { backend_flags::LOCAL } else { 0 },
             };
             tables.backends.insert(BackendKey { service: key, slot }, backend);
             slot += 1;
         }
-        tables.services.insert(key, Service { backends: slot });
+        tables.services.insert(
+            key,
+            Service {
+                backends: slot,
+                flags: if route.affinity { service_flags::AFFINITY } else { 0 },
+            },
+        );
     }
     tables
 }
@@ -92,7 +98,9 @@ fn entry(
     if !workload.local {
         return entry;
     }
-    entry.flags |= workload_flags::LOCAL;
+    if workload.direct {
+        entry.flags |= workload_flags::LOCAL;
+    }
     if workload.mtls.default == MtlsMode::Strict {
         entry.flags |= workload_flags::STRICT;
     }

@@ -14,7 +14,7 @@ mod tables;
 mod workload;
 
 pub use compile::{Compiled, compile};
-pub use options::{FailMode, Options};
+pub use options::{Options, SameNode};
 pub use policy::{
     Cause, CompiledPolicy, CompiledRule, ConnectionAttributes, Decision, Finding, FindingKind,
     Match, MtlsModes, Statement, evaluate,

@@ -1,7 +1,7 @@
 //! What a node's own configuration contributes to its snapshot.
 
 use serde::{Deserialize, Serialize};
-use undermesh_model::{MtlsMode, TrustDomain};
+use undermesh_model::{FailMode, MtlsMode, TrustDomain};
 
 /// Settings of the node that the compiler needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,15 +18,17 @@ pub struct Options {
     pub root_namespace: String,
     /// What happens to meshed connections while the agent is down.
     pub outbound_failure: FailMode,
+    /// How connections between two pods of this node travel.
+    pub same_node: SameNode,
 }
 
-/// What becomes of traffic that should pass the agent while the agent does not answer.
+/// How connections between two pods of this node travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum FailMode {
-    /// Refused with ECONNREFUSED.
+pub enum SameNode {
+    /// Inside the kernel: nothing leaves the node, so there is nothing to encrypt.
     #[default]
-    Closed,
-    /// Dialled directly, without the mesh.
-    Open,
+    Direct,
+    /// Through the proxy and a tunnel, as between nodes.
+    Encrypt,
 }

@@ -7,9 +7,10 @@ use std::{
 };
 
 use serde::Serialize;
+use undermesh_ebpf_common::affinity_slot;
 use undermesh_model::{Generation, NamespacedName, ResourceRef};
 
-use crate::{CompiledPolicy, DatapathTables, Options, WorkloadInfo};
+use crate::{CompiledPolicy, DatapathTables, Options, WorkloadInfo, addr};
 
 /// One generation of everything that the data plane needs to know.
 #[derive(Clone, Debug, Default)]
@@ -68,8 +69,18 @@ pub struct ServicePortRoute {
     pub port: u16,
     /// Name of the port; may be empty.
     pub port_name: String,
-    /// Ready endpoints in a stable order.
+    /// The endpoints that clients of this node are led to, in a stable order.
     pub endpoints: Vec<EndpointTarget>,
+    /// A client keeps its endpoint: [`ServicePortRoute::affine`].
+    pub affinity: bool,
+}
+
+impl ServicePortRoute {
+    /// Index of the endpoint that a client has with affinity; the kernel chooses the same one.
+    pub fn affine(&self, client: IpAddr) -> Option<usize> {
+        let slots = u32::try_from(self.endpoints.len()).ok()?;
+        (self.affinity && slots > 0).then(|| affinity_slot(&addr(client), slots) as usize)
+    }
 }
 
 /// One endpoint of a [`ServicePortRoute`].

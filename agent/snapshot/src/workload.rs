@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
-use undermesh_model::{NamespacedName, PodLocation, ResourceRef, SpiffeId};
+use undermesh_model::{FailMode, NamespacedName, PodLocation, ResourceRef, SpiffeId};
 
 use crate::MtlsModes;
 
@@ -21,6 +21,10 @@ pub struct WorkloadInfo {
     pub node: String,
     /// It runs on this agent's node.
     pub local: bool,
+    /// Pods of this node reach it inside the kernel.
+    pub direct: bool,
+    /// What becomes of its meshed connections while the agent is down.
+    pub outbound_failure: FailMode,
     /// Its addresses, IPv4 first.
     pub addresses: Vec<IpAddr>,
     /// Where it runs, for local workloads.

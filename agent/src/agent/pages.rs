@@ -15,7 +15,7 @@ use undermesh_proxy::Proxy;
 use undermesh_snapshot::{DatapathTables, Snapshot, ip};
 use undermesh_telemetry::{LogHandle, Telemetry};
 
-use super::reload::Warnings;
+use super::{parts::Parts, reload::Warnings};
 use crate::{
     admin::{Answer, Pages as PageFn},
     config::Config,
@@ -35,20 +35,36 @@ POST /logging?level=X  change the log filter
 
 /// What the pages are made from.
 pub(super) struct Pages {
-    pub(super) config: Config,
-    pub(super) started: Instant,
-    pub(super) logs: LogHandle,
-    pub(super) readiness: Readiness,
-    pub(super) enrolment: Arc<EnrolmentView>,
-    pub(super) identities: Arc<IdentityStore>,
-    pub(super) datapath: Arc<Mutex<Datapath>>,
-    pub(super) proxy: Arc<Proxy>,
-    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(super) telemetry: Arc<Telemetry>,
-    pub(super) warnings: Warnings,
+    config: Config,
+    started: Instant,
+    logs: LogHandle,
+    readiness: Readiness,
+    enrolment: Arc<EnrolmentView>,
+    identities: Arc<IdentityStore>,
+    datapath: Arc<Mutex<Datapath>>,
+    proxy: Arc<Proxy>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    telemetry: Arc<Telemetry>,
+    warnings: Warnings,
 }
 
 impl Pages {
+    pub(super) fn new(parts: &Parts) -> Self {
+        Self {
+            config: parts.config.clone(),
+            started: parts.started,
+            logs: parts.logs.clone(),
+            readiness: parts.readiness(),
+            enrolment: Arc::clone(&parts.enrolment),
+            identities: Arc::clone(&parts.identities),
+            datapath: Arc::clone(&parts.datapath),
+            proxy: Arc::clone(&parts.proxy),
+            snapshot: Arc::clone(&parts.snapshot),
+            telemetry: Arc::clone(&parts.telemetry),
+            warnings: parts.warnings.clone(),
+        }
+    }
+
     pub(super) fn admin(self: &Arc<Self>) -> PageFn {
         let pages = Arc::clone(self);
         Arc::new(move |method, path, query| match (method, path) {

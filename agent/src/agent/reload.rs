@@ -15,6 +15,8 @@ use undermesh_proxy::Proxy;
 use undermesh_snapshot::{Options, Snapshot, compile};
 use undermesh_telemetry::Telemetry;
 
+use super::parts::Parts;
+
 /// What is wrong at the moment, in the words of the status page.
 #[derive(Clone, Default)]
 pub(crate) struct Warnings {
@@ -52,33 +54,41 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    pub(super) fn new(
-        options: Options,
-        datapath: Arc<Mutex<Datapath>>,
-        identities: Arc<IdentityStore>,
-        snapshot: Arc<ArcSwap<Snapshot>>,
-        proxy: Arc<Proxy>,
-        telemetry: Arc<Telemetry>,
-        snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-    ) -> Self {
-        let warnings = Warnings::default();
-        Self { options, datapath, identities, snapshot, proxy, telemetry, snapshots, warnings }
+    pub(super) fn new(parts: &Parts) -> Self {
+        Self {
+            options: parts.options(),
+            datapath: Arc::clone(&parts.datapath),
+            identities: Arc::clone(&parts.identities),
+            snapshot: Arc::clone(&parts.snapshot),
+            proxy: Arc::clone(&parts.proxy),
+            telemetry: Arc::clone(&parts.telemetry),
+            snapshots: parts.snapshots.clone(),
+            warnings: parts.warnings.clone(),
+        }
     }
 
-    pub(super) fn warnings(&self) -> Warnings {
-        self.warnings.clone()
-    }
-
-    pub(super) async fn run(self, mut updates: mpsc::Receiver<SourceUpdate>) {
-        while let Some(update) = updates.recv().await {
+    /// Runs until `stop` says so.
+    pub(super) async fn run(
+        self,
+        mut updates: mpsc::Receiver<SourceUpdate>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        loop {
+            let update = tokio::select! {
+                update = updates.recv() => update,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
             match update {
-                SourceUpdate::State { cluster, generation, diagnostics } => {
+                Some(SourceUpdate::State { cluster, generation, diagnostics }) => {
                     self.take(&cluster, generation, diagnostics);
                 }
-                SourceUpdate::Rejected { diagnostics } => self.reject(&diagnostics),
+                Some(SourceUpdate::Rejected { diagnostics }) => self.reject(&diagnostics),
+                None => {
+                    tracing::error!("the source has ended; the last state stays in force");
+                    return;
+                }
             }
         }
-        tracing::error!("the configuration source has ended; the last state stays in force");
     }
 
     /// Certificates first, since they take longest; the proxy before the kernel, so that nothing

@@ -1,23 +1,29 @@
 //! The access log: one JSON object per line, written by a thread of its own, so that a slow disk
 //! costs lines and never a connection.
 
+mod sinks;
+
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
+    time::Duration,
 };
 
 use serde::Serialize;
 
+use sinks::LineSink;
+
 /// Lines that may wait for the writer.
 const QUEUE: usize = 16_384;
+
+/// Lines that are written in one go.
+const BATCH: usize = 256;
 
 /// Where the lines go.
 #[derive(Clone, Debug)]
@@ -36,7 +42,19 @@ pub enum AccessLogSink {
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     lines: Option<SyncSender<String>>,
-    dropped: Arc<AtomicU64>,
+    progress: Arc<Progress>,
+}
+
+/// How far the writer is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Lines that have entered the queue.
+    queued: AtomicU64,
+    /// Lines that were lost.
+    dropped: AtomicU64,
+    /// Lines that have left the queue, written or lost.
+    done: Mutex<u64>,
+    advanced: Condvar,
 }
 
 impl AccessLog {
@@ -45,100 +63,86 @@ impl AccessLog {
     /// # Errors
     /// Where the file cannot be opened or the thread cannot be started.
     pub fn start(sink: AccessLogSink) -> io::Result<Self> {
-        let dropped = Arc::new(AtomicU64::new(0));
-        let writer: Box<dyn LineSink> = match sink {
-            AccessLogSink::Off => return Ok(Self { lines: None, dropped }),
-            AccessLogSink::Stdout => Box::new(Stdout),
-            AccessLogSink::File(path) => Box::new(LogFile::open(path)?),
-            AccessLogSink::Memory(lines) => Box::new(Memory(lines)),
+        let progress = Arc::new(Progress::default());
+        let Some(sink) = sinks::open(sink)? else {
+            return Ok(Self { lines: None, progress });
         };
         let (sender, receiver) = sync_channel(QUEUE);
-        let lost = Arc::clone(&dropped);
+        let shared = Arc::clone(&progress);
         thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_lines(writer, &receiver, &lost))?;
-        Ok(Self { lines: Some(sender), dropped })
+            .spawn(move || write_lines(sink, &receiver, &shared))?;
+        Ok(Self { lines: Some(sender), progress })
     }
 
     /// Lines lost so far, to a full queue or a failing sink.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.progress.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the lines logged so far have been handed to the sink, and says whether that
+    /// happened in time. Blocks; meant for the end of the process, which would lose them.
+    #[must_use]
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let target = self.progress.queued.load(Ordering::Relaxed);
+        let done = self.progress.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited =
+            self.progress.advanced.wait_timeout_while(done, timeout, |done| *done < target);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     pub(crate) fn write(&self, line: &impl Serialize) {
         let Some(lines) = &self.lines else { return };
         let sent = serde_json::to_string(line).is_ok_and(|text| lines.try_send(text).is_ok());
-        if !sent {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        let counter = if sent { &self.progress.queued } else { &self.progress.dropped };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-trait LineSink: Send {
-    fn write(&mut self, batch: &str) -> io::Result<()>;
+impl Progress {
+    fn advance(&self, lines: u64) {
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) += lines;
+        self.advanced.notify_all();
+    }
 }
 
 /// Writes what is there in one go, until the last handle is gone.
-fn write_lines(mut sink: Box<dyn LineSink>, lines: &Receiver<String>, dropped: &AtomicU64) {
-    const BATCH: usize = 256;
+fn write_lines(mut sink: Box<dyn LineSink>, lines: &Receiver<String>, progress: &Progress) {
+    let mut failing = false;
     while let Ok(first) = lines.recv() {
-        let mut batch = first + "\n";
-        let mut count = 1;
-        while count < BATCH {
-            let Ok(line) = lines.try_recv() else { break };
-            batch.push_str(&line);
-            batch.push('\n');
-            count += 1;
+        let (batch, count) = batch(first, lines);
+        let written = sink.write(&batch);
+        if written.is_err() {
+            progress.dropped.fetch_add(count, Ordering::Relaxed);
         }
-        if sink.write(&batch).is_err() {
-            dropped.fetch_add(count as u64, Ordering::Relaxed);
+        report(&written, &mut failing);
+        progress.advance(count);
+    }
+}
+
+/// `first` and what else is waiting, and how many lines that is.
+fn batch(first: String, lines: &Receiver<String>) -> (String, u64) {
+    let mut batch = first + "\n";
+    let mut count = 1;
+    for line in lines.try_iter().take(BATCH - 1) {
+        batch.push_str(&line);
+        batch.push('\n');
+        count += 1;
+    }
+    (batch, count)
+}
+
+/// Says once that lines are being lost, and once that they no longer are.
+fn report(written: &io::Result<()>, failing: &mut bool) {
+    match written {
+        Err(error) if !*failing => {
+            tracing::error!(%error, "the access log cannot be written; its lines are being lost");
         }
+        Ok(()) if *failing => tracing::info!("the access log can be written again"),
+        _ => {}
     }
+    *failing = written.is_err();
 }
 
-struct Stdout;
-
-impl LineSink for Stdout {
-    fn write(&mut self, batch: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        out.write_all(batch.as_bytes())?;
-        out.flush()
-    }
-}
-
-struct LogFile {
-    path: PathBuf,
-    file: File,
-    inode: u64,
-}
-
-impl LogFile {
-    fn open(path: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        let inode = file.metadata()?.ino();
-        Ok(Self { path, file, inode })
-    }
-
-    fn was_moved(path: &Path, inode: u64) -> bool {
-        path.metadata().map_or(true, |metadata| metadata.ino() != inode)
-    }
-}
-
-impl LineSink for LogFile {
-    fn write(&mut self, batch: &str) -> io::Result<()> {
-        if Self::was_moved(&self.path, self.inode) {
-            *self = Self::open(self.path.clone())?;
-        }
-        self.file.write_all(batch.as_bytes())
-    }
-}
-
-struct Memory(Arc<Mutex<Vec<String>>>);
-
-impl LineSink for Memory {
-    fn write(&mut self, batch: &str) -> io::Result<()> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.extend(batch.lines().map(str::to_owned));
-        Ok(())
-    }
-}
+#[cfg(test)]
+mod tests;

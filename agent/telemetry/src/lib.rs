@@ -5,10 +5,12 @@
 
 mod access_log;
 mod connection;
+mod live;
 mod logs;
 mod peer;
 mod process;
 mod record;
+mod tcp_labels;
 mod tcp_metrics;
 mod telemetry;
 

@@ -2,7 +2,13 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, Registry, fmt, prelude::*, reload};
+use tracing_subscriber::{
+    EnvFilter, Registry,
+    filter::{Directive, LevelFilter},
+    fmt,
+    prelude::*,
+    reload,
+};
 
 /// Format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,14 +23,24 @@ pub enum LogFormat {
 /// Why the log could not be set up or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The filter is not understood.
+    /// A part of the filter is not understood.
     #[error(
-        "log filter {filter:?} is not usable: {reason}; write a level (error, warn, info, debug, trace) or directives such as info,undermesh_proxy=debug"
+        "log filter {filter:?}: {directive:?} is not usable: {reason}; write a level (off, error, warn, info, debug, trace) or directives such as info,undermesh_proxy=debug"
     )]
     Filter {
         /// What was given.
         filter: String,
+        /// The part that is wrong.
+        directive: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The running log cannot be changed.
+    #[error("log filter {filter:?} cannot be put in force: {reason}; restart with it as logLevel")]
+    Reload {
+        /// What was given.
+        filter: String,
+        /// What is in the way.
         reason: String,
     },
     /// A log has been set up before.
@@ -40,10 +56,10 @@ impl LogHandle {
     /// Replaces the filter.
     ///
     /// # Errors
-    /// [`LogError::Filter`]; the old filter then stays.
+    /// [`LogError::Filter`] or [`LogError::Reload`]; the old filter then stays.
     pub fn set(&self, filter: &str) -> Result<(), LogError> {
         let parsed = parse(filter)?;
-        self.0.reload(parsed).map_err(|error| LogError::Filter {
+        self.0.reload(parsed).map_err(|error| LogError::Reload {
             filter: filter.to_owned(),
             reason: error.to_string(),
         })
@@ -66,10 +82,32 @@ pub fn init(filter: &str, format: LogFormat) -> Result<LogHandle, LogError> {
     Ok(LogHandle(handle))
 }
 
+/// Directive by directive, so that an error can name the one that is wrong. An empty filter is
+/// refused: it would silence the log, and who means that writes `off`.
 fn parse(filter: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map_err(|error| LogError::Filter { filter: filter.to_owned(), reason: error.to_string() })
+    let mut parsed = EnvFilter::default();
+    let mut texts = filter.split(',').map(str::trim).filter(|text| !text.is_empty()).peekable();
+    if texts.peek().is_none() {
+        return Err(error(filter, filter, "it is empty".to_owned()));
+    }
+    for text in texts {
+        let directive = directive(text).map_err(|reason| error(filter, text, reason))?;
+        parsed = parsed.add_directive(directive);
+    }
+    Ok(parsed)
+}
+
+fn error(filter: &str, directive: &str, reason: String) -> LogError {
+    LogError::Filter { filter: filter.to_owned(), directive: directive.to_owned(), reason }
+}
+
+/// A lone word has to be a level. The library would take a mistyped one for the name of a module
+/// and silence everything else.
+fn directive(text: &str) -> Result<Directive, String> {
+    if !text.contains(['=', '[']) && text.parse::<LevelFilter>().is_err() {
+        return Err("it is no level".to_owned());
+    }
+    text.parse().map_err(|error: tracing_subscriber::filter::ParseError| error.to_string())
 }
 
 #[cfg(test)]
@@ -77,12 +115,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_filter_is_named_in_the_error() {
-        let error = parse("info,proxy=loud").unwrap_err().to_string();
-        assert!(
-            error.contains("\"info,proxy=loud\"") && error.contains("write a level"),
-            "{error}"
-        );
-        assert!(parse("info,undermesh_proxy=debug").is_ok());
+    fn a_bad_directive_is_named_in_the_error() {
+        for (filter, directive) in [
+            ("info,proxy=loud", "\"proxy=loud\" is not usable"),
+            (" ,", "\" ,\" is not usable: it is empty"),
+            ("debgu", "\"debgu\" is not usable: it is no level"),
+            ("warn, undermesh_proxy", "\"undermesh_proxy\" is not usable: it is no level"),
+        ] {
+            let error = parse(filter).unwrap_err().to_string();
+            assert!(error.contains(&format!("{filter:?}")), "{error}");
+            assert!(error.contains(directive) && error.contains("write a level"), "{error}");
+        }
+    }
+
+    #[test]
+    fn levels_and_directives_are_understood() {
+        for (filter, same) in [
+            ("info", "info"),
+            ("OFF", "off"),
+            ("undermesh_proxy=debug", "undermesh_proxy=debug"),
+            ("info, undermesh_proxy=debug,", "undermesh_proxy=debug,info"),
+        ] {
+            assert_eq!(parse(filter).unwrap().to_string(), same);
+        }
+    }
+
+    #[test]
+    fn a_running_log_changes_its_filter_and_keeps_it_when_the_new_one_is_wrong() {
+        let (layer, handle) = reload::Layer::new(parse("info").unwrap());
+        let registry = tracing_subscriber::registry().with(layer);
+        let handle = LogHandle(handle);
+        let filter = |handle: &LogHandle| handle.0.with_current(ToString::to_string).unwrap();
+        handle.set("debug").unwrap();
+        assert_eq!(filter(&handle), "debug");
+        assert!(matches!(handle.set("loud"), Err(LogError::Filter { .. })));
+        assert_eq!(filter(&handle), "debug");
+        drop(registry);
     }
 }

@@ -1,4 +1,5 @@
-//! The agent's own process, as /proc has it at the moment of the scrape.
+//! The agent's own process, as /proc has it at the moment of the scrape. What cannot be read is
+//! left out rather than reported as 0.
 
 use std::fs;
 
@@ -12,7 +13,6 @@ use crate::AccessLog;
 
 /// Clock ticks per second that /proc counts in (`USER_HZ`, fixed on Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
-const PAGE: u64 = 4096;
 
 /// Reads /proc when asked.
 #[derive(Debug)]
@@ -28,42 +28,97 @@ impl ProcessCollector {
 
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut gauge = |name: &str, help: &str, value: i64| {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        let mut add = |name: &str, help: &str, metric: &dyn DynMetric| {
+            metric.encode_into(&mut encoder, name, help)
         };
-        gauge("process_open_fds", "Open file descriptors", open_fds())?;
-        gauge("process_resident_memory_bytes", "Resident memory", resident_bytes())?;
-        let counter = ConstCounter::new(cpu_seconds());
-        let help = "Processor time used";
-        counter.encode(encoder.encode_descriptor(
-            "process_cpu_seconds",
-            help,
-            None,
-            counter.metric_type(),
-        )?)?;
-        let counter = ConstCounter::new(self.access_log.dropped());
-        let (name, help) = ("undermesh_access_log_dropped", "Access log lines that were lost");
-        counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+        if let Some(count) = open_fds() {
+            add("process_open_fds", "Open file descriptors", &ConstGauge::new(count))?;
+        }
+        if let Some(bytes) = resident_bytes() {
+            add("process_resident_memory_bytes", "Resident memory", &ConstGauge::new(bytes))?;
+        }
+        if let Some(seconds) = cpu_seconds() {
+            add("process_cpu_seconds", "Processor time used", &ConstCounter::new(seconds))?;
+        }
+        let dropped = ConstCounter::new(self.access_log.dropped());
+        add("undermesh_access_log_dropped", "Access log lines that were lost", &dropped)
     }
 }
 
-fn open_fds() -> i64 {
-    fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64)
+/// A metric of any kind, to be written under a name.
+trait DynMetric {
+    fn encode_into(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+    ) -> Result<(), std::fmt::Error>;
 }
 
-fn resident_bytes() -> i64 {
-    let pages = fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
-    (pages.unwrap_or(0) * PAGE) as i64
+impl<M: EncodeMetric> DynMetric for M {
+    fn encode_into(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+    ) -> Result<(), std::fmt::Error> {
+        self.encode(encoder.encode_descriptor(name, help, None, self.metric_type())?)
+    }
+}
+
+/// Without the descriptor that the directory itself is read through.
+fn open_fds() -> Option<i64> {
+    let open = fs::read_dir("/proc/self/fd").ok()?.count();
+    i64::try_from(open).ok()?.checked_sub(1)
+}
+
+/// `VmRSS`, which /proc gives in units of 1024 bytes whatever the size of a page is.
+fn resident_bytes() -> Option<i64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: i64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kilobytes.checked_mul(1024)
 }
 
 /// User and system time: fields 14 and 15 of proc(5), counted after the command's closing bracket.
-fn cpu_seconds() -> f64 {
-    let ticks = fs::read_to_string("/proc/self/stat").ok().and_then(|text| {
-        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
-    });
-    ticks.unwrap_or(0) as f64 / TICKS_PER_SECOND
+fn cpu_seconds() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((user + system) as f64 / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn every_open_file_is_counted() {
+        // Other tests open and close files meanwhile, so more are opened than those can hide.
+        let before = open_fds().unwrap();
+        let files: Vec<File> = (0..500).map(|_| File::open("/dev/null").unwrap()).collect();
+        let during = open_fds().unwrap();
+        assert!(during >= before + 400, "{before} -> {during} with {} more files", files.len());
+    }
+
+    #[test]
+    fn memory_that_is_touched_is_resident() {
+        const SIZE: usize = 64 << 20;
+        let before = resident_bytes().unwrap();
+        let memory = std::hint::black_box(vec![1_u8; SIZE]);
+        let during = resident_bytes().unwrap();
+        assert!(during - before > (SIZE / 2) as i64, "{before} -> {during}, {}", memory.len());
+    }
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let before = cpu_seconds().unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while cpu_seconds().unwrap() <= before {
+            assert!(std::time::Instant::now() < deadline, "still {before} s");
+        }
+    }
 }

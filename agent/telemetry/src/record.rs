@@ -6,9 +6,16 @@ use std::{
 };
 
 use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
-use crate::{ByteCounters, CloseReason, ConnectionInfo, Peer, Telemetry, tcp_metrics::TcpLabels};
+use crate::{ByteCounters, CloseReason, ConnectionInfo, Peer, Telemetry, tcp_metrics::HeldSeries};
+
+/// RFC 3339 in UTC, always with three digits of a second, so that lines sort as text.
+const TIME: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// Longest `detail`, in characters: parts of it come from peers.
+const MAX_DETAIL: usize = 512;
 
 /// The record of an open connection. It logs and counts the close exactly once: by
 /// [`ConnectionRecord::close`], or when it is dropped, with the reason `aborted`.
@@ -17,7 +24,7 @@ pub struct ConnectionRecord {
     telemetry: Arc<Telemetry>,
     id: u64,
     info: ConnectionInfo,
-    labels: TcpLabels,
+    series: HeldSeries,
     counters: Arc<ByteCounters>,
     opened: Instant,
     closed: bool,
@@ -25,18 +32,29 @@ pub struct ConnectionRecord {
 
 impl ConnectionRecord {
     pub(crate) fn open(telemetry: &Arc<Telemetry>, id: u64, info: ConnectionInfo) -> Self {
-        let labels = telemetry.tcp().admit(TcpLabels::new(&info));
-        telemetry.tcp().open(&labels);
+        let record = Self::resume(telemetry, id, info, Duration::ZERO);
+        telemetry.tcp().open(&record.series);
+        telemetry.access_log().write(&Line::new("open", id, &record.info));
+        record
+    }
+
+    pub(crate) fn resume(
+        telemetry: &Arc<Telemetry>,
+        id: u64,
+        info: ConnectionInfo,
+        ago: Duration,
+    ) -> Self {
+        let series = telemetry.tcp().hold(&info);
         let counters = Arc::new(ByteCounters::default());
-        telemetry.track(id, labels.clone(), Arc::clone(&counters));
-        telemetry.access_log().write(&Line::new("open", id, &info));
+        telemetry.live().add(id, Arc::clone(&counters), telemetry.tcp().bytes(&series));
+        let now = Instant::now();
         Self {
             telemetry: Arc::clone(telemetry),
             id,
             info,
-            labels,
+            series,
             counters,
-            opened: Instant::now(),
+            opened: now.checked_sub(ago).unwrap_or(now),
             closed: false,
         }
     }
@@ -51,12 +69,19 @@ impl ConnectionRecord {
         self.finish(&reason);
     }
 
+    /// Lets go of a record whose connection goes on under another agent: nothing is logged, and
+    /// what has been counted stays counted.
+    pub fn hand_over(mut self) {
+        self.closed = true;
+        self.telemetry.live().remove(self.id);
+    }
+
     fn finish(&mut self, reason: &CloseReason) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        self.telemetry.untrack(self.id);
-        self.telemetry.tcp().close(&self.labels, reason);
+        self.telemetry.live().remove(self.id);
+        self.telemetry.tcp().close(&self.series, reason);
         let mut line = Line::new("close", self.id, &self.info);
         line.end(&self.counters, self.opened.elapsed(), reason);
         self.telemetry.access_log().write(&line);
@@ -69,11 +94,8 @@ impl Drop for ConnectionRecord {
     }
 }
 
-/// The time, to the millisecond.
 fn now() -> String {
-    let now = OffsetDateTime::now_utc();
-    let now = now.replace_millisecond(now.millisecond()).unwrap_or(now);
-    now.format(&Rfc3339).unwrap_or_default()
+    OffsetDateTime::now_utc().format(TIME).unwrap_or_default()
 }
 
 /// One line of the access log. Field names are API (docs/reference/access-log.md).
@@ -165,6 +187,7 @@ impl<'a> Line<'a> {
     pub(crate) fn because(&mut self, reason: &CloseReason) {
         self.reason = Some(reason.reason);
         self.response_flags = Some(reason.flags);
-        self.detail.clone_from(&reason.detail);
+        self.detail =
+            reason.detail.as_ref().map(|detail| detail.chars().take(MAX_DETAIL).collect());
     }
 }

@@ -1,121 +1,60 @@
 //! Istio's standard TCP metrics, under a bound on the number of series.
 //!
-//! Source: Istio, "Standard Metrics" (names, labels and their meaning).
+//! Locks are taken when a connection opens and when it closes, never while it carries bytes.
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, LabelSetEncoder},
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
 
-use crate::{
-    CloseReason, ConnectionInfo,
-    peer::{UNKNOWN, or_unknown},
-};
+use crate::{CloseReason, ConnectionInfo, tcp_labels::TcpLabels};
 
-/// The labels that every Istio TCP metric has, in Istio's order.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct TcpLabels {
-    reporter: &'static str,
-    source_workload: String,
-    source_canonical_service: String,
-    source_canonical_revision: String,
-    source_workload_namespace: String,
-    source_principal: String,
-    source_app: String,
-    source_version: String,
-    source_cluster: String,
-    destination_service: String,
-    destination_service_namespace: String,
-    destination_service_name: String,
-    destination_workload: String,
-    destination_canonical_service: String,
-    destination_canonical_revision: String,
-    destination_workload_namespace: String,
-    destination_principal: String,
-    destination_app: String,
-    destination_version: String,
-    destination_cluster: String,
-    request_protocol: &'static str,
-    response_flags: &'static str,
-    connection_security_policy: &'static str,
+/// A label set, stored once for all metrics and connections that have it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Series(Arc<TcpLabels>);
+
+impl EncodeLabelSet for Series {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        self.0.encode(encoder)
+    }
 }
 
-impl TcpLabels {
-    pub(crate) fn new(info: &ConnectionInfo) -> Self {
-        let (source, destination) = (&info.source, &info.destination);
-        let service = info.service.clone().unwrap_or_default();
-        let principal = |peer: &crate::Peer| {
-            peer.principal.as_ref().map_or_else(|| UNKNOWN.to_owned(), ToString::to_string)
-        };
-        Self {
-            reporter: info.reporter.as_str(),
-            source_workload: or_unknown(&source.workload),
-            source_canonical_service: or_unknown(&source.canonical_service),
-            source_canonical_revision: or_unknown(&source.canonical_revision),
-            source_workload_namespace: or_unknown(&source.namespace),
-            source_principal: principal(source),
-            source_app: or_unknown(&source.app),
-            source_version: or_unknown(&source.version),
-            source_cluster: or_unknown(&source.cluster),
-            destination_service: or_unknown(&service.host),
-            destination_service_namespace: or_unknown(&service.namespace),
-            destination_service_name: or_unknown(&service.name),
-            destination_workload: or_unknown(&destination.workload),
-            destination_canonical_service: or_unknown(&destination.canonical_service),
-            destination_canonical_revision: or_unknown(&destination.canonical_revision),
-            destination_workload_namespace: or_unknown(&destination.namespace),
-            destination_principal: principal(destination),
-            destination_app: or_unknown(&destination.app),
-            destination_version: or_unknown(&destination.version),
-            destination_cluster: or_unknown(&destination.cluster),
-            request_protocol: "tcp",
-            response_flags: "-",
-            connection_security_policy: info.security.as_str(),
-        }
-    }
+/// A label set in use. It is not evicted as long as this lives.
+#[derive(Debug)]
+pub(crate) struct HeldSeries {
+    series: Series,
+    _pin: Arc<()>,
+}
 
-    /// The one series into which everything beyond the bound is counted.
-    fn overflow(reporter: &'static str) -> Self {
-        let info = ConnectionInfo {
-            reporter: crate::Reporter::Source,
-            source: crate::Peer::unknown(),
-            destination: crate::Peer::unknown(),
-            service: None,
-            security: crate::Security::None,
-            transport: crate::Transport::Plain,
-            source_addr: ([0, 0, 0, 0], 0).into(),
-            dialled: None,
-            upstream: None,
-            generation: 0,
-        };
-        Self { reporter, ..Self::new(&info) }
-    }
-
-    fn with_flags(&self, flags: &'static str) -> Self {
-        Self { response_flags: flags, ..self.clone() }
-    }
+/// Where the bytes of one label set are counted. Valid as long as its label set is held.
+#[derive(Clone, Debug)]
+pub(crate) struct ByteSeries {
+    pub(crate) sent: Counter,
+    pub(crate) received: Counter,
 }
 
 /// The four counters.
 #[derive(Debug)]
 pub(crate) struct TcpMetrics {
-    opened: Family<TcpLabels, Counter>,
-    closed: Family<TcpLabels, Counter>,
-    sent: Family<TcpLabels, Counter>,
-    received: Family<TcpLabels, Counter>,
+    opened: Family<Series, Counter>,
+    closed: Family<Series, Counter>,
+    sent: Family<Series, Counter>,
+    received: Family<Series, Counter>,
     overflow: Counter,
-    known: Mutex<HashSet<TcpLabels>>,
+    /// Every label set but the overflow's few, each with the pin that its users share.
+    known: Mutex<HashMap<Series, Arc<()>>>,
     max_series: usize,
 }
 
 impl TcpMetrics {
-    pub(crate) fn register(registry: &mut Registry, max_series: usize) -> Arc<Self> {
+    pub(crate) fn register(registry: &mut Registry, max_series: usize) -> Self {
         let metrics = Self {
             opened: Family::default(),
             closed: Family::default(),
@@ -125,7 +64,7 @@ impl TcpMetrics {
             known: Mutex::default(),
             max_series,
         };
-        let mut family = |name: &str, help: &str, family: &Family<TcpLabels, Counter>| {
+        let mut family = |name: &str, help: &str, family: &Family<Series, Counter>| {
             registry.register(name, help, family.clone());
         };
         family("istio_tcp_connections_opened", "TCP connections opened", &metrics.opened);
@@ -138,58 +77,74 @@ impl TcpMetrics {
         );
         registry.register(
             "undermesh_metric_series_overflow",
-            "Label sets beyond the bound, counted as unknown",
+            "Openings and ends of connections counted as unknown, for want of room for their labels",
             metrics.overflow.clone(),
         );
-        Arc::new(metrics)
+        metrics
     }
 
-    /// The labels to use for `labels`: themselves, or the overflow series beyond the bound.
-    pub(crate) fn admit(&self, labels: TcpLabels) -> TcpLabels {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.contains(&labels) {
-            return labels;
-        }
-        if known.len() < self.max_series {
-            known.insert(labels.clone());
-            return labels;
-        }
-        self.overflow.inc();
-        TcpLabels::overflow(labels.reporter)
+    /// Holds the series that a connection is counted in.
+    pub(crate) fn hold(&self, info: &ConnectionInfo) -> HeldSeries {
+        self.hold_labels(TcpLabels::new(info))
     }
 
-    pub(crate) fn open(&self, labels: &TcpLabels) {
-        self.opened.get_or_create(labels).inc();
+    /// Counts the opening of the connection that holds `held`.
+    pub(crate) fn open(&self, held: &HeldSeries) {
+        self.opened.get_or_create(&held.series).inc();
     }
 
-    pub(crate) fn bytes(&self, labels: &TcpLabels, sent: u64, received: u64) {
-        if sent > 0 {
-            self.sent.get_or_create(labels).inc_by(sent);
-        }
-        if received > 0 {
-            self.received.get_or_create(labels).inc_by(received);
+    /// Where the connection that holds `held` counts its bytes.
+    pub(crate) fn bytes(&self, held: &HeldSeries) -> ByteSeries {
+        ByteSeries {
+            sent: self.sent.get_or_create_owned(&held.series),
+            received: self.received.get_or_create_owned(&held.series),
         }
     }
 
-    pub(crate) fn close(&self, labels: &TcpLabels, reason: &CloseReason) {
-        let labels = self.admit(labels.with_flags(reason.flags));
-        self.closed.get_or_create(&labels).inc();
+    /// Counts the close of the connection that holds `held`.
+    pub(crate) fn close(&self, held: &HeldSeries, reason: &CloseReason) {
+        let closing = self.hold_labels(held.series.0.with_flags(reason.flags));
+        self.closed.get_or_create(&closing.series).inc();
     }
 
-    /// Drops series whose two workloads `keep` both disowns.
+    /// Drops the series of workloads that `keep` disowns, but for those of open connections, and
+    /// says how many label sets those were.
     pub(crate) fn retain(&self, keep: impl Fn(&str, &str) -> bool) -> usize {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         let before = known.len();
-        known.retain(|labels| {
-            let alive = keep(&labels.source_workload_namespace, &labels.source_workload)
-                || keep(&labels.destination_workload_namespace, &labels.destination_workload);
-            if !alive {
+        known.retain(|series, pin| {
+            // New holders come only through `hold_labels`, which needs the lock.
+            let stays = Arc::strong_count(pin) > 1 || !series.0.is_gone(&keep);
+            if !stays {
                 for family in [&self.opened, &self.closed, &self.sent, &self.received] {
-                    family.remove(labels);
+                    family.remove(series);
                 }
             }
-            alive
+            stays
         });
         before - known.len()
+    }
+
+    /// Holds the series of `labels`, or beyond the bound the overflow's.
+    fn hold_labels(&self, labels: TcpLabels) -> HeldSeries {
+        let mut known = self.known();
+        let series = Series(Arc::new(labels));
+        if let Some((series, pin)) = known.get_key_value(&series) {
+            return HeldSeries { series: series.clone(), _pin: Arc::clone(pin) };
+        }
+        if known.len() >= self.max_series {
+            self.overflow.inc();
+            return HeldSeries {
+                series: Series(Arc::new(series.0.overflow())),
+                _pin: Arc::default(),
+            };
+        }
+        let pin = Arc::default();
+        known.insert(series.clone(), Arc::clone(&pin));
+        HeldSeries { series, _pin: pin }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Series, Arc<()>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

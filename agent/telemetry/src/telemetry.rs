@@ -1,11 +1,11 @@
 //! Ties the registry, the TCP metrics and the access log together.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use prometheus_client::{
@@ -15,10 +15,8 @@ use prometheus_client::{
 };
 
 use crate::{
-    AccessLog, ByteCounters, CloseReason, ConnectionInfo, ConnectionRecord,
-    process::ProcessCollector,
-    record::Line,
-    tcp_metrics::{TcpLabels, TcpMetrics},
+    AccessLog, CloseReason, ConnectionInfo, ConnectionRecord, live::LiveConnections,
+    process::ProcessCollector, record::Line, tcp_metrics::TcpMetrics,
 };
 
 /// Label sets that the TCP metrics keep apart.
@@ -37,33 +35,16 @@ pub struct Denial {
 #[derive(Debug)]
 pub struct Telemetry {
     registry: Mutex<Registry>,
-    tcp: Arc<TcpMetrics>,
+    tcp: TcpMetrics,
     denied: Family<DeniedLabels, Counter>,
     access_log: AccessLog,
-    live: Mutex<HashMap<u64, Live>>,
+    live: LiveConnections,
     next_id: AtomicU64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeniedLabels {
     reason: &'static str,
-}
-
-/// An open connection, and what of its bytes is in the metrics already.
-#[derive(Debug)]
-struct Live {
-    labels: TcpLabels,
-    counters: Arc<ByteCounters>,
-    sent: u64,
-    received: u64,
-}
-
-impl Live {
-    fn flush(&mut self, tcp: &TcpMetrics) {
-        let (sent, received) = (self.counters.sent(), self.counters.received());
-        tcp.bytes(&self.labels, sent - self.sent, received - self.received);
-        (self.sent, self.received) = (sent, received);
-    }
 }
 
 impl Telemetry {
@@ -90,7 +71,7 @@ impl Telemetry {
             tcp,
             denied,
             access_log,
-            live: Mutex::default(),
+            live: LiveConnections::default(),
             next_id: AtomicU64::new(1),
         })
     }
@@ -108,12 +89,10 @@ impl Telemetry {
         self.access_log.write(&line);
     }
 
-    /// Counts and logs the opening of a connection that the proxy never sees: its bytes and its
-    /// end are the kernel's.
-    pub fn opened_in_kernel(&self, info: &ConnectionInfo) {
-        let labels = self.tcp.admit(TcpLabels::new(info));
-        self.tcp.open(&labels);
-        self.access_log.write(&Line::new("open", self.id(), info));
+    /// The record of a connection that was opened `ago`, and counted and logged then, by an agent
+    /// before this one.
+    pub fn resume(self: &Arc<Self>, info: ConnectionInfo, ago: Duration) -> ConnectionRecord {
+        ConnectionRecord::resume(self, self.id(), info, ago)
     }
 
     /// Lets another crate register its metrics.
@@ -123,7 +102,7 @@ impl Telemetry {
 
     /// Everything in the text format of OpenMetrics, live connections' bytes included.
     pub fn encode(&self) -> String {
-        self.flush();
+        self.live.flush();
         let mut text = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         if text::encode(&mut text, &registry).is_err() {
@@ -132,35 +111,25 @@ impl Telemetry {
         text
     }
 
-    /// Drops the series of workloads that are gone at both ends. `keep` is given a namespace and
-    /// a workload's name.
+    /// Drops the series in which a workload is named that is gone, as soon as no open connection
+    /// counts in them. `keep` is given a namespace and a workload's name. Returns the number of
+    /// label sets that were dropped.
     pub fn retain_workloads(&self, keep: impl Fn(&str, &str) -> bool) -> usize {
         self.tcp.retain(keep)
     }
 
-    /// Moves the bytes of live connections into the metrics.
-    fn flush(&self) {
-        for live in self.live().values_mut() {
-            live.flush(&self.tcp);
-        }
+    /// Waits until the access log's lines so far are written, as [`AccessLog::flush`] does.
+    #[must_use]
+    pub fn flush_access_log(&self, timeout: Duration) -> bool {
+        self.access_log.flush(timeout)
     }
 
     fn id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Live>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn track(&self, id: u64, labels: TcpLabels, counters: Arc<ByteCounters>) {
-        self.live().insert(id, Live { labels, counters, sent: 0, received: 0 });
-    }
-
-    pub(crate) fn untrack(&self, id: u64) {
-        if let Some(mut live) = self.live().remove(&id) {
-            live.flush(&self.tcp);
-        }
+    pub(crate) fn live(&self) -> &LiveConnections {
+        &self.live
     }
 
     pub(crate) fn tcp(&self) -> &TcpMetrics {

@@ -16,6 +16,9 @@ impl Addr {
     pub const UNSPECIFIED: Self = Self { words_be: [0; 4] };
     /// `127.0.0.1`.
     pub const LOOPBACK_V4: Self = Self::v4([127, 0, 0, 1]);
+    /// `127.0.0.6`, which the agent delivers IPv4 connections from, inside the pod. IPv6 has one
+    /// loopback address, which serves both purposes.
+    pub const DELIVERY_V4: Self = Self::v4([127, 0, 0, 6]);
     /// `::1`.
     pub const LOOPBACK_V6: Self = Self { words_be: [0, 0, 0, 1_u32.to_be()] };
 
@@ -95,6 +98,12 @@ impl Addr {
             return u32::from_be(self.words_be[3]) >> 24 == 127;
         }
         self.equals(&Self::LOOPBACK_V6)
+    }
+
+    /// True for the addresses that the agent delivers connections from.
+    #[inline(always)]
+    pub const fn is_delivery_source(&self) -> bool {
+        self.equals(&Self::DELIVERY_V4) || self.equals(&Self::LOOPBACK_V6)
     }
 
     /// True where a connection never leaves the pod, or leads to something that only this link

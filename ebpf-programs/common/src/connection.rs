@@ -17,12 +17,15 @@ pub mod conn_flags {
 
 map_type! {
     /// Kept in socket storage from `connect` to close. `CONN_META: sk_storage -> ConnMeta`.
-    pub struct ConnMeta: 48 {
+    pub struct ConnMeta: 56 {
         /// The client pod. Kept here because sockops cannot ask for it before Linux 5.15.
         pub netns_cookie: u64,
-        /// The destination that the application dialled.
+        /// When the connection was opened (`CLOCK_MONOTONIC`, nanoseconds); local ones only.
+        pub opened_ns: u64,
+        /// The peer to show to the application: the destination that it dialled, or, for a
+        /// connection that the agent delivers, the client.
         pub original: Addr,
-        /// The pod that a local connection was rewritten to.
+        /// The peer that the socket really has.
         pub backend: Addr,
         /// Port of `original`.
         pub original_port_be: u16,

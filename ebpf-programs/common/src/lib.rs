@@ -13,6 +13,7 @@ mod policy;
 mod reason;
 mod service;
 mod settings;
+pub mod tcp;
 mod verdict;
 
 pub use address::Addr;
@@ -23,7 +24,9 @@ pub use pod::{
 };
 pub use policy::{ANY_PORT, PolicyKey, PolicyVerdict, UNKNOWN_CLASS, policy_verdict};
 pub use reason::Reason;
-pub use service::{Backend, BackendKey, Service, ServiceKey, backend_flags};
+pub use service::{
+    Backend, BackendKey, Service, ServiceKey, affinity_slot, backend_flags, service_flags,
+};
 pub use settings::Settings;
 pub use verdict::{
     Action, Inbound, InboundView, Outbound, OutboundView, Publisher, decide_inbound,
@@ -32,13 +35,10 @@ pub use verdict::{
 
 /// Version of everything in this crate that is shared through pinned maps. It names the pin
 /// directory: raise it with every change of a map's key, value or meaning.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 4;
 
 /// Port of the HBONE tunnel, in host byte order.
 pub const HBONE_PORT: u16 = 15008;
-
-/// Source address of the connections that the proxy makes to an application in its own pod.
-pub const DELIVERY_SOURCE_V4: [u8; 4] = [127, 0, 0, 6];
 
 /// Declares a map type: `repr(C)`, zerocopy derives (which refuse implicit padding), its size
 /// asserted, and `aya::Pod` where user space asks for it.

@@ -60,8 +60,12 @@ reasons! {
     EventLost = 18 "event_lost",
     /// A published connection could not be stored; the destination will treat it as unknown.
     PublishFailed = 19 "publish_failed",
+    /// A local connection has ended; an event's reason, not a verdict.
+    LocalClosed = 20 "closed",
+    /// A local connection was not accepted; an event's reason, not a verdict.
+    LocalFailed = 21 "connection_refused",
     /// Inbound: an AuthorizationPolicy refuses it.
-    PolicyDenied = 20 "policy_denied",
+    PolicyDenied = 22 "policy_denied",
 }
 
 #[cfg(test)]

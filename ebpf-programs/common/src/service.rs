@@ -16,9 +16,52 @@ map_type! {
 
 map_type! {
     /// A service port that has a meshed endpoint, or none at all.
-    pub struct Service: 4 {
+    pub struct Service: 8 {
         /// How many slots `BACKENDS` holds for this key.
         pub backends: u32,
+        /// See [`service_flags`].
+        pub flags: u32,
+    }
+}
+
+/// Flags of [`Service`].
+pub mod service_flags {
+    /// A client always gets the same backend, for as long as the backends are the same.
+    pub const AFFINITY: u32 = 1;
+}
+
+/// The slot that a client has with affinity: the same in the kernel and in the proxy, so that it
+/// does not matter which of them chooses. FNV-1a over the address's words; 0 for no slots.
+#[inline(always)]
+pub const fn affinity_slot(client: &Addr, slots: u32) -> u32 {
+    const PRIME: u32 = 0x0100_0193;
+    let words = &client.words_be;
+    let mut hash = 0x811c_9dc5_u32;
+    hash = (hash ^ words[0]).wrapping_mul(PRIME);
+    hash = (hash ^ words[1]).wrapping_mul(PRIME);
+    hash = (hash ^ words[2]).wrapping_mul(PRIME);
+    hash = (hash ^ words[3]).wrapping_mul(PRIME);
+    // The last byte of the address is in the high bits of its word; bring it down.
+    hash ^= hash >> 15;
+    hash = hash.wrapping_mul(0x2c1b_3c6d);
+    hash ^= hash >> 12;
+    if slots == 0 { 0 } else { hash % slots }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_spread_over_the_slots_and_stay_where_they_are() {
+        let mut counts = [0_u32; 5];
+        for client in 0..=255 {
+            let slot = affinity_slot(&Addr::v4([10, 1, 0, client]), 5);
+            assert_eq!(slot, affinity_slot(&Addr::v4([10, 1, 0, client]), 5));
+            counts[slot as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| (25..=80).contains(count)), "{counts:?}");
+        assert_eq!(affinity_slot(&Addr::UNSPECIFIED, 0), 0);
     }
 }
 

@@ -5,8 +5,8 @@
 
 use crate::{
     ANY_PORT, Addr, Backend, HBONE_PORT, Listener, Pod, PolicyKey, PolicyVerdict, Reason, Service,
-    ServiceKey, UNKNOWN_CLASS, WorkloadEntry, backend_flags, pod_flags, policy_verdict,
-    workload_flags,
+    ServiceKey, UNKNOWN_CLASS, WorkloadEntry, affinity_slot, backend_flags, pod_flags,
+    policy_verdict, service_flags, workload_flags,
 };
 
 /// What `connect4` and `connect6` do.
@@ -98,7 +98,12 @@ pub fn decide_outbound<V: OutboundView>(
         if service.backends == 0 {
             return Outbound::refuse(Reason::NoEndpoint, addr);
         }
-        let Some(backend) = view.backend(&key, view.random() % service.backends) else {
+        let slot = if service.flags & service_flags::AFFINITY != 0 {
+            affinity_slot(&pod.source_for(addr), service.backends)
+        } else {
+            view.random() % service.backends
+        };
+        let Some(backend) = view.backend(&key, slot) else {
             return Outbound::refuse(Reason::Inconsistent, addr);
         };
         if backend.flags & backend_flags::LOCAL != 0 {

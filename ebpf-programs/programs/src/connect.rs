@@ -4,15 +4,10 @@ use core::ptr;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{
-        BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
-    },
+    bindings::{BPF_F_CURRENT_NETNS, bpf_sock},
     helpers::{
         bpf_get_prandom_u32,
-        generated::{
-            bpf_bind, bpf_get_netns_cookie, bpf_setsockopt, bpf_sk_lookup_tcp, bpf_sk_release,
-        },
+        generated::{bpf_bind, bpf_get_netns_cookie, bpf_setsockopt, bpf_sk_release},
     },
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
@@ -23,6 +18,7 @@ use undermesh_ebpf_common::{
 };
 
 use crate::{
+    context, lookup,
     maps::{BACKENDS, CONN_META, PODS, SERVICES, WORKLOADS},
     report::{count, send},
 };
@@ -49,20 +45,11 @@ pub fn undermesh_connect6(ctx: SockAddrContext) -> i32 {
     connect(&ctx, read_ip6(&ctx), write_ip6)
 }
 
-/// Reads `user_ip6` word by word: as an array it becomes a "modified ctx pointer".
+/// Reads `user_ip6`.
 #[inline(always)]
 pub fn read_ip6(ctx: &SockAddrContext) -> Addr {
     // SAFETY: the context pointer is the kernel's.
-    let words = unsafe {
-        let ip = &raw const (*ctx.sock_addr).user_ip6;
-        [
-            ptr::read_volatile(&raw const (*ip)[0]),
-            ptr::read_volatile(&raw const (*ip)[1]),
-            ptr::read_volatile(&raw const (*ip)[2]),
-            ptr::read_volatile(&raw const (*ip)[3]),
-        ]
-    };
-    Addr { words_be: words }
+    unsafe { context::address(&raw const (*ctx.sock_addr).user_ip6) }
 }
 
 /// Writes `user_ip6` word by word.
@@ -112,41 +99,20 @@ impl OutboundView for Maps<'_> {
     }
     #[inline(always)]
     fn proxy_listens(&self, destination: &Addr, port_be: u16) -> bool {
-        if destination.is_v4() {
-            let tuple = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-                saddr: 0,
-                daddr: Addr::LOOPBACK_V4.v4_word_be(),
-                sport: 0,
-                dport: port_be,
-            };
-            listens(self.0, bpf_sock_tuple__bindgen_ty_1 { ipv4: tuple }, 12)
-        } else {
-            let tuple = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-                saddr: [0; 4],
-                daddr: Addr::LOOPBACK_V6.words_be,
-                sport: 0,
-                dport: port_be,
-            };
-            listens(self.0, bpf_sock_tuple__bindgen_ty_1 { ipv6: tuple }, 36)
-        }
-    }
-}
-
-/// Whether a socket listens at the tuple's destination, in the caller's network namespace.
-#[inline(always)]
-fn listens(ctx: &SockAddrContext, tuple: bpf_sock_tuple__bindgen_ty_1, size: u32) -> bool {
-    let mut tuple = bpf_sock_tuple { __bindgen_anon_1: tuple };
-    // SAFETY: the tuple lives on this stack and `size` is that of its family; the reference is
-    // released on the only path that has one.
-    unsafe {
-        let netns = i64::from(BPF_F_CURRENT_NETNS) as u64;
-        let sk = bpf_sk_lookup_tcp(ctx.as_ptr(), &raw mut tuple, size, netns, 0);
+        let ends = lookup::Ends {
+            from: Addr::UNSPECIFIED,
+            from_port_be: 0,
+            to: destination.loopback(),
+            to_port_be: port_be,
+        };
+        let sk = lookup::tcp(self.0.as_ptr(), &ends, i64::from(BPF_F_CURRENT_NETNS) as u64);
         if sk.is_null() {
             return false;
         }
-        bpf_sk_release(sk.cast());
+        // SAFETY: a socket that was just found, and is used nowhere else.
+        unsafe { bpf_sk_release(sk.cast()) };
+        true
     }
-    true
 }
 
 /// The hook: decide, remember, rewrite. Never blocks what is not enrolled.
@@ -241,6 +207,7 @@ fn remember(ctx: &SockAddrContext, dialled: &Dialled, verdict: &Outbound, flags:
         original_port_be: dialled.port_be,
         backend_port_be: verdict.to_port_be,
         flags,
+        opened_ns: 0,
     };
     // SAFETY: the socket is that of the context, alive for the call; the returned memory is
     // written whole because a re-used socket already has a value.
@@ -302,17 +269,12 @@ fn leave_device(ctx: &SockAddrContext) {
 #[inline(always)]
 fn report_refused(ctx: &SockAddrContext, dialled: &Dialled, reason: Reason) {
     let event = ConnEvent {
-        at_ns: 0,
         netns_cookie: dialled.cookie,
-        source: Addr::UNSPECIFIED,
         destination: dialled.addr,
-        backend: Addr::UNSPECIFIED,
-        source_port_be: 0,
         destination_port_be: dialled.port_be,
-        backend_port_be: 0,
-        pad: 0,
         kind: event_kind::REFUSED,
         reason: reason as u32,
+        ..ConnEvent::empty()
     };
     send(ctx, event);
 }

@@ -5,6 +5,8 @@
 #![no_main]
 
 mod connect;
+mod context;
+mod lookup;
 mod maps;
 mod peername;
 mod publish;

@@ -1,12 +1,20 @@
-//! `cgroup/getpeername4` and `cgroup/getpeername6`: applications see the address they dialled.
+//! `cgroup/getpeername4` and `cgroup/getpeername6`: applications see true addresses. A client sees
+//! the address that it dialled, a server the address of its client. The hooks run on `accept` too.
 
 use core::ptr;
 
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use undermesh_ebpf_common::{Addr, ConnMeta};
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{BPF_F_CURRENT_NETNS, bpf_sock},
+    helpers::generated::{bpf_sk_release, bpf_sk_storage_get},
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use undermesh_ebpf_common::{Addr, ConnMeta, conn_flags};
 
 use crate::{
     connect::{read_ip6, write_ip6, write_port},
+    context, lookup,
     maps::CONN_META,
 };
 
@@ -16,31 +24,102 @@ const ALLOW: i32 = 1;
 pub fn undermesh_getpeername4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context pointer is the kernel's.
     let peer = Addr::v4_be(unsafe { (*ctx.sock_addr).user_ip4 });
-    if let Some(meta) = rewritten(&ctx, &peer) {
-        let word = meta.original.v4_word_be();
+    if let Some(shown) = shown(&ctx, &peer) {
         // SAFETY: as above; volatile, see `connect`.
-        unsafe { ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip4, word) };
-        write_port(&ctx, meta.original_port_be);
+        unsafe { ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip4, shown.addr.v4_word_be()) };
+        write_port(&ctx, shown.port_be);
     }
     ALLOW
 }
 
 #[cgroup_sock_addr(getpeername6)]
 pub fn undermesh_getpeername6(ctx: SockAddrContext) -> i32 {
-    if let Some(meta) = rewritten(&ctx, &read_ip6(&ctx)) {
-        write_ip6(&ctx, &meta.original);
-        write_port(&ctx, meta.original_port_be);
+    if let Some(shown) = shown(&ctx, &read_ip6(&ctx)) {
+        write_ip6(&ctx, &shown.addr);
+        write_port(&ctx, shown.port_be);
     }
     ALLOW
 }
 
-/// The socket's record, if its peer is still the one that `connect` put there: a socket that was
-/// connected anew, outside the mesh, keeps a record that is no longer true.
+/// An address and port to show instead of the peer's.
+struct Shown {
+    addr: Addr,
+    port_be: u16,
+}
+
+/// What the socket's record says, if its peer is still the one that the record is about: a socket
+/// that was connected anew, outside the mesh, keeps a record that is no longer true.
 #[inline(always)]
-fn rewritten(ctx: &SockAddrContext, peer: &Addr) -> Option<ConnMeta> {
-    // SAFETY: the context's socket is alive for the call, and so is the memory it owns.
-    let meta = unsafe { CONN_META.get_ptr_mut(ctx).as_ref() }?;
+fn shown(ctx: &SockAddrContext, peer: &Addr) -> Option<Shown> {
     // SAFETY: the context pointer is the kernel's.
     let port_be = unsafe { (*ctx.sock_addr).user_port } as u16;
-    (meta.backend.equals(peer) && meta.backend_port_be == port_be).then_some(*meta)
+    // SAFETY: the context's socket is alive for the call, and so is the memory it owns.
+    let meta = unsafe { CONN_META.get_ptr_mut(ctx).as_ref() };
+    if let Some(meta) = meta
+        && meta.backend.equals(peer)
+        && meta.backend_port_be == port_be
+    {
+        return Some(Shown { addr: meta.original, port_be: meta.original_port_be });
+    }
+    peer.is_delivery_source().then(|| delivered(ctx, peer, port_be))?
+}
+
+/// The client of a connection that the agent has delivered: it stands in the storage of the
+/// agent's own socket, the other end of this one. Kept in this socket's storage from then on, as
+/// the agent's may be gone when the application asks again.
+#[inline(always)]
+fn delivered(ctx: &SockAddrContext, peer: &Addr, port_be: u16) -> Option<Shown> {
+    // SAFETY: `sk` of the context is a valid socket of this program type.
+    let own: *mut bpf_sock = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    let local = local(own, peer);
+    // The agent's socket is found as its own packets would find it: from us to it.
+    let ends = lookup::Ends {
+        from: local.addr,
+        from_port_be: local.port_be,
+        to: *peer,
+        to_port_be: port_be,
+    };
+    let agent = lookup::tcp(ctx.as_ptr(), &ends, i64::from(BPF_F_CURRENT_NETNS) as u64);
+    if agent.is_null() {
+        return None;
+    }
+    let map = (&raw const CONN_META).cast_mut().cast();
+    // SAFETY: `agent` is a referenced socket until it is released below; the storage is copied
+    // before that.
+    let meta = unsafe {
+        let meta = bpf_sk_storage_get(map, agent.cast(), ptr::null_mut(), 0).cast::<ConnMeta>();
+        let copied = meta.as_ref().copied();
+        bpf_sk_release(agent.cast());
+        copied
+    }?;
+    if meta.flags & conn_flags::AGENT == 0 || meta.original.is_unspecified() {
+        return None;
+    }
+    let mut own_meta = ConnMeta {
+        netns_cookie: 0,
+        original: meta.original,
+        backend: *peer,
+        original_port_be: meta.original_port_be,
+        backend_port_be: port_be,
+        flags: 0,
+        opened_ns: 0,
+    };
+    // SAFETY: the socket is that of the context. That the record cannot be kept is no harm.
+    unsafe { CONN_META.get_or_insert_ptr_mut(ctx, Some(&mut own_meta)) };
+    Some(Shown { addr: meta.original, port_be: meta.original_port_be })
+}
+
+/// This end of an accepted connection, in the family of its peer.
+#[inline(always)]
+fn local(own: *mut bpf_sock, peer: &Addr) -> Shown {
+    // SAFETY: the caller passes the context's socket.
+    unsafe {
+        let addr = if peer.is_v4() {
+            Addr::v4_be((*own).src_ip4)
+        } else {
+            context::address(&raw const (*own).src_ip6)
+        };
+        // `src_port` is in host byte order.
+        Shown { addr, port_be: ((*own).src_port as u16).to_be() }
+    }
 }

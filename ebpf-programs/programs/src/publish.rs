@@ -4,23 +4,28 @@
 use core::ptr;
 
 use aya_ebpf::{
+    EbpfContext,
     bindings::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB, BPF_SOCK_OPS_RTO_CB_FLAG,
         BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
         BPF_TCP_CLOSE, bpf_sock_ops,
     },
-    helpers::generated::bpf_sk_storage_get,
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_get_socket_cookie, bpf_sk_storage_get},
+    },
     macros::sock_ops,
     programs::SockOpsContext,
 };
 use undermesh_ebpf_common::{
     Addr, ConnEvent, ConnMeta, LocalTuple, OriginalDst, OriginalDstKey, Reason, conn_flags,
-    event_kind,
+    event_kind, tcp,
 };
 
 use crate::{
+    context,
     maps::{CONN_META, LOCAL_TUPLES, ORIGINAL_DST},
-    report::{count, send},
+    report::{count, send_lazily},
 };
 
 const OK: u32 = 1;
@@ -58,7 +63,7 @@ fn on_connect(ctx: &SockOpsContext) {
     let flags = BPF_SOCK_OPS_RTO_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG;
     let _ = ctx.set_cb_flags(flags as i32);
     if meta.flags & conn_flags::LOCAL != 0 {
-        report_local(ctx, meta, &ends);
+        report_opened(ctx, meta, &ends);
     }
 }
 
@@ -88,6 +93,7 @@ fn on_state(ctx: &SockOpsContext) {
         let _ = ORIGINAL_DST.remove(&original_key(meta, &ends));
     } else {
         let _ = LOCAL_TUPLES.remove(&tuple(&ends));
+        report_closed(ctx, meta, &ends, ctx.arg(0));
     }
 }
 
@@ -126,7 +132,7 @@ fn tuple(ends: &Ends) -> LocalTuple {
 }
 
 #[inline(always)]
-fn meta<'a>(ctx: &'a SockOpsContext) -> Option<&'a ConnMeta> {
+fn meta<'a>(ctx: &'a SockOpsContext) -> Option<&'a mut ConnMeta> {
     // SAFETY: the context pointer is the kernel's; `sk` may be null and is checked, and the
     // socket owns the returned memory for at least the length of this call.
     unsafe {
@@ -135,7 +141,7 @@ fn meta<'a>(ctx: &'a SockOpsContext) -> Option<&'a ConnMeta> {
             return None;
         }
         let map = (&raw const CONN_META).cast_mut().cast();
-        bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), 0).cast::<ConnMeta>().as_ref()
+        bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), 0).cast::<ConnMeta>().as_mut()
     }
 }
 
@@ -148,7 +154,10 @@ fn ends(ctx: &SockOpsContext) -> Ends {
         let (local, remote) = if (*ops).family == AF_INET {
             (Addr::v4_be((*ops).local_ip4), Addr::v4_be((*ops).remote_ip4))
         } else {
-            (v6(&raw const (*ops).local_ip6), v6(&raw const (*ops).remote_ip6))
+            (
+                context::address(&raw const (*ops).local_ip6),
+                context::address(&raw const (*ops).remote_ip6),
+            )
         };
         Ends {
             local,
@@ -166,34 +175,52 @@ const fn remote_port_be(word: u32) -> u16 {
 }
 
 #[inline(always)]
-unsafe fn v6(words: *const [u32; 4]) -> Addr {
-    // SAFETY: the caller passes a field of the kernel's context.
-    unsafe {
-        Addr {
-            words_be: [
-                ptr::read_volatile(&raw const (*words)[0]),
-                ptr::read_volatile(&raw const (*words)[1]),
-                ptr::read_volatile(&raw const (*words)[2]),
-                ptr::read_volatile(&raw const (*words)[3]),
-            ],
-        }
-    }
+fn report_opened(ctx: &SockOpsContext, meta: &mut ConnMeta, ends: &Ends) {
+    // SAFETY: plain helper without preconditions.
+    meta.opened_ns = unsafe { bpf_ktime_get_ns() };
+    let event = ConnEvent {
+        kind: event_kind::LOCAL,
+        reason: Reason::Local as u32,
+        ..local_event(ctx, meta, ends)
+    };
+    send_lazily(ctx, event);
 }
 
 #[inline(always)]
-fn report_local(ctx: &SockOpsContext, meta: &ConnMeta, ends: &Ends) {
+fn report_closed(ctx: &SockOpsContext, meta: &ConnMeta, ends: &Ends, last_state: u32) {
+    // SAFETY: the context pointer is the kernel's; the helper has no preconditions.
+    let (acked, received, srtt, now) = unsafe {
+        let ops = ctx.ops;
+        ((*ops).bytes_acked, (*ops).bytes_received, (*ops).srtt_us, bpf_ktime_get_ns())
+    };
+    let (to_server, to_client) = tcp::payload(acked, received, last_state);
+    let refused = last_state == tcp::state::SYN_SENT;
+    let reason = if refused { Reason::LocalFailed } else { Reason::LocalClosed };
     let event = ConnEvent {
-        at_ns: 0,
+        bytes_received: to_server,
+        bytes_sent: to_client,
+        duration_ns: now - meta.opened_ns,
+        // The kernel keeps eight times the value.
+        rtt_us: srtt >> 3,
+        kind: event_kind::LOCAL_CLOSED,
+        reason: reason as u32,
+        ..local_event(ctx, meta, ends)
+    };
+    send_lazily(ctx, event);
+}
+
+#[inline(always)]
+fn local_event(ctx: &SockOpsContext, meta: &ConnMeta, ends: &Ends) -> ConnEvent {
+    ConnEvent {
         netns_cookie: meta.netns_cookie,
+        // SAFETY: plain helper on the kernel's own context.
+        socket_cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
         source: ends.local,
         destination: meta.original,
         backend: ends.remote,
         source_port_be: ends.local_port_be,
         destination_port_be: meta.original_port_be,
         backend_port_be: ends.remote_port_be,
-        pad: 0,
-        kind: event_kind::LOCAL,
-        reason: Reason::Local as u32,
-    };
-    send(ctx, event);
+        ..ConnEvent::empty()
+    }
 }

@@ -9,6 +9,7 @@ use undermesh_ebpf_common::{
 };
 
 use crate::{
+    context,
     maps::{LISTENERS, LOCAL_TUPLES, PODS, POLICY, SETTINGS, WORKLOADS},
     report::{count, send},
 };
@@ -56,17 +57,13 @@ fn steer(ctx: &SkLookupContext, tuple: &LocalTuple) -> u32 {
 fn drop_reported(ctx: &SkLookupContext, tuple: &LocalTuple, reason: Reason) -> u32 {
     count(reason);
     let event = ConnEvent {
-        at_ns: 0,
-        netns_cookie: 0,
         source: tuple.source,
         destination: tuple.destination,
-        backend: Addr::UNSPECIFIED,
         source_port_be: tuple.source_port_be,
         destination_port_be: tuple.destination_port_be,
-        backend_port_be: 0,
-        pad: 0,
         kind: event_kind::DROPPED,
         reason: reason as u32,
+        ..ConnEvent::empty()
     };
     send(ctx, event);
     SK_DROP
@@ -85,7 +82,10 @@ impl Arriving {
             let (source, destination) = if (*lookup).family == AF_INET {
                 (Addr::v4_be((*lookup).remote_ip4), Addr::v4_be((*lookup).local_ip4))
             } else {
-                (v6(&raw const (*lookup).remote_ip6), v6(&raw const (*lookup).local_ip6))
+                (
+                    context::address(&raw const (*lookup).remote_ip6),
+                    context::address(&raw const (*lookup).local_ip6),
+                )
             };
             Self(LocalTuple {
                 source,
@@ -125,20 +125,5 @@ impl InboundView for Arriving {
     #[inline(always)]
     fn strict_unknown(&self) -> bool {
         SETTINGS.get(0).is_some_and(|settings| settings.strict_unknown != 0)
-    }
-}
-
-#[inline(always)]
-unsafe fn v6(words: *const [u32; 4]) -> Addr {
-    // SAFETY: the caller passes a field of the kernel's context.
-    unsafe {
-        Addr {
-            words_be: [
-                ptr::read_volatile(&raw const (*words)[0]),
-                ptr::read_volatile(&raw const (*words)[1]),
-                ptr::read_volatile(&raw const (*words)[2]),
-                ptr::read_volatile(&raw const (*words)[3]),
-            ],
-        }
     }
 }

@@ -7,6 +7,8 @@ use anyhow::{Result, bail};
 
 /// The package whose integration tests are named after their ring.
 const TESTS_PACKAGE: &str = "undermesh-tests";
+/// The package whose own tests run whole proxies.
+const PROXY_PACKAGE: &str = "undermesh-proxy";
 
 /// How much of the world a test needs, from nothing to a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,10 @@ impl Ring {
     /// The ring of the test executable `target` of `package`; `integration` says that it comes
     /// from the package's `tests` directory.
     pub(crate) fn of(package: &str, target: &str, integration: bool) -> Result<Self> {
+        if package == PROXY_PACKAGE {
+            // Whole proxies in one process, with real sockets and real TLS.
+            return Ok(Self::Process);
+        }
         if package != TESTS_PACKAGE || !integration {
             return Ok(Self::Unit);
         }
@@ -78,6 +84,12 @@ mod tests {
     #[test]
     fn everything_beside_the_code_is_a_unit_test() {
         assert_eq!(Ring::of("undermesh-tests", "undermesh_tests", false).unwrap(), Ring::Unit);
-        assert_eq!(Ring::of("undermesh-proxy", "netns_like", true).unwrap(), Ring::Unit);
+        assert_eq!(Ring::of("undermesh-model", "netns_like", true).unwrap(), Ring::Unit);
+    }
+
+    #[test]
+    fn the_proxys_own_tests_are_of_the_process_ring() {
+        let ring = Ring::of("undermesh-proxy", "undermesh_proxy", false).unwrap();
+        assert_eq!(ring, Ring::Process);
     }
 }

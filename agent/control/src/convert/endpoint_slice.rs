@@ -56,7 +56,9 @@ fn endpoint(
     report: &mut Report,
 ) -> Vec<model::Endpoint> {
     let conditions = declared.conditions.clone().unwrap_or_default();
-    let ready = conditions.ready.unwrap_or(true) && !conditions.terminating.unwrap_or(false);
+    let terminating = conditions.terminating.unwrap_or(false);
+    let ready = conditions.ready.unwrap_or(true) && !terminating;
+    let draining = terminating && conditions.serving.unwrap_or(true);
     let target = declared.target_ref.as_ref();
     let pod = target.filter(|target| target.kind.as_deref() == Some("Pod")).and_then(|target| {
         let namespace = target.namespace.as_deref().unwrap_or(namespace);
@@ -68,6 +70,7 @@ fn endpoint(
         .map(|address| model::Endpoint {
             address,
             ready,
+            draining,
             pod: pod.clone(),
             node: declared.node_name.clone(),
         })

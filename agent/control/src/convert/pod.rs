@@ -6,7 +6,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
-use undermesh_model::{Enrolment, NamespacedName, PodLocation, Protocol, Workload};
+use undermesh_model::{Enrolment, FailMode, NamespacedName, PodLocation, Protocol, Workload};
 
 use super::{address, port, protocol};
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
 
 const NETNS: &str = "undermesh.io/netns";
 const CGROUP: &str = "undermesh.io/cgroup";
+const OUTBOUND_FAILURE: &str = "undermesh.io/outbound-failure";
 
 /// A pod, and what only the derivation of endpoints needs of it.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct PodRecord {
     pub(crate) ports: Vec<(String, u16, Protocol)>,
     /// Takes new connections.
     pub(crate) ready: bool,
+    /// Is being deleted, and still answers.
+    pub(crate) draining: bool,
 }
 
 /// Reads a Pod. Its enrolment is decided later, when its namespace is known.
@@ -48,13 +51,20 @@ pub(crate) fn pod(placed: &Placed<Pod>, report: &mut Report) -> PodRecord {
         labels: metadata.labels.clone().unwrap_or_default(),
         enrolment: Enrolment::NotEnrolled(String::new()),
         location: location(placed, &subject, report),
+        outbound_failure: outbound_failure(placed, &subject, report),
         host_network: spec.host_network.unwrap_or(false),
         terminated,
         workload_name: owner(&placed.object).unwrap_or_else(|| name.name.clone()),
         name,
     };
-    let ready = is_ready(&status) && metadata.deletion_timestamp.is_none() && !terminated;
-    PodRecord { workload, ports: ports(&spec, &subject, report), ready }
+    let deleted = metadata.deletion_timestamp.is_some();
+    let serving = is_ready(&status) && !terminated;
+    PodRecord {
+        workload,
+        ports: ports(&spec, &subject, report),
+        ready: serving && !deleted,
+        draining: serving && deleted,
+    }
 }
 
 fn addresses(status: &PodStatus, subject: &Subject, report: &mut Report) -> Vec<IpAddr> {
@@ -100,6 +110,28 @@ fn location(placed: &Placed<Pod>, subject: &Subject, report: &mut Report) -> Opt
         }
         (None, Some(path)) => Some(PodLocation::Cgroup(PathBuf::from(path))),
         (None, None) => None,
+    }
+}
+
+fn outbound_failure(
+    placed: &Placed<Pod>,
+    subject: &Subject,
+    report: &mut Report,
+) -> Option<FailMode> {
+    match placed.object.metadata.annotations.as_ref()?.get(OUTBOUND_FAILURE)?.as_str() {
+        "open" => Some(FailMode::Open),
+        "closed" => Some(FailMode::Closed),
+        other => {
+            let message =
+                format!("annotation {OUTBOUND_FAILURE} is {other:?}, which means nothing");
+            report.error(
+                subject,
+                "unknown-annotation-value",
+                message,
+                "write \"open\" or \"closed\"",
+            );
+            None
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::core::v1::{Service, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use undermesh_model::{self as model, NamespacedName, ServicePort, TargetPort};
+use undermesh_model::{self as model, Distribution, NamespacedName, ServicePort, TargetPort};
 
 use super::{address, port, protocol};
 use crate::{
@@ -38,9 +38,46 @@ pub(crate) fn service(placed: &Placed<Service>, report: &mut Report) -> Option<m
         cluster_ips,
         headless,
         ports: ports(&spec, &subject, report),
-        selector: spec.selector.unwrap_or_default(),
+        selector: spec.selector.clone().unwrap_or_default(),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
+        affinity: affinity(&spec, &subject, report),
+        distribution: distribution(&spec, &subject, report),
     })
+}
+
+fn affinity(spec: &ServiceSpec, subject: &Subject, report: &mut Report) -> bool {
+    match spec.session_affinity.as_deref() {
+        None | Some("" | "None") => false,
+        Some("ClientIP") => true,
+        Some(other) => {
+            let message = format!("sessionAffinity {other:?} does not exist");
+            report.error(subject, "unknown-value", message, "write None or ClientIP");
+            false
+        }
+    }
+}
+
+/// `internalTrafficPolicy: Local` is strict and beats `trafficDistribution`, as in Kubernetes.
+fn distribution(spec: &ServiceSpec, subject: &Subject, report: &mut Report) -> Distribution {
+    match spec.internal_traffic_policy.as_deref() {
+        None | Some("" | "Cluster") => {}
+        Some("Local") => return Distribution::OnlySameNode,
+        Some(other) => {
+            let message = format!("internalTrafficPolicy {other:?} does not exist");
+            report.error(subject, "unknown-value", message, "write Cluster or Local");
+        }
+    }
+    match spec.traffic_distribution.as_deref() {
+        None | Some("") => Distribution::Anywhere,
+        Some("PreferClose" | "PreferSameZone") => Distribution::PreferSameZone,
+        Some("PreferSameNode") => Distribution::PreferSameNode,
+        Some(other) => {
+            let message = format!("trafficDistribution {other:?} is not known; it has no effect");
+            let remedy = "write PreferSameZone, PreferSameNode or PreferClose";
+            report.warning(subject, "unknown-value", message, remedy);
+            Distribution::Anywhere
+        }
+    }
 }
 
 fn cluster_ips(spec: &ServiceSpec, subject: &Subject, report: &mut Report) -> (Vec<IpAddr>, bool) {

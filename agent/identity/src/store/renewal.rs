@@ -102,7 +102,9 @@ impl IdentityStore {
                 self.changed();
             }
             Err(error) => {
-                let delay = FIRST_RETRY.saturating_mul(1 << entry.failures.min(10)).min(LAST_RETRY);
+                // Short-lived certificates cannot wait as long as others.
+                let last = LAST_RETRY.min(self.config.lifetime / 20).max(FIRST_RETRY);
+                let delay = FIRST_RETRY.saturating_mul(1 << entry.failures.min(10)).min(last);
                 entry.due = Some(now + delay);
                 entry.failures += 1;
                 entry.last_error = Some(error.to_string());

@@ -237,7 +237,7 @@ impl OriginalDst for Dialled {
 struct FromPod(Option<IpAddr>);
 
 impl PodSockets for FromPod {
-    fn stream(&self, remote: IpAddr) -> io::Result<Socket> {
+    fn stream(&self, remote: IpAddr, _: Option<SocketAddr>) -> io::Result<Socket> {
         let domain = Domain::for_address(SocketAddr::new(remote, 0));
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if let Some(own) = self.0.filter(|own| own.is_ipv4() == remote.is_ipv4()) {

@@ -7,10 +7,11 @@ use std::{
 };
 
 use undermesh_model::{
-    Cluster, Diagnostic, EndpointSlice, NamespacedName, Protocol, Service, ServicePort, Severity,
+    Cluster, Diagnostic, Distribution, Endpoint, EndpointSlice, NamespacedName, Protocol, Service,
+    ServicePort, Severity,
 };
 
-use crate::{EndpointTarget, ServicePortRoute, WorkloadInfo, addr};
+use crate::{EndpointTarget, Options, ServicePortRoute, WorkloadInfo, addr};
 
 type Workloads = HashMap<IpAddr, Arc<WorkloadInfo>>;
 type Routes = HashMap<SocketAddr, Arc<ServicePortRoute>>;
@@ -19,9 +20,11 @@ type Routes = HashMap<SocketAddr, Arc<ServicePortRoute>>;
 /// than left to a time-out). The others are none of the mesh's business.
 pub(super) fn compile(
     cluster: &Cluster,
+    options: &Options,
     workloads: &Workloads,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Routes {
+    let place = Place::of(cluster, &options.node);
     let mut slices: BTreeMap<&NamespacedName, Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in cluster.endpoint_slices.values() {
         slices.entry(&slice.service).or_default().push(slice);
@@ -31,7 +34,9 @@ pub(super) fn compile(
         let slices = slices.get(&service.name).map(Vec::as_slice).unwrap_or_default();
         for vip in &service.cluster_ips {
             for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
-                let route = route(service, port, *vip, slices, workloads);
+                let candidates = candidates(service, port, *vip, slices);
+                let chosen = place.choose(candidates, service.distribution);
+                let route = route(service, port, &chosen, workloads);
                 let meshed = route.endpoints.iter().any(|endpoint| endpoint.workload.is_some());
                 if meshed || route.endpoints.is_empty() {
                     add(&mut routes, SocketAddr::new(*vip, port.port), route, diagnostics);
@@ -42,50 +47,114 @@ pub(super) fn compile(
     routes
 }
 
-fn route(
+/// An endpoint that a service port may lead to.
+#[derive(Clone, Debug)]
+struct Candidate<'a> {
+    address: SocketAddr,
+    node: Option<&'a str>,
+}
+
+/// Where this node is.
+struct Place<'a> {
+    cluster: &'a Cluster,
+    node: &'a str,
+    zone: Option<&'a str>,
+}
+
+impl<'a> Place<'a> {
+    fn of(cluster: &'a Cluster, node: &'a str) -> Self {
+        Self { cluster, node, zone: zone(cluster, node) }
+    }
+
+    /// The endpoints that clients of this node are led to.
+    fn choose(&self, all: Vec<Candidate<'a>>, distribution: Distribution) -> Vec<Candidate<'a>> {
+        let here = |candidate: &Candidate<'_>| candidate.node == Some(self.node);
+        let close = |candidate: &Candidate<'_>| {
+            self.zone.is_some()
+                && candidate.node.and_then(|node| zone(self.cluster, node)) == self.zone
+        };
+        match distribution {
+            Distribution::Anywhere => all,
+            Distribution::OnlySameNode => all.into_iter().filter(here).collect(),
+            Distribution::PreferSameZone => prefer(all, close),
+            Distribution::PreferSameNode if all.iter().any(here) => prefer(all, here),
+            Distribution::PreferSameNode => prefer(all, close),
+        }
+    }
+}
+
+/// Those that are `wanted`, if there are any, else all.
+fn prefer<'a>(
+    all: Vec<Candidate<'a>>,
+    wanted: impl Fn(&Candidate<'_>) -> bool,
+) -> Vec<Candidate<'a>> {
+    if all.iter().any(&wanted) { all.into_iter().filter(wanted).collect() } else { all }
+}
+
+fn zone<'a>(cluster: &'a Cluster, node: &str) -> Option<&'a str> {
+    cluster.nodes.get(node)?.labels.get("topology.kubernetes.io/zone").map(String::as_str)
+}
+
+/// The endpoints of a service port that take connections: the ready ones, or, where none is, those
+/// that are going away but still answer.
+fn candidates<'a>(
     service: &Service,
     port: &ServicePort,
     vip: IpAddr,
-    slices: &[&EndpointSlice],
+    slices: &[&'a EndpointSlice],
+) -> Vec<Candidate<'a>> {
+    let all = |usable: fn(&Endpoint) -> bool| -> Vec<Candidate<'a>> {
+        let mut found: Vec<_> = slices
+            .iter()
+            .flat_map(|slice| slice_endpoints(slice, port))
+            .filter(|(endpoint, _)| endpoint.address.is_ipv4() == vip.is_ipv4())
+            .filter(|(endpoint, _)| usable(endpoint) || service.publish_not_ready)
+            .map(|(endpoint, port)| Candidate {
+                address: SocketAddr::new(endpoint.address, port),
+                node: endpoint.node.as_deref(),
+            })
+            .collect();
+        found.sort_unstable_by_key(|candidate| candidate.address);
+        found.dedup_by_key(|candidate| candidate.address);
+        found
+    };
+    let ready = all(|endpoint| endpoint.ready);
+    if ready.is_empty() { all(|endpoint| endpoint.draining) } else { ready }
+}
+
+fn route(
+    service: &Service,
+    port: &ServicePort,
+    chosen: &[Candidate<'_>],
     workloads: &Workloads,
 ) -> ServicePortRoute {
-    let mut endpoints: Vec<EndpointTarget> = slices
-        .iter()
-        .flat_map(|slice| slice_endpoints(slice, service, port))
-        .filter(|address| address.is_ipv4() == vip.is_ipv4())
-        .map(|address| EndpointTarget { address, workload: workloads.get(&address.ip()).cloned() })
-        .collect();
-    endpoints.sort_unstable_by_key(|endpoint| endpoint.address);
-    endpoints.dedup_by_key(|endpoint| endpoint.address);
     let NamespacedName { namespace, name } = &service.name;
+    let endpoints = chosen.iter().map(|candidate| EndpointTarget {
+        address: candidate.address,
+        workload: workloads.get(&candidate.address.ip()).cloned(),
+    });
     ServicePortRoute {
         origin: service.origin.clone(),
         service: service.name.clone(),
         host: format!("{name}.{namespace}.svc.cluster.local"),
         port: port.port,
         port_name: port.name.clone(),
-        endpoints,
+        endpoints: endpoints.collect(),
+        affinity: service.affinity,
     }
 }
 
-/// Addresses of a slice that serve a service port: matched by the port's name, as Kubernetes does.
-fn slice_endpoints(
-    slice: &EndpointSlice,
-    service: &Service,
+/// Endpoints of a slice with the port that serves a service port: matched by the port's name, as
+/// Kubernetes does.
+fn slice_endpoints<'a>(
+    slice: &'a EndpointSlice,
     port: &ServicePort,
-) -> impl Iterator<Item = SocketAddr> {
-    let publish_all = service.publish_not_ready;
+) -> impl Iterator<Item = (&'a Endpoint, u16)> {
     slice
         .ports
         .iter()
         .filter(|candidate| candidate.name == port.name && candidate.protocol == port.protocol)
-        .flat_map(move |target| {
-            slice
-                .endpoints
-                .iter()
-                .filter(move |endpoint| endpoint.ready || publish_all)
-                .map(|endpoint| SocketAddr::new(endpoint.address, target.port))
-        })
+        .flat_map(|target| slice.endpoints.iter().map(|endpoint| (endpoint, target.port)))
 }
 
 fn add(

@@ -2,14 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use undermesh_ebpf_common::{ServiceKey, backend_flags, workload_flags};
+use undermesh_ebpf_common::{ServiceKey, backend_flags, service_flags, workload_flags};
 use undermesh_model::{
-    Cluster, Endpoint, EndpointPort, EndpointSlice, Enrolment, Generation, MtlsMode,
-    NamespacedName, PodLocation, Protocol, ResourceRef, Service, ServicePort, TargetPort, Workload,
+    Cluster, Distribution, Endpoint, EndpointPort, EndpointSlice, Enrolment, FailMode, Generation,
+    MtlsMode, NamespacedName, Node, PodLocation, Protocol, ResourceRef, Service, ServicePort,
+    TargetPort, Workload,
 };
 
 use super::*;
-use crate::Destination;
+use crate::{Destination, SameNode};
 
 fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
     Workload {
@@ -20,6 +21,7 @@ fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         labels: [("app".to_owned(), name.to_owned())].into(),
         enrolment: Enrolment::Enrolled("test".to_owned()),
+        outbound_failure: None,
         location: Some(PodLocation::Netns(format!("/run/netns/{name}").into())),
         host_network: false,
         terminated: false,
@@ -45,6 +47,8 @@ fn service(name: &str, vips: &[&str], endpoints: &[(&str, bool)]) -> (Service, E
             .into(),
         selector: [].into(),
         publish_not_ready: false,
+        affinity: false,
+        distribution: Distribution::Anywhere,
     };
     let slice = EndpointSlice {
         origin,
@@ -55,6 +59,7 @@ fn service(name: &str, vips: &[&str], endpoints: &[(&str, bool)]) -> (Service, E
             .map(|(address, ready)| Endpoint {
                 address: address.parse().unwrap(),
                 ready: *ready,
+                draining: false,
                 pod: None,
                 node: None,
             })
@@ -187,6 +192,101 @@ fn strict_marks_local_pods_and_unknown_addresses() {
     assert!(tables.strict_unknown);
     let flags = tables.workloads[&addr(ip("10.1.0.2"))].flags;
     assert_eq!(flags, workload_flags::LOCAL | workload_flags::STRICT);
+}
+
+#[test]
+fn endpoints_are_chosen_by_where_they_are() {
+    let ends = ["10.1.0.2", "10.1.0.3", "10.1.1.2", "10.1.2.2"];
+    let nodes = ["a", "a", "b", "c"];
+    let zones = [("a", "west"), ("b", "west"), ("c", "east")];
+    for (distribution, gone, expected) in [
+        (Distribution::Anywhere, "", 4),
+        (Distribution::OnlySameNode, "", 2),
+        (Distribution::OnlySameNode, "a", 0),
+        (Distribution::PreferSameNode, "", 2),
+        (Distribution::PreferSameNode, "a", 1),
+        (Distribution::PreferSameZone, "", 3),
+        (Distribution::PreferSameZone, "a", 1),
+    ] {
+        let listed: Vec<(&str, bool)> = ends.map(|end| (end, true)).to_vec();
+        let (mut service, mut slice) = service("s", &["10.96.0.1"], &listed);
+        service.distribution = distribution;
+        for (endpoint, node) in slice.endpoints.iter_mut().zip(nodes) {
+            endpoint.node = Some(node.to_owned());
+            endpoint.ready = node != gone;
+        }
+        let pods = ends.iter().zip(nodes).map(|(end, node)| workload(end, node, &[end])).collect();
+        let mut input = cluster(pods, vec![(service, slice)]);
+        for (node, zone) in zones {
+            let labels = [("topology.kubernetes.io/zone".to_owned(), zone.to_owned())].into();
+            let origin = ResourceRef::cluster_scoped("Node", node);
+            input.nodes.insert(node.to_owned(), Node { origin, addresses: vec![], labels });
+        }
+        let snapshot = run(&input).snapshot;
+        let found = snapshot.services[&socket("10.96.0.1:80")].endpoints.len();
+        assert_eq!(found, expected, "{distribution:?} without {gone:?}");
+    }
+}
+
+#[test]
+fn draining_endpoints_are_used_where_none_is_ready() {
+    let listed = [("10.1.0.2", true), ("10.1.0.3", false), ("10.1.0.4", false)];
+    let (service, mut slice) = service("s", &["10.96.0.1"], &listed);
+    slice.endpoints[1].draining = true;
+    let pods = || vec![workload("p", "a", &["10.1.0.2"]), workload("q", "a", &["10.1.0.3"])];
+    let addresses = |slice: &EndpointSlice| -> Vec<String> {
+        let input = cluster(pods(), vec![(service.clone(), slice.clone())]);
+        let route = &run(&input).snapshot.services[&socket("10.96.0.1:80")];
+        route.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect()
+    };
+    assert_eq!(addresses(&slice), ["10.1.0.2:8080"]);
+    slice.endpoints[0].ready = false;
+    assert_eq!(addresses(&slice), ["10.1.0.3:8080"]);
+}
+
+#[test]
+fn with_affinity_kernel_and_proxy_choose_the_same_endpoint() {
+    let ends = [("10.1.1.2", true), ("10.1.1.3", true), ("10.1.1.4", true)];
+    let (mut service, slice) = service("s", &["10.96.0.1"], &ends);
+    service.affinity = true;
+    let pods = ends.iter().map(|(end, _)| workload(end, "b", &[end])).collect();
+    let snapshot = run(&cluster(pods, vec![(service, slice)])).snapshot;
+    let route = &snapshot.services[&socket("10.96.0.1:80")];
+    let tables = &snapshot.tables;
+    let entry = tables.services[&key("10.96.0.1:80")];
+    assert_eq!((entry.backends, entry.flags), (3, service_flags::AFFINITY));
+    for last in 0..50 {
+        let client: IpAddr = [10, 1, 0, last].into();
+        let slot = undermesh_ebpf_common::affinity_slot(&addr(client), entry.backends);
+        let backend = tables.backends[&BackendKey { service: key("10.96.0.1:80"), slot }];
+        let chosen = route.endpoints[route.affine(client).unwrap()].address;
+        assert_eq!(crate::ip(backend.addr), chosen.ip());
+    }
+}
+
+#[test]
+fn neighbours_are_led_to_the_proxy_where_the_node_encrypts() {
+    let input = cluster(
+        vec![workload("cart", "a", &["10.1.0.2"])],
+        vec![service("one", &["10.96.0.1"], &[("10.1.0.2", true)])],
+    );
+    let encrypt = Options { same_node: SameNode::Encrypt, mtls: MtlsMode::Strict, ..options() };
+    let snapshot = compile(&input, &encrypt, Generation(1)).snapshot;
+    let flags = snapshot.tables.workloads[&addr(ip("10.1.0.2"))].flags;
+    assert_eq!(flags, workload_flags::STRICT);
+    let key = BackendKey { service: key("10.96.0.1:80"), slot: 0 };
+    assert_eq!(snapshot.tables.backends[&key].flags, 0);
+    assert!(snapshot.workloads[&ip("10.1.0.2")].local);
+}
+
+#[test]
+fn a_pod_may_fail_otherwise_than_its_node() {
+    let mut open = workload("open", "a", &["10.1.0.2"]);
+    open.outbound_failure = Some(FailMode::Open);
+    let snapshot =
+        run(&cluster(vec![open, workload("as-node", "a", &["10.1.0.3"])], vec![])).snapshot;
+    assert_eq!(snapshot.workloads[&ip("10.1.0.2")].outbound_failure, FailMode::Open);
+    assert_eq!(snapshot.workloads[&ip("10.1.0.3")].outbound_failure, FailMode::Closed);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use undermesh_model::{Cluster, Diagnostic, NamespacedName, Severity, SpiffeId, Workload};
 
 use crate::{
-    CompiledPolicy, MtlsModes, Options, WorkloadInfo, addr,
+    CompiledPolicy, MtlsModes, Options, SameNode, WorkloadInfo, addr,
     policy::{Authorizations, PeerAuthentications, report},
 };
 
@@ -91,6 +91,8 @@ fn info(workload: &Workload, node: String, mtls: MtlsModes, options: &Options) -
         ),
         node,
         local,
+        direct: local && options.same_node == SameNode::Direct,
+        outbound_failure: workload.outbound_failure.unwrap_or(options.outbound_failure),
         addresses,
         location: workload.location.clone().filter(|_| local),
         mtls,

@@ -32,6 +32,7 @@ fn workload(namespace: &str, name: &str, address: &str) -> Workload {
         labels: labels(&format!("app={name}")),
         enrolment: Enrolment::Enrolled("test".to_owned()),
         location: Some(PodLocation::Netns("/run/netns/x".into())),
+        outbound_failure: None,
         host_network: false,
         terminated: false,
         workload_name: name.to_owned(),

@@ -52,7 +52,7 @@ fn entry(flags: u32) -> WorkloadEntry {
 fn maps(backends: &[(Addr, u32)]) -> Maps {
     let key = ServiceKey { addr: VIP, port_be: PORT, pad: 0 };
     let mut maps = Maps { listening: true, ..Maps::default() };
-    maps.services.insert(key, Service { backends: backends.len() as u32 });
+    maps.services.insert(key, Service { backends: backends.len() as u32, flags: 0 });
     for (slot, (addr, flags)) in backends.iter().enumerate() {
         let backend = Backend { addr: *addr, port_be: PORT, pad: 0, flags: *flags };
         maps.backends.insert((key, slot as u32), backend);
@@ -72,6 +72,18 @@ fn a_virtual_address_leads_to_the_backend_that_chance_picks() {
     assert_eq!(decide(&maps, 0, VIP), Outbound::local(&LOCAL_POD, PORT));
     maps.random = 7;
     assert_eq!(decide(&maps, 0, VIP), Outbound::proxy(&VIP, AGENT));
+}
+
+#[test]
+fn with_affinity_chance_has_no_say() {
+    let mut maps = maps(&[(LOCAL_POD, backend_flags::LOCAL), (REMOTE_POD, 0)]);
+    let key = ServiceKey { addr: VIP, port_be: PORT, pad: 0 };
+    maps.services.insert(key, Service { backends: 2, flags: service_flags::AFFINITY });
+    let first = decide(&maps, 0, VIP);
+    for random in 0..10 {
+        maps.random = random;
+        assert_eq!(decide(&maps, 0, VIP), first);
+    }
 }
 
 #[test]
@@ -98,7 +110,7 @@ fn a_service_without_endpoints_or_with_a_torn_update_refuses() {
     let mut maps = maps(&[]);
     assert_eq!(decide(&maps, 0, VIP), Outbound::refuse(Reason::NoEndpoint, &VIP));
     let key = ServiceKey { addr: VIP, port_be: PORT, pad: 0 };
-    maps.services.insert(key, Service { backends: 3 });
+    maps.services.insert(key, Service { backends: 3, flags: 0 });
     assert_eq!(decide(&maps, 0, VIP), Outbound::refuse(Reason::Inconsistent, &VIP));
 }
 

@@ -1,0 +1,221 @@
+//! The agent's parts, put together in the order in which one thing needs another.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
+use tokio::{runtime::Handle, sync::watch};
+use undermesh_datapath::{CgroupRoot, Config as DatapathConfig, Datapath, Events};
+use undermesh_identity::{DirectoryAuthority, IdentityConfig, IdentityStore};
+use undermesh_proxy::{PoolConfig, Proxy, ProxyConfig};
+use undermesh_snapshot::{Options, Snapshot};
+use undermesh_telemetry::{AccessLog, AccessLogSink, LogHandle, Telemetry};
+
+use super::reload::Warnings;
+use crate::{
+    config::{AccessLogTarget, Config},
+    enrolment::{Enrolment, EnrolmentView},
+    kernel_events::KernelEvents,
+    metrics::NodeCollector,
+    pod::Node,
+    readiness::Readiness,
+};
+
+/// How long a new agent waits for its pods before it tells its predecessor to go all the same.
+const SERVING_WITHIN: Duration = Duration::from_secs(60);
+
+/// What exists once, for the life of the process.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) started: Instant,
+    pub(super) logs: LogHandle,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) identities: Arc<IdentityStore>,
+    pub(super) datapath: Arc<Mutex<Datapath>>,
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) enrolment: Arc<EnrolmentView>,
+    pub(super) kernel_events: Arc<KernelEvents>,
+    pub(super) warnings: Warnings,
+    pub(super) stopping: watch::Sender<bool>,
+}
+
+/// What the tasks work on; it outlives them, as they stop and start again.
+pub(super) struct Serving {
+    pub(super) enrolment: Enrolment,
+    pub(super) events: Events,
+}
+
+impl Parts {
+    /// Puts everything together; nothing runs yet.
+    pub(super) fn put_together(
+        config: &Config,
+        logs: LogHandle,
+        telemetry: &Arc<Telemetry>,
+        data: &Handle,
+    ) -> Result<(Self, Serving)> {
+        let identities = identities(config)?;
+        let mut datapath = Datapath::load(&DatapathConfig {
+            pin_dir: config.pin_dir.clone(),
+            cgroup: config.cgroup.clone(),
+            sizes: config.sizes,
+            kernel_log: config.kernel_log,
+        })?;
+        tracing::info!(cgroup = %config.cgroup.display(), "eBPF programs attached");
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let proxy = Proxy::new(
+            proxy_config(config),
+            Arc::clone(&snapshot),
+            Arc::clone(&identities),
+            Arc::clone(telemetry),
+            data.clone(),
+        );
+        let enrolment = Arc::new(EnrolmentView::default());
+        let node = Arc::new(Node {
+            proxy: Arc::clone(&proxy),
+            programs: Mutex::new(datapath.take_pods().context("the pod programs are taken")?),
+            original_dst: datapath.original_dst(),
+            mark: datapath.mark(),
+            cgroups: CgroupRoot::find()?,
+        });
+        let events = datapath.take_events().context("the event stream is taken")?;
+        let kernel_events = Arc::new(KernelEvents::new(
+            Arc::clone(telemetry),
+            Arc::clone(&snapshot),
+            Arc::clone(&enrolment),
+            datapath.local_tuples(),
+        ));
+        let datapath = Arc::new(Mutex::new(datapath));
+        telemetry.with_registry(|registry| {
+            registry.register_collector(Box::new(NodeCollector {
+                datapath: Arc::clone(&datapath),
+                enrolment: Arc::clone(&enrolment),
+                identities: Arc::clone(&identities),
+            }));
+        });
+        let serving = Serving { enrolment: Enrolment::new(node, Arc::clone(&enrolment)), events };
+        let parts = Self {
+            config: config.clone(),
+            started: Instant::now(),
+            logs,
+            telemetry: Arc::clone(telemetry),
+            identities,
+            datapath,
+            snapshot,
+            snapshots: watch::Sender::new(None),
+            proxy,
+            enrolment,
+            kernel_events,
+            warnings: Warnings::default(),
+            stopping: watch::Sender::new(false),
+        };
+        Ok((parts, serving))
+    }
+
+    /// What the snapshot compiler needs to know of this node.
+    pub(super) fn options(&self) -> Options {
+        Options {
+            node: self.config.node.clone(),
+            trust_domain: self.config.trust_domain.clone(),
+            cluster: self.config.cluster.clone(),
+            mtls: self.config.mtls,
+            root_namespace: self.config.root_namespace.clone(),
+            outbound_failure: self.config.outbound_failure,
+            same_node: self.config.same_node,
+        }
+    }
+
+    /// The conditions of readiness.
+    pub(super) fn readiness(&self) -> Readiness {
+        Readiness {
+            snapshots: self.snapshots.subscribe(),
+            enrolment: Arc::clone(&self.enrolment),
+            identities: Arc::clone(&self.identities),
+            shutdown: self.stopping.subscribe(),
+        }
+    }
+
+    /// Waits until this agent could do without its predecessor. A pod that cannot be enrolled
+    /// must not keep two agents running for ever.
+    pub(super) async fn wait_until_serving(&self) {
+        let readiness = self.readiness();
+        let deadline = Instant::now() + SERVING_WITHIN;
+        loop {
+            let missing = readiness.missing();
+            if missing.is_empty() {
+                return;
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!(?missing, "taking over although not everything is in place");
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Detaches what an agent of another ABI version has left.
+    pub(super) fn remove_other_versions(&self) {
+        match self.lock().remove_other_versions() {
+            Ok(report) if report.links + report.maps > 0 => {
+                let (links, maps) = (report.links, report.maps);
+                tracing::info!(links, maps, "removed the programs of another version");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "cannot remove the programs of another version"),
+        }
+    }
+
+    /// Makes the maps this agent's own again, after a successor has failed.
+    pub(super) fn take_back(&self, serving: &Serving) {
+        if let Err(error) = self.lock().read_again() {
+            tracing::error!(%error, "cannot read the maps again");
+        }
+        serving.enrolment.assert_again();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Datapath> {
+        self.datapath.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The metrics and the access log.
+pub(super) fn telemetry(config: &Config) -> Result<Arc<Telemetry>> {
+    Ok(Telemetry::new(access_log(config)?))
+}
+
+fn access_log(config: &Config) -> Result<AccessLog> {
+    let sink = match &config.access_log {
+        AccessLogTarget::Stdout => AccessLogSink::Stdout,
+        AccessLogTarget::Off => AccessLogSink::Off,
+        AccessLogTarget::File(path) => AccessLogSink::File(path.clone()),
+    };
+    AccessLog::start(sink).with_context(|| format!("cannot open accessLog {:?}", config.access_log))
+}
+
+fn identities(config: &Config) -> Result<Arc<IdentityStore>> {
+    let authority = DirectoryAuthority::open(&config.ca_dir).with_context(|| {
+        format!(
+            "caDir {} is not usable; `undermesh ca init --dir DIR` makes one",
+            config.ca_dir.display()
+        )
+    })?;
+    let identity = IdentityConfig {
+        trust_domain: config.trust_domain.clone(),
+        lifetime: config.svid_lifetime,
+        ..IdentityConfig::default()
+    };
+    Ok(IdentityStore::new(Arc::new(authority), identity)?)
+}
+
+fn proxy_config(config: &Config) -> ProxyConfig {
+    let default = ProxyConfig::default();
+    ProxyConfig {
+        connect_timeout: config.connect_timeout,
+        pool: PoolConfig { idle: config.tunnel_idle_timeout, ..default.pool },
+        ..default
+    }
+}

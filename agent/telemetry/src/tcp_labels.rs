@@ -1,0 +1,107 @@
+//! The labels of Istio's TCP metrics.
+//!
+//! Source: Istio, "Standard Metrics" (names, order and meaning).
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+use crate::{
+    ConnectionInfo, Peer, Reporter, Security, ServiceLabel,
+    peer::{UNKNOWN, or_unknown},
+};
+
+/// The labels that every Istio TCP metric has, in Istio's order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TcpLabels {
+    reporter: &'static str,
+    source_workload: String,
+    source_canonical_service: String,
+    source_canonical_revision: String,
+    source_workload_namespace: String,
+    source_principal: String,
+    source_app: String,
+    source_version: String,
+    source_cluster: String,
+    destination_service: String,
+    destination_service_namespace: String,
+    destination_service_name: String,
+    destination_workload: String,
+    destination_canonical_service: String,
+    destination_canonical_revision: String,
+    destination_workload_namespace: String,
+    destination_principal: String,
+    destination_app: String,
+    destination_version: String,
+    destination_cluster: String,
+    request_protocol: &'static str,
+    response_flags: &'static str,
+    connection_security_policy: &'static str,
+}
+
+impl TcpLabels {
+    pub(crate) fn new(info: &ConnectionInfo) -> Self {
+        let service = info.service.clone().unwrap_or_default();
+        Self::between(&info.source, &info.destination, &service, info.reporter, info.security)
+    }
+
+    fn between(
+        source: &Peer,
+        destination: &Peer,
+        service: &ServiceLabel,
+        reporter: Reporter,
+        security: Security,
+    ) -> Self {
+        Self {
+            reporter: reporter.as_str(),
+            source_workload: or_unknown(&source.workload),
+            source_canonical_service: or_unknown(&source.canonical_service),
+            source_canonical_revision: or_unknown(&source.canonical_revision),
+            source_workload_namespace: or_unknown(&source.namespace),
+            source_principal: principal(source),
+            source_app: or_unknown(&source.app),
+            source_version: or_unknown(&source.version),
+            source_cluster: or_unknown(&source.cluster),
+            destination_service: or_unknown(&service.host),
+            destination_service_namespace: or_unknown(&service.namespace),
+            destination_service_name: or_unknown(&service.name),
+            destination_workload: or_unknown(&destination.workload),
+            destination_canonical_service: or_unknown(&destination.canonical_service),
+            destination_canonical_revision: or_unknown(&destination.canonical_revision),
+            destination_workload_namespace: or_unknown(&destination.namespace),
+            destination_principal: principal(destination),
+            destination_app: or_unknown(&destination.app),
+            destination_version: or_unknown(&destination.version),
+            destination_cluster: or_unknown(&destination.cluster),
+            request_protocol: "tcp",
+            response_flags: "-",
+            connection_security_policy: security.as_str(),
+        }
+    }
+
+    /// What labels beyond the bound are counted under: only those that have few values stay.
+    pub(crate) fn overflow(&self) -> Self {
+        let (nobody, service) = (Peer::unknown(), ServiceLabel::default());
+        Self {
+            reporter: self.reporter,
+            response_flags: self.response_flags,
+            connection_security_policy: self.connection_security_policy,
+            ..Self::between(&nobody, &nobody, &service, Reporter::Source, Security::None)
+        }
+    }
+
+    pub(crate) fn with_flags(&self, flags: &'static str) -> Self {
+        Self { response_flags: flags, ..self.clone() }
+    }
+
+    /// Whether one of the two workloads is no longer there. `keep` is given a namespace and a
+    /// workload's name; an end that was never known cannot go.
+    pub(crate) fn is_gone(&self, keep: impl Fn(&str, &str) -> bool) -> bool {
+        let gone =
+            |namespace: &str, workload: &str| workload != UNKNOWN && !keep(namespace, workload);
+        gone(&self.source_workload_namespace, &self.source_workload)
+            || gone(&self.destination_workload_namespace, &self.destination_workload)
+    }
+}
+
+fn principal(peer: &Peer) -> String {
+    peer.principal.as_ref().map_or_else(|| UNKNOWN.to_owned(), ToString::to_string)
+}
