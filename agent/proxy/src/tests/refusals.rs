@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Method, Request, StatusCode};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
@@ -237,4 +237,44 @@ async fn a_client_that_gives_up_while_connecting_is_noticed() {
     reset(near);
     let line = mesh.logged(&["client_reset"]).await;
     assert_eq!(line["event"], "denied");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_peer_is_refused_before_any_byte_is_forwarded_and_the_policy_is_named() {
+    let mesh = Mesh::new();
+    let (client, server) = (mesh.client("client"), mesh.server("server").await);
+    guard(&mesh, &server, &["other"]);
+    client.dial_in_vain(server.address).await;
+    expect_no_connection(&server).await;
+    let line = mesh.logged(&["\"reporter\":\"destination\"", "policy_denied"]).await;
+    assert_eq!(line["detail"], "not allowed by AuthorizationPolicy shop/members");
+    let line = mesh.logged(&["\"reporter\":\"source\""]).await;
+    assert_eq!(line["reason"], "destination_denied");
+    let series =
+        "undermesh_proxy_policy_denials_total{policy_namespace=\"shop\",policy=\"members\"}";
+    assert_eq!(mesh.metric(series), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_policy_closes_what_it_refuses_and_nothing_else() {
+    let mesh = Mesh::new();
+    let (client, server) = (mesh.client("client"), mesh.server("server").await);
+    let mut near = client.dial(server.address).await;
+    let mut far = server.accept().await;
+    guard(&mesh, &server, &["shop"]);
+    ping_pong(&mut near, &mut far).await;
+    guard(&mesh, &server, &["other"]);
+    let line = mesh.logged(&["policy_denied_late"]).await;
+    assert_eq!(line["event"], "close");
+    assert_eq!(line["detail"], "not allowed by AuthorizationPolicy shop/members");
+    let end = timeout(SOON, near.read_u8()).await.unwrap();
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// Lets only identities of these namespaces reach a pod.
+fn guard(mesh: &Mesh, server: &Server, namespaces: &[&str]) {
+    mesh.configure(|snapshot| {
+        let name = server.workload.name.clone();
+        snapshot.policies.insert(name, Arc::new(testing::policy(namespaces)));
+    });
 }
