@@ -1,185 +1,125 @@
-//! From typed objects to one consistent [`Cluster`].
+//! From converted objects to one consistent [`Cluster`]: what only shows when objects are seen
+//! together.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::Hash,
     net::IpAddr,
 };
 
-use undermesh_model::{Cluster, Namespace, NamespacedName, ResourceRef, ServiceAccount};
+use undermesh_model::{Cluster, NamespacedName, ResourceRef};
 
 use crate::{
-    convert::{self, PodRecord},
+    convert::{PodRecord, ServiceRecord},
     endpoints,
     enrolment::{self, Choice},
     objects::{Objects, Placed},
-    report::{Report, Subject},
-    security,
+    report::Report,
 };
 
-/// Converts, connects and checks everything.
-pub(crate) fn assemble(objects: &Objects, report: &mut Report) -> Cluster {
+/// Connects and checks everything.
+pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     let mut cluster = Cluster::default();
-    duplicates(objects, report);
-    let choices = namespaces(objects, &mut cluster, report);
-    for placed in &objects.nodes {
-        cluster.nodes.insert(placed.origin.name.clone(), convert::node(placed, report));
+    let mut choices = BTreeMap::new();
+    for placed in objects.namespaces {
+        let name = placed.origin.name;
+        choices.extend(placed.value.choice.map(|choice| (name.clone(), choice)));
+        cluster.namespaces.insert(name, placed.value.namespace);
     }
-    for placed in &objects.service_accounts {
-        let account = ServiceAccount { origin: placed.origin.clone() };
-        cluster.service_accounts.insert(key(&placed.origin), account);
+    for placed in objects.nodes {
+        cluster.nodes.insert(placed.origin.name, placed.value);
     }
-    let pods = pods(objects, &choices, &cluster, report);
-    services(objects, &pods, &mut cluster, report);
-    policies(objects, &mut cluster, report);
-    cluster.workloads =
-        pods.into_iter().map(|pod| (pod.workload.name.clone(), pod.workload)).collect();
+    for placed in objects.service_accounts {
+        cluster.service_accounts.insert(placed.name(), placed.value);
+    }
+    let mut pods = objects.pods;
+    enrol(&mut pods, &choices);
+    check_addresses(&pods, report);
+    check_accounts(&pods, &cluster, report);
+    let unread = services(objects.services, &mut cluster);
+    for placed in objects.endpoint_slices {
+        let service = &placed.value.service;
+        if !cluster.services.contains_key(service) && !unread.contains(service) {
+            let message = format!("belongs to Service {service}, which does not exist");
+            let remedy = "write the Service, or correct the label";
+            report.warning(&placed.subject(), &[], "endpoints-without-service", message, remedy);
+        }
+        cluster.endpoint_slices.insert(placed.name(), placed.value);
+    }
+    let derived = endpoints::derive_missing(&cluster, &pods);
+    cluster.endpoint_slices.extend(derived);
+    for placed in objects.peer_authentications {
+        cluster.peer_authentications.insert(placed.name(), placed.value);
+    }
+    for placed in objects.authorization_policies {
+        cluster.authorization_policies.insert(placed.name(), placed.value);
+    }
+    cluster.workloads = pods.into_iter().map(|pod| (pod.name(), pod.value.workload)).collect();
     cluster
 }
 
-fn key(origin: &ResourceRef) -> NamespacedName {
-    NamespacedName::new(&origin.namespace, &origin.name)
-}
-
-fn namespaces(
-    objects: &Objects,
-    cluster: &mut Cluster,
-    report: &mut Report,
-) -> BTreeMap<String, Choice> {
-    let mut choices = BTreeMap::new();
-    for placed in &objects.namespaces {
-        let labels = placed.object.metadata.labels.clone().unwrap_or_default();
-        let choice = enrolment::choice(&labels, &placed.origin, &placed.subject(), report);
-        choices.extend(choice.map(|choice| (placed.origin.name.clone(), choice)));
-        let namespace = Namespace { origin: placed.origin.clone(), labels };
-        cluster.namespaces.insert(placed.origin.name.clone(), namespace);
-    }
-    choices
-}
-
-fn pods(
-    objects: &Objects,
-    choices: &BTreeMap<String, Choice>,
-    cluster: &Cluster,
-    report: &mut Report,
-) -> Vec<PodRecord> {
-    let mut owners: HashMap<IpAddr, ResourceRef> = HashMap::new();
-    let mut pods = Vec::new();
-    for placed in &objects.pods {
-        let subject = placed.subject();
-        let mut pod = convert::pod(placed, report);
-        let workload = &mut pod.workload;
-        let own = enrolment::choice(&workload.labels, &placed.origin, &subject, report);
+fn enrol(pods: &mut [Placed<PodRecord>], choices: &BTreeMap<String, Choice>) {
+    for pod in pods {
+        let PodRecord { workload, choice, .. } = &mut pod.value;
         workload.enrolment = enrolment::decide(
             workload.host_network,
             workload.terminated,
-            own,
+            choice.as_ref(),
             choices.get(&workload.name.namespace),
         );
-        check_addresses(&pod, &subject, &mut owners, report);
-        check_account(&pod, cluster, &subject, report);
-        pods.push(pod);
     }
-    pods
 }
 
-fn check_addresses(
-    pod: &PodRecord,
-    subject: &Subject,
-    owners: &mut HashMap<IpAddr, ResourceRef>,
-    report: &mut Report,
-) {
-    let workload = &pod.workload;
-    if workload.terminated || workload.host_network {
-        return;
-    }
-    if workload.addresses.is_empty() && workload.enrolment.is_enrolled() {
-        let message = "is enrolled and has no address yet";
-        report.warning(subject, "pod-without-address", message, "set status.podIPs");
-    }
-    for address in &workload.addresses {
-        if let Some(owner) = owners.insert(*address, workload.origin.clone()) {
-            let message = format!("its address {address} belongs to {owner} as well");
-            report.error(
-                subject,
-                "duplicate-address",
-                message,
-                "give every pod an address of its own",
-            );
+/// Finished pods have given their addresses back; pods of the host's network share the node's.
+fn check_addresses(pods: &[Placed<PodRecord>], report: &mut Report) {
+    let mut owners: HashMap<IpAddr, &ResourceRef> = HashMap::new();
+    for pod in pods {
+        let workload = &pod.value.workload;
+        if workload.terminated || workload.host_network {
+            continue;
         }
-    }
-}
-
-fn check_account(pod: &PodRecord, cluster: &Cluster, subject: &Subject, report: &mut Report) {
-    let workload = &pod.workload;
-    let name = NamespacedName::new(&workload.name.namespace, &workload.service_account);
-    if workload.service_account != "default" && !cluster.service_accounts.contains_key(&name) {
-        let message = format!("its ServiceAccount {name} does not exist");
-        report.warning(
-            subject,
-            "unknown-service-account",
-            message,
-            "write a ServiceAccount, or correct the name",
-        );
-    }
-}
-
-fn services(objects: &Objects, pods: &[PodRecord], cluster: &mut Cluster, report: &mut Report) {
-    for placed in &objects.services {
-        let service = convert::service(placed, report);
-        cluster.services.extend(service.map(|service| (service.name.clone(), service)));
-    }
-    for placed in &objects.endpoint_slices {
-        if let Some(slice) = convert::endpoint_slice(placed, report) {
-            if !cluster.services.contains_key(&slice.service) {
-                let message = format!("belongs to Service {}, which does not exist", slice.service);
-                let remedy = "write the Service, or correct the label";
-                report.warning(&placed.subject(), "endpoints-without-service", message, remedy);
+        if workload.addresses.is_empty() && workload.enrolment.is_enrolled() {
+            let message = "is enrolled and has no address yet";
+            let remedy = "set status.podIPs";
+            report.warning(&pod.subject(), &[], "pod-without-address", message, remedy);
+        }
+        for address in &workload.addresses {
+            if let Some(owner) = owners.insert(*address, &pod.origin) {
+                let message = format!("its address {address} belongs to {owner} as well");
+                let remedy = "give every pod an address of its own";
+                report.error(&pod.subject(), &[], "duplicate-address", message, remedy);
             }
-            cluster.endpoint_slices.insert(key(&placed.origin), slice);
         }
     }
-    let covered: BTreeSet<NamespacedName> =
-        cluster.endpoint_slices.values().map(|slice| slice.service.clone()).collect();
-    let mut derived = BTreeMap::new();
-    for service in endpoints::without_slices(cluster.services.values(), &covered) {
-        derived.append(&mut endpoints::derive(service, pods.iter()));
-    }
-    cluster.endpoint_slices.append(&mut derived);
 }
 
-fn policies(objects: &Objects, cluster: &mut Cluster, report: &mut Report) {
-    for placed in &objects.peer_authentications {
-        let read = security::peer_authentication(placed, report);
-        cluster.peer_authentications.insert(key(&placed.origin), read);
-    }
-    for placed in &objects.authorization_policies {
-        let read = security::authorization_policy(placed, report);
-        cluster.authorization_policies.extend(read.map(|read| (key(&placed.origin), read)));
-    }
-}
-
-/// Reports every object that is written twice.
-fn duplicates(objects: &Objects, report: &mut Report) {
-    check_duplicates(&objects.namespaces, report);
-    check_duplicates(&objects.nodes, report);
-    check_duplicates(&objects.service_accounts, report);
-    check_duplicates(&objects.pods, report);
-    check_duplicates(&objects.services, report);
-    check_duplicates(&objects.endpoint_slices, report);
-    check_duplicates(&objects.peer_authentications, report);
-    check_duplicates(&objects.authorization_policies, report);
-}
-
-fn check_duplicates<T>(placed: &[Placed<T>], report: &mut Report)
-where
-    ResourceRef: Hash + Eq,
-{
-    let mut seen = HashMap::new();
-    for object in placed {
-        if let Some(first) = seen.insert(&object.origin, &object.position) {
-            let message = format!("is written twice; the first is at {first}");
-            report.error(&object.subject(), "duplicate-object", message, "remove one of them");
+fn check_accounts(pods: &[Placed<PodRecord>], cluster: &Cluster, report: &mut Report) {
+    for pod in pods {
+        let workload = &pod.value.workload;
+        let name = NamespacedName::new(&workload.name.namespace, &workload.service_account);
+        if workload.service_account != "default" && !cluster.service_accounts.contains_key(&name) {
+            let message = format!("its ServiceAccount {name} does not exist");
+            let remedy = "write a ServiceAccount, or correct the name";
+            report.warning(&pod.subject(), &[], "unknown-service-account", message, remedy);
         }
     }
+}
+
+/// Adds the services, and names those that exist without being read.
+fn services(
+    services: Vec<Placed<ServiceRecord>>,
+    cluster: &mut Cluster,
+) -> BTreeSet<NamespacedName> {
+    let mut unread = BTreeSet::new();
+    for placed in services {
+        let name = placed.name();
+        match placed.value {
+            ServiceRecord::Service(service) => {
+                cluster.services.insert(name, service);
+            }
+            ServiceRecord::Unread => {
+                unread.insert(name);
+            }
+        }
+    }
+    unread
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use undermesh_model::{Enrolment, ResourceRef};
+use undermesh_model::Enrolment;
 
 use crate::report::{Report, Subject};
 
@@ -25,17 +25,17 @@ pub(crate) struct Choice {
 /// Reads the labels of a Namespace or Pod, and reports values that mean nothing.
 pub(crate) fn choice(
     labels: &Labels,
-    origin: &ResourceRef,
-    subject: &Subject,
+    subject: &Subject<'_>,
     report: &mut Report,
 ) -> Option<Choice> {
-    let own = meaning(labels, OWN, "enabled", "disabled", subject, report);
-    let istio = meaning(labels, ISTIO, "ambient", "none", subject, report);
+    let own = meaning(labels, OWN, ("enabled", "disabled"), subject, report);
+    let istio = meaning(labels, ISTIO, ("ambient", "none"), subject, report);
     if let (Some(own), Some(istio)) = (own, istio)
         && own != istio
     {
         let message = format!("its labels {OWN} and {ISTIO} contradict each other; {OWN} wins");
-        report.warning(subject, "contradicting-labels", message, "remove one of them");
+        let path = ["metadata", "labels", ISTIO];
+        report.warning(subject, &path, "contradicting-labels", message, "remove one of them");
     }
     let (label, enrol) = match (own, istio) {
         (Some(enrol), _) => (OWN, enrol),
@@ -43,15 +43,14 @@ pub(crate) fn choice(
         (None, None) => return None,
     };
     let value = labels.get(label).map(String::as_str).unwrap_or_default();
-    Some(Choice { enrol, because: format!("label {label}={value} on {origin}") })
+    Some(Choice { enrol, because: format!("label {label}={value} on {}", subject.origin) })
 }
 
 fn meaning(
     labels: &Labels,
     label: &str,
-    yes: &str,
-    no: &str,
-    subject: &Subject,
+    (yes, no): (&str, &str),
+    subject: &Subject<'_>,
     report: &mut Report,
 ) -> Option<bool> {
     let value = labels.get(label)?;
@@ -60,12 +59,9 @@ fn meaning(
     }
     if value != no {
         let message = format!("label {label} is {value:?}, which means nothing");
-        report.warning(
-            subject,
-            "unknown-label-value",
-            message,
-            &format!("write {yes:?} or {no:?}"),
-        );
+        let path = ["metadata", "labels", label];
+        let remedy = format!("write {yes:?} or {no:?}");
+        report.warning(subject, &path, "unknown-label-value", message, &remedy);
         return None;
     }
     Some(false)
@@ -75,7 +71,7 @@ fn meaning(
 pub(crate) fn decide(
     host_network: bool,
     terminated: bool,
-    pod: Option<Choice>,
+    pod: Option<&Choice>,
     namespace: Option<&Choice>,
 ) -> Enrolment {
     let not = |because: &str| Enrolment::NotEnrolled(because.to_owned());
@@ -85,9 +81,12 @@ pub(crate) fn decide(
     if terminated {
         return not("it has finished");
     }
-    match pod.as_ref().or(namespace) {
+    match pod.or(namespace) {
         Some(Choice { enrol: true, because }) => Enrolment::Enrolled(because.clone()),
         Some(Choice { enrol: false, because }) => Enrolment::NotEnrolled(because.clone()),
         None => not("no label enrols it or its namespace"),
     }
 }
+
+#[cfg(test)]
+mod tests;

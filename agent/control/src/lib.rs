@@ -1,6 +1,9 @@
 //! Where configuration comes from. Sources read objects, check them, and publish a whole
 //! [`Cluster`] or nothing.
 //!
+//! The path: `files` -> `documents` -> `node` -> `manifests` -> `convert`, `security` -> `assemble`
+//! (with `enrolment` and `endpoints`) -> `source`. From `convert` on, nothing knows of files.
+//!
 //! **Invariant**: a state with an error in it is never published. The last good one stays in
 //! force, and the rejection names object, file, line and remedy.
 //!
@@ -8,15 +11,23 @@
 
 mod assemble;
 mod convert;
+mod directory;
 mod documents;
 mod endpoints;
 mod enrolment;
+mod field;
 mod files;
+#[cfg(test)]
+mod fixtures;
+mod kinds;
+mod manifests;
+mod names;
+mod node;
 mod objects;
 mod report;
 mod security;
 mod source;
 
-pub use objects::{Objects, parse_manifests};
-pub use report::Report;
-pub use source::{Loaded, ManifestSource, SourceUpdate};
+pub use directory::{ManifestSource, parse_manifests};
+pub use kinds::{KindDescription, describe_kinds};
+pub use source::{Loaded, SourceUpdate};

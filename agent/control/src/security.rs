@@ -35,10 +35,16 @@ fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
+/// Reports a mistake that rejects the state.
+fn invalid(
+    report: &mut Report,
+    subject: &Subject<'_>,
+    path: &[&str],
+    message: String,
+    remedy: &str,
+) {
+    report.error(subject, path, "invalid-policy", message, remedy);
+}
+
 #[cfg(test)]
 mod tests;
-
-/// Reports a mistake that rejects the state.
-fn invalid(report: &mut Report, subject: &Subject, message: String, remedy: &str) {
-    report.error(subject, "invalid-policy", message, remedy);
-}

@@ -1,38 +1,10 @@
-//! The manifest directory as a source: read whole, watched, published when it has changed.
+//! What every source has in common: a whole state or a rejection, and nothing said twice.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, channel},
-    },
-    thread,
-    time::Duration,
-};
+use std::sync::Arc;
 
-use notify::{RecursiveMode, Watcher};
-use tokio::sync::mpsc;
 use undermesh_model::{Cluster, Diagnostic, Generation};
 
-use crate::{
-    assemble::assemble,
-    files::{self, Texts},
-    objects::{Objects, parse_manifests},
-    report::Report,
-};
-
-/// Events of one change come together; what follows within this time is read with it.
-const DEBOUNCE: Duration = Duration::from_millis(50);
-/// How often the directory is read even if no event says so: file systems and mounts exist that
-/// send none.
-const POLL: Duration = Duration::from_secs(1);
-
-/// A directory of Kubernetes manifests.
-#[derive(Clone, Debug)]
-pub struct ManifestSource {
-    dir: PathBuf,
-}
+use crate::{assemble::assemble, objects::Objects, report::Report};
 
 /// A state that has been read.
 #[derive(Clone, Debug)]
@@ -41,6 +13,15 @@ pub struct Loaded {
     pub cluster: Option<Cluster>,
     /// Every finding.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// Puts the objects of a reading together; one error rejects all of them.
+    pub(crate) fn new(objects: Objects, mut report: Report) -> Self {
+        let cluster = assemble(objects, &mut report);
+        let cluster = (!report.has_errors()).then_some(cluster);
+        Self { cluster, diagnostics: report.into_diagnostics() }
+    }
 }
 
 /// What a watched source says.
@@ -62,114 +43,84 @@ pub enum SourceUpdate {
     },
 }
 
-impl ManifestSource {
-    /// A source that reads `dir`.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
-    }
-
-    /// Reads the directory once.
-    pub fn load(&self) -> Loaded {
-        let mut report = Report::default();
-        let texts = files::read(&self.dir, &mut report);
-        load(&texts, report)
-    }
-
-    /// Reads the directory now and whenever it changes, on a thread of its own, until the receiver
-    /// is dropped. The first update comes at once.
-    ///
-    /// # Errors
-    /// Where no thread can be started.
-    pub fn watch(self) -> io::Result<mpsc::Receiver<SourceUpdate>> {
-        let (updates, receiver) = mpsc::channel(1);
-        thread::Builder::new().name("manifests".to_owned()).spawn(move || self.run(&updates))?;
-        Ok(receiver)
-    }
-
-    fn run(&self, updates: &mpsc::Sender<SourceUpdate>) {
-        let (events, changes) = channel();
-        let mut watcher = notify::recommended_watcher(move |_| {
-            let _ = events.send(());
-        });
-        if let Err(error) = &watcher {
-            tracing::warn!(%error, "cannot watch files; reading them every second instead");
-        }
-        let mut state = State::default();
-        loop {
-            // Again every time: the directory may have been replaced.
-            if let Ok(watcher) = &mut watcher {
-                let _ = watcher.watch(&self.dir, RecursiveMode::Recursive);
-            }
-            let mut report = Report::default();
-            let texts = files::read(&self.dir, &mut report);
-            if let Some(update) = state.next(texts, report)
-                && updates.blocking_send(update).is_err()
-            {
-                return;
-            }
-            if updates.is_closed() {
-                return;
-            }
-            wait(&changes);
-        }
-    }
-}
-
-/// Waits for a change, and then until the changes stop.
-fn wait(changes: &Receiver<()>) {
-    match changes.recv_timeout(POLL) {
-        Ok(()) => while changes.recv_timeout(DEBOUNCE).is_ok() {},
-        Err(RecvTimeoutError::Timeout) => {}
-        Err(RecvTimeoutError::Disconnected) => thread::sleep(POLL),
-    }
-}
-
-/// What has been read and published so far.
-#[derive(Default)]
-struct State {
-    read: Option<(Texts, Report)>,
-    published: Option<Arc<Cluster>>,
-    rejected: bool,
-    diagnostics: Vec<Diagnostic>,
+/// Numbers the states of a source, and knows what it has said last.
+#[derive(Debug, Default)]
+pub(crate) struct Publisher {
+    good: Option<Arc<Cluster>>,
     generation: Generation,
+    /// Whether the last update was a rejection, and its findings.
+    last: Option<(bool, Vec<Diagnostic>)>,
 }
 
-impl State {
-    /// What to publish of a new reading; nothing where it says what is known already.
-    fn next(&mut self, texts: Texts, report: Report) -> Option<SourceUpdate> {
-        let reading = (texts, report);
-        if self.read.as_ref() == Some(&reading) {
+impl Publisher {
+    /// What to say about a new reading; nothing where it says what is known already. A state that
+    /// returns after a rejection is published again: the rejection is over.
+    pub(crate) fn publish(&mut self, loaded: Loaded) -> Option<SourceUpdate> {
+        let Loaded { cluster, diagnostics } = loaded;
+        let rejected = cluster.is_none();
+        let same_cluster = cluster.as_ref() == self.good.as_deref();
+        let said = (rejected, diagnostics.clone());
+        if self.last.as_ref() == Some(&said) && (rejected || same_cluster) {
             return None;
         }
-        let loaded = load(&reading.0, reading.1.clone());
-        self.read = Some(reading);
-        let diagnostics = loaded.diagnostics;
-        let Some(cluster) = loaded.cluster else {
-            self.rejected = true;
-            return Some(SourceUpdate::Rejected { diagnostics });
-        };
-        let unchanged = self.published.as_deref() == Some(&cluster);
-        if unchanged && !self.rejected && self.diagnostics == diagnostics {
-            return None;
-        }
-        self.generation = self.generation.next();
-        self.rejected = false;
-        self.diagnostics.clone_from(&diagnostics);
+        self.last = Some(said);
+        let Some(cluster) = cluster else { return Some(SourceUpdate::Rejected { diagnostics }) };
         let cluster = Arc::new(cluster);
-        self.published = Some(Arc::clone(&cluster));
+        self.good = Some(Arc::clone(&cluster));
+        self.generation = self.generation.next();
         Some(SourceUpdate::State { cluster, generation: self.generation, diagnostics })
     }
 }
 
-fn load(texts: &Texts, mut report: Report) -> Loaded {
-    let mut objects = Objects::default();
-    for (path, text) in texts {
-        parse_manifests(text, path, &mut objects, &mut report);
-    }
-    let cluster = assemble(&objects, &mut report);
-    let cluster = (!report.has_errors()).then_some(cluster);
-    Loaded { cluster, diagnostics: report.into_diagnostics() }
-}
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use undermesh_model::{Namespace, ResourceRef, Severity};
+
+    use super::*;
+
+    fn state(namespace: &str) -> Loaded {
+        let mut cluster = Cluster::default();
+        let origin = ResourceRef::cluster_scoped("Namespace", namespace);
+        let value = Namespace { origin, labels: Default::default() };
+        cluster.namespaces.insert(namespace.to_owned(), value);
+        Loaded { cluster: Some(cluster), diagnostics: Vec::new() }
+    }
+
+    fn finding(message: &str) -> Diagnostic {
+        Diagnostic {
+            severity: Severity::Error,
+            code: "test",
+            object: None,
+            position: None,
+            message: message.to_owned(),
+            remedy: String::new(),
+        }
+    }
+
+    fn rejection(message: &str) -> Loaded {
+        Loaded { cluster: None, diagnostics: vec![finding(message)] }
+    }
+
+    #[test]
+    fn only_news_is_published() {
+        let with_warning = Loaded { diagnostics: vec![finding("w")], ..state("b") };
+        let mut publisher = Publisher::default();
+        let steps = [
+            ("the first state", state("a"), Some(Some(1))),
+            ("the same again", state("a"), None),
+            ("another state", state("b"), Some(Some(2))),
+            ("the same with a warning", with_warning, Some(Some(3))),
+            ("a rejection", rejection("x"), Some(None)),
+            ("the same rejection", rejection("x"), None),
+            ("another rejection", rejection("y"), Some(None)),
+            ("the old state after it", state("b"), Some(Some(4))),
+        ];
+        for (what, loaded, expected) in steps {
+            let said = publisher.publish(loaded).map(|update| match update {
+                SourceUpdate::State { generation, .. } => Some(generation.0),
+                SourceUpdate::Rejected { .. } => None,
+            });
+            assert_eq!(said, expected, "{what}");
+        }
+    }
+}

@@ -2,14 +2,16 @@
 
 use std::{
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use undermesh_model::{Enrolment, FailMode, NamespacedName, PodLocation, Protocol, Workload};
 
 use super::{address, port, protocol};
 use crate::{
+    enrolment::{self, Choice},
+    names,
     objects::Placed,
     report::{Report, Subject},
 };
@@ -18,118 +20,144 @@ const NETNS: &str = "undermesh.io/netns";
 const CGROUP: &str = "undermesh.io/cgroup";
 const OUTBOUND_FAILURE: &str = "undermesh.io/outbound-failure";
 
-/// A pod, and what only the derivation of endpoints needs of it.
+/// A pod, and what others need of it that the model does not keep.
 #[derive(Clone, Debug)]
 pub(crate) struct PodRecord {
     pub(crate) workload: Workload,
-    /// Ports of all containers: name, number, protocol.
-    pub(crate) ports: Vec<(String, u16, Protocol)>,
+    /// What its own labels choose.
+    pub(crate) choice: Option<Choice>,
+    /// Ports of all containers that run as long as the pod.
+    pub(crate) ports: Vec<ContainerPort>,
     /// Takes new connections.
     pub(crate) ready: bool,
     /// Is being deleted, and still answers.
     pub(crate) draining: bool,
 }
 
+/// A port that a container declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ContainerPort {
+    pub(crate) name: String,
+    pub(crate) number: u16,
+    pub(crate) protocol: Protocol,
+}
+
 /// Reads a Pod. Its enrolment is decided later, when its namespace is known.
-pub(crate) fn pod(placed: &Placed<Pod>, report: &mut Report) -> PodRecord {
-    let subject = placed.subject();
-    let metadata = &placed.object.metadata;
-    let spec = placed.object.spec.clone().unwrap_or_default();
-    let status = placed.object.status.clone().unwrap_or_default();
-    let name = NamespacedName::new(&placed.origin.namespace, &placed.origin.name);
-    let phase = status.phase.as_deref().unwrap_or_default();
-    let terminated = matches!(phase, "Succeeded" | "Failed");
+pub(crate) fn pod(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Placed<PodRecord> {
+    let metadata = &pod.metadata;
+    let spec = pod.spec.clone().unwrap_or_default();
+    let status = pod.status.clone().unwrap_or_default();
+    let name = NamespacedName::new(&subject.origin.namespace, &subject.origin.name);
+    let terminated = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let labels = metadata.labels.clone().unwrap_or_default();
+    let choice = enrolment::choice(&labels, subject, report);
     let workload = Workload {
-        origin: placed.origin.clone(),
-        service_account: spec
-            .service_account_name
-            .clone()
-            .filter(|account| !account.is_empty())
-            .unwrap_or_else(|| "default".to_owned()),
+        origin: subject.origin.clone(),
+        service_account: service_account(&spec, subject, report),
         node: spec.node_name.clone().filter(|node| !node.is_empty()),
-        addresses: addresses(&status, &subject, report),
-        labels: metadata.labels.clone().unwrap_or_default(),
+        addresses: addresses(&status, subject, report),
+        labels,
         enrolment: Enrolment::NotEnrolled(String::new()),
-        location: location(placed, &subject, report),
-        outbound_failure: outbound_failure(placed, &subject, report),
+        location: location(pod, subject, report),
+        outbound_failure: outbound_failure(pod, subject, report),
         host_network: spec.host_network.unwrap_or(false),
         terminated,
-        workload_name: owner(&placed.object).unwrap_or_else(|| name.name.clone()),
+        workload_name: owner(pod).unwrap_or_else(|| name.name.clone()),
         name,
     };
     let deleted = metadata.deletion_timestamp.is_some();
     let serving = is_ready(&status) && !terminated;
-    PodRecord {
+    let record = PodRecord {
         workload,
-        ports: ports(&spec, &subject, report),
+        choice,
+        ports: ports(&spec, subject, report),
         ready: serving && !deleted,
         draining: serving && deleted,
+    };
+    Placed::new(record, subject)
+}
+
+/// The account's name becomes part of an identity.
+fn service_account(spec: &PodSpec, subject: &Subject<'_>, report: &mut Report) -> String {
+    match spec.service_account_name.as_deref() {
+        None | Some("") => "default".to_owned(),
+        Some(name) => {
+            if !names::is_subdomain(name) {
+                let message = format!("spec.serviceAccountName {name:?} is no valid name");
+                let path = ["spec", "serviceAccountName"];
+                let remedy = "use lower-case letters, digits, '-' and '.'";
+                report.error(subject, &path, "invalid-name", message, remedy);
+            }
+            name.to_owned()
+        }
     }
 }
 
-fn addresses(status: &PodStatus, subject: &Subject, report: &mut Report) -> Vec<IpAddr> {
-    let listed = status.pod_ips.iter().flatten().map(|entry| entry.ip.as_str());
+/// `podIP` repeats the first of `podIPs`.
+fn addresses(status: &PodStatus, subject: &Subject<'_>, report: &mut Report) -> Vec<IpAddr> {
+    let listed = status.pod_ips.iter().flatten().enumerate();
+    let listed = listed.map(|(index, entry)| (Some(index.to_string()), entry.ip.as_str()));
+    let single = status.pod_ip.iter().map(|ip| (None, ip.as_str()));
     let mut found: Vec<IpAddr> = Vec::new();
-    for text in listed.chain(status.pod_ip.as_deref()).filter(|text| !text.is_empty()) {
-        let Some(parsed) = address(text, "status.podIPs", subject, report) else { continue };
+    for (index, text) in listed.chain(single).filter(|(_, text)| !text.is_empty()) {
+        let path = match &index {
+            Some(index) => &["status", "podIPs", index, "ip"][..],
+            None => &["status", "podIP"],
+        };
+        let Some(parsed) = address(text, path, subject, report) else { continue };
         if found.contains(&parsed) {
             continue;
         }
         if found.iter().any(|other| other.is_ipv4() == parsed.is_ipv4()) {
-            let message = format!("status.podIPs has a second address of a family, {parsed}");
-            report.error(subject, "invalid-address", message, "keep one of each family");
+            let message = format!("its status has a second address of a family, {parsed}");
+            report.error(subject, path, "invalid-address", message, "keep one of each family");
         }
         found.push(parsed);
     }
     found
 }
 
-fn location(placed: &Placed<Pod>, subject: &Subject, report: &mut Report) -> Option<PodLocation> {
-    let annotations = placed.object.metadata.annotations.as_ref()?;
+fn location(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Option<PodLocation> {
+    let annotations = pod.metadata.annotations.as_ref()?;
+    let mut wrong = |annotation: &str, message: String, remedy: &str| {
+        let path = ["metadata", "annotations", annotation];
+        report.error(subject, &path, "invalid-location", message, remedy);
+        None
+    };
     match (annotations.get(NETNS), annotations.get(CGROUP)) {
         (Some(_), Some(_)) => {
             let message = format!("annotations {NETNS} and {CGROUP} are both set");
-            report.error(subject, "invalid-location", message, "keep one of them");
-            None
+            wrong(CGROUP, message, "keep one of them")
         }
-        (Some(path), None) if !Path::new(path).is_absolute() => {
+        (Some(path), None) if !Path::new(path).is_absolute() || !goes_down(path) => {
             let message = format!("annotation {NETNS} is {path:?}, which is no absolute path");
-            report.error(subject, "invalid-location", message, "write /run/netns/NAME");
-            None
+            wrong(NETNS, message, "write /run/netns/NAME")
         }
         (Some(path), None) => Some(PodLocation::Netns(PathBuf::from(path))),
-        (None, Some(path)) if path.is_empty() || path.split('/').any(|part| part == "..") => {
+        (None, Some(path)) if path.is_empty() || !goes_down(path) => {
             let message = format!("annotation {CGROUP} is {path:?}, which is no cgroup");
-            report.error(
-                subject,
-                "invalid-location",
-                message,
-                "write a path below the cgroup2 mount",
-            );
-            None
+            wrong(CGROUP, message, "write a path below the cgroup2 mount")
         }
         (None, Some(path)) => Some(PodLocation::Cgroup(PathBuf::from(path))),
         (None, None) => None,
     }
 }
 
-fn outbound_failure(
-    placed: &Placed<Pod>,
-    subject: &Subject,
-    report: &mut Report,
-) -> Option<FailMode> {
-    match placed.object.metadata.annotations.as_ref()?.get(OUTBOUND_FAILURE)?.as_str() {
+/// Whether a path can be opened and never turns back.
+fn goes_down(path: &str) -> bool {
+    !path.contains('\0') && !Path::new(path).components().any(|part| part == Component::ParentDir)
+}
+
+fn outbound_failure(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Option<FailMode> {
+    match pod.metadata.annotations.as_ref()?.get(OUTBOUND_FAILURE)?.as_str() {
         "open" => Some(FailMode::Open),
         "closed" => Some(FailMode::Closed),
         other => {
             let message =
                 format!("annotation {OUTBOUND_FAILURE} is {other:?}, which means nothing");
-            report.error(
-                subject,
-                "unknown-annotation-value",
-                message,
-                "write \"open\" or \"closed\"",
-            );
+            let path = ["metadata", "annotations", OUTBOUND_FAILURE];
+            let remedy = "write \"open\" or \"closed\"";
+            report.error(subject, &path, "unknown-annotation-value", message, remedy);
             None
         }
     }
@@ -156,14 +184,43 @@ fn is_ready(status: &PodStatus) -> bool {
         .is_none_or(|ready| ready.status == "True")
 }
 
-fn ports(spec: &PodSpec, subject: &Subject, report: &mut Report) -> Vec<(String, u16, Protocol)> {
-    let containers = spec.containers.iter();
-    let declared = containers.flat_map(|container| container.ports.iter().flatten());
-    declared
-        .filter_map(|declared| {
-            let number = port(declared.container_port, "containerPort", subject, report)?;
-            let protocol = protocol(declared.protocol.as_deref(), subject, report)?;
-            Some((declared.name.clone().unwrap_or_default(), number, protocol))
-        })
-        .collect()
+fn ports(spec: &PodSpec, subject: &Subject<'_>, report: &mut Report) -> Vec<ContainerPort> {
+    let mut found = Vec::new();
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    for (field, containers) in
+        [("containers", spec.containers.as_slice()), ("initContainers", init)]
+    {
+        for (at, container) in containers.iter().enumerate() {
+            if field == "containers" || is_sidecar(container) {
+                container_ports(container, (field, at), &mut found, subject, report);
+            }
+        }
+    }
+    found
+}
+
+/// An init container that keeps running; its ports count (Kubernetes, `FindPort`).
+fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+fn container_ports(
+    container: &Container,
+    (field, at): (&str, usize),
+    found: &mut Vec<ContainerPort>,
+    subject: &Subject<'_>,
+    report: &mut Report,
+) {
+    let at = at.to_string();
+    for (index, declared) in container.ports.iter().flatten().enumerate() {
+        let index = index.to_string();
+        let path = ["spec", field, &at, "ports", &index, "containerPort"];
+        let number = port(declared.container_port, &path, subject, report);
+        let path = ["spec", field, &at, "ports", &index, "protocol"];
+        let protocol = protocol(declared.protocol.as_deref(), &path, subject, report);
+        if let (Some(number), Some(protocol)) = (number, protocol) {
+            let name = declared.name.clone().unwrap_or_default();
+            found.push(ContainerPort { name, number, protocol });
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use k8s_openapi::{
-    api::core::v1::{Service, ServiceSpec},
+    api::core::v1::{Service, ServicePort as KubePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use undermesh_model::{self as model, Distribution, NamespacedName, ServicePort, TargetPort};
@@ -14,57 +14,73 @@ use crate::{
     report::{Report, Subject},
 };
 
-/// Reads a Service; `None` for kinds of Service that have no endpoints.
-pub(crate) fn service(placed: &Placed<Service>, report: &mut Report) -> Option<model::Service> {
-    let subject = placed.subject();
-    let spec = placed.object.spec.clone().unwrap_or_default();
+/// What a Service is to the mesh.
+#[derive(Clone, Debug)]
+pub(crate) enum ServiceRecord {
+    Service(model::Service),
+    /// Of a type that is not read; known, so that nobody calls it missing.
+    Unread,
+}
+
+/// Reads a Service.
+pub(crate) fn service(
+    service: &Service,
+    subject: &Subject<'_>,
+    report: &mut Report,
+) -> Placed<ServiceRecord> {
+    let spec = service.spec.clone().unwrap_or_default();
     if spec.type_.as_deref() == Some("ExternalName") {
-        let message = "type ExternalName is not read by this version";
-        report.warning(&subject, "unread-service-type", message, "it has no effect");
-        return None;
+        let message = "type ExternalName is not supported yet";
+        let path = ["spec", "type"];
+        report.info(subject, &path, "unread-service-type", message, "it has no effect");
+        return Placed::new(ServiceRecord::Unread, subject);
     }
-    let (cluster_ips, headless) = cluster_ips(&spec, &subject, report);
+    let (cluster_ips, headless) = cluster_ips(&spec, subject, report);
     if cluster_ips.is_empty() && !headless {
         report.warning(
-            &subject,
+            subject,
+            &["spec"],
             "service-without-address",
             "has no clusterIP, and nothing assigns one here",
             "set spec.clusterIP to an address, or to None",
         );
     }
-    Some(model::Service {
-        origin: placed.origin.clone(),
-        name: NamespacedName::new(&placed.origin.namespace, &placed.origin.name),
+    let service = model::Service {
+        origin: subject.origin.clone(),
+        name: NamespacedName::new(&subject.origin.namespace, &subject.origin.name),
         cluster_ips,
         headless,
-        ports: ports(&spec, &subject, report),
+        ports: ports(&spec, subject, report),
         selector: spec.selector.clone().unwrap_or_default(),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
-        affinity: affinity(&spec, &subject, report),
-        distribution: distribution(&spec, &subject, report),
-    })
+        affinity: affinity(&spec, subject, report),
+        distribution: distribution(&spec, subject, report),
+    };
+    Placed::new(ServiceRecord::Service(service), subject)
 }
 
-fn affinity(spec: &ServiceSpec, subject: &Subject, report: &mut Report) -> bool {
+fn affinity(spec: &ServiceSpec, subject: &Subject<'_>, report: &mut Report) -> bool {
     match spec.session_affinity.as_deref() {
         None | Some("" | "None") => false,
         Some("ClientIP") => true,
         Some(other) => {
             let message = format!("sessionAffinity {other:?} does not exist");
-            report.error(subject, "unknown-value", message, "write None or ClientIP");
+            let path = ["spec", "sessionAffinity"];
+            report.error(subject, &path, "unknown-value", message, "write None or ClientIP");
             false
         }
     }
 }
 
 /// `internalTrafficPolicy: Local` is strict and beats `trafficDistribution`, as in Kubernetes.
-fn distribution(spec: &ServiceSpec, subject: &Subject, report: &mut Report) -> Distribution {
+fn distribution(spec: &ServiceSpec, subject: &Subject<'_>, report: &mut Report) -> Distribution {
     match spec.internal_traffic_policy.as_deref() {
         None | Some("" | "Cluster") => {}
         Some("Local") => return Distribution::OnlySameNode,
         Some(other) => {
             let message = format!("internalTrafficPolicy {other:?} does not exist");
-            report.error(subject, "unknown-value", message, "write Cluster or Local");
+            let path = ["spec", "internalTrafficPolicy"];
+            report.error(subject, &path, "unknown-value", message, "write Cluster or Local");
         }
     }
     match spec.traffic_distribution.as_deref() {
@@ -74,20 +90,32 @@ fn distribution(spec: &ServiceSpec, subject: &Subject, report: &mut Report) -> D
         Some(other) => {
             let message = format!("trafficDistribution {other:?} is not known; it has no effect");
             let remedy = "write PreferSameZone, PreferSameNode or PreferClose";
-            report.warning(subject, "unknown-value", message, remedy);
+            let path = ["spec", "trafficDistribution"];
+            report.warning(subject, &path, "unknown-value", message, remedy);
             Distribution::Anywhere
         }
     }
 }
 
-fn cluster_ips(spec: &ServiceSpec, subject: &Subject, report: &mut Report) -> (Vec<IpAddr>, bool) {
-    let listed = spec.cluster_ips.iter().flatten().map(String::as_str);
+/// `clusterIP` repeats the first of `clusterIPs`.
+fn cluster_ips(
+    spec: &ServiceSpec,
+    subject: &Subject<'_>,
+    report: &mut Report,
+) -> (Vec<IpAddr>, bool) {
+    let listed = spec.cluster_ips.iter().flatten().enumerate();
+    let listed = listed.map(|(index, ip)| (Some(index.to_string()), ip.as_str()));
+    let single = spec.cluster_ip.iter().map(|ip| (None, ip.as_str()));
     let mut found = Vec::new();
-    for text in listed.chain(spec.cluster_ip.as_deref()).filter(|text| !text.is_empty()) {
+    for (index, text) in listed.chain(single).filter(|(_, text)| !text.is_empty()) {
         if text == "None" {
             return (Vec::new(), true);
         }
-        match address(text, "clusterIP", subject, report) {
+        let path = match &index {
+            Some(index) => &["spec", "clusterIPs", index][..],
+            None => &["spec", "clusterIP"],
+        };
+        match address(text, path, subject, report) {
             Some(parsed) if !found.contains(&parsed) => found.push(parsed),
             _ => {}
         }
@@ -95,37 +123,57 @@ fn cluster_ips(spec: &ServiceSpec, subject: &Subject, report: &mut Report) -> (V
     (found, false)
 }
 
-fn ports(spec: &ServiceSpec, subject: &Subject, report: &mut Report) -> Vec<ServicePort> {
+fn ports(spec: &ServiceSpec, subject: &Subject<'_>, report: &mut Report) -> Vec<ServicePort> {
     let mut ports: Vec<ServicePort> = Vec::new();
-    for declared in spec.ports.iter().flatten() {
-        let (Some(number), Some(protocol)) = (
-            port(declared.port, "port", subject, report),
-            protocol(declared.protocol.as_deref(), subject, report),
-        ) else {
-            continue;
-        };
-        let target_port = match &declared.target_port {
-            None => TargetPort::Number(number),
-            Some(IntOrString::Int(target)) => match port(*target, "targetPort", subject, report) {
-                Some(target) => TargetPort::Number(target),
-                None => continue,
-            },
-            Some(IntOrString::String(name)) => {
-                name.parse().map_or_else(|_| TargetPort::Name(name.clone()), TargetPort::Number)
-            }
-        };
-        let name = declared.name.clone().unwrap_or_default();
-        if ports.iter().any(|other| other.name == name) {
-            let message = format!("two ports are named {name:?}");
-            report.error(
-                subject,
-                "duplicate-port-name",
-                message,
-                "give every port a name of its own",
-            );
+    for (index, declared) in spec.ports.iter().flatten().enumerate() {
+        let index = index.to_string();
+        let Some(read) = service_port(declared, &index, subject, report) else { continue };
+        let path = ["spec", "ports", &index];
+        if ports.iter().any(|other| other.name == read.name) {
+            let message = format!("two ports are named {:?}", read.name);
+            let remedy = "give every port a name of its own";
+            report.error(subject, &path, "duplicate-port-name", message, remedy);
         }
-        let app_protocol = declared.app_protocol.clone();
-        ports.push(ServicePort { name, port: number, target_port, protocol, app_protocol });
+        let same = |other: &ServicePort| {
+            (other.port, other.protocol) == (read.port, read.protocol) && other.name != read.name
+        };
+        if ports.iter().any(same) {
+            let message = format!("two ports have the number {}", read.port);
+            let remedy = "give every port of a protocol a number of its own";
+            report.error(subject, &path, "duplicate-port", message, remedy);
+        }
+        ports.push(read);
     }
     ports
+}
+
+fn service_port(
+    declared: &KubePort,
+    index: &str,
+    subject: &Subject<'_>,
+    report: &mut Report,
+) -> Option<ServicePort> {
+    let number = port(declared.port, &["spec", "ports", index, "port"], subject, report);
+    let path = ["spec", "ports", index, "protocol"];
+    let protocol = protocol(declared.protocol.as_deref(), &path, subject, report);
+    let path = ["spec", "ports", index, "targetPort"];
+    let target_port = match &declared.target_port {
+        // What Kubernetes' defaults make of an unset port.
+        None | Some(IntOrString::Int(0)) => number.map(TargetPort::Number),
+        Some(IntOrString::String(name)) if name.is_empty() => number.map(TargetPort::Number),
+        Some(IntOrString::Int(target)) => {
+            port(*target, &path, subject, report).map(TargetPort::Number)
+        }
+        Some(IntOrString::String(name)) => match name.parse() {
+            Ok(target) => port(target, &path, subject, report).map(TargetPort::Number),
+            Err(_) => Some(TargetPort::Name(name.clone())),
+        },
+    };
+    Some(ServicePort {
+        name: declared.name.clone().unwrap_or_default(),
+        port: number?,
+        target_port: target_port?,
+        protocol: protocol?,
+        app_protocol: declared.app_protocol.clone(),
+    })
 }

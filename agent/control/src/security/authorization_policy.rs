@@ -90,50 +90,61 @@ struct Condition {
 
 /// Reads an AuthorizationPolicy; `None` where none of it is for layer 4.
 pub(crate) fn authorization_policy(
-    placed: &Placed<AuthorizationPolicy>,
+    object: &AuthorizationPolicy,
+    subject: &Subject<'_>,
     report: &mut Report,
-) -> Option<model::AuthorizationPolicy> {
-    let subject = placed.subject();
-    fields::check(&placed.text, &KNOWN, &subject, report);
-    let AuthorizationPolicy { metadata, spec } = &placed.object;
+) -> Option<Placed<model::AuthorizationPolicy>> {
+    fields::check(&KNOWN, subject, report);
+    let AuthorizationPolicy { metadata, spec } = object;
     let action = match spec.action {
         Action::Allow => PolicyAction::Allow,
         Action::Deny => PolicyAction::Deny,
         Action::Audit => PolicyAction::Audit,
         Action::Custom => {
-            return not_for_layer_4("action CUSTOM is", &subject, report);
+            return not_for_layer_4("action CUSTOM is", "action", subject, report);
         }
     };
-    if spec.target_ref.is_some() || !spec.target_refs.is_empty() {
-        return not_for_layer_4("targetRefs are", &subject, report);
+    if spec.target_ref.is_some() {
+        return not_for_layer_4("targetRefs are", "targetRef", subject, report);
     }
-    let mut reader = Reader::new(&placed.origin.namespace, &subject, report);
-    let rules: Vec<model::Rule> = spec.rules.iter().map(|rule| reader.rule(rule)).collect();
-    say_layer_7(&rules, action, &subject, report);
-    Some(model::AuthorizationPolicy {
-        origin: placed.origin.clone(),
-        name: NamespacedName::new(&placed.origin.namespace, &placed.origin.name),
+    if !spec.target_refs.is_empty() {
+        return not_for_layer_4("targetRefs are", "targetRefs", subject, report);
+    }
+    let rules = spec.rules.iter().enumerate();
+    let rules: Vec<model::Rule> =
+        rules.map(|(index, rule)| Reader::new(index, subject, report).rule(rule)).collect();
+    say_layer_7(&rules, action, subject, report);
+    let read = model::AuthorizationPolicy {
+        origin: subject.origin.clone(),
+        name: NamespacedName::new(&subject.origin.namespace, &subject.origin.name),
         action,
         selector: labels(spec.selector.as_ref()),
-        dry_run: dry_run(metadata, &subject, report),
+        dry_run: dry_run(metadata, subject, report),
         rules,
-    })
+    };
+    Some(Placed::new(read, subject))
 }
 
-fn not_for_layer_4<T>(what: &str, subject: &Subject, report: &mut Report) -> Option<T> {
+fn not_for_layer_4<T>(
+    what: &str,
+    field: &str,
+    subject: &Subject<'_>,
+    report: &mut Report,
+) -> Option<T> {
     let message = format!("{what} for layer 7, and nothing enforces it here");
     let remedy = "it has no effect; write an ALLOW or DENY policy with a selector";
-    report.warning(subject, "not-enforced", message, remedy);
+    report.warning(subject, &["spec", field], "not-enforced", message, remedy);
     None
 }
 
-fn dry_run(metadata: &ObjectMeta, subject: &Subject, report: &mut Report) -> bool {
+fn dry_run(metadata: &ObjectMeta, subject: &Subject<'_>, report: &mut Report) -> bool {
     match annotation(metadata, DRY_RUN) {
         None | Some("false") => false,
         Some("true") => true,
         Some(other) => {
             let message = format!("annotation {DRY_RUN} is {other:?}");
-            invalid(report, subject, message, "write \"true\" or \"false\"");
+            let path = ["metadata", "annotations", DRY_RUN];
+            invalid(report, subject, &path, message, "write \"true\" or \"false\"");
             false
         }
     }
@@ -143,7 +154,7 @@ fn dry_run(metadata: &ObjectMeta, subject: &Subject, report: &mut Report) -> boo
 fn say_layer_7(
     rules: &[model::Rule],
     action: PolicyAction,
-    subject: &Subject,
+    subject: &Subject<'_>,
     report: &mut Report,
 ) {
     let mut names: Vec<&str> =
@@ -159,7 +170,8 @@ fn say_layer_7(
         PolicyAction::Audit => "rules that have them report whatever the rest of them matches",
     };
     let message = format!("layer 4 cannot tell {}: {what}", names.join(", "));
-    report.warning(subject, "layer-7-attributes", message, "write rules for layer 4 only");
+    let remedy = "write rules for layer 4 only";
+    report.warning(subject, &["spec", "rules"], "layer-7-attributes", message, remedy);
 }
 
 /// A port as Istio writes it: text.

@@ -1,41 +1,52 @@
 //! Fields that the shapes do not know. Serde passes over them; users should hear of them.
 
-use serde_yaml_ng::Value;
-
-use crate::report::{Report, Subject};
+use crate::{
+    node::{Node, Value},
+    report::{Report, Subject},
+};
 
 /// The fields of an object below one of its fields; `[]` stands for the items of a list.
 pub(super) type Known = (&'static str, &'static [&'static str]);
 
-/// Reports fields of `text` that are not in `known`.
-pub(super) fn check(text: &str, known: &[Known], subject: &Subject, report: &mut Report) {
-    // What cannot be read at all has been reported already.
-    let Ok(value) = serde_yaml_ng::from_str::<Value>(text) else { return };
-    for (path, fields) in known {
-        let parts: Vec<&str> = path.split('.').filter(|part| !part.is_empty()).collect();
-        visit(&value, &parts, &mut |found| {
-            for name in found.keys().filter_map(Value::as_str) {
-                if !fields.contains(&name) {
-                    let at = if path.is_empty() { "the object" } else { path };
-                    let message = format!("field {name:?} of {at} is not known");
-                    report.warning(subject, "unknown-field", message, "it has no effect");
-                }
+/// Reports fields of the object that are not in `known`. A source that hands over typed objects
+/// has dropped them already.
+pub(super) fn check(known: &[Known], subject: &Subject<'_>, report: &mut Report) {
+    let Some(document) = subject.document else { return };
+    for (at, fields) in known {
+        let steps: Vec<&str> = at.split('.').filter(|step| !step.is_empty()).collect();
+        visit(document, &steps, &mut Vec::new(), &mut |path, name| {
+            if !fields.contains(&name) {
+                let at = if at.is_empty() { "the object" } else { at };
+                let message = format!("field {name:?} of {at} is not known");
+                let mut path: Vec<&str> = path.iter().map(String::as_str).collect();
+                path.push(name);
+                report.warning(subject, &path, "unknown-field", message, "it has no effect");
             }
         });
     }
 }
 
-fn visit(value: &Value, path: &[&str], found: &mut impl FnMut(&serde_yaml_ng::Mapping)) {
-    match (path, value) {
-        ([], Value::Mapping(fields)) => found(fields),
-        (["[]", rest @ ..], Value::Sequence(items)) => {
-            for item in items {
-                visit(item, rest, found);
+/// Calls `found` with every key of the maps that `steps` lead to, and the path to its map.
+fn visit(
+    node: &Node,
+    steps: &[&str],
+    path: &mut Vec<String>,
+    found: &mut impl FnMut(&[String], &str),
+) {
+    match (steps, &node.value) {
+        ([], Value::Map(entries)) => entries.iter().for_each(|(name, _)| found(path, name)),
+        (["[]", rest @ ..], Value::List(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                path.push(index.to_string());
+                visit(item, rest, path, found);
+                path.pop();
             }
         }
-        ([name, rest @ ..], Value::Mapping(fields)) => {
-            if let Some(value) = fields.get(*name) {
-                visit(value, rest, found);
+        ([name, rest @ ..], Value::Map(_)) => {
+            if let Some(inner) = node.get(name) {
+                path.push((*name).to_owned());
+                visit(inner, rest, path, found);
+                path.pop();
             }
         }
         _ => {}

@@ -7,7 +7,10 @@ use serde::{Deserialize, Deserializer, de};
 use undermesh_model::{self as model, MtlsMode, NamespacedName};
 
 use super::{Selector, fields, invalid, labels};
-use crate::{objects::Placed, report::Report};
+use crate::{
+    objects::Placed,
+    report::{Report, Subject},
+};
 
 const KNOWN: [fields::Known; 4] = [
     ("", &["apiVersion", "kind", "metadata", "spec", "status"]),
@@ -93,24 +96,26 @@ impl<'de> Deserialize<'de> for Port {
 
 /// Reads a PeerAuthentication.
 pub(crate) fn peer_authentication(
-    placed: &Placed<PeerAuthentication>,
+    object: &PeerAuthentication,
+    subject: &Subject<'_>,
     report: &mut Report,
-) -> model::PeerAuthentication {
-    let subject = placed.subject();
-    fields::check(&placed.text, &KNOWN, &subject, report);
-    let PeerAuthentication { metadata, spec } = &placed.object;
+) -> Placed<model::PeerAuthentication> {
+    fields::check(&KNOWN, subject, report);
+    let PeerAuthentication { metadata, spec } = object;
     let selector = labels(spec.selector.as_ref());
     if spec.selector.is_some() && selector.is_empty() && !spec.port_level_mtls.is_empty() {
         let message = "portLevelMtls needs labels in its selector".to_owned();
-        invalid(report, &subject, message, "write selector.matchLabels");
+        let path = ["spec", "selector"];
+        invalid(report, subject, &path, message, "write selector.matchLabels");
     }
     let ports = spec.port_level_mtls.iter();
-    model::PeerAuthentication {
-        origin: placed.origin.clone(),
-        name: NamespacedName::new(&placed.origin.namespace, &placed.origin.name),
+    let read = model::PeerAuthentication {
+        origin: subject.origin.clone(),
+        name: NamespacedName::new(&subject.origin.namespace, &subject.origin.name),
         created: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         selector,
         mode: spec.mtls.as_ref().and_then(|mtls| mtls.mode.known()),
         ports: ports.map(|(port, mtls)| (port.0, mtls.mode.known())).collect(),
-    }
+    };
+    Placed::new(read, subject)
 }

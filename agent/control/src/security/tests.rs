@@ -1,24 +1,17 @@
 //! Manifests in, nouns and findings out.
 
-use std::path::Path;
-
 use undermesh_model::{
     Cluster, Condition, MtlsMode, PolicyAction, ServiceAccountMatch, TextMatch, Values,
 };
 
-use crate::{
-    assemble::assemble,
-    objects::{Objects, parse_manifests},
-    report::Report,
-};
+use crate::fixtures::{findings, load};
 
-/// The cluster, and the findings without their place and object.
+/// The cluster (an empty one where there are errors), and the findings without place and object.
 fn read(text: &str) -> (Cluster, Vec<String>) {
-    let (mut objects, mut report) = (Objects::default(), Report::default());
-    parse_manifests(text, Path::new("p.yaml"), &mut objects, &mut report);
-    let cluster = assemble(&objects, &mut report);
-    let said = report.into_diagnostics().into_iter();
-    (cluster, said.map(|one| format!("{:?} {}: {}", one.severity, one.code, one.message)).collect())
+    let loaded = load(text);
+    let said = loaded.diagnostics.into_iter();
+    let said = said.map(|one| format!("{:?} {}: {}", one.severity, one.code, one.message));
+    (loaded.cluster.unwrap_or_default(), said.collect())
 }
 
 fn policy(spec: &str) -> String {
@@ -186,4 +179,42 @@ fn mistakes_reject_the_state() {
         let (_, said) = read(&text);
         assert!(said.iter().any(|one| one.starts_with("Error ")), "accepted: {text}{said:?}");
     }
+}
+
+#[test]
+fn findings_name_the_line_of_the_rule_or_field() {
+    let head = policy("").replace("spec: \n", "spec:\n");
+    for (rest, expected) in [
+        ("  action: CUSTOM\n", "Warning all.yaml:5: AuthorizationPolicy shop/p: action CUSTOM"),
+        ("  rule: []\n", "Warning all.yaml:5: AuthorizationPolicy shop/p: field \"rule\" of spec"),
+        (
+            "  rules:\n  - to: [{operation: {ports: ['80']}}]\n  - to: [{operation: {ports: [x]}}]\n",
+            "Error all.yaml:7: AuthorizationPolicy shop/p: \"x\" is no value of ports",
+        ),
+        (
+            "  rules:\n  - to:\n    - operation:\n        ports:\n        - 80\n",
+            "Error all.yaml:9: AuthorizationPolicy shop/p: \
+             spec.rules[0].to[0].operation.ports[0]: invalid type: integer",
+        ),
+        ("  action: PERHAPS\n", "Error all.yaml:5: AuthorizationPolicy shop/p: spec.action: unkn"),
+    ] {
+        let found = findings(&format!("{head}{rest}"));
+        assert!(found.iter().any(|one| one.starts_with(expected)), "{expected:?}: {found:#?}");
+    }
+}
+
+#[test]
+fn kinds_of_other_groups_are_other_kinds_and_the_core_group_is_a_mistake() {
+    let other = policy("{}").replace("security.istio.io/v1", "policy.linkerd.io/v1alpha1");
+    let (cluster, said) = read(&other);
+    assert!(cluster.authorization_policies.is_empty());
+    assert!(said.len() == 1 && said[0].starts_with("Warning unread-kind"), "{said:?}");
+    let (_, said) = read(&policy("{}").replace("security.istio.io/v1", "v1"));
+    assert!(said.len() == 1 && said[0].starts_with("Error unknown-api-version"), "{said:?}");
+}
+
+#[test]
+fn a_policy_that_is_written_twice_rejects_the_state() {
+    let (_, said) = read(&format!("{0}---\n{0}", policy("{}")));
+    assert!(said.iter().any(|one| one.starts_with("Error duplicate-object")), "{said:?}");
 }

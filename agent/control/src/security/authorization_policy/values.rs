@@ -13,19 +13,20 @@ const SOURCE_LAYER_7: [&str; 4] =
 const OPERATION_LAYER_7: [&str; 6] =
     ["hosts", "notHosts", "methods", "notMethods", "paths", "notPaths"];
 
-/// Reads the rules of one policy.
+/// Reads one rule of a policy.
 pub(super) struct Reader<'a> {
-    namespace: &'a str,
-    subject: &'a Subject,
+    /// Which rule it is.
+    index: String,
+    subject: &'a Subject<'a>,
     report: &'a mut Report,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(namespace: &'a str, subject: &'a Subject, report: &'a mut Report) -> Self {
-        Self { namespace, subject, report }
+    pub(super) fn new(index: usize, subject: &'a Subject<'a>, report: &'a mut Report) -> Self {
+        Self { index: index.to_string(), subject, report }
     }
 
-    pub(super) fn rule(&mut self, rule: &Rule) -> model::Rule {
+    pub(super) fn rule(mut self, rule: &Rule) -> model::Rule {
         let mut read = model::Rule::default();
         let empty = Lists::new();
         for from in &rule.from {
@@ -191,7 +192,8 @@ impl<'a> Reader<'a> {
 
     /// `namespace/name`, or a name of the policy's own namespace. Exact: an asterisk is a mistake.
     fn account(&self, text: &str) -> Option<ServiceAccountMatch> {
-        let (namespace, name) = text.split_once('/').unwrap_or((self.namespace, text));
+        let (namespace, name) =
+            text.split_once('/').unwrap_or((&self.subject.origin.namespace, text));
         let is_part = |part: &str| !part.is_empty() && !part.contains(['*', '/']);
         (is_part(namespace) && is_part(name))
             .then(|| ServiceAccountMatch { namespace: namespace.to_owned(), name: name.to_owned() })
@@ -209,11 +211,13 @@ impl<'a> Reader<'a> {
     /// over, it would let a rule allow more than is written.
     fn unknown(&mut self, message: String) {
         let remedy = "correct its name; until then the rule allows nothing, or denies more";
-        self.report.warning(self.subject, "unknown-field", message, remedy);
+        let path = ["spec", "rules", &self.index];
+        self.report.warning(self.subject, &path, "unknown-field", message, remedy);
     }
 
     fn invalid(&mut self, message: String, remedy: &str) {
-        invalid(self.report, self.subject, message, remedy);
+        let path = ["spec", "rules", &self.index];
+        invalid(self.report, self.subject, &path, message, remedy);
     }
 }
 

@@ -1,0 +1,164 @@
+//! The kinds of objects that are read; a row here and a file in `convert/` add one.
+
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node as KubeNode, Pod, Service, ServiceAccount},
+    discovery::v1::EndpointSlice,
+};
+
+use crate::{
+    convert, names,
+    node::{Node, TypeError},
+    objects::Objects,
+    report::{Report, Subject},
+    security::{self, AuthorizationPolicy, PeerAuthentication},
+};
+
+/// A kind of object that sources read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindDescription {
+    /// The Kubernetes kind.
+    pub kind: &'static str,
+    /// The values of `apiVersion` that are read, which say the same. There is at least one.
+    pub api_versions: &'static [&'static str],
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+}
+
+/// The kinds that this version reads, for documentation and `--help`.
+pub fn describe_kinds() -> impl Iterator<Item = KindDescription> {
+    KINDS.iter().map(|kind| kind.description)
+}
+
+/// A kind, and what it takes to read it.
+pub(crate) struct Kind {
+    pub(crate) description: KindDescription,
+    /// Whether an object may have this name.
+    pub(crate) names: fn(&str) -> bool,
+    /// Converts a document and adds what comes of it.
+    pub(crate) read: fn(&Node, &Subject<'_>, &mut Objects, &mut Report) -> Result<(), TypeError>,
+}
+
+impl Kind {
+    /// The kind of this name.
+    pub(crate) fn find(name: &str) -> Option<&'static Self> {
+        KINDS.iter().find(|kind| kind.description.kind == name)
+    }
+
+    /// The version that is read, where there are several the latest.
+    pub(crate) fn api_version(&self) -> &'static str {
+        self.description.api_versions.first().copied().unwrap_or_default()
+    }
+
+    /// Whether a group is somebody else's: a Service of `serving.knative.dev` is another kind,
+    /// while a Pod of `apps/v1` is a mistake.
+    pub(crate) fn is_foreign(&self, api_version: &str) -> bool {
+        let theirs = group(api_version);
+        theirs != group(self.api_version()) && theirs.contains('.') && !theirs.ends_with(".k8s.io")
+    }
+}
+
+/// The core group has no name.
+fn group(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+const fn cluster_scoped(kind: &'static str) -> KindDescription {
+    KindDescription { kind, api_versions: &["v1"], namespaced: false }
+}
+
+const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -> KindDescription {
+    KindDescription { kind, api_versions, namespaced: true }
+}
+
+static KINDS: [Kind; 8] = [
+    Kind {
+        description: cluster_scoped("Namespace"),
+        names: names::is_label,
+        read: |document, subject, objects, report| {
+            let namespace = document.read::<Namespace>()?;
+            objects.namespaces.push(convert::namespace(&namespace, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: cluster_scoped("Node"),
+        names: names::is_host,
+        read: |document, subject, objects, report| {
+            let node = document.read::<KubeNode>()?;
+            objects.nodes.push(convert::node(&node, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("ServiceAccount", &["v1"]),
+        names: names::is_subdomain,
+        read: |document, subject, objects, _| {
+            document.read::<ServiceAccount>()?;
+            objects.service_accounts.push(convert::service_account(subject));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("Pod", &["v1"]),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let pod = convert::pod(&document.read::<Pod>()?, subject, report);
+            objects.pods.push(pod);
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("Service", &["v1"]),
+        names: names::is_label,
+        read: |document, subject, objects, report| {
+            let service = document.read::<Service>()?;
+            objects.services.push(convert::service(&service, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("EndpointSlice", &["discovery.k8s.io/v1"]),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let slice = document.read::<EndpointSlice>()?;
+            objects.endpoint_slices.extend(convert::endpoint_slice(&slice, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("PeerAuthentication", &security::API_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<PeerAuthentication>()?;
+            objects
+                .peer_authentications
+                .push(security::peer_authentication(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("AuthorizationPolicy", &security::API_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<AuthorizationPolicy>()?;
+            objects
+                .authorization_policies
+                .extend(security::authorization_policy(&read, subject, report));
+            Ok(())
+        },
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_described_once_and_found_by_its_name() {
+        let mut kinds: Vec<_> = describe_kinds().map(|kind| kind.kind).collect();
+        assert!(kinds.iter().all(|kind| Kind::find(kind).is_some()));
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds.len(), KINDS.len());
+    }
+}
