@@ -10,21 +10,22 @@
 //! ```
 
 mod files;
+mod info;
+mod inspect;
 mod issue;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rcgen::{Issuer, KeyPair};
+use rcgen::{CertifiedIssuer, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use undermesh_model::{SpiffeId, TrustDomain};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
+use self::files::Batch;
+pub use self::info::{CaCertificate, CaInfo};
 use crate::{AuthorityError, Svid, pem};
 
 pub(crate) const ROOT_CERT: &str = "root.crt";
@@ -32,6 +33,8 @@ const ROOT_KEY: &str = "root.key";
 pub(crate) const INTERMEDIATE_CERT: &str = "intermediate.crt";
 const INTERMEDIATE_KEY: &str = "intermediate.key";
 const BUNDLE: &str = "bundle.pem";
+/// What may be lost if an authority is made where there is one.
+const ALL: [&str; 5] = [ROOT_CERT, ROOT_KEY, INTERMEDIATE_CERT, INTERMEDIATE_KEY, BUNDLE];
 
 /// What a new authority should be like.
 #[derive(Clone, Debug)]
@@ -63,49 +66,20 @@ pub struct CaDirectory {
     intermediate_pem: String,
 }
 
-/// What `undermesh ca show` prints. No keys.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CaInfo {
-    /// The directory.
-    pub path: PathBuf,
-    /// The issuing certificate.
-    pub intermediate: CaCertificate,
-    /// The trusted roots.
-    pub roots: Vec<CaCertificate>,
-    /// The root's key is here too.
-    pub has_root_key: bool,
-}
-
-/// One CA certificate.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CaCertificate {
-    /// Subject.
-    pub subject: String,
-    /// Serial number in hexadecimal digits.
-    pub serial: String,
-    /// End of validity, RFC 3339.
-    pub not_after: String,
-}
-
 impl CaDirectory {
     /// Makes a root and an intermediate in a new or empty directory.
     ///
     /// # Errors
-    /// Where there is an authority already, or the files cannot be written.
+    /// Where any file of an authority is there already, or the files cannot be written.
     pub fn init(path: &Path, options: &CaOptions) -> Result<Self, AuthorityError> {
-        if [ROOT_CERT, INTERMEDIATE_CERT, BUNDLE].iter().any(|name| path.join(name).exists()) {
-            return Err(AuthorityError::Exists(path.to_owned()));
-        }
+        check_vacant(path)?;
         issue::check_lifetimes(options)?;
+        let fresh = Fresh::make(options)?;
         files::create_private_dir(path)?;
-        let now = OffsetDateTime::now_utc();
-        let root = issue::root(options, now)?;
-        files::write_key(&path.join(ROOT_KEY), root.key())?;
-        files::write(&path.join(ROOT_CERT), &root.pem())?;
-        files::write(&path.join(BUNDLE), &root.pem())?;
-        write_intermediate(path, &root, options, now)?;
+        let mut batch = Batch::default();
+        batch.add(path.join(BUNDLE), &fresh.root.pem())?;
+        fresh.add_to(&mut batch, path)?;
+        batch.commit()?;
         Self::open(path)
     }
 
@@ -116,27 +90,21 @@ impl CaDirectory {
     /// The first thing that is wrong, with the file that it is wrong with.
     pub fn open(path: &Path) -> Result<Self, AuthorityError> {
         let certificate = path.join(INTERMEDIATE_CERT);
-        let intermediate_pem =
-            fs::read_to_string(&certificate).map_err(AuthorityError::file("read", &certificate))?;
+        let intermediate_pem = files::read_text(&certificate)?;
         let intermediate = pem::certificates(&intermediate_pem, &certificate)?.swap_remove(0);
         if path.join(ROOT_KEY).exists() {
             files::check_private(&path.join(ROOT_KEY))?;
         }
-        let key = files::read_key(&path.join(INTERMEDIATE_KEY))?;
-        if !issue::belongs_to(&intermediate, &key) {
-            return Err(AuthorityError::content(
-                path.join(INTERMEDIATE_KEY),
-                format!("it is not the key of {INTERMEDIATE_CERT}"),
-            ));
-        }
+        let directory = Self { path: path.to_owned(), intermediate, intermediate_pem };
+        directory.issuing_key()?;
         let roots = read_bundle(path)?;
-        if !roots.iter().any(|root| issue::is_issued_by(&intermediate, root)) {
+        if !roots.iter().any(|root| inspect::is_issued_by(&directory.intermediate, root)) {
             return Err(AuthorityError::content(
                 path.join(BUNDLE),
                 format!("it does not hold the root that issued {INTERMEDIATE_CERT}"),
             ));
         }
-        Ok(Self { path: path.to_owned(), intermediate, intermediate_pem })
+        Ok(directory)
     }
 
     /// Makes a new root and intermediate. The bundle holds the old roots and the new one before
@@ -144,25 +112,23 @@ impl CaDirectory {
     /// agent has read the new bundle.
     ///
     /// # Errors
-    /// Where the root's key is not here, or a file cannot be written.
+    /// Where the root's key is not here, `options` name another trust domain, or a file cannot be
+    /// written.
     pub fn rotate(
         path: &Path,
         options: &CaOptions,
         settle: impl FnOnce(),
     ) -> Result<Self, AuthorityError> {
-        Self::open(path)?;
+        Self::open(path)?.check_trust_domain(options)?;
         files::read_key(&path.join(ROOT_KEY))?;
         issue::check_lifetimes(options)?;
-        let now = OffsetDateTime::now_utc();
-        let root = issue::root(options, now)?;
-        let bundle_path = path.join(BUNDLE);
-        let old =
-            fs::read_to_string(&bundle_path).map_err(AuthorityError::file("read", &bundle_path))?;
-        files::write(&bundle_path, &format!("{}{old}", root.pem()))?;
+        let fresh = Fresh::make(options)?;
+        let old = files::read_text(&path.join(BUNDLE))?;
+        files::write(path.join(BUNDLE), &format!("{}{old}", fresh.root.pem()))?;
         settle();
-        files::write_key(&path.join(ROOT_KEY), root.key())?;
-        files::write(&path.join(ROOT_CERT), &root.pem())?;
-        write_intermediate(path, &root, options, now)?;
+        let mut batch = Batch::default();
+        fresh.add_to(&mut batch, path)?;
+        batch.commit()?;
         Self::open(path)
     }
 
@@ -174,13 +140,13 @@ impl CaDirectory {
     pub fn prune(path: &Path) -> Result<usize, AuthorityError> {
         let directory = Self::open(path)?;
         let bundle = path.join(BUNDLE);
-        let text = fs::read_to_string(&bundle).map_err(AuthorityError::file("read", &bundle))?;
+        let text = files::read_text(&bundle)?;
         let is_current = |block: &&str| {
             pem::certificates(block, &bundle)
-                .is_ok_and(|found| issue::is_issued_by(&directory.intermediate, &found[0]))
+                .is_ok_and(|found| inspect::is_issued_by(&directory.intermediate, &found[0]))
         };
         let (current, old): (Vec<&str>, Vec<&str>) = pem::blocks(&text).partition(is_current);
-        files::write(&bundle, &(current.join("\n") + "\n"))?;
+        files::write(bundle, &(current.join("\n") + "\n"))?;
         Ok(old.len())
     }
 
@@ -188,29 +154,32 @@ impl CaDirectory {
     /// bundle, but not the root's key.
     ///
     /// # Errors
-    /// Where the root's key is not here, `out` holds an authority, or a file cannot be written.
+    /// Where the root's key is not here, `out` holds an authority, `options` name another trust
+    /// domain, the root has expired, or a file cannot be written.
     pub fn issue_intermediate(
         path: &Path,
         out: &Path,
         options: &CaOptions,
     ) -> Result<Self, AuthorityError> {
-        Self::open(path)?;
-        if out.join(INTERMEDIATE_CERT).exists() {
-            return Err(AuthorityError::Exists(out.to_owned()));
-        }
+        Self::open(path)?.check_trust_domain(options)?;
+        check_vacant(out)?;
+        let now = OffsetDateTime::now_utc();
         let root_path = path.join(ROOT_CERT);
-        let root_pem =
-            fs::read_to_string(&root_path).map_err(AuthorityError::file("read", &root_path))?;
+        let root_pem = files::read_text(&root_path)?;
+        let root = pem::certificates(&root_pem, &root_path)?.swap_remove(0);
+        let root_not_after = inspect::not_after(&root)
+            .filter(|not_after| *not_after > now)
+            .ok_or_else(|| AuthorityError::content(&root_path, "it has expired"))?;
         let key = files::read_key(&path.join(ROOT_KEY))?;
         let issuer = Issuer::from_ca_cert_pem(&root_pem, key)
             .map_err(|error| AuthorityError::content(&root_path, error.to_string()))?;
+        let made = issue::intermediate(&issuer, root_not_after, options, now)?;
         files::create_private_dir(out)?;
-        let bundle = path.join(BUNDLE);
-        let text = fs::read_to_string(&bundle).map_err(AuthorityError::file("read", &bundle))?;
-        files::write(&out.join(BUNDLE), &text)?;
-        let made = issue::intermediate(&issuer, options, OffsetDateTime::now_utc())?;
-        files::write_key(&out.join(INTERMEDIATE_KEY), &made.key)?;
-        files::write(&out.join(INTERMEDIATE_CERT), &made.pem)?;
+        let mut batch = Batch::default();
+        batch.add(out.join(BUNDLE), &files::read_text(&path.join(BUNDLE))?)?;
+        batch.add_key(out.join(INTERMEDIATE_KEY), &made.key)?;
+        batch.add(out.join(INTERMEDIATE_CERT), &made.pem)?;
+        batch.commit()?;
         Self::open(out)
     }
 
@@ -225,21 +194,44 @@ impl CaDirectory {
         now: OffsetDateTime,
     ) -> Result<Svid, AuthorityError> {
         let failed = |reason: String| AuthorityError::Issue { subject: id.to_string(), reason };
-        let key = files::read_key(&self.path.join(INTERMEDIATE_KEY))?;
-        let issuer = Issuer::from_ca_cert_pem(&self.intermediate_pem, key)
+        let issuer = Issuer::from_ca_cert_pem(&self.intermediate_pem, self.issuing_key()?)
             .map_err(|error| failed(error.to_string()))?;
         let leaf_key = KeyPair::generate().map_err(|error| failed(error.to_string()))?;
-        let not_after = issue::not_after(&self.intermediate)
+        let issuer_ends = inspect::not_after(&self.intermediate)
             .ok_or_else(|| failed("the issuer cannot be read".to_owned()))?;
-        if not_after <= now {
+        if issuer_ends <= now {
             return Err(failed(format!(
                 "the issuing certificate {} has expired; run `undermesh ca rotate`",
                 self.path.join(INTERMEDIATE_CERT).display()
             )));
         }
-        let leaf = issue::leaf(id, &issuer, &leaf_key, now, (now + lifetime).min(not_after))?;
+        let not_after = issue::end(now, lifetime)?.min(issuer_ends);
+        let leaf = issue::leaf(id, &issuer, &leaf_key, now, not_after)?;
         let key = PrivateKeyDer::Pkcs8(leaf_key.serialize_der().into());
         Svid::new(id.clone(), vec![leaf, self.intermediate.clone()], &key)
+    }
+
+    /// The intermediate's key. It is compared with the certificate whenever it is read, as the
+    /// files may have been replaced since the directory was opened.
+    fn issuing_key(&self) -> Result<KeyPair, AuthorityError> {
+        let path = self.path.join(INTERMEDIATE_KEY);
+        let key = files::read_key(&path)?;
+        if inspect::belongs_to(&self.intermediate, &key) {
+            return Ok(key);
+        }
+        Err(AuthorityError::content(path, format!("it is not the key of {INTERMEDIATE_CERT}")))
+    }
+
+    /// Refuses to go on in another name than the one that workloads have now.
+    fn check_trust_domain(&self, options: &CaOptions) -> Result<(), AuthorityError> {
+        match inspect::trust_domain(&self.intermediate) {
+            Some(ours) if ours != options.trust_domain => Err(AuthorityError::Setting(format!(
+                "the authority in {} is that of {ours}, not of {}; say `--trust-domain {ours}`",
+                self.path.display(),
+                options.trust_domain
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// What is here, without keys.
@@ -248,14 +240,8 @@ impl CaDirectory {
     /// Where the bundle cannot be read.
     pub fn describe(&self) -> Result<CaInfo, AuthorityError> {
         let describe = |certificate: &CertificateDer<'_>| {
-            let (_, parsed) = X509Certificate::from_der(certificate)
-                .map_err(|error| AuthorityError::content(&self.path, error.to_string()))?;
-            let not_after = parsed.validity().not_after.to_datetime();
-            Ok::<_, AuthorityError>(CaCertificate {
-                subject: parsed.subject().to_string(),
-                serial: parsed.raw_serial_as_string().replace(':', ""),
-                not_after: not_after.format(&Rfc3339).unwrap_or_default(),
-            })
+            CaCertificate::read(certificate)
+                .map_err(|reason| AuthorityError::content(&self.path, reason))
         };
         Ok(CaInfo {
             path: self.path.clone(),
@@ -266,20 +252,43 @@ impl CaDirectory {
     }
 }
 
+/// A root and an intermediate that are not on disk yet.
+struct Fresh {
+    root: CertifiedIssuer<'static, KeyPair>,
+    intermediate: issue::Intermediate,
+}
+
+impl Fresh {
+    fn make(options: &CaOptions) -> Result<Self, AuthorityError> {
+        let now = OffsetDateTime::now_utc();
+        let root_not_after = issue::end(now, options.root_lifetime)?;
+        let root = issue::root(options, now)?;
+        let intermediate = issue::intermediate(&root, root_not_after, options, now)?;
+        Ok(Self { root, intermediate })
+    }
+
+    /// Adds everything but the bundle, which holds other roots as well.
+    fn add_to(&self, batch: &mut Batch, path: &Path) -> Result<(), AuthorityError> {
+        batch.add_key(path.join(ROOT_KEY), self.root.key())?;
+        batch.add(path.join(ROOT_CERT), &self.root.pem())?;
+        batch.add_key(path.join(INTERMEDIATE_KEY), &self.intermediate.key)?;
+        batch.add(path.join(INTERMEDIATE_CERT), &self.intermediate.pem)
+    }
+}
+
+/// Refuses a directory that holds any file of an authority; a lone key is one too.
+fn check_vacant(path: &Path) -> Result<(), AuthorityError> {
+    if ALL.iter().any(|name| path.join(name).exists()) {
+        return Err(AuthorityError::Exists(path.to_owned()));
+    }
+    Ok(())
+}
+
 /// The roots of a directory's bundle.
 pub(crate) fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
     let path = path.join(BUNDLE);
-    let text = fs::read_to_string(&path).map_err(AuthorityError::file("read", &path))?;
-    pem::certificates(&text, &path)
+    pem::certificates(&files::read_text(&path)?, &path)
 }
 
-fn write_intermediate(
-    path: &Path,
-    root: &rcgen::CertifiedIssuer<'_, KeyPair>,
-    options: &CaOptions,
-    now: OffsetDateTime,
-) -> Result<(), AuthorityError> {
-    let made = issue::intermediate(root, options, now)?;
-    files::write_key(&path.join(INTERMEDIATE_KEY), &made.key)?;
-    files::write(&path.join(INTERMEDIATE_CERT), &made.pem)
-}
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ mod peer;
 mod pem;
 mod store;
 mod svid;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod verifier;
 
@@ -20,5 +22,5 @@ pub use ca::{CaCertificate, CaDirectory, CaInfo, CaOptions};
 pub use clock::{Clock, SystemClock};
 pub use error::{AuthorityError, StoreError};
 pub use peer::{PeerError, classify, peer_identity};
-pub use store::{CertificateStatus, IdentityConfig, IdentityStore};
+pub use store::{CertificateState, CertificateStatus, IdentityConfig, IdentityStore};
 pub use svid::Svid;

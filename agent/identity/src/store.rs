@@ -1,6 +1,7 @@
 //! The certificates in use on this node, kept fresh, and the TLS configurations made from them.
 
 mod renewal;
+mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,8 +10,7 @@ use std::{
 };
 
 use rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::CertificateDer};
-use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 use undermesh_model::{SpiffeId, TrustDomain};
 
@@ -18,6 +18,12 @@ use crate::{
     AuthorityError, CertificateAuthority, Clock, StoreError, Svid, SystemClock,
     tls::{self, Trust},
 };
+
+pub use self::status::{CertificateState, CertificateStatus};
+
+/// Client configurations that are kept. They are cheap to make again, so that all are dropped when
+/// there are more: pairs of identities that no longer talk must not add up.
+const MAX_CLIENTS: usize = 8192;
 
 /// How certificates are looked after.
 #[derive(Clone, Debug)]
@@ -30,6 +36,9 @@ pub struct IdentityConfig {
     pub renew_after: f64,
     /// How often the trust bundle and the issuer are looked at.
     pub poll: Duration,
+    /// An authority that has not answered by then counts as failed, so that one identity cannot
+    /// keep all others waiting.
+    pub sign_timeout: Duration,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
 }
@@ -41,6 +50,7 @@ impl Default for IdentityConfig {
             lifetime: Duration::from_secs(24 * 3600),
             renew_after: 0.5,
             poll: Duration::from_millis(500),
+            sign_timeout: Duration::from_secs(10),
             clock: Arc::new(SystemClock),
         }
     }
@@ -61,6 +71,8 @@ struct State {
     roots: Vec<CertificateDer<'static>>,
     trust: Arc<Trust>,
     issuer: Vec<u8>,
+    /// Why the authority could last not be followed, so that it is logged once.
+    complaint: Option<String>,
     clients: HashMap<(SpiffeId, Vec<SpiffeId>), Arc<ClientConfig>>,
     servers: HashMap<SpiffeId, Arc<ServerConfig>>,
 }
@@ -75,40 +87,38 @@ struct Entry {
     last_error: Option<String>,
 }
 
-/// One certificate, for status pages.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CertificateStatus {
-    /// Whose it is.
-    pub id: SpiffeId,
-    /// Serial number; empty while there is none.
-    pub serial: String,
-    /// End of validity, RFC 3339; empty while there is none.
-    pub not_after: String,
-    /// Seconds until then; negative afterwards, 0 while there is none.
-    pub expires_in_seconds: i64,
-    /// Why the last attempt failed, if it did.
-    pub last_error: Option<String>,
+impl State {
+    /// The current certificate of an identity, if it is valid at `now`.
+    fn svid(&self, id: &SpiffeId, now: OffsetDateTime) -> Result<Arc<Svid>, StoreError> {
+        let entry = self.entries.get(id);
+        let last_error = entry.and_then(|entry| entry.last_error.clone());
+        match entry.and_then(|entry| entry.svid.as_ref()) {
+            None => Err(StoreError::NoCertificate(id.clone(), last_error)),
+            Some(svid) if svid.is_over(now) => Err(StoreError::Expired(id.clone(), last_error)),
+            Some(svid) => Ok(Arc::clone(svid)),
+        }
+    }
 }
 
 impl IdentityStore {
     /// A store without certificates. It needs [`IdentityStore::run`] to get any.
     ///
     /// # Errors
-    /// Where the trust bundle cannot be read.
+    /// Where the trust bundle cannot be read, or holds no root that can be used.
     pub fn new(
         authority: Arc<dyn CertificateAuthority>,
         config: IdentityConfig,
     ) -> Result<Arc<Self>, AuthorityError> {
         let roots = authority.roots()?;
         let issuer = authority.issuer()?;
-        let trust = Arc::new(trust(&roots, &config));
+        let trust = Arc::new(trust(&roots, &config)?);
         let state = State {
             wanted: BTreeSet::new(),
             entries: BTreeMap::new(),
             roots,
             trust,
             issuer,
+            complaint: None,
             clients: HashMap::new(),
             servers: HashMap::new(),
         };
@@ -144,7 +154,8 @@ impl IdentityStore {
         let mut generation = self.generation.subscribe();
         loop {
             generation.borrow_and_update();
-            if self.svid(id).is_ok() || generation.changed().await.is_err() {
+            let found = self.lock().svid(id, self.now()).is_ok();
+            if found || generation.changed().await.is_err() {
                 return;
             }
         }
@@ -159,9 +170,11 @@ impl IdentityStore {
         source: &SpiffeId,
         expected: &[SpiffeId],
     ) -> Result<Arc<ClientConfig>, StoreError> {
-        let svid = self.svid(source)?;
         let key = (source.clone(), expected.to_vec());
+        // One lock from the certificate to the cache: a configuration with a certificate that has
+        // been replaced in between must not be kept.
         let mut state = self.lock();
+        let svid = state.svid(source, self.now())?;
         if let Some(config) = state.clients.get(&key) {
             return Ok(Arc::clone(config));
         }
@@ -170,6 +183,9 @@ impl IdentityStore {
             .client(&svid, expected)
             .map_err(|error| StoreError::Tls(source.clone(), error.to_string()))?;
         let config = Arc::new(config);
+        if state.clients.len() >= MAX_CLIENTS {
+            state.clients = HashMap::new();
+        }
         state.clients.insert(key, Arc::clone(&config));
         Ok(config)
     }
@@ -179,8 +195,8 @@ impl IdentityStore {
     /// # Errors
     /// Where it has no valid certificate.
     pub fn server_config(&self, workload: &SpiffeId) -> Result<Arc<ServerConfig>, StoreError> {
-        let svid = self.svid(workload)?;
         let mut state = self.lock();
+        let svid = state.svid(workload, self.now())?;
         if let Some(config) = state.servers.get(workload) {
             return Ok(Arc::clone(config));
         }
@@ -193,45 +209,9 @@ impl IdentityStore {
         Ok(config)
     }
 
-    /// The current certificate of an identity, if it is valid now.
-    fn svid(&self, id: &SpiffeId) -> Result<Arc<Svid>, StoreError> {
-        let state = self.lock();
-        let entry = state.entries.get(id);
-        let last_error = entry.and_then(|entry| entry.last_error.clone());
-        match entry.and_then(|entry| entry.svid.clone()) {
-            None => Err(StoreError::NoCertificate(id.clone(), last_error)),
-            Some(svid) if svid.not_after() <= self.config.clock.now() => {
-                Err(StoreError::Expired(id.clone(), last_error))
-            }
-            Some(svid) => Ok(svid),
-        }
-    }
-
     /// Time as this store sees it.
     pub fn now(&self) -> OffsetDateTime {
         self.config.clock.now()
-    }
-
-    /// Every identity in use.
-    pub fn certificates(&self) -> Vec<CertificateStatus> {
-        let now = self.config.clock.now();
-        let status = |(id, entry): (&SpiffeId, &Entry)| {
-            let svid = entry.svid.as_ref();
-            let not_after = svid.map(|svid| svid.not_after());
-            CertificateStatus {
-                id: id.clone(),
-                serial: svid.map(|svid| svid.serial().to_owned()).unwrap_or_default(),
-                not_after: not_after.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default(),
-                expires_in_seconds: not_after.map_or(0, |at| (at - now).whole_seconds()),
-                last_error: entry.last_error.clone(),
-            }
-        };
-        self.lock().entries.iter().map(status).collect()
-    }
-
-    /// How many roots are trusted.
-    pub fn root_count(&self) -> usize {
-        self.lock().roots.len()
     }
 
     /// Changes whenever a certificate or the trust bundle does.
@@ -261,18 +241,29 @@ impl std::fmt::Debug for IdentityStore {
     }
 }
 
-fn trust(roots: &[CertificateDer<'static>], config: &IdentityConfig) -> Trust {
+/// A bundle without any usable root is an error: to take it over would cut the node off.
+fn trust(
+    roots: &[CertificateDer<'static>],
+    config: &IdentityConfig,
+) -> Result<Trust, AuthorityError> {
     let mut store = RootCertStore::empty();
     let (_, refused) = store.add_parsable_certificates(roots.iter().cloned());
+    if store.is_empty() {
+        return Err(AuthorityError::Setting(
+            "the trust bundle holds no certificate that can be a trust anchor; put the root \
+             certificate there"
+                .to_owned(),
+        ));
+    }
     if refused > 0 {
         tracing::warn!(refused, "the trust bundle holds certificates that cannot be trust anchors");
     }
-    Trust {
+    Ok(Trust {
         roots: Arc::new(store),
         provider: tls::provider(),
         trust_domain: config.trust_domain.clone(),
         clock: Arc::clone(&config.clock),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub struct Svid {
     id: SpiffeId,
     key: Arc<CertifiedKey>,
     serial: String,
+    issuer: String,
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
 }
@@ -40,9 +41,10 @@ impl Svid {
         let (not_before, not_after) =
             (validity.not_before.to_datetime(), validity.not_after.to_datetime());
         let serial = parsed.raw_serial_as_string().replace(':', "");
+        let issuer = parsed.issuer().to_string();
         let key = any_supported_type(key).map_err(|error| failed(error.to_string()))?;
         let key = Arc::new(CertifiedKey::new(chain, key));
-        Ok(Self { id, key, serial, not_before, not_after })
+        Ok(Self { id, key, serial, issuer, not_before, not_after })
     }
 
     /// Whose it is.
@@ -55,6 +57,11 @@ impl Svid {
         &self.serial
     }
 
+    /// Subject of the certificate that signed it.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     /// Start of validity.
     pub fn not_before(&self) -> OffsetDateTime {
         self.not_before
@@ -63,6 +70,11 @@ impl Svid {
     /// End of validity.
     pub fn not_after(&self) -> OffsetDateTime {
         self.not_after
+    }
+
+    /// Whether it has expired at `now`.
+    pub(crate) fn is_over(&self, now: OffsetDateTime) -> bool {
+        self.not_after <= now
     }
 
     pub(crate) fn certified_key(&self) -> Arc<CertifiedKey> {
@@ -75,6 +87,7 @@ impl fmt::Debug for Svid {
         f.debug_struct("Svid")
             .field("id", &self.id)
             .field("serial", &self.serial)
+            .field("issuer", &self.issuer)
             .field("not_before", &self.not_before)
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()

@@ -23,12 +23,22 @@ const ALPN: &[u8] = b"h2";
 /// Sessions that a client configuration remembers; it serves one pair of identities.
 const CLIENT_SESSIONS: usize = 32;
 
-/// The cryptography provider: the two suites that Istio's ztunnel offers, AES-256 first.
+/// The cryptography provider: the two suites that Istio's ztunnel offers, AES-256 first, and the
+/// hybrid key exchange before the classical ones, so that what is recorded today stays closed to
+/// a quantum computer. Peers without it take the X25519 share that the same hello carries; it
+/// costs them no round trip. The list is explicit because the provider's default depends on a
+/// feature that any crate of the build could switch.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![
         aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
         aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+    ];
+    provider.kx_groups = vec![
+        aws_lc_rs::kx_group::X25519MLKEM768,
+        aws_lc_rs::kx_group::X25519,
+        aws_lc_rs::kx_group::SECP256R1,
+        aws_lc_rs::kx_group::SECP384R1,
     ];
     Arc::new(provider)
 }

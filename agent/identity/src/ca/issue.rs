@@ -10,7 +10,6 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use undermesh_model::SpiffeId;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::CaOptions;
 use crate::AuthorityError;
@@ -25,6 +24,12 @@ pub(super) struct Intermediate {
 }
 
 pub(super) fn check_lifetimes(options: &CaOptions) -> Result<(), AuthorityError> {
+    if options.intermediate_lifetime.is_zero() {
+        return Err(AuthorityError::Setting(
+            "the intermediate would never be valid; choose a longer --intermediate-lifetime"
+                .to_owned(),
+        ));
+    }
     if options.intermediate_lifetime > options.root_lifetime {
         return Err(AuthorityError::Setting(
             "the intermediate would outlive its root; choose a shorter --intermediate-lifetime"
@@ -38,16 +43,20 @@ pub(super) fn root(
     options: &CaOptions,
     now: OffsetDateTime,
 ) -> Result<CertifiedIssuer<'static, KeyPair>, AuthorityError> {
-    let (params, key) = ca_params(options, "root", options.root_lifetime, now)?;
+    let not_after = end(now, options.root_lifetime)?;
+    let (params, key) = ca_params(options, "root", now, not_after)?;
     CertifiedIssuer::self_signed(params, key).map_err(failed("root"))
 }
 
+/// Makes an intermediate, valid as long as `options` say but no longer than its root.
 pub(super) fn intermediate<S: SigningKey>(
     root: &Issuer<'_, S>,
+    root_not_after: OffsetDateTime,
     options: &CaOptions,
     now: OffsetDateTime,
 ) -> Result<Intermediate, AuthorityError> {
-    let (mut params, key) = ca_params(options, "intermediate", options.intermediate_lifetime, now)?;
+    let not_after = end(now, options.intermediate_lifetime)?.min(root_not_after);
+    let (mut params, key) = ca_params(options, "intermediate", now, not_after)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let certificate = params.signed_by(&key, root).map_err(failed("intermediate"))?;
     Ok(Intermediate { key, pem: certificate.pem() })
@@ -56,11 +65,11 @@ pub(super) fn intermediate<S: SigningKey>(
 fn ca_params(
     options: &CaOptions,
     role: &str,
-    lifetime: Duration,
     now: OffsetDateTime,
+    not_after: OffsetDateTime,
 ) -> Result<(CertificateParams, KeyPair), AuthorityError> {
     let key = KeyPair::generate().map_err(failed(role))?;
-    let mut params = base_params(now, now + lifetime);
+    let mut params = base_params(now, not_after);
     let mut name = DistinguishedName::new();
     name.push(DnType::OrganizationName, options.trust_domain.as_str());
     // Roots must be told apart while they overlap.
@@ -87,6 +96,19 @@ pub(super) fn leaf<S: SigningKey>(
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let certificate = params.signed_by(key, issuer).map_err(failed(&subject))?;
     Ok(certificate.der().clone())
+}
+
+/// When a lifetime that starts now is over. X.509 has four digits for the year.
+pub(super) fn end(
+    now: OffsetDateTime,
+    lifetime: Duration,
+) -> Result<OffsetDateTime, AuthorityError> {
+    time::Duration::try_from(lifetime).ok().and_then(|it| now.checked_add(it)).ok_or_else(|| {
+        AuthorityError::Setting(format!(
+            "a lifetime of {} days ends after the year 9999; choose a shorter one",
+            lifetime.as_secs() / (24 * 3600)
+        ))
+    })
 }
 
 fn base_params(now: OffsetDateTime, not_after: OffsetDateTime) -> CertificateParams {
@@ -120,26 +142,4 @@ fn failed(subject: &str) -> impl FnOnce(rcgen::Error) -> AuthorityError {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Whether the certificate holds the key's public half.
-pub(super) fn belongs_to(certificate: &CertificateDer<'_>, key: &KeyPair) -> bool {
-    X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| {
-        parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw()
-    })
-}
-
-/// Whether `issuer` signed `certificate`, by name and by key identifier.
-pub(super) fn is_issued_by(certificate: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
-    let (Ok((_, certificate)), Ok((_, issuer))) =
-        (X509Certificate::from_der(certificate), X509Certificate::from_der(issuer))
-    else {
-        return false;
-    };
-    certificate.issuer() == issuer.subject()
-}
-
-pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    Some(parsed.validity().not_after.to_datetime())
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use undermesh_model::SpiffeId;
 
 use super::{Entry, IdentityStore, trust};
-use crate::Svid;
+use crate::{AuthorityError, Svid};
 
 /// Delay after the first failure; doubled with each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -19,21 +19,22 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 impl IdentityStore {
     /// Runs until `shutdown` says so.
     pub async fn run(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
-        loop {
-            self.follow_authority();
-            for id in self.due() {
-                self.issue(&id).await;
+        let rounds = async {
+            loop {
+                self.round().await;
+                tokio::select! {
+                    () = tokio::time::sleep(self.config.poll) => {}
+                    () = self.wanted_changed.notified() => {}
+                }
             }
-            tokio::select! {
-                () = tokio::time::sleep(self.config.poll) => {}
-                () = self.wanted_changed.notified() => {}
-                _ = shutdown.wait_for(|stop| *stop) => return,
-            }
+        };
+        tokio::select! {
+            () = rounds => {}
+            _ = shutdown.wait_for(|stop| *stop) => {}
         }
     }
 
-    /// One round of what [`IdentityStore::run`] does, for tests that move the clock themselves.
-    #[cfg(test)]
+    /// Looks at everything once and does what is due.
     pub(super) async fn round(&self) {
         self.follow_authority();
         for id in self.due() {
@@ -41,40 +42,50 @@ impl IdentityStore {
         }
     }
 
-    /// Takes over a changed trust bundle, and renews everything under a changed issuer.
+    /// Takes over a changed trust bundle, and renews everything under a changed issuer. What
+    /// cannot be read changes nothing, and is logged when it begins and when it is another thing.
     pub(super) fn follow_authority(&self) {
-        match self.authority.roots() {
-            Ok(roots) => {
-                let mut state = self.lock();
-                if roots != state.roots {
-                    tracing::info!(roots = roots.len(), "the trust bundle has changed");
-                    state.trust = Arc::new(trust(&roots, &self.config));
-                    state.roots = roots;
-                    state.clients = HashMap::new();
-                    state.servers = HashMap::new();
-                    drop(state);
-                    self.changed();
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot read the trust bundle; keeping the old one");
+        let (bundle, issuer) = (self.follow_bundle(), self.follow_issuer());
+        let complaint = bundle.and(issuer).err().map(|error| error.to_string());
+        let mut state = self.lock();
+        if state.complaint == complaint {
+            return;
+        }
+        if let Some(error) = &complaint {
+            tracing::warn!(%error, "cannot follow the authority; keeping what it said before");
+        } else {
+            tracing::info!("the authority can be followed again");
+        }
+        state.complaint = complaint;
+    }
+
+    fn follow_bundle(&self) -> Result<(), AuthorityError> {
+        let roots = self.authority.roots()?;
+        let mut state = self.lock();
+        if roots == state.roots {
+            return Ok(());
+        }
+        state.trust = Arc::new(trust(&roots, &self.config)?);
+        tracing::info!(roots = roots.len(), "the trust bundle has changed");
+        state.roots = roots;
+        state.clients = HashMap::new();
+        state.servers = HashMap::new();
+        drop(state);
+        self.changed();
+        Ok(())
+    }
+
+    fn follow_issuer(&self) -> Result<(), AuthorityError> {
+        let issuer = self.authority.issuer()?;
+        let mut state = self.lock();
+        if issuer != state.issuer {
+            tracing::info!("the issuing certificate has changed; renewing all certificates");
+            state.issuer = issuer;
+            for entry in state.entries.values_mut() {
+                entry.due = None;
             }
         }
-        match self.authority.issuer() {
-            Ok(issuer) => {
-                let mut state = self.lock();
-                if issuer != state.issuer {
-                    tracing::info!(
-                        "the issuing certificate has changed; renewing all certificates"
-                    );
-                    state.issuer = issuer;
-                    for entry in state.entries.values_mut() {
-                        entry.due = None;
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(%error, "cannot read the issuing certificate"),
-        }
+        Ok(())
     }
 
     fn due(&self) -> Vec<SpiffeId> {
@@ -85,7 +96,12 @@ impl IdentityStore {
     }
 
     async fn issue(&self, id: &SpiffeId) {
-        let result = self.authority.sign(id, self.config.lifetime).await;
+        let patience = self.config.sign_timeout;
+        let signed = self.authority.sign(id, self.config.lifetime);
+        let result = tokio::time::timeout(patience, signed).await.unwrap_or_else(|_| {
+            let reason = format!("the authority has not answered within {patience:?}");
+            Err(AuthorityError::Issue { subject: id.to_string(), reason })
+        });
         let now = self.config.clock.now();
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(id) else { return };

@@ -1,0 +1,262 @@
+//! Who is let in and who is not.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
+use rustls::{
+    ClientConfig, NamedGroup, ServerConfig, SignatureScheme,
+    client::ResolvesClientCert,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer},
+    sign::CertifiedKey,
+};
+use time::OffsetDateTime;
+use undermesh_model::{SpiffeId, TrustDomain};
+
+use super::{Node, Pair, also_trust, handshake, node, node_with, refusal, talk};
+use crate::{
+    AuthorityError, CertificateAuthority, DirectoryAuthority, PeerError, SignFuture, StoreError,
+    Svid, classify, peer_identity,
+    testing::{TempDir, id, init},
+    verifier::ClientVerifier,
+};
+
+#[tokio::test]
+async fn two_workloads_of_a_mesh_know_each_other_after_the_handshake() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let node = node(&dir.path(), &["web", "cart"], 3600).await;
+    let client = node.store.client_config(&id("web"), &[id("cart")]).unwrap();
+    let server = node.store.server_config(&id("cart")).unwrap();
+    let mut pair = handshake(client, server).unwrap();
+    talk(&mut pair);
+    let now = node.store.now();
+    assert_eq!(peer_identity(pair.server.peer_certificates(), now), Ok(id("web")));
+    assert_eq!(peer_identity(pair.client.peer_certificates(), now), Ok(id("cart")));
+    assert_eq!(pair.client.alpn_protocol(), Some(&b"h2"[..]));
+    let version = pair.client.protocol_version();
+    assert_eq!(version, Some(rustls::ProtocolVersion::TLSv1_3));
+}
+
+#[tokio::test]
+async fn a_server_that_is_somebody_else_is_refused() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let node = node(&dir.path(), &["web", "cart"], 3600).await;
+    let client = node.store.client_config(&id("cart"), &[id("cart")]).unwrap();
+    let server = node.store.server_config(&id("web")).unwrap();
+    let (error, side) = handshake(client, server).err().unwrap();
+    assert_eq!((classify(&error), side), ("tls_unexpected_identity", "client"));
+}
+
+#[tokio::test]
+async fn another_authority_is_refused_by_both_sides() {
+    let (ours, theirs) = (TempDir::new(), TempDir::new());
+    init(&ours.path());
+    init(&theirs.path());
+    let our_node = node(&ours.path(), &["web", "cart"], 3600).await;
+    let their_node = node(&theirs.path(), &["web", "cart"], 3600).await;
+    assert_eq!(refusal(&our_node, &their_node), ("tls_unknown_issuer", "client"));
+    // The server only gets to judge a client that has accepted it.
+    also_trust(&theirs.path(), &ours.path());
+    their_node.store.round().await;
+    assert_eq!(refusal(&their_node, &our_node), ("tls_unknown_issuer", "server"));
+}
+
+#[tokio::test]
+async fn a_client_without_certificate_is_refused() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let node = node(&dir.path(), &["web", "cart"], 3600).await;
+    let mut client =
+        ClientConfig::clone(&node.store.client_config(&id("web"), &[id("cart")]).unwrap());
+    client.client_auth_cert_resolver = Arc::new(NoCertificate);
+    let server = node.store.server_config(&id("cart")).unwrap();
+    let (error, side) = handshake(Arc::new(client), server).err().unwrap();
+    assert_eq!((classify(&error), side), ("tls_no_certificate", "server"));
+}
+
+/// A client that has nothing to show.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn keys_are_exchanged_hybrid_and_with_older_peers_classically_in_one_round_trip() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let node = node(&dir.path(), &["web", "cart"], 3600).await;
+    let client = node.store.client_config(&id("web"), &[id("cart")]).unwrap();
+    let mut server = ServerConfig::clone(&node.store.server_config(&id("cart")).unwrap());
+    let group = |pair: &Pair| pair.client.negotiated_key_exchange_group().unwrap().name();
+    let both = handshake(Arc::clone(&client), Arc::new(server.clone())).unwrap();
+    assert_eq!(group(&both), NamedGroup::X25519MLKEM768);
+    let mut older = CryptoProvider::clone(server.crypto_provider());
+    older.kx_groups = vec![aws_lc_rs::kx_group::X25519];
+    let verifier = ClientVerifier::new(
+        Arc::clone(&node.store.lock().trust.roots),
+        Arc::new(older.clone()),
+        TrustDomain::default(),
+    );
+    let resolver = Arc::clone(&server.cert_resolver);
+    server = ServerConfig::builder_with_provider(Arc::new(older))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(Arc::new(verifier.unwrap()))
+        .with_cert_resolver(resolver);
+    let older = handshake(client, Arc::new(server)).unwrap();
+    assert_eq!(group(&older), NamedGroup::X25519);
+    assert_eq!(older.client.handshake_kind(), Some(rustls::HandshakeKind::Full));
+}
+
+/// Signs whatever names a test wants, under a real CA directory.
+struct OddAuthority {
+    directory: DirectoryAuthority,
+    path: PathBuf,
+    names: Vec<String>,
+}
+
+impl CertificateAuthority for OddAuthority {
+    fn sign<'a>(&'a self, id: &'a SpiffeId, _: Duration) -> SignFuture<'a> {
+        Box::pin(async move {
+            let key =
+                KeyPair::from_pem(&fs::read_to_string(self.path.join("intermediate.key")).unwrap())
+                    .unwrap();
+            let pem = fs::read_to_string(self.path.join("intermediate.crt")).unwrap();
+            let issuer = Issuer::from_ca_cert_pem(&pem, key).unwrap();
+            let leaf_key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.not_after = OffsetDateTime::now_utc() + time::Duration::hours(1);
+            params.subject_alt_names = self
+                .names
+                .iter()
+                .map(|name| SanType::URI(name.clone().try_into().unwrap()))
+                .collect();
+            let leaf = params.signed_by(&leaf_key, &issuer).unwrap().der().clone();
+            let chain = vec![leaf, crate::pem::certificates(&pem, Path::new("x"))?.swap_remove(0)];
+            Svid::new(id.clone(), chain, &PrivateKeyDer::Pkcs8(leaf_key.serialize_der().into()))
+        })
+    }
+
+    fn roots(&self) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+        self.directory.roots()
+    }
+
+    fn issuer(&self) -> Result<Vec<u8>, AuthorityError> {
+        self.directory.issuer()
+    }
+}
+
+async fn odd_node(path: &Path, names: &[&str]) -> Node {
+    let authority = OddAuthority {
+        directory: DirectoryAuthority::open(path).unwrap(),
+        path: path.to_owned(),
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    node_with(Arc::new(authority), Arc::default(), &["web", "cart"], 3600).await
+}
+
+#[tokio::test]
+async fn exactly_one_uri_of_our_trust_domain_is_demanded_by_both_sides() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let good = node(&dir.path(), &["web", "cart"], 3600).await;
+    let other = "spiffe://elsewhere.org/ns/shop/sa/cart";
+    let ours = "spiffe://cluster.local/ns/shop/sa/cart";
+    for (names, reason) in [
+        (vec![], "tls_no_identity"),
+        (vec![ours, "spiffe://cluster.local/ns/shop/sa/web"], "tls_no_identity"),
+        (vec!["spiffe://cluster.local/cart"], "tls_no_identity"),
+        (vec!["https://cluster.local/ns/shop/sa/cart"], "tls_no_identity"),
+        (vec![other], "tls_wrong_trust_domain"),
+    ] {
+        let odd = odd_node(&dir.path(), &names).await;
+        assert_eq!(refusal(&good, &odd), (reason, "client"), "{names:?}");
+        assert_eq!(refusal(&odd, &good), (reason, "server"), "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_by_both_sides_and_not_offered_by_its_owner() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let fresh = node(&dir.path(), &["web", "cart"], 100_000).await;
+    let stale = node(&dir.path(), &["web", "cart"], 3600).await;
+    let client = stale.store.client_config(&id("web"), &[id("cart")]).unwrap();
+    let server = stale.store.server_config(&id("cart")).unwrap();
+    fresh.clock.advance(7200);
+    let theirs = fresh.store.server_config(&id("cart")).unwrap();
+    let (error, side) = handshake(client, theirs).err().unwrap();
+    assert_eq!((classify(&error), side), ("tls_expired_certificate", "server"));
+    let ours = fresh.store.client_config(&id("web"), &[id("cart")]).unwrap();
+    let (error, side) = handshake(ours, server).err().unwrap();
+    assert_eq!((classify(&error), side), ("tls_expired_certificate", "client"));
+    stale.clock.advance(7200);
+    let refused = stale.store.server_config(&id("cart")).unwrap_err();
+    assert!(matches!(refused, StoreError::Expired(..)), "{refused}");
+}
+
+#[tokio::test]
+async fn a_resumed_session_does_not_revive_an_expired_certificate() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let node = node(&dir.path(), &["web", "cart"], 3600).await;
+    let client = node.store.client_config(&id("web"), &[id("cart")]).unwrap();
+    let server = node.store.server_config(&id("cart")).unwrap();
+    handshake(Arc::clone(&client), Arc::clone(&server)).unwrap();
+    let resumed = handshake(client, server).unwrap();
+    assert_eq!(resumed.server.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+    node.clock.advance(7200);
+    let peer = peer_identity(resumed.server.peer_certificates(), node.store.now());
+    assert_eq!(peer, Err(PeerError::Expired));
+}
+
+#[tokio::test]
+async fn a_session_cannot_be_resumed_once_its_root_is_trusted_no_more() {
+    let (ours, theirs) = (TempDir::new(), TempDir::new());
+    init(&ours.path());
+    init(&theirs.path());
+    let alone = fs::read_to_string(ours.path().join("bundle.pem")).unwrap();
+    also_trust(&ours.path(), &theirs.path());
+    also_trust(&theirs.path(), &ours.path());
+    let server = node(&ours.path(), &["cart"], 3600).await;
+    let client = node(&theirs.path(), &["web"], 3600).await;
+    let config = client.store.client_config(&id("web"), &[id("cart")]).unwrap();
+    let serve = || server.store.server_config(&id("cart")).unwrap();
+    handshake(Arc::clone(&config), serve()).unwrap();
+    let resumed = handshake(Arc::clone(&config), serve()).unwrap();
+    assert_eq!(resumed.server.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+    fs::write(ours.path().join("bundle.pem"), alone).unwrap();
+    server.store.round().await;
+    let (error, side) = handshake(config, serve()).err().unwrap();
+    assert_eq!((classify(&error), side), ("tls_unknown_issuer", "server"));
+}
+
+#[tokio::test]
+async fn sessions_are_not_shared_between_identities() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let node = node(&dir.path(), &["web", "shop", "cart"], 3600).await;
+    let server = node.store.server_config(&id("cart")).unwrap();
+    for name in ["web", "shop"] {
+        let client = node.store.client_config(&id(name), &[id("cart")]).unwrap();
+        let pair = handshake(client, Arc::clone(&server)).unwrap();
+        assert_eq!(pair.server.handshake_kind(), Some(rustls::HandshakeKind::Full), "{name}");
+        let peer = peer_identity(pair.server.peer_certificates(), node.store.now());
+        assert_eq!(peer, Ok(id(name)));
+    }
+}
