@@ -11,8 +11,11 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use undermesh_datapath::{ConnectionEvent, EventKind, LocalTupleTable, Reason};
-use undermesh_proxy::{peer, service_label};
-use undermesh_snapshot::{ConnectionAttributes, Destination, Snapshot, WorkloadInfo, evaluate};
+use undermesh_model::SpiffeId;
+use undermesh_proxy::{Proxy, peer, service_label};
+use undermesh_snapshot::{
+    CompiledPolicy, ConnectionAttributes, Destination, Snapshot, WorkloadInfo, evaluate,
+};
 use undermesh_telemetry::{
     CloseReason, ConnectionInfo, ConnectionRecord, Denial, Peer, Reporter, Security, Telemetry,
     Transport,
@@ -30,6 +33,7 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub(crate) struct KernelEvents {
     telemetry: Arc<Telemetry>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    proxy: Arc<Proxy>,
     enrolment: Arc<EnrolmentView>,
     local_tuples: LocalTupleTable,
     open: Mutex<HashMap<u64, OpenConnection>>,
@@ -47,10 +51,11 @@ impl KernelEvents {
     pub(crate) fn new(
         telemetry: Arc<Telemetry>,
         snapshot: Arc<ArcSwap<Snapshot>>,
+        proxy: Arc<Proxy>,
         enrolment: Arc<EnrolmentView>,
         local_tuples: LocalTupleTable,
     ) -> Self {
-        Self { telemetry, snapshot, enrolment, local_tuples, open: Mutex::default() }
+        Self { telemetry, snapshot, proxy, enrolment, local_tuples, open: Mutex::default() }
     }
 
     /// Forgets the open connections: the next agent hears of their ends.
@@ -74,29 +79,42 @@ impl KernelEvents {
         }
     }
 
-    /// Which policy has refused a connection: the kernel knows verdicts, not names. Asked about
-    /// the source as an identity first, since pods of this node are known to the kernel as such.
+    /// Which policy has refused a connection: the kernel knows verdicts, not names.
     fn denying_policy(&self, event: &ConnectionEvent) -> Option<String> {
         let snapshot = self.snapshot.load();
-        let destination = snapshot.workloads.get(&event.destination.ip())?;
-        let policy = snapshot.policies.get(&destination.name)?;
-        let source_address = event.source?.ip();
-        let source = snapshot.workloads.get(&source_address).filter(|source| source.local);
-        let decide = |source| {
-            let destination = event.destination;
-            evaluate(policy, &ConnectionAttributes { source, source_address, destination })
+        let policy = policy_at(&snapshot, event.destination)?;
+        let source = event.source?;
+        let known = pod_at(&snapshot, source);
+        // Pods of this node are known to the kernel by identity; all others are nobody.
+        let candidates = [known.map(|known| &known.identity), None];
+        let denied = candidates
+            .into_iter()
+            .map(|identity| attributes(identity, source, event.destination))
+            .find(|connection| !evaluate(policy, connection).allowed);
+        Some(match denied {
+            Some(connection) => self.proxy.count_policy(policy, &connection),
+            None => "its policies look at client addresses, and this is plaintext".to_owned(),
+        })
+    }
+
+    /// What AUDIT policies and dry runs have to say about a connection that the kernel let pass.
+    fn report_findings(&self, source: SocketAddr, backend: SocketAddr) {
+        let snapshot = self.snapshot.load();
+        let (Some(policy), Some(known)) =
+            (policy_at(&snapshot, backend), pod_at(&snapshot, source))
+        else {
+            return;
         };
-        let mut decision = decide(source.map(|source| &source.identity));
-        if decision.allowed {
-            decision = decide(None);
+        let connection = attributes(Some(&known.identity), source, backend);
+        if evaluate(policy, &connection).allowed {
+            self.proxy.count_policy(policy, &connection);
         }
-        let by_address = "its policies look at client addresses, and this is plaintext".to_owned();
-        Some(if decision.allowed { by_address } else { decision.to_string() })
     }
 
     fn opened(&self, event: &ConnectionEvent) {
         let record = self.telemetry.open(self.info(event));
         let (Some(source), Some(backend)) = (event.source, event.backend) else { return };
+        self.report_findings(source, backend);
         let mut open = self.lock();
         if open.len() < MAX_OPEN {
             let since = Instant::now();
@@ -178,6 +196,24 @@ impl KernelEvents {
             generation: snapshot.generation.0,
         }
     }
+}
+
+fn policy_at(snapshot: &Snapshot, destination: SocketAddr) -> Option<&CompiledPolicy> {
+    let workload = snapshot.workloads.get(&destination.ip())?;
+    snapshot.policies.get(&workload.name).map(AsRef::as_ref)
+}
+
+fn pod_at(snapshot: &Snapshot, source: SocketAddr) -> Option<&WorkloadInfo> {
+    let known = snapshot.workloads.get(&source.ip()).filter(|known| known.local);
+    known.map(AsRef::as_ref)
+}
+
+fn attributes(
+    source: Option<&SpiffeId>,
+    from: SocketAddr,
+    destination: SocketAddr,
+) -> ConnectionAttributes<'_> {
+    ConnectionAttributes { source, source_address: from.ip(), destination }
 }
 
 /// A refused connection has no port yet; its address is the pod's, of the destination's family.

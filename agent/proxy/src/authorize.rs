@@ -47,8 +47,7 @@ pub(crate) fn authorize(
         return Err(Denial { reason: "wrong_trust_domain", detail });
     }
     let Some(policy) = policy else { return Ok(()) };
-    let decision = evaluate(policy, &attempt.attributes());
-    report(attempt, &decision, metrics);
+    let decision = judge(policy, &attempt.attributes(), metrics);
     if decision.allowed {
         return Ok(());
     }
@@ -85,21 +84,28 @@ impl Attempt<'_> {
     }
 }
 
-fn report(attempt: &Attempt<'_>, decision: &Decision<'_>, metrics: &Metrics) {
+/// Evaluates, and counts what there is to report.
+pub(crate) fn judge<'a>(
+    policy: &'a CompiledPolicy,
+    connection: &ConnectionAttributes<'_>,
+    metrics: &Metrics,
+) -> Decision<'a> {
+    let decision = evaluate(policy, connection);
     if !decision.allowed {
-        metrics.record_policy_denial(decision);
+        metrics.record_policy_denial(&decision);
     }
     for finding in &decision.findings {
         metrics.record_policy_finding(finding);
         tracing::info!(
-            source = %attempt.source,
-            from = %attempt.source_addr,
-            to = %attempt.destination,
+            source = connection.source.map(ToString::to_string),
+            from = %connection.source_address,
+            to = %connection.destination,
             policy = %finding.policy,
             finding = finding.kind.as_str(),
             "policy has a finding"
         );
     }
+    decision
 }
 
 #[cfg(test)]

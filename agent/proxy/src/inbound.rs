@@ -137,12 +137,9 @@ async fn serve_connection(
         }
         Err(failure) => Err(failure),
     };
-    let connected = match connected {
-        Ok((destination, server)) => {
-            accept_stream(request, &mut respond).map(|client| (destination, client, server))
-        }
-        Err(failure) => Err(failure),
-    };
+    let connected = connected.and_then(|(destination, server)| {
+        Ok((destination, accept_stream(request, &mut respond)?, server))
+    });
     let (destination, mut client, mut server) = match connected {
         Ok(both) => both,
         Err(failure) => {
@@ -155,11 +152,13 @@ async fn serve_connection(
     let reason = tokio::select! {
         ending = forward(&mut client, &mut server, record.counters()) => ending.close_reason(),
         // Dropping both streams resets them.
-        denial = revoked(&attempt, &mut policies, &pod.shared.metrics) => {
-            CloseReason::new(denial.reason, "UAEX").with_detail(&*denial.detail)
-        }
+        denial = revoked(&attempt, &mut policies, &pod.shared.metrics) => late(&denial),
     };
     record.close(reason);
+}
+
+fn late(denial: &Denial) -> CloseReason {
+    CloseReason::new(denial.reason, "UAEX").with_detail(&*denial.detail)
 }
 
 fn attempt<'a>(pod: &'a Pod, caller: &'a Caller, destination: SocketAddr) -> Attempt<'a> {

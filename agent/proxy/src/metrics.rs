@@ -100,12 +100,12 @@ impl Metrics {
             metrics.connect_errors.clone(),
         );
         registry.register(
-            "undermesh_proxy_policy_denials",
+            "undermesh_policy_denials",
             "Connections that a policy has refused or closed, by policy",
             metrics.policy_denials.clone(),
         );
         registry.register(
-            "undermesh_proxy_policy_findings",
+            "undermesh_policy_findings",
             "Connections about which an AUDIT policy or a dry run has something to report",
             metrics.policy_findings.clone(),
         );

@@ -9,12 +9,12 @@ use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use undermesh_identity::IdentityStore;
-use undermesh_snapshot::Snapshot;
+use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, Snapshot};
 use undermesh_telemetry::Telemetry;
 
 use crate::{
-    PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, metrics::Metrics,
-    pod::Pod, pool::Pool, status, tunnel::Dialer,
+    PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, authorize,
+    metrics::Metrics, pod::Pod, pool::Pool, status, tunnel::Dialer,
 };
 
 /// The node's proxy. One instance serves all enrolled pods of the node.
@@ -100,6 +100,16 @@ impl Proxy {
         for pod in pods.iter().filter_map(Weak::upgrade) {
             pod.take_policy(&snapshot);
         }
+    }
+
+    /// Judges a connection that the kernel has let pass or refused already, so that it counts where
+    /// the proxy's own do. The decision in words, where the kernel has come to the same.
+    pub fn count_policy(
+        &self,
+        policy: &CompiledPolicy,
+        connection: &ConnectionAttributes<'_>,
+    ) -> String {
+        authorize::judge(policy, connection, &self.shared.metrics).to_string()
     }
 
     /// What the proxy carries now.

@@ -86,6 +86,7 @@ impl Parts {
         let kernel_events = Arc::new(KernelEvents::new(
             Arc::clone(telemetry),
             Arc::clone(&snapshot),
+            Arc::clone(&proxy),
             Arc::clone(&enrolment),
             datapath.local_tuples(),
         ));

@@ -250,8 +250,7 @@ async fn a_denied_peer_is_refused_before_any_byte_is_forwarded_and_the_policy_is
     assert_eq!(line["detail"], "not allowed by AuthorizationPolicy shop/members");
     let line = mesh.logged(&["\"reporter\":\"source\""]).await;
     assert_eq!(line["reason"], "destination_denied");
-    let series =
-        "undermesh_proxy_policy_denials_total{policy_namespace=\"shop\",policy=\"members\"}";
+    let series = "undermesh_policy_denials_total{policy_namespace=\"shop\",policy=\"members\"}";
     assert_eq!(mesh.metric(series), 1);
 }
 

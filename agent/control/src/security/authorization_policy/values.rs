@@ -7,6 +7,19 @@ use undermesh_model::{
 use super::{super::invalid, Condition, Lists, Rule, port};
 use crate::report::{Report, Subject};
 
+/// Fields of a source that layer 4 can tell.
+const SOURCE_LAYER_4: [&str; 10] = [
+    "principals",
+    "notPrincipals",
+    "namespaces",
+    "notNamespaces",
+    "trustDomains",
+    "notTrustDomains",
+    "serviceAccounts",
+    "notServiceAccounts",
+    "ipBlocks",
+    "notIpBlocks",
+];
 /// Fields of a source and of an operation that only layer 7 can tell.
 const SOURCE_LAYER_7: [&str; 4] =
     ["requestPrincipals", "notRequestPrincipals", "remoteIpBlocks", "notRemoteIpBlocks"];
@@ -59,31 +72,14 @@ impl<'a> Reader<'a> {
             ),
             addresses: self.values(lists, "ipBlocks", "notIpBlocks", Self::block),
         };
-        let others = [
-            &source.principals.any_of,
-            &source.principals.none_of,
-            &source.namespaces.any_of,
-            &source.namespaces.none_of,
-        ];
-        if !source.service_accounts.is_empty() && others.iter().any(|list| !list.is_empty()) {
+        let beside = [&source.principals, &source.namespaces];
+        if !source.service_accounts.is_empty() && beside.iter().any(|list| !list.is_empty()) {
             self.invalid(
                 "a source has serviceAccounts beside principals or namespaces".to_owned(),
                 "write sources of their own",
             );
         }
-        const LAYER_4: [&str; 10] = [
-            "principals",
-            "notPrincipals",
-            "namespaces",
-            "notNamespaces",
-            "trustDomains",
-            "notTrustDomains",
-            "serviceAccounts",
-            "notServiceAccounts",
-            "ipBlocks",
-            "notIpBlocks",
-        ];
-        self.other_fields("source", lists, &LAYER_4, &SOURCE_LAYER_7, layer7);
+        self.other_fields("source", lists, &SOURCE_LAYER_4, &SOURCE_LAYER_7, layer7);
         source
     }
 
