@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use crate::kubelet::KubeletCgroup;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -57,6 +58,10 @@ pub(crate) struct RawConfig {
     /// How connections between two pods of this node travel [default: direct].
     #[arg(long, env = "UNDERMESH_SAME_NODE", value_name = "MODE")]
     same_node: Option<SameNodeValue>,
+    /// The cgroup that the kubelet runs in, whose probes pass every policy; `auto` for that of the
+    /// process that listens at port 10250, `none` for no kubelet [default: auto].
+    #[arg(long, env = "UNDERMESH_KUBELET_CGROUP", value_name = "PATH")]
+    kubelet_cgroup: Option<PathBuf>,
     /// Lifetime of workload certificates; renewed after half of it [default: 24h].
     #[arg(long, env = "UNDERMESH_SVID_LIFETIME", value_name = "DURATION")]
     svid_lifetime: Option<Span>,
@@ -111,6 +116,9 @@ pub(crate) struct RawConfig {
     /// Size of the backend map [default: 131072].
     #[arg(long, env = "UNDERMESH_MAX_BACKENDS", value_name = "ENTRIES")]
     max_backends: Option<u32>,
+    /// Size of the maps of ports of this node's pods [default: 16384].
+    #[arg(long, env = "UNDERMESH_MAX_POD_PORTS", value_name = "ENTRIES")]
+    max_pod_ports: Option<u32>,
     /// Size of the connection maps [default: 131072].
     #[arg(long, env = "UNDERMESH_MAX_CONNECTIONS", value_name = "ENTRIES")]
     max_connections: Option<u32>,
@@ -204,6 +212,7 @@ pub(crate) struct Config {
     pub(crate) handover_timeout: Duration,
     pub(crate) workers: usize,
     pub(crate) sizes: MapSizes,
+    pub(crate) kubelet_cgroup: KubeletCgroup,
 }
 
 /// Where connections are logged.
@@ -235,7 +244,8 @@ impl RawConfig {
             root_namespace outbound_failure same_node svid_lifetime admin_address metrics_address
             readiness_address access_log log_level log_format kernel_log connect_timeout
             tunnel_idle_timeout drain_timeout handover_timeout workers max_pods max_workloads
-            max_policy_entries max_services max_backends max_connections event_buffer_bytes)
+            max_policy_entries max_services max_backends max_connections max_pod_ports
+            event_buffer_bytes kubelet_cgroup)
     }
 
     /// Fills in the defaults and checks what a type cannot.
@@ -287,6 +297,12 @@ impl RawConfig {
                 None | Some(SameNodeValue::Direct) => SameNode::Direct,
                 Some(SameNodeValue::Encrypt) => SameNode::Encrypt,
             },
+            kubelet_cgroup: match self.kubelet_cgroup.clone() {
+                None => KubeletCgroup::Auto,
+                Some(path) if path.as_os_str() == "auto" => KubeletCgroup::Auto,
+                Some(path) if path.as_os_str() == "none" => KubeletCgroup::None,
+                Some(path) => KubeletCgroup::Path(path),
+            },
             svid_lifetime,
             admin_address,
             metrics_address: self.metrics_address.unwrap_or(address("[::]:15020")?),
@@ -332,6 +348,7 @@ impl RawConfig {
             services: self.max_services.unwrap_or(default.services),
             backends: self.max_backends.unwrap_or(default.backends),
             connections: self.max_connections.unwrap_or(default.connections),
+            pod_ports: self.max_pod_ports.unwrap_or(default.pod_ports),
             event_bytes: self.event_buffer_bytes.unwrap_or(default.event_bytes),
         };
         for (name, size) in [
@@ -341,6 +358,7 @@ impl RawConfig {
             ("maxServices", sizes.services),
             ("maxBackends", sizes.backends),
             ("maxConnections", sizes.connections),
+            ("maxPodPorts", sizes.pod_ports),
         ] {
             ensure!((1..=1 << 24).contains(&size), "{name} must be between 1 and 16777216");
         }

@@ -3,11 +3,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use undermesh_model::NamespacedName;
 use undermesh_snapshot::{Snapshot, WorkloadInfo};
 
@@ -19,11 +20,17 @@ use crate::{
 /// How often namespaces are checked for having come or gone. Bounds how long a new namespace
 /// waits, together with the hot reload that names it, to well under a second.
 const PASS: Duration = Duration::from_millis(200);
+/// How often every namespace is asked who listens there. Programs report who begins to listen, and
+/// who ceases if it was there when he began; this is for the others.
+const LISTENERS: Duration = Duration::from_secs(5);
 
 /// What [`Enrolment`] shows to the status page and to the event log.
 #[derive(Default)]
 pub(crate) struct EnrolmentView {
     inner: Mutex<View>,
+    /// Pods in which somebody has begun or ceased to listen.
+    listening_changed: Mutex<BTreeSet<u64>>,
+    listening: Notify,
 }
 
 #[derive(Default)]
@@ -46,6 +53,16 @@ impl EnrolmentView {
     /// Whether every pod of the first snapshot has been tried once.
     pub(crate) fn first_pass_done(&self) -> bool {
         self.lock().first_pass_done
+    }
+
+    /// An application of a pod has begun or ceased to listen.
+    pub(crate) fn listening_changed(&self, cookie: u64) {
+        self.listening_changed.lock().unwrap_or_else(PoisonError::into_inner).insert(cookie);
+        self.listening.notify_one();
+    }
+
+    fn take_listening_changed(&self) -> BTreeSet<u64> {
+        mem::take(&mut *self.listening_changed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, View> {
@@ -74,10 +91,17 @@ impl Enrolment {
     ) {
         let mut ticks = tokio::time::interval(PASS);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut listener_ticks = tokio::time::interval(LISTENERS);
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 changed = snapshots.changed() => if changed.is_err() { return },
+                () = self.view.listening.notified() => {
+                    let changed = self.view.take_listening_changed();
+                    self.look_who_listens(|cookie| changed.contains(&cookie));
+                    continue;
+                }
+                _ = listener_ticks.tick() => self.look_who_listens(|_| true),
                 _ = ticks.tick() => {}
             }
             let snapshot = snapshots.borrow_and_update().clone();
@@ -154,12 +178,21 @@ impl Enrolment {
         }
     }
 
+    fn look_who_listens(&self, is_meant: impl Fn(u64) -> bool) {
+        for (name, pod) in self.pods.iter().filter(|(_, pod)| is_meant(pod.netns_cookie())) {
+            if let Err(error) = pod.look_who_listens(&self.node) {
+                tracing::warn!(pod = %name, error = format!("{error:#}"), "cannot tell who listens");
+            }
+        }
+    }
+
     fn enrol(&mut self, workload: &Arc<WorkloadInfo>) {
         let name = &workload.name;
         match EnrolledPod::enrol(&self.node, workload) {
             Ok(pod) => {
                 tracing::info!(pod = %name, identity = %workload.identity, cookie = pod.netns_cookie(), "enrolled");
                 self.failures.remove(name);
+                self.view.listening_changed(pod.netns_cookie());
                 self.pods.insert(name.clone(), pod);
             }
             Err(error) => {

@@ -69,6 +69,11 @@ impl KernelEvents {
         match event.kind {
             EventKind::Local => self.opened(event),
             EventKind::LocalClosed => self.closed(event),
+            EventKind::Listening => {
+                if let Some(cookie) = event.netns_cookie {
+                    self.enrolment.listening_changed(cookie);
+                }
+            }
             EventKind::Refused | EventKind::Dropped => {
                 let mut reason = CloseReason::new(event.reason.as_str(), flags(event));
                 if event.reason == Reason::PolicyDenied {

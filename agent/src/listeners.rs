@@ -19,9 +19,10 @@ pub(crate) struct Listeners {
     /// On the loopback addresses only: nobody outside the pod can reach them.
     pub(crate) outbound: Vec<TcpListener>,
     pub(crate) outbound_port: u16,
-    /// On any port of the pod's addresses; `sk_lookup` steers port 15008 here.
-    pub(crate) hbone4: Option<TcpListener>,
-    pub(crate) hbone6: Option<TcpListener>,
+    /// On any port of the pod's addresses; `sk_lookup` steers here what the agent has to serve or
+    /// judge.
+    pub(crate) inbound4: Option<TcpListener>,
+    pub(crate) inbound6: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -35,8 +36,8 @@ impl Listeners {
                 .map(TcpListener::try_clone)
                 .collect::<io::Result<_>>()?,
             outbound_port: self.outbound_port,
-            hbone4: clone(&self.hbone4).transpose()?,
-            hbone6: clone(&self.hbone6).transpose()?,
+            inbound4: clone(&self.inbound4).transpose()?,
+            inbound6: clone(&self.inbound6).transpose()?,
         })
     }
 
@@ -49,7 +50,7 @@ impl Listeners {
 
 fn open(addresses: &[IpAddr]) -> Result<Listeners> {
     let (outbound, outbound_port) = open_outbound(addresses.iter().any(IpAddr::is_ipv6))?;
-    let hbone = |v4: bool| {
+    let inbound = |v4: bool| {
         let address = addresses.iter().find(|address| address.is_ipv4() == v4)?;
         let listener = listen(SocketAddr::new(*address, 0));
         Some(listener.with_context(|| {
@@ -59,8 +60,8 @@ fn open(addresses: &[IpAddr]) -> Result<Listeners> {
     Ok(Listeners {
         outbound,
         outbound_port,
-        hbone4: hbone(true).transpose()?,
-        hbone6: hbone(false).transpose()?,
+        inbound4: inbound(true).transpose()?,
+        inbound6: inbound(false).transpose()?,
     })
 }
 

@@ -9,6 +9,7 @@ mod config;
 mod enrolment;
 mod handover;
 mod kernel_events;
+mod kubelet;
 mod listeners;
 mod metrics;
 mod pod;

@@ -1,6 +1,8 @@
 //! One enrolled pod: from its location to a served, intercepted network namespace, and back.
 
 use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
     os::fd::AsFd,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -8,8 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use undermesh_datapath::{
-    AgentMark, CgroupRoot, Netns, NetnsId, OriginalDstTable, PodListeners as ListenerFds,
+    AgentMark, CgroupRoot, Moment, Netns, NetnsId, OriginalDstTable, PodListeners as ListenerFds,
     PodPrograms,
+    sock_diag::{self, ListeningSocket},
 };
 use undermesh_model::{FailMode, PodLocation};
 use undermesh_proxy::{PodHandle, PodListeners, Proxy};
@@ -62,12 +65,14 @@ impl EnrolledPod {
         }
         let listeners = Listeners::open(&netns, &workload.addresses)?;
         let kept = listeners.try_clone()?;
+        // Before the programs ask for it; what begins to listen meanwhile is found right after.
+        write_listening(node, &netns, workload)?;
         switch_on(node, &netns, workload, &listeners)?;
         let namespace = Namespace { path, id: netns.id(), cookie: netns.cookie() };
         let handle = node.proxy.serve_pod(PodListeners {
             workload: Arc::clone(workload),
             outbound: listeners.outbound,
-            hbone: listeners.hbone4.into_iter().chain(listeners.hbone6).collect(),
+            inbound: listeners.inbound4.into_iter().chain(listeners.inbound6).collect(),
             original_dst: Arc::new(PodOriginalDst {
                 table: node.original_dst.clone(),
                 netns_cookie: namespace.cookie,
@@ -96,6 +101,17 @@ impl EnrolledPod {
             self.handle.abort();
         }
         Ok(())
+    }
+
+    /// Looks where the applications listen, and tells the programs.
+    pub(crate) fn look_who_listens(&self, node: &Node) -> Result<()> {
+        let netns = Netns::open(&self.namespace.path)?;
+        // A namespace that has gone, or whose path leads elsewhere by now, is left to the next pass.
+        if netns.id() == self.namespace.id {
+            write_listening(node, &netns, &self.workload)
+        } else {
+            Ok(())
+        }
     }
 
     /// Leads nothing more to the listeners.
@@ -137,13 +153,40 @@ fn switch_on(
     listeners: &Listeners,
 ) -> Result<()> {
     let fds = ListenerFds {
-        hbone4: listeners.hbone4.as_ref().map(AsFd::as_fd),
-        hbone6: listeners.hbone6.as_ref().map(AsFd::as_fd),
+        inbound4: listeners.inbound4.as_ref().map(AsFd::as_fd),
+        inbound6: listeners.inbound6.as_ref().map(AsFd::as_fd),
         outbound_port: listeners.outbound_port,
     };
     let flags = if workload.outbound_failure == FailMode::Open { FAIL_OPEN } else { 0 };
     let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(programs.switch_on(netns, &workload.addresses, fds, flags)?)
+}
+
+fn write_listening(node: &Node, netns: &Netns, workload: &WorkloadInfo) -> Result<()> {
+    let looked = Moment::now();
+    let sockets = sock_diag::listeners(netns).context("cannot list its listening sockets")?;
+    let listening = listening_at(&workload.addresses, &sockets);
+    let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(programs.set_listening(&workload.addresses, &listening, looked)?)
+}
+
+/// At which of the pod's addresses somebody listens: at all of them for a socket bound to none, at
+/// those of IPv4 too unless it is for IPv6 only.
+fn listening_at(addresses: &[IpAddr], sockets: &[ListeningSocket]) -> BTreeSet<SocketAddr> {
+    let reaches = |socket: &ListeningSocket, address: IpAddr| {
+        let bound = socket.address.to_canonical();
+        match bound {
+            IpAddr::V4(any) if any.is_unspecified() => address.is_ipv4(),
+            IpAddr::V6(any) if any.is_unspecified() => address.is_ipv6() || !socket.v6only,
+            bound => bound == address,
+        }
+    };
+    let at = |socket: &ListeningSocket| {
+        let socket = *socket;
+        let reached = addresses.iter().filter(move |address| reaches(&socket, **address));
+        reached.map(move |address| SocketAddr::new(*address, socket.port))
+    };
+    sockets.iter().flat_map(at).collect()
 }
 
 /// Finds the pod's network namespace: by name, or by the processes of its cgroup.
@@ -158,5 +201,30 @@ fn locate(node: &Node, workload: &WorkloadInfo) -> Result<PathBuf> {
             Ok(PathBuf::from(format!("/proc/{pid}/ns/net")))
         }
         None => bail!("set the annotation undermesh.io/netns or undermesh.io/cgroup"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(socket: (&str, bool)) -> Vec<String> {
+        let addresses = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let socket =
+            ListeningSocket { address: socket.0.parse().unwrap(), port: 80, v6only: socket.1 };
+        listening_at(&addresses, &[socket]).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn sockets_listen_where_they_are_bound() {
+        assert_eq!(at(("0.0.0.0", false)), ["10.0.0.1:80"]);
+        assert_eq!(at(("::", true)), ["[fd00::1]:80"]);
+        assert_eq!(at(("::", false)), ["10.0.0.1:80", "[fd00::1]:80"]);
+        assert_eq!(at(("10.0.0.1", false)), ["10.0.0.1:80"]);
+        assert_eq!(at(("::ffff:10.0.0.1", false)), ["10.0.0.1:80"]);
+        assert_eq!(at(("fd00::1", true)), ["[fd00::1]:80"]);
+        for elsewhere in ["127.0.0.1", "::1", "10.0.0.2", "fe80::1"] {
+            assert_eq!(at((elsewhere, false)), [""; 0], "{elsewhere}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
+    path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -21,7 +22,7 @@ pub use errno::errno_name;
 pub use handle::{Conn, Listener, Udp};
 use protocol::{Answer, Behaviour, Burst, BurstReport, ConnectOptions, Failure, Opened, Request};
 
-use crate::{programs::locate, topology::PodPlace};
+use crate::{netns::Netns, programs::locate, topology::PodPlace};
 
 /// How long a call may take where nothing else is said.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,11 +43,15 @@ struct Pipes {
 
 impl Pod {
     pub(crate) fn start(place: &PodPlace) -> Result<Self> {
+        Self::start_in(&place.spec.name, &place.netns, &place.cgroup)
+    }
+
+    pub(crate) fn start_in(name: &str, netns: &Netns, cgroup: &Path) -> Result<Self> {
         let mut child = Command::new(locate("undermesh-pod")?)
             .arg("--netns")
-            .arg(place.netns.path())
+            .arg(netns.path())
             .arg("--cgroup")
-            .arg(&place.cgroup)
+            .arg(cgroup)
             .arg("drive")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -56,7 +61,7 @@ impl Pod {
             requests: child.stdin.take().context("no standard input")?,
             answers: BufReader::new(child.stdout.take().context("no standard output")?),
         };
-        let pod = Self { name: place.spec.name.clone(), child, pipes: Mutex::new(pipes) };
+        let pod = Self { name: name.to_owned(), child, pipes: Mutex::new(pipes) };
         pod.call::<()>(&Request::Ping)
             .with_context(|| format!("no process can be started in pod {}", pod.name))?;
         Ok(pod)

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
+    fs,
     net::SocketAddr,
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
@@ -199,6 +200,18 @@ impl Rig {
     /// Where the process cannot be started.
     pub fn pod(&self, name: &str) -> Result<Pod> {
         Pod::start(self.place(name)?)
+    }
+
+    /// Starts a process on a node, outside its pods, to be driven by the caller. It runs in the
+    /// cgroup `group` of the node, which is made where it is missing.
+    ///
+    /// # Errors
+    /// Where the process cannot be started.
+    pub fn process_on(&self, node: &str, group: &str) -> Result<Pod> {
+        let node = self.node(node)?;
+        let cgroup = node.cgroup.join(group);
+        fs::create_dir_all(&cgroup)?;
+        Pod::start_in(&format!("{}/{group}", node.name), &node.netns, &cgroup)
     }
 
     /// A command line that runs inside a pod, to which the program and its arguments are added.

@@ -160,12 +160,9 @@ fn rules_about_ports_and_addresses_hold_on_both_paths() -> Result<()> {
     for pod in ["near", "server"] {
         assert_eq!(outcome(&client, rig.at(pod, PORT)?), "passes");
         assert!(denied(&client, rig.at6(pod, PORT)?), "another address of the client");
-        assert_eq!(outcome(&outsider, rig.at(pod, PORT)?), "ECONNREFUSED");
+        assert!(denied(&outsider, rig.at(pod, PORT)?));
     }
     assert!(denied(&near, rig.at("server", PORT)?));
-    let status = rig.agent("a")?.status()?;
-    let warned = status.warnings.iter().any(|warning| warning.contains("[plaintext-refused]"));
-    ensure!(warned, "{:?}", status.warnings);
     Ok(())
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Attachment {
     pub(crate) program: &'static str,
     pub(crate) hook: &'static str,
     pub(crate) pin: PathBuf,
+    /// At the kubelet's cgroup instead of the pods'.
+    pub(crate) kubelet: bool,
 }
 
 /// Kernels before 5.11 charge maps against RLIMIT_MEMLOCK. A refusal shows when a map is made.
@@ -85,7 +87,7 @@ fn attach(
             })?;
         pin_link(name, hook, link, pin)?;
     }
-    Ok(Attachment { program: name, hook, pin: pin.to_owned() })
+    Ok(Attachment { program: name, hook, pin: pin.to_owned(), kubelet: false })
 }
 
 /// Puts `program` behind the link pinned at `pin`, if there is one and it is attached to `target`.

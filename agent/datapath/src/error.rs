@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use aya::maps::MapError;
+
 /// An error of the data path. Each says which object it is about and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
@@ -96,6 +98,24 @@ impl DatapathError {
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
+    }
+
+    /// Builds a function that wraps an error of writing `entry` into a map; a full one is named with
+    /// its size and the setting that it follows from.
+    pub(crate) fn write(
+        map: &'static str,
+        max_entries: u32,
+        setting: &'static str,
+        entry: impl FnOnce() -> String,
+    ) -> impl FnOnce(MapError) -> Self {
+        move |error| match error {
+            MapError::SyscallError(error)
+                if matches!(error.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) =>
+            {
+                Self::MapFull { map, max_entries, entry: entry(), setting }
+            }
+            error => Self::Map { action: "write", map, reason: chain(&error) },
+        }
     }
 
     /// Builds a function that wraps any error about map `map`.

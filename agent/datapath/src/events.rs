@@ -28,6 +28,8 @@ pub enum EventKind {
     Dropped,
     /// A connection between two pods of this node has ended.
     LocalClosed,
+    /// An application of a pod has begun or ceased to listen.
+    Listening,
 }
 
 /// One report.
@@ -73,6 +75,7 @@ impl ConnectionEvent {
             event_kind::REFUSED => EventKind::Refused,
             event_kind::DROPPED => EventKind::Dropped,
             event_kind::LOCAL_CLOSED => EventKind::LocalClosed,
+            event_kind::LISTENING => EventKind::Listening,
             _ => return None,
         };
         Some(Self {

@@ -6,12 +6,12 @@ use aya::maps::{HashMap, Map, MapInfo, SockHash};
 use serde::Serialize;
 use undermesh_ebpf_common::{
     Addr, Backend, BackendKey, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod,
-    PolicyKey, PolicyVerdict, Service, ServiceKey, WorkloadEntry,
+    PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, WorkloadEntry,
 };
 
 use crate::{
     Datapath, DatapathError,
-    load::{CGROUP_PROGRAMS, POD_PROGRAM},
+    load::POD_PROGRAM,
     sys::{self, LinkTarget},
 };
 
@@ -70,7 +70,6 @@ impl Datapath {
                 ProgramStatus { name, hook, program_id, attached_to, attached }
             })
             .collect();
-        debug_assert_eq!(programs.len(), CGROUP_PROGRAMS.len());
         programs.push(self.pod_program());
         programs
     }
@@ -104,6 +103,8 @@ impl Datapath {
             self.hash_status::<u64, Pod>("PODS")?,
             self.hash_status::<Addr, WorkloadEntry>("WORKLOADS")?,
             self.hash_status::<PolicyKey, PolicyVerdict>("POLICY")?,
+            self.hash_status::<PortKey, u64>("LISTENING")?,
+            self.hash_status::<PortKey, u32>("PROBE_PORTS")?,
             self.hash_status::<ServiceKey, Service>("SERVICES")?,
             self.hash_status::<BackendKey, Backend>("BACKENDS")?,
             self.hash_status::<OriginalDstKey, OriginalDst>("ORIGINAL_DST")?,

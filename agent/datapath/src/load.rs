@@ -1,6 +1,10 @@
 //! Loading: the object, its maps (new or adopted), its programs, and their links.
 
-use std::{fs::File, os::fd::AsFd, path::PathBuf};
+use std::{
+    fs::File,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -18,6 +22,7 @@ use crate::{
     cleanup::{CleanupReport, cleanup_other_versions},
     error::chain,
     kernel_log,
+    listening::ListeningPorts,
     pods::PodPrograms,
     table::Table,
     tables::ConfigTables,
@@ -34,6 +39,14 @@ pub(crate) const CGROUP_PROGRAMS: [(&str, &str); 5] = [
     ("undermesh_getpeername6", "cgroup/getpeername6"),
     ("undermesh_publish", "sockops"),
 ];
+/// Programs at the kubelet's cgroup; the last one's second link.
+const KUBELET_PROGRAMS: [(&str, &str, &str); 3] = [
+    ("undermesh_probe4", "cgroup/connect4", "undermesh_probe4"),
+    ("undermesh_probe6", "cgroup/connect6", "undermesh_probe6"),
+    ("undermesh_publish", "sockops", "undermesh_publish_kubelet"),
+];
+/// The setting that sizes the maps of ports.
+pub(crate) const POD_PORTS_SETTING: &str = "maxPodPorts";
 /// The program in every enrolled pod's network namespace.
 pub(crate) const POD_PROGRAM: &str = "undermesh_steer";
 
@@ -66,6 +79,9 @@ pub struct MapSizes {
     pub backends: u32,
     /// Live connections of either kind.
     pub connections: u32,
+    /// Ports of this node's pods: those where applications listen, and as many that the kubelet
+    /// probes.
+    pub pod_ports: u32,
     /// Ring buffer of events, in bytes; a power of two and a multiple of the page size.
     pub event_bytes: u32,
 }
@@ -79,6 +95,7 @@ impl Default for MapSizes {
             services: 1 << 14,
             backends: 1 << 17,
             connections: 1 << 17,
+            pod_ports: 1 << 14,
             event_bytes: 1 << 20,
         }
     }
@@ -121,6 +138,7 @@ impl Datapath {
             workloads: adopt(&mut ebpf, "WORKLOADS", "maxWorkloads")?,
             services: adopt(&mut ebpf, "SERVICES", "maxServices")?,
             backends: adopt(&mut ebpf, "BACKENDS", "maxBackends")?,
+            probe_ports: adopt(&mut ebpf, "PROBE_PORTS", POD_PORTS_SETTING)?,
             settings: Array::try_from(take(&mut ebpf, "SETTINGS")?)
                 .map_err(DatapathError::map("open", "SETTINGS"))?,
         };
@@ -136,6 +154,8 @@ impl Datapath {
         let listeners: SockHash<MapData, ListenerKey> =
             SockHash::try_from(take(&mut ebpf, "LISTENERS")?)
                 .map_err(DatapathError::map("open", "LISTENERS"))?;
+        let (listening, max_entries) = sized(&mut ebpf, "LISTENING")?;
+        let listening = ListeningPorts::new(listening, max_entries);
         let mut datapath = Self {
             ebpf,
             attachments: Vec::new(),
@@ -151,7 +171,8 @@ impl Datapath {
         };
         datapath.attach_to_cgroup(config, cgroup_id)?;
         let steer = datapath.load_pod_program()?;
-        datapath.pods = Some(PodPrograms::new(pods, listeners, steer, datapath.pins.pods.clone()));
+        datapath.pods =
+            Some(PodPrograms::new(pods, listeners, listening, steer, datapath.pins.pods.clone()));
         Ok(datapath)
     }
 
@@ -205,25 +226,48 @@ impl Datapath {
         self.mark.clone()
     }
 
+    /// Publishes the connections of the kubelet, which runs in `cgroup`, to ports that it probes.
+    /// Doing it again, for the same cgroup or for another, leaves one set of programs.
+    ///
+    /// # Errors
+    /// Where the cgroup is not there or the kernel refuses.
+    pub fn attach_to_kubelet(&mut self, cgroup: &Path) -> Result<(), DatapathError> {
+        let (file, cgroup_id) = cgroup::open(cgroup)?;
+        self.attachments.retain(|attachment| !attachment.kubelet);
+        for (name, hook, pin) in KUBELET_PROGRAMS {
+            let pin = self.pins.links.join(pin);
+            let site = Site { name, hook, cgroup: &file, path: cgroup, cgroup_id, pin: &pin };
+            let attachment = self.attach(site)?;
+            self.attachments.push(Attachment { kubelet: true, ..attachment });
+        }
+        Ok(())
+    }
+
     fn attach_to_cgroup(&mut self, config: &Config, cgroup_id: u64) -> Result<(), DatapathError> {
         let cgroup = self._cgroup.try_clone().map_err(DatapathError::file("open", "cgroup"))?;
         for (name, hook) in CGROUP_PROGRAMS {
-            let program = self.ebpf.program_mut(name).ok_or_else(|| missing(name))?;
             let pin = self.pins.links.join(name);
             let site =
                 Site { name, hook, cgroup: &cgroup, path: &config.cgroup, cgroup_id, pin: &pin };
-            let attachment = if hook == "sockops" {
-                let program: &mut SockOps = program.try_into().map_err(refused(name))?;
-                program.load().map_err(refused(name))?;
-                attach::sock_ops(program, site)?
-            } else {
-                let program: &mut CgroupSockAddr = program.try_into().map_err(refused(name))?;
-                program.load().map_err(refused(name))?;
-                attach::sock_addr(program, site)?
-            };
+            let attachment = self.attach(site)?;
             self.attachments.push(attachment);
         }
         Ok(())
+    }
+
+    /// Attaches a program, which is loaded unless it has been already.
+    fn attach(&mut self, site: Site<'_>) -> Result<Attachment, DatapathError> {
+        let name = site.name;
+        let program = self.ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+        if site.hook == "sockops" {
+            let program: &mut SockOps = program.try_into().map_err(refused(name))?;
+            loaded(program.load()).map_err(refused(name))?;
+            attach::sock_ops(program, site)
+        } else {
+            let program: &mut CgroupSockAddr = program.try_into().map_err(refused(name))?;
+            loaded(program.load()).map_err(refused(name))?;
+            attach::sock_addr(program, site)
+        }
     }
 
     fn load_pod_program(&mut self) -> Result<crate::pods::Steer, DatapathError> {
@@ -268,6 +312,8 @@ fn load_object(config: &Config, pins: &PinDir) -> Result<Ebpf, DatapathError> {
         .map_max_entries("LISTENERS", sizes.pods.saturating_mul(4))
         .map_max_entries("WORKLOADS", sizes.workloads)
         .map_max_entries("POLICY", sizes.policy_entries)
+        .map_max_entries("LISTENING", sizes.pod_ports)
+        .map_max_entries("PROBE_PORTS", sizes.pod_ports)
         .map_max_entries("SERVICES", sizes.services)
         .map_max_entries("BACKENDS", sizes.backends)
         .map_max_entries("ORIGINAL_DST", sizes.connections)
@@ -298,13 +344,22 @@ where
     K: aya::Pod + Ord + std::fmt::Debug,
     V: aya::Pod + PartialEq,
 {
+    let (map, max_entries) = sized(ebpf, name)?;
+    Table::adopt(name, setting, max_entries, map)
+}
+
+/// A hash map, and how many entries it takes.
+fn sized<K: aya::Pod, V: aya::Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<(HashMap<MapData, K, V>, u32), DatapathError> {
     let map = take(ebpf, name)?;
     let max_entries = match &map {
         aya::maps::Map::HashMap(data) => data.info().map_or(0, |info: MapInfo| info.max_entries()),
         _ => 0,
     };
     let map = HashMap::try_from(map).map_err(DatapathError::map("open", name))?;
-    Table::adopt(name, setting, max_entries, map)
+    Ok((map, max_entries))
 }
 
 fn missing(name: &'static str) -> DatapathError {
@@ -325,6 +380,14 @@ fn refused(program: &'static str) -> impl FnOnce(ProgramError) -> DatapathError 
             error => chain(error),
         };
         DatapathError::Program { program, reason }
+    }
+}
+
+/// A program that is attached twice is loaded once.
+fn loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        result => result,
     }
 }
 

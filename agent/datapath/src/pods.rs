@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
@@ -17,6 +17,7 @@ use crate::{
     DatapathError, Netns,
     attach::update_pinned,
     bpffs,
+    listening::{ListeningPorts, Moment},
     load::POD_PROGRAM,
     sys::{self, LinkTarget},
     table::Table,
@@ -36,10 +37,10 @@ impl Steer {
 /// The listeners that the agent has opened inside a pod.
 #[derive(Clone, Copy, Debug)]
 pub struct PodListeners<'a> {
-    /// The tunnel listener for IPv4 connections.
-    pub hbone4: Option<BorrowedFd<'a>>,
-    /// The tunnel listener for IPv6 connections.
-    pub hbone6: Option<BorrowedFd<'a>>,
+    /// The inbound listener for IPv4 connections.
+    pub inbound4: Option<BorrowedFd<'a>>,
+    /// The inbound listener for IPv6 connections.
+    pub inbound6: Option<BorrowedFd<'a>>,
     /// Port of the outbound listeners on the loopback addresses.
     pub outbound_port: u16,
 }
@@ -48,6 +49,7 @@ pub struct PodListeners<'a> {
 pub struct PodPrograms {
     pods: Table<u64, Pod>,
     listeners: SockHash<MapData, ListenerKey>,
+    listening: ListeningPorts,
     steer: Steer,
     pins: PathBuf,
 }
@@ -56,10 +58,11 @@ impl PodPrograms {
     pub(crate) fn new(
         pods: Table<u64, Pod>,
         listeners: SockHash<MapData, ListenerKey>,
+        listening: ListeningPorts,
         steer: Steer,
         pins: PathBuf,
     ) -> Self {
-        Self { pods, listeners, steer, pins }
+        Self { pods, listeners, listening, steer, pins }
     }
 
     /// Cookies of all pods that are switched on, by this agent or by one before it.
@@ -88,7 +91,7 @@ impl PodPrograms {
         flags: u32,
     ) -> Result<(), DatapathError> {
         for address in addresses {
-            let socket = if address.is_ipv4() { listeners.hbone4 } else { listeners.hbone6 };
+            let socket = if address.is_ipv4() { listeners.inbound4 } else { listeners.inbound6 };
             if let Some(socket) = socket {
                 self.publish_listener(*address, socket)?;
             }
@@ -108,6 +111,19 @@ impl PodPrograms {
             flags,
         };
         self.pods.put(netns.cookie(), pod, |_| format!("the pod in {}", netns.path().display()))
+    }
+
+    /// Says where the applications of a pod listen, as it was found after `looked`.
+    ///
+    /// # Errors
+    /// Where the map is full or refuses the change.
+    pub fn set_listening(
+        &mut self,
+        addresses: &[IpAddr],
+        listening: &BTreeSet<SocketAddr>,
+        looked: Moment,
+    ) -> Result<(), DatapathError> {
+        self.listening.set(addresses, listening, looked)
     }
 
     /// Leads nothing more to a pod's listeners: meshed connections are refused (or fail open), and
@@ -143,6 +159,7 @@ impl PodPrograms {
     ) -> Result<(), DatapathError> {
         self.pods.remove(&netns_cookie)?;
         bpffs::unpin_link(&self.pin(netns_cookie))?;
+        self.set_listening(addresses, &BTreeSet::new(), Moment::now())?;
         for address in addresses {
             // Absent already where the listener was closed first.
             let _ = self.listeners.remove(&listener_key(*address));
@@ -200,5 +217,5 @@ impl PodPrograms {
 }
 
 fn listener_key(address: IpAddr) -> ListenerKey {
-    ListenerKey { addr: addr(address), kind: listener_kind::HBONE }
+    ListenerKey { addr: addr(address), kind: listener_kind::INBOUND }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError};
 
-use crate::{DatapathError, error::chain};
+use crate::DatapathError;
 
 /// A hash map, what it is known to hold, and how it is called.
 pub(crate) struct Table<K, V> {
@@ -58,19 +58,9 @@ where
         if self.actual.get(&key) == Some(&value) {
             return Ok(());
         }
-        self.map.insert(key, value, 0).map_err(|error| match error {
-            MapError::SyscallError(error)
-                if matches!(error.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) =>
-            {
-                DatapathError::MapFull {
-                    map: self.name,
-                    max_entries: self.max_entries,
-                    entry: describe(&key),
-                    setting: self.setting,
-                }
-            }
-            error => DatapathError::Map { action: "write", map: self.name, reason: chain(&error) },
-        })?;
+        let refused =
+            DatapathError::write(self.name, self.max_entries, self.setting, || describe(&key));
+        self.map.insert(key, value, 0).map_err(refused)?;
         self.actual.insert(key, value);
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! Moves a snapshot's tables into the maps, make before break.
 
+use std::net::SocketAddr;
+
 use undermesh_ebpf_common::{
-    Addr, Backend, BackendKey, PolicyKey, PolicyVerdict, Service, ServiceKey, Settings,
+    Addr, Backend, BackendKey, PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, Settings,
     WorkloadEntry,
 };
 use undermesh_snapshot::{DatapathTables, ip};
@@ -16,6 +18,7 @@ pub(crate) struct ConfigTables {
     pub(crate) workloads: Table<Addr, WorkloadEntry>,
     pub(crate) services: Table<ServiceKey, Service>,
     pub(crate) backends: Table<BackendKey, Backend>,
+    pub(crate) probe_ports: Table<PortKey, u32>,
     pub(crate) settings: Array<MapData, Settings>,
 }
 
@@ -33,10 +36,14 @@ impl ConfigTables {
             self.policy.add(&desired.policy, |key| format!("policy {:016x}", key.policy))?;
         changed +=
             self.workloads.add(&desired.workloads, |addr| format!("workload {}", ip(*addr)))?;
+        changed += self.probe_ports.add(&desired.probe_ports, |key| {
+            format!("probe port {}", SocketAddr::new(ip(key.addr), u16::from_be(key.port_be)))
+        })?;
         changed += self.backends.add(&desired.backends, |key| describe(&key.service))?;
         changed += self.services.add(&desired.services, describe)?;
         changed += self.services.prune(&desired.services)?;
         changed += self.backends.prune(&desired.backends)?;
+        changed += self.probe_ports.prune(&desired.probe_ports)?;
         changed += self.workloads.prune(&desired.workloads)?;
         changed += self.policy.prune(&desired.policy)?;
         if !desired.strict_unknown {
@@ -47,6 +54,8 @@ impl ConfigTables {
 
     /// Reads the maps again: another agent may have written to them.
     pub(crate) fn read_again(&mut self) -> Result<(), DatapathError> {
+        self.policy.read_again()?;
+        self.probe_ports.read_again()?;
         self.workloads.read_again()?;
         self.services.read_again()?;
         self.backends.read_again()
@@ -59,5 +68,5 @@ impl ConfigTables {
 }
 
 fn describe(key: &ServiceKey) -> String {
-    format!("service {}", std::net::SocketAddr::new(ip(key.addr), u16::from_be(key.port_be)))
+    format!("service {}", SocketAddr::new(ip(key.addr), u16::from_be(key.port_be)))
 }

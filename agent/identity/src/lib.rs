@@ -24,3 +24,4 @@ pub use error::{AuthorityError, StoreError};
 pub use peer::{PeerError, classify, peer_identity};
 pub use store::{CertificateState, CertificateStatus, IdentityConfig, IdentityStore};
 pub use svid::Svid;
+pub use tls::NATIVE_ALPN;

@@ -20,6 +20,8 @@ use crate::{
 
 /// HTTP/2, which HBONE is spoken in.
 const ALPN: &[u8] = b"h2";
+/// The native wire.
+pub const NATIVE_ALPN: &[u8] = b"undermesh/1";
 /// Sessions that a client configuration remembers; it serves one pair of identities.
 const CLIENT_SESSIONS: usize = 32;
 

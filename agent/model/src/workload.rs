@@ -1,6 +1,10 @@
 //! A workload: one pod, or what a manifest directory describes as one.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use serde::Serialize;
 
@@ -27,6 +31,8 @@ pub struct Workload {
     pub location: Option<PodLocation>,
     /// What becomes of its meshed connections while the agent is down; `None` leaves it to the node.
     pub outbound_failure: Option<FailMode>,
+    /// TCP ports that the kubelet has been asked to probe (or to call at start and stop).
+    pub probe_ports: BTreeSet<u16>,
     /// The pod lives in its node's network namespace.
     pub host_network: bool,
     /// The pod has finished (`Succeeded`, `Failed`): its address may already belong to another.

@@ -7,7 +7,7 @@ use tokio::{
     sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::{authority::canonical, connect::tune, inbound, outbound, pod::Pod};
+use crate::{authority::canonical, capture, connect::tune, inbound, outbound, pod::Pod};
 
 /// A place among the connections that a pod may have; kept as long as the connection. `Err` is
 /// unreachable: the semaphores are never closed.
@@ -17,17 +17,32 @@ pub(crate) type Slot = Result<OwnedSemaphorePermit, AcquireError>;
 const BACKOFF: Duration = Duration::from_millis(50);
 
 /// Starts a loop for every listener.
-pub(crate) fn spawn(pod: &Arc<Pod>, outbound: Vec<TcpListener>, hbone: Vec<TcpListener>) {
+pub(crate) fn spawn(
+    pod: &Arc<Pod>,
+    outbound_listeners: Vec<TcpListener>,
+    inbound_listeners: Vec<TcpListener>,
+) {
     let config = &pod.shared.config;
     let connections = Arc::new(Semaphore::new(config.max_connections));
-    for listener in outbound {
+    for listener in outbound_listeners {
         let limit = Arc::clone(&connections);
         start(pod, accept(Arc::clone(pod), listener, limit, outbound::serve));
     }
-    let tunnels = Arc::new(Semaphore::new(config.max_inbound_tunnels));
-    for listener in hbone {
-        let limit = Arc::clone(&tunnels);
-        start(pod, accept(Arc::clone(pod), listener, limit, inbound::serve));
+    let connections = Arc::new(Semaphore::new(config.max_inbound_connections));
+    for listener in inbound_listeners {
+        let limit = Arc::clone(&connections);
+        start(pod, accept(Arc::clone(pod), listener, limit, serve_inbound));
+    }
+}
+
+/// The kernel hands over whatever arrives at the pod, at the port that the peer has dialled: the
+/// tunnel's, or one of the application's.
+async fn serve_inbound(pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, slot: Slot) {
+    let Ok(dialled) = stream.local_addr().map(canonical) else { return };
+    if pod.own_ports.contains(&dialled.port()) {
+        inbound::serve(pod, stream, peer, slot).await;
+    } else {
+        capture::serve(pod, stream, peer, dialled, slot).await;
     }
 }
 

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tokio::sync::watch;
 use undermesh_model::SpiffeId;
-use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, Decision, evaluate};
+use undermesh_snapshot::{Cause, CompiledPolicy, ConnectionAttributes, Decision, evaluate};
+use undermesh_telemetry::CloseReason;
 
 use crate::metrics::Metrics;
 
@@ -15,8 +16,8 @@ pub(crate) type PolicyWatch = watch::Receiver<Option<Arc<CompiledPolicy>>>;
 /// Everything that a decision may look at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt<'a> {
-    /// Who the peer has proven to be.
-    pub(crate) source: &'a SpiffeId,
+    /// Who the peer has proven to be; nobody, for plaintext.
+    pub(crate) source: Option<&'a SpiffeId>,
     /// Where it comes from.
     pub(crate) source_addr: SocketAddr,
     /// What it wants to reach.
@@ -34,7 +35,7 @@ pub(crate) struct Denial {
     pub(crate) detail: Arc<str>,
 }
 
-/// Decides about a new connection: its identity has to belong to the trust domain of the pod, and
+/// Decides about a new connection: an identity has to belong to the trust domain of the pod, and
 /// policy must have nothing against it. TLS has checked the first already; a destination that is
 /// reached in another way is still safe.
 pub(crate) fn authorize(
@@ -42,8 +43,10 @@ pub(crate) fn authorize(
     policy: Option<&CompiledPolicy>,
     metrics: &Metrics,
 ) -> Result<(), Denial> {
-    if attempt.source.trust_domain != attempt.workload.trust_domain {
-        let detail = format!("{} belongs to another trust domain", attempt.source).into();
+    if let Some(source) = attempt.source
+        && source.trust_domain != attempt.workload.trust_domain
+    {
+        let detail = format!("{source} belongs to another trust domain").into();
         return Err(Denial { reason: "wrong_trust_domain", detail });
     }
     let Some(policy) = policy else { return Ok(()) };
@@ -51,7 +54,16 @@ pub(crate) fn authorize(
     if decision.allowed {
         return Ok(());
     }
-    Err(Denial { reason: "policy_denied", detail: decision.to_string().into() })
+    let reason = match decision.cause {
+        Cause::StrictPlaintext => "strict_plaintext",
+        _ => "policy_denied",
+    };
+    Err(Denial { reason, detail: decision.to_string().into() })
+}
+
+/// How a connection ends that a later policy refuses.
+pub(crate) fn late(denial: &Denial) -> CloseReason {
+    CloseReason::new(denial.reason, "UAEX").with_detail(&*denial.detail)
 }
 
 /// Waits until a changed policy refuses the connection that the former one let in. Never returns
@@ -77,7 +89,7 @@ pub(crate) async fn revoked(
 impl Attempt<'_> {
     fn attributes(&self) -> ConnectionAttributes<'_> {
         ConnectionAttributes {
-            source: Some(self.source),
+            source: self.source,
             source_address: self.source_addr.ip(),
             destination: self.destination,
         }
@@ -110,6 +122,8 @@ pub(crate) fn judge<'a>(
 
 #[cfg(test)]
 mod tests {
+    use undermesh_model::MtlsMode;
+
     use super::*;
     use crate::testing;
 
@@ -117,7 +131,7 @@ mod tests {
 
     fn decide(source: &str, policy: Option<&CompiledPolicy>) -> Result<(), Denial> {
         let attempt = Attempt {
-            source: &source.parse().unwrap(),
+            source: Some(&source.parse().unwrap()),
             source_addr: "10.0.0.1:4711".parse().unwrap(),
             destination: "10.0.1.1:80".parse().unwrap(),
             workload: &"spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap(),
@@ -134,6 +148,23 @@ mod tests {
     fn another_trust_domain_is_denied_whatever_policy_says() {
         let stranger = "spiffe://elsewhere/ns/shop/sa/cart";
         assert_eq!(decide(stranger, None).unwrap_err().reason, "wrong_trust_domain");
+    }
+
+    #[test]
+    fn plaintext_has_no_identity_to_allow() {
+        let attempt = Attempt {
+            source: None,
+            source_addr: "10.0.0.1:4711".parse().unwrap(),
+            destination: "10.0.1.1:80".parse().unwrap(),
+            workload: &"spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap(),
+        };
+        let decide = |policy: Option<&CompiledPolicy>| {
+            authorize(&attempt, policy, &Metrics::default()).map_err(|denial| denial.reason)
+        };
+        assert_eq!(decide(None), Ok(()));
+        assert_eq!(decide(Some(&testing::policy(&["shop"]))), Err("policy_denied"));
+        let strict = CompiledPolicy { modes: MtlsMode::Strict.into(), ..CompiledPolicy::default() };
+        assert_eq!(decide(Some(&strict)), Err("strict_plaintext"));
     }
 
     #[test]

@@ -24,8 +24,10 @@ pub struct ProxyConfig {
     pub connect_attempts: usize,
     /// Connections that one pod may have open through its outbound listeners.
     pub max_connections: usize,
-    /// Tunnels that peers may have open to one pod.
-    pub max_inbound_tunnels: usize,
+    /// Connections that peers may have open to one pod: tunnels, and what is judged here.
+    pub max_inbound_connections: usize,
+    /// How long a connection that may be a native tunnel is waited for to say so.
+    pub detect_timeout: Duration,
     /// How dead tunnels are noticed.
     pub keepalive: Keepalive,
     /// Reuse of tunnels.
@@ -83,7 +85,8 @@ impl Default for ProxyConfig {
             identity_timeout: Duration::from_secs(10),
             connect_attempts: 3,
             max_connections: 32_768,
-            max_inbound_tunnels: 4_096,
+            max_inbound_connections: 32_768,
+            detect_timeout: Duration::from_secs(2),
             keepalive: Keepalive::default(),
             pool: PoolConfig::default(),
             http2: Http2Config::default(),

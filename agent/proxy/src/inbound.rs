@@ -12,11 +12,10 @@ use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderValue, Request, Response};
 use tokio::net::TcpStream;
-use undermesh_telemetry::CloseReason;
 
 use crate::{
     accept::Slot,
-    authorize::{Attempt, Denial, PolicyWatch, authorize, revoked},
+    authorize::{Attempt, Denial, PolicyWatch, authorize, late, revoked},
     deliver,
     duplex::{Socket, TunnelStream},
     error::Failure,
@@ -157,13 +156,9 @@ async fn serve_connection(
     record.close(reason);
 }
 
-fn late(denial: &Denial) -> CloseReason {
-    CloseReason::new(denial.reason, "UAEX").with_detail(&*denial.detail)
-}
-
 fn attempt<'a>(pod: &'a Pod, caller: &'a Caller, destination: SocketAddr) -> Attempt<'a> {
     Attempt {
-        source: &caller.identity,
+        source: Some(&caller.identity),
         source_addr: caller.address,
         destination,
         workload: &pod.workload.identity,

@@ -2,7 +2,8 @@
 //!
 //! Outbound (`outbound.rs`): accept -> original_dst -> resolve -> plan -> balance -> connect ->
 //! forward -> record. Inbound (`inbound.rs`): accept -> terminate -> request -> authorize ->
-//! connect (deliver) -> forward -> record.
+//! connect (deliver) -> forward -> record. At an application's own port (`capture.rs`): accept ->
+//! detect -> authorize -> connect (deliver) -> forward -> record.
 //!
 //! It knows snapshots and identities; it knows neither Kubernetes nor BPF. Sockets come from the
 //! agent, which opens them inside the pods' network namespaces.
@@ -11,9 +12,11 @@ mod accept;
 mod authority;
 mod authorize;
 mod balance;
+mod capture;
 mod config;
 mod connect;
 mod deliver;
+mod detect;
 mod duplex;
 mod error;
 mod forward;

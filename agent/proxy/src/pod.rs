@@ -39,8 +39,9 @@ pub struct PodListeners {
     pub workload: Arc<WorkloadInfo>,
     /// Listeners that the kernel sends the pod's outgoing connections to.
     pub outbound: Vec<TcpListener>,
-    /// Listeners for tunnels of peers (port 15008).
-    pub hbone: Vec<TcpListener>,
+    /// Listeners for what arrives from outside the pod: tunnels of peers (port 15008), and
+    /// connections to the application that the kernel leaves to the agent to judge.
+    pub inbound: Vec<TcpListener>,
     /// Looks up where outgoing connections were meant to go.
     pub original_dst: Arc<dyn OriginalDst>,
     /// Makes sockets for connections that leave from the pod or go to its application.

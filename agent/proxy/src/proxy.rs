@@ -60,9 +60,9 @@ impl Proxy {
             TcpListener::from_std(listener)
         };
         let outbound = adopt_all(listeners.outbound, adopt)?;
-        let hbone = adopt_all(listeners.hbone, adopt)?;
+        let inbound = adopt_all(listeners.inbound, adopt)?;
         let mut own_ports = vec![self.shared.config.hbone_port];
-        for listener in outbound.iter().chain(&hbone) {
+        for listener in outbound.iter().chain(&inbound) {
             own_ports.push(listener.local_addr()?.port());
         }
         let kill = CancellationToken::new();
@@ -88,7 +88,7 @@ impl Proxy {
             inbound_open: AtomicUsize::new(0),
         });
         self.remember(&pod);
-        accept::spawn(&pod, outbound, hbone);
+        accept::spawn(&pod, outbound, inbound);
         Ok(PodHandle { pod })
     }
 

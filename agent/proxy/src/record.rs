@@ -110,6 +110,19 @@ pub(crate) fn inbound(
     }
 }
 
+/// What is known about a connection of a client that has proven nothing.
+pub(crate) fn plaintext(pod: &Pod, client: SocketAddr, destination: SocketAddr) -> ConnectionInfo {
+    let known = pod.shared.snapshot.load().workloads.get(&client.ip()).cloned();
+    // An address is no proof: whose it is may be said, who it is may not.
+    let source = known.map_or_else(Peer::unknown, |known| Peer { principal: None, ..peer(&known) });
+    ConnectionInfo {
+        source,
+        transport: Transport::Plain,
+        upstream: Some(destination),
+        ..unproven(pod, client)
+    }
+}
+
 /// A tunnel was not established: its handshake failed.
 pub(crate) fn tunnel_refused(pod: &Pod, peer: SocketAddr, failure: &Failure) {
     refused(pod, Direction::Inbound, unproven(pod, peer), failure);

@@ -22,6 +22,7 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> WorkloadInfo {
         outbound_failure: undermesh_model::FailMode::Closed,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         location: None,
+        probe_ports: [].into(),
         mtls: MtlsMode::Strict.into(),
         workload_name: name.to_owned(),
         canonical_service: name.to_owned(),

@@ -6,7 +6,7 @@ mod workloads;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use undermesh_ebpf_common::{Backend, BackendKey, Service, ServiceKey, WorkloadEntry};
+use undermesh_ebpf_common::{Backend, BackendKey, PortKey, Service, ServiceKey, WorkloadEntry};
 use undermesh_ebpf_common::{backend_flags, service_flags, workload_flags};
 use undermesh_model::{Cluster, Diagnostic, Generation, MtlsMode};
 
@@ -81,6 +81,9 @@ fn guard(snapshot: &Snapshot, tables: &mut DatapathTables) {
         let strict = entry.flags & workload_flags::STRICT != 0;
         tables.strict_unknown |= workload.local && (strict || entry.policy != 0);
         tables.workloads.insert(addr(*address), entry);
+        for port in &workload.probe_ports {
+            tables.probe_ports.insert(PortKey::new(&addr(*address), port.to_be()), 1);
+        }
     }
     tables.policy = policy.entries;
 }
@@ -91,7 +94,8 @@ fn entry(
     workload: &WorkloadInfo,
     policy: &mut PolicyTable,
 ) -> WorkloadEntry {
-    let mut entry = WorkloadEntry { flags: 0, pad: 0, policy: 0, class: 0, address_class: 0 };
+    let flags = workload_flags::NATIVE;
+    let mut entry = WorkloadEntry { flags, pad: 0, policy: 0, class: 0, address_class: 0 };
     if workload.mtls.is_plain() {
         entry.flags |= workload_flags::PLAIN;
     }

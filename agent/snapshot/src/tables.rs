@@ -6,11 +6,12 @@ use std::{
 };
 
 use undermesh_ebpf_common::{
-    Addr, Backend, BackendKey, PolicyKey, PolicyVerdict, Service, ServiceKey, WorkloadEntry,
+    Addr, Backend, BackendKey, PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey,
+    WorkloadEntry,
 };
 
-/// What `SERVICES`, `BACKENDS`, `WORKLOADS` and `POLICY` should hold. Pods and listeners depend on what
-/// runs on the node and are added by whoever opens them.
+/// What the maps should hold that follow from configuration. Pods and listeners depend on what runs
+/// on the node and are added by whoever opens them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DatapathTables {
     /// `SERVICES`.
@@ -21,6 +22,8 @@ pub struct DatapathTables {
     pub workloads: BTreeMap<Addr, WorkloadEntry>,
     /// `POLICY`.
     pub policy: BTreeMap<PolicyKey, PolicyVerdict>,
+    /// `PROBE_PORTS`.
+    pub probe_ports: BTreeMap<PortKey, u32>,
     /// `Settings::strict_unknown`: a pod of this node is STRICT or has a policy.
     pub strict_unknown: bool,
 }

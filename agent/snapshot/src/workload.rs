@@ -1,6 +1,6 @@
 //! A workload as the data plane needs it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::Serialize;
 use undermesh_model::{FailMode, NamespacedName, PodLocation, ResourceRef, SpiffeId};
@@ -29,6 +29,8 @@ pub struct WorkloadInfo {
     pub addresses: Vec<IpAddr>,
     /// Where it runs, for local workloads.
     pub location: Option<PodLocation>,
+    /// Ports that the kubelet probes, for local workloads.
+    pub probe_ports: BTreeSet<u16>,
     /// What it accepts.
     pub mtls: MtlsModes,
     /// Owner's name (Deployment and the like), for metrics.

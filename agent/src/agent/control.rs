@@ -15,7 +15,7 @@ use super::{
     parts::{Parts, Serving},
     reload::Reload,
 };
-use crate::admin;
+use crate::{admin, kubelet::Kubelet};
 
 /// The running tasks.
 pub(super) struct Control {
@@ -43,6 +43,8 @@ impl Control {
         tasks.spawn(admin::serve(readiness, pages.readiness(), stop.subscribe()));
         tasks.spawn(Arc::clone(&parts.identities).run(stop.subscribe()));
         tasks.spawn(Arc::clone(&parts.kernel_events).sweep(stop.subscribe()));
+        let kubelet = Kubelet::new(config.kubelet_cgroup.clone(), Arc::clone(&parts.datapath));
+        tasks.spawn(kubelet.run(stop.subscribe()));
         tasks.spawn(reload.run(updates, stop.subscribe()));
         let serving = tokio::spawn(serve(parts, serving, stop.subscribe()));
         parts.stopping.send_replace(false);

@@ -13,6 +13,9 @@ pub mod conn_flags {
     /// itself can neither be forged by a pod nor shared by a process that happens to run in the
     /// agent's cgroup.
     pub const AGENT: u32 = 4;
+    /// A connection of the kubelet to a pod of this node; sockops publishes the
+    /// [`super::LocalTuple`] under [`super::KUBELET`].
+    pub const PROBE: u32 = 8;
 }
 
 map_type! {
@@ -63,10 +66,13 @@ map_type! {
     }
 }
 
+/// Stands for the kubelet where a netns cookie stands for a pod. No network namespace has it.
+pub const KUBELET: u64 = 0;
+
 map_type! {
     /// The exact 4-tuple of a connection between two pods of this node, published before its SYN
     /// leaves. `LOCAL_TUPLES: LocalTuple -> u64` (the netns cookie of the source, not its
-    /// identity: removing the pod voids every tuple that it left behind).
+    /// identity: removing the pod voids every tuple that it left behind; or [`KUBELET`]).
     pub struct LocalTuple: 36 {
         /// Source address as the destination sees it.
         pub source: Addr,

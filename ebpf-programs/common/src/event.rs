@@ -12,6 +12,8 @@ pub mod event_kind {
     pub const DROPPED: u32 = 3;
     /// A local connection has ended.
     pub const LOCAL_CLOSED: u32 = 4;
+    /// An application of a pod has begun or ceased to listen at a port.
+    pub const LISTENING: u32 = 5;
 }
 
 map_type! {

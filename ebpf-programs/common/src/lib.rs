@@ -17,11 +17,9 @@ pub mod tcp;
 mod verdict;
 
 pub use address::Addr;
-pub use connection::{ConnMeta, LocalTuple, OriginalDst, OriginalDstKey, conn_flags};
+pub use connection::{ConnMeta, KUBELET, LocalTuple, OriginalDst, OriginalDstKey, conn_flags};
 pub use event::{ConnEvent, event_kind};
-pub use pod::{
-    Listener, ListenerKey, Pod, WorkloadEntry, listener_kind, pod_flags, workload_flags,
-};
+pub use pod::{ListenerKey, Pod, PortKey, WorkloadEntry, listener_kind, pod_flags, workload_flags};
 pub use policy::{ANY_PORT, PolicyKey, PolicyVerdict, UNKNOWN_CLASS, policy_verdict};
 pub use reason::Reason;
 pub use service::{
@@ -35,7 +33,7 @@ pub use verdict::{
 
 /// Version of everything in this crate that is shared through pinned maps. It names the pin
 /// directory: raise it with every change of a map's key, value or meaning.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Port of the HBONE tunnel, in host byte order.
 pub const HBONE_PORT: u16 = 15008;

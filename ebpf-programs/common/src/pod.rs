@@ -47,8 +47,11 @@ pub mod workload_flags {
     /// Takes plaintext only (`DISABLE`): clients of other nodes dial it as if it were outside the
     /// mesh.
     pub const PLAIN: u32 = 4;
-    /// Its policy looks at source addresses: sources are classed by address as well.
+    /// Its policy looks at source addresses: sources are classed by address as well, and plaintext
+    /// is judged by the agent.
     pub const BY_ADDRESS: u32 = 8;
+    /// Its agent speaks the native wire: what comes from it may be a tunnel, at any port.
+    pub const NATIVE: u32 = 16;
 }
 
 map_type! {
@@ -75,10 +78,34 @@ impl WorkloadEntry {
     }
 }
 
+map_type! {
+    /// A port of a pod of this node, at one of its addresses.
+    /// `LISTENING: PortKey -> u64`: an application listens there; since when (`CLOCK_MONOTONIC`,
+    /// nanoseconds), 0 where it did before anybody looked. `PROBE_PORTS: PortKey -> u32`: the kubelet
+    /// has been asked to probe it; the value means nothing.
+    pub struct PortKey: 20 {
+        /// The pod's address, also where the application listens at all of them.
+        pub addr: Addr,
+        /// The port.
+        pub port_be: u16,
+        /// Zero.
+        pub pad: u16,
+    }
+}
+
+impl PortKey {
+    /// A port at an address.
+    #[inline(always)]
+    pub const fn new(addr: &Addr, port_be: u16) -> Self {
+        Self { addr: *addr, port_be, pad: 0 }
+    }
+}
+
 /// Which of the agent's listeners a [`ListenerKey`] names.
 pub mod listener_kind {
-    /// The tunnel listener (mTLS, HTTP/2 CONNECT).
-    pub const HBONE: u32 = 1;
+    /// For whatever arrives from outside the pod: tunnels, and what the agent has to judge. The
+    /// accepted socket's own port tells which.
+    pub const INBOUND: u32 = 1;
 }
 
 map_type! {
@@ -89,11 +116,4 @@ map_type! {
         /// See [`listener_kind`].
         pub kind: u32,
     }
-}
-
-/// What [`crate::decide_inbound`] may steer a connection to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listener {
-    /// The tunnel listener.
-    Hbone,
 }

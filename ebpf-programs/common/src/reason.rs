@@ -44,7 +44,7 @@ reasons! {
     Inconsistent = 10 "inconsistent",
     /// The destination could not be saved or rewritten.
     RewriteFailed = 11 "rewrite_failed",
-    /// Inbound: neither the tunnel nor refused by mode.
+    /// Inbound: plaintext that the table of policy lets in.
     InboundPlaintext = 12 "inbound_plaintext",
     /// Inbound: from inside the pod, the agent's delivery included.
     InboundSelf = 13 "inbound_self",
@@ -66,6 +66,12 @@ reasons! {
     LocalFailed = 21 "connection_refused",
     /// Inbound: an AuthorizationPolicy refuses it.
     PolicyDenied = 22 "policy_denied",
+    /// Inbound: handed to the agent, which finds out whether it is a tunnel and judges it.
+    InboundCaptured = 23 "inbound_captured",
+    /// Inbound: for the agent to judge, at a port where nobody listens.
+    PortClosed = 24 "port_closed",
+    /// Inbound: the kubelet's own connection to a port that it was asked to probe.
+    InboundProbe = 25 "inbound_probe",
 }
 
 #[cfg(test)]

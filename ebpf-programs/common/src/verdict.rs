@@ -4,7 +4,7 @@
 //! inlined, so that the verifier sees one straight function per hook.
 
 use crate::{
-    ANY_PORT, Addr, Backend, HBONE_PORT, Listener, Pod, PolicyKey, PolicyVerdict, Reason, Service,
+    ANY_PORT, Addr, Backend, HBONE_PORT, Pod, PolicyKey, PolicyVerdict, Reason, Service,
     ServiceKey, UNKNOWN_CLASS, WorkloadEntry, affinity_slot, backend_flags, pod_flags,
     policy_verdict, service_flags, workload_flags,
 };
@@ -135,13 +135,13 @@ fn to_proxy<V: OutboundView>(view: &V, pod: &Pod, addr: &Addr) -> Outbound {
     }
 }
 
-/// What `sk_lookup` does with a new inbound TCP connection.
+/// What `sk_lookup` does with a new inbound TCP connection, and the reason that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inbound {
     /// Leave it to the kernel's own lookup.
     Pass(Reason),
     /// Hand it to the agent's listener, and drop it where there is none.
-    Steer(Listener),
+    Steer(Reason),
     /// Drop it; the client sees a reset.
     Drop(Reason),
 }
@@ -150,16 +150,26 @@ pub enum Inbound {
 /// [`Outbound`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publisher {
-    /// Whether anybody has who is still enrolled.
+    /// Whether a pod has that is still enrolled.
     pub known: bool,
-    /// Its own address, of the connection's family. Not the connection's: a pod may bind to any
-    /// address, but it has the identity of its own one.
+    /// Whether the kubelet has.
+    pub kubelet: bool,
+    /// The pod's own address, of the connection's family. Not the connection's: a pod may bind to
+    /// any address, but it has the identity of its own one.
     pub addr: Addr,
 }
 
 impl Publisher {
     /// Nobody has.
-    pub const NOBODY: Self = Self { known: false, addr: Addr::UNSPECIFIED };
+    pub const NOBODY: Self = Self { known: false, kubelet: false, addr: Addr::UNSPECIFIED };
+    /// The kubelet has.
+    pub const KUBELET: Self = Self { kubelet: true, ..Self::NOBODY };
+
+    /// A pod has.
+    #[inline(always)]
+    pub const fn pod(addr: Addr) -> Self {
+        Self { known: true, addr, ..Self::NOBODY }
+    }
 }
 
 /// What an inbound decision may look up.
@@ -170,6 +180,10 @@ pub trait InboundView {
     fn publisher(&self) -> Publisher;
     /// `POLICY`.
     fn policy(&self, key: &PolicyKey) -> Option<PolicyVerdict>;
+    /// `LISTENING`: whether an application listens where the connection goes.
+    fn listens(&self) -> bool;
+    /// `PROBE_PORTS`: whether the kubelet has been asked to probe where the connection goes.
+    fn is_probed(&self) -> bool;
     /// `Settings::strict_unknown`.
     fn strict_unknown(&self) -> bool;
 }
@@ -187,12 +201,24 @@ pub fn decide_inbound<V: InboundView>(
         return Inbound::Pass(Reason::InboundSelf);
     }
     let (policy, flags) = match view.workload(local) {
-        Some(_) if local_port == HBONE_PORT => return Inbound::Steer(Listener::Hbone),
+        Some(_) if local_port == HBONE_PORT => return Inbound::Steer(Reason::InboundTunnel),
         Some(workload) => (workload.policy, workload.flags),
-        None if view.strict_unknown() => (0, workload_flags::STRICT),
-        None => (0, 0),
+        None if view.strict_unknown() => (0, workload_flags::STRICT | workload_flags::PLAIN),
+        None => (0, workload_flags::PLAIN),
     };
     let publisher = view.publisher();
+    if publisher.kubelet && view.is_probed() {
+        return Inbound::Pass(Reason::InboundProbe);
+    }
+    if !publisher.known && is_for_the_agent(view, flags, remote) {
+        // Dropping what nobody would accept keeps a closed port closed, and never opens one:
+        // should the map be behind the truth, the connection is refused and not let past.
+        return if view.listens() {
+            Inbound::Steer(Reason::InboundCaptured)
+        } else {
+            Inbound::Drop(Reason::PortClosed)
+        };
+    }
     let allowed = if publisher.known { Reason::InboundLocal } else { Reason::InboundPlaintext };
     let reason = if policy != 0 {
         ask_policy(view, policy, flags, local_port, &publisher, allowed)
@@ -205,6 +231,17 @@ pub fn decide_inbound<V: InboundView>(
         Reason::InboundLocal | Reason::InboundPlaintext => Inbound::Pass(reason),
         _ => Inbound::Drop(reason),
     }
+}
+
+/// Whether only the agent can tell what an unpublished connection is: it may be a tunnel, or its
+/// address decides. All other plaintext is judged here and never enters user space.
+#[inline(always)]
+fn is_for_the_agent<V: InboundView>(view: &V, flags: u32, remote: &Addr) -> bool {
+    if flags & workload_flags::BY_ADDRESS != 0 {
+        return true;
+    }
+    flags & workload_flags::PLAIN == 0
+        && view.workload(remote).is_some_and(|source| source.has(workload_flags::NATIVE))
 }
 
 /// What the destination's policy says: `allowed`, or why not. A source that is published and has

@@ -6,9 +6,11 @@
 
 mod connect;
 mod context;
+mod listen;
 mod lookup;
 mod maps;
 mod peername;
+mod probe;
 mod publish;
 mod report;
 mod steer;

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use undermesh_ebpf_common::{
     Addr, Backend, BackendKey, ConnMeta, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod,
-    PolicyKey, PolicyVerdict, Service, ServiceKey, Settings, WorkloadEntry,
+    PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, Settings, WorkloadEntry,
 };
 
 /// Enrolled pods of this node, by netns cookie. Its absence makes every other lookup moot, so
@@ -24,6 +24,14 @@ pub static WORKLOADS: HashMap<Addr, WorkloadEntry> = HashMap::pinned(1 << 16, BP
 /// What the policies of this node's pods answer.
 #[map]
 pub static POLICY: HashMap<PolicyKey, PolicyVerdict> = HashMap::pinned(1 << 16, BPF_F_NO_PREALLOC);
+
+/// Where applications of enrolled pods listen; sockops adds, the agent puts right.
+#[map]
+pub static LISTENING: HashMap<PortKey, u64> = HashMap::pinned(1 << 14, BPF_F_NO_PREALLOC);
+
+/// Where the kubelet has been asked to probe enrolled pods.
+#[map]
+pub static PROBE_PORTS: HashMap<PortKey, u32> = HashMap::pinned(1 << 12, BPF_F_NO_PREALLOC);
 
 /// Service ports with a meshed endpoint or none.
 #[map]

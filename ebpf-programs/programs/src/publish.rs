@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB, BPF_SOCK_OPS_RTO_CB_FLAG,
         BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
-        BPF_TCP_CLOSE, bpf_sock_ops,
+        BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_LISTEN, bpf_sock_ops,
     },
     helpers::{
         bpf_ktime_get_ns,
@@ -23,7 +23,7 @@ use undermesh_ebpf_common::{
 };
 
 use crate::{
-    context,
+    context, listen,
     maps::{CONN_META, LOCAL_TUPLES, ORIGINAL_DST},
     report::{count, send_lazily},
 };
@@ -38,15 +38,16 @@ pub fn undermesh_publish(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_RTO_CB => on_retransmit(&ctx),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => on_established(&ctx),
         BPF_SOCK_OPS_STATE_CB => on_state(&ctx),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listen::begun(&ctx),
         _ => {}
     }
     OK
 }
 
 /// The four addresses of a connection, as the client's socket has them.
-struct Ends {
-    local: Addr,
-    local_port_be: u16,
+pub struct Ends {
+    pub local: Addr,
+    pub local_port_be: u16,
     remote: Addr,
     remote_port_be: u16,
 }
@@ -84,6 +85,9 @@ fn on_established(ctx: &SockOpsContext) {
 
 #[inline(always)]
 fn on_state(ctx: &SockOpsContext) {
+    if ctx.arg(0) == BPF_TCP_LISTEN {
+        return listen::ended(ctx);
+    }
     if ctx.arg(1) != BPF_TCP_CLOSE {
         return;
     }
@@ -93,6 +97,8 @@ fn on_state(ctx: &SockOpsContext) {
         let _ = ORIGINAL_DST.remove(&original_key(meta, &ends));
     } else {
         let _ = LOCAL_TUPLES.remove(&tuple(&ends));
+    }
+    if meta.flags & conn_flags::LOCAL != 0 {
         report_closed(ctx, meta, &ends, ctx.arg(0));
     }
 }
@@ -146,7 +152,7 @@ fn meta<'a>(ctx: &'a SockOpsContext) -> Option<&'a mut ConnMeta> {
 }
 
 #[inline(always)]
-fn ends(ctx: &SockOpsContext) -> Ends {
+pub fn ends(ctx: &SockOpsContext) -> Ends {
     let ops: *mut bpf_sock_ops = ctx.ops;
     // SAFETY: the context pointer is the kernel's. Words are read one by one, as arrays would make
     // a "modified ctx pointer". `local_port` is in host order, `remote_port` in network order.

@@ -4,13 +4,16 @@ use core::ptr;
 
 use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
 use undermesh_ebpf_common::{
-    Addr, ConnEvent, Inbound, InboundView, ListenerKey, LocalTuple, PolicyKey, PolicyVerdict,
-    Publisher, Reason, WorkloadEntry, decide_inbound, event_kind, listener_kind,
+    Addr, ConnEvent, Inbound, InboundView, KUBELET, ListenerKey, LocalTuple, PolicyKey,
+    PolicyVerdict, PortKey, Publisher, Reason, WorkloadEntry, decide_inbound, event_kind,
+    listener_kind,
 };
 
 use crate::{
     context,
-    maps::{LISTENERS, LOCAL_TUPLES, PODS, POLICY, SETTINGS, WORKLOADS},
+    maps::{
+        LISTENERS, LISTENING, LOCAL_TUPLES, PODS, POLICY, PROBE_PORTS, SETTINGS, WORKLOADS,
+    },
     report::{count, send},
 };
 
@@ -35,18 +38,23 @@ pub fn undermesh_steer(ctx: SkLookupContext) -> u32 {
             count(reason);
             SK_PASS
         }
-        Inbound::Steer(_) => steer(&ctx, &arriving.0),
+        Inbound::Steer(reason) => steer(&ctx, &arriving.0, reason),
+        // What the kernel would say of any closed port; nobody has been kept from anything.
+        Inbound::Drop(Reason::PortClosed) => {
+            count(Reason::PortClosed);
+            SK_DROP
+        }
         Inbound::Drop(reason) => drop_reported(&ctx, &arriving.0, reason),
     }
 }
 
 /// A pod without a listener drops: falling through would hand TLS to the application.
 #[inline(always)]
-fn steer(ctx: &SkLookupContext, tuple: &LocalTuple) -> u32 {
-    let key = ListenerKey { addr: tuple.destination, kind: listener_kind::HBONE };
+fn steer(ctx: &SkLookupContext, tuple: &LocalTuple, reason: Reason) -> u32 {
+    let key = ListenerKey { addr: tuple.destination, kind: listener_kind::INBOUND };
     match LISTENERS.redirect_sk_lookup(ctx, &key, REPLACE) {
         Ok(()) => {
-            count(Reason::InboundTunnel);
+            count(reason);
             SK_PASS
         }
         Err(_) => drop_reported(ctx, tuple, Reason::TunnelDown),
@@ -111,9 +119,12 @@ impl InboundView for Arriving {
         let Some(cookie) = (unsafe { LOCAL_TUPLES.get(&self.0) }) else {
             return Publisher::NOBODY;
         };
+        if *cookie == KUBELET {
+            return Publisher::KUBELET;
+        }
         // SAFETY: as in `workload`.
         match unsafe { PODS.get(cookie) } {
-            Some(pod) => Publisher { known: true, addr: pod.source_for(&self.0.destination) },
+            Some(pod) => Publisher::pod(pod.source_for(&self.0.destination)),
             None => Publisher::NOBODY,
         }
     }
@@ -121,6 +132,18 @@ impl InboundView for Arriving {
     fn policy(&self, key: &PolicyKey) -> Option<PolicyVerdict> {
         // SAFETY: as in `workload`.
         unsafe { POLICY.get(key) }.copied()
+    }
+    #[inline(always)]
+    fn listens(&self) -> bool {
+        let key = PortKey::new(&self.0.destination, self.0.destination_port_be);
+        // SAFETY: only whether it is there counts.
+        unsafe { LISTENING.get(&key) }.is_some()
+    }
+    #[inline(always)]
+    fn is_probed(&self) -> bool {
+        let key = PortKey::new(&self.0.destination, self.0.destination_port_be);
+        // SAFETY: only whether it is there counts.
+        unsafe { PROBE_PORTS.get(&key) }.is_some()
     }
     #[inline(always)]
     fn strict_unknown(&self) -> bool {

@@ -1,5 +1,7 @@
 //! Pod.
 
+mod probes;
+
 use std::{
     net::IpAddr,
     path::{Component, Path, PathBuf},
@@ -60,6 +62,7 @@ pub(crate) fn pod(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Plac
         enrolment: Enrolment::NotEnrolled(String::new()),
         location: location(pod, subject, report),
         outbound_failure: outbound_failure(pod, subject, report),
+        probe_ports: probes::ports(&spec),
         host_network: spec.host_network.unwrap_or(false),
         terminated,
         workload_name: owner(pod).unwrap_or_else(|| name.name.clone()),

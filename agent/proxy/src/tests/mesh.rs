@@ -137,7 +137,7 @@ impl Mesh {
         let dialled = Arc::new(Dialled::default());
         let handle = self.proxy.serve_pod(PodListeners {
             outbound: vec![outbound],
-            hbone: Vec::new(),
+            inbound: Vec::new(),
             original_dst: Arc::clone(&dialled) as Arc<dyn OriginalDst>,
             sockets: Arc::new(FromPod(Some(workload.addresses[0]))),
             workload: Arc::clone(&workload),
@@ -167,7 +167,7 @@ impl Mesh {
         let listeners = PodListeners {
             workload: Arc::clone(workload),
             outbound: Vec::new(),
-            hbone: vec![socket.into()],
+            inbound: vec![socket.into()],
             original_dst: Arc::new(Dialled::default()),
             sockets: Arc::new(FromPod(None)),
         };

@@ -22,6 +22,7 @@ fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
         labels: [("app".to_owned(), name.to_owned())].into(),
         enrolment: Enrolment::Enrolled("test".to_owned()),
         outbound_failure: None,
+        probe_ports: [].into(),
         location: Some(PodLocation::Netns(format!("/run/netns/{name}").into())),
         host_network: false,
         terminated: false,

@@ -95,6 +95,7 @@ fn info(workload: &Workload, node: String, mtls: MtlsModes, options: &Options) -
         outbound_failure: workload.outbound_failure.unwrap_or(options.outbound_failure),
         addresses,
         location: workload.location.clone().filter(|_| local),
+        probe_ports: workload.probe_ports.iter().copied().filter(|_| local).collect(),
         mtls,
         workload_name: workload.workload_name.clone(),
         canonical_service: workload.canonical_service().to_owned(),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use undermesh_ebpf_common::{ANY_PORT, PolicyKey, PolicyVerdict, UNKNOWN_CLASS, policy_verdict};
-use undermesh_model::{Diagnostic, MtlsMode, Severity, SpiffeId};
+use undermesh_model::{Diagnostic, Severity, SpiffeId};
 
 use super::{Cause, CompiledPolicy, ConnectionAttributes, evaluate, ids::Ids};
 use crate::WorkloadInfo;
@@ -86,7 +86,7 @@ impl PolicyTable {
                 destination: SocketAddr::new(destination, other),
             },
         );
-        // Whether plaintext matches a rule about addresses cannot be told by class.
+        // Whether plaintext matches a rule about addresses cannot be told by class: the agent does.
         let unknown = (!by_address).then_some(unknown);
         for (class, connection) in known.chain(unknown) {
             self.entries.extend(answers(id, class, policy, connection, &ports));
@@ -146,12 +146,5 @@ pub(crate) fn report(
             "its policies name {ports} ports, more than {MAX_PORTS}: connections from pods of its own node and plaintext are refused"
         );
         add("too-many-ports", message, "name fewer ports");
-    } else if policy.looks_at_sources() && policy.modes.default != MtlsMode::Strict {
-        let message = "its policies look at client addresses, which is not possible for plaintext: plaintext is refused";
-        add(
-            "plaintext-refused",
-            message.to_owned(),
-            "enrol its clients, or write the policy by identity",
-        );
     }
 }

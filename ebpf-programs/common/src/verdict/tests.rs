@@ -133,7 +133,10 @@ fn a_dead_agent_refuses_unless_the_pod_fails_open() {
 struct Arriving {
     workloads: BTreeMap<Addr, WorkloadEntry>,
     publisher: Option<Addr>,
+    kubelet: bool,
     policies: BTreeMap<PolicyKey, PolicyVerdict>,
+    listens: bool,
+    probed: bool,
     strict_unknown: bool,
 }
 
@@ -143,12 +146,19 @@ impl InboundView for Arriving {
     }
     fn publisher(&self) -> Publisher {
         match self.publisher {
-            Some(addr) => Publisher { known: true, addr },
+            Some(addr) => Publisher::pod(addr),
+            None if self.kubelet => Publisher::KUBELET,
             None => Publisher::NOBODY,
         }
     }
     fn policy(&self, key: &PolicyKey) -> Option<PolicyVerdict> {
         self.policies.get(key).copied()
+    }
+    fn listens(&self) -> bool {
+        self.listens
+    }
+    fn is_probed(&self) -> bool {
+        self.probed
     }
     fn strict_unknown(&self) -> bool {
         self.strict_unknown
@@ -157,9 +167,16 @@ impl InboundView for Arriving {
 
 impl Arriving {
     fn at(&self, port: u16) -> Inbound {
-        decide_inbound(self, &LOCAL_POD, port, &OUTSIDER)
+        self.from(OUTSIDER, port)
+    }
+
+    fn from(&self, remote: Addr, port: u16) -> Inbound {
+        decide_inbound(self, &LOCAL_POD, port, &remote)
     }
 }
+
+const TUNNEL: Inbound = Inbound::Steer(Reason::InboundTunnel);
+const CAPTURED: Inbound = Inbound::Steer(Reason::InboundCaptured);
 
 const STRICT: Option<u32> = Some(workload_flags::LOCAL | workload_flags::STRICT);
 const PERMISSIVE: Option<u32> = Some(workload_flags::LOCAL);
@@ -175,13 +192,13 @@ fn arrive(workload: Option<u32>, published: bool, strict_unknown: bool, port: u1
 fn strict_pods_take_only_the_tunnel_and_published_connections() {
     assert_eq!(arrive(STRICT, false, true, 80), Inbound::Drop(Reason::StrictPlaintext));
     assert_eq!(arrive(STRICT, true, true, 80), Inbound::Pass(Reason::InboundLocal));
-    assert_eq!(arrive(STRICT, false, true, HBONE_PORT), Inbound::Steer(Listener::Hbone));
+    assert_eq!(arrive(STRICT, false, true, HBONE_PORT), TUNNEL);
 }
 
 #[test]
 fn permissive_pods_take_plaintext_and_the_tunnel() {
     assert_eq!(arrive(PERMISSIVE, false, true, 80), Inbound::Pass(Reason::InboundPlaintext));
-    assert_eq!(arrive(PERMISSIVE, false, false, HBONE_PORT), Inbound::Steer(Listener::Hbone));
+    assert_eq!(arrive(PERMISSIVE, false, false, HBONE_PORT), TUNNEL);
 }
 
 #[test]
@@ -223,7 +240,7 @@ fn an_exact_port_beats_the_default_and_what_is_not_written_is_denied() {
     view.publisher = Some(OWN);
     assert_eq!(view.at(80), denied);
     assert_eq!(view.at(81), Inbound::Pass(Reason::InboundLocal));
-    assert_eq!(view.at(HBONE_PORT), Inbound::Steer(Listener::Hbone));
+    assert_eq!(view.at(HBONE_PORT), TUNNEL);
     view.publisher = None;
     assert_eq!(view.at(80), denied);
     assert_eq!(view.at(81), Inbound::Pass(Reason::InboundPlaintext));
@@ -255,4 +272,55 @@ fn a_published_source_without_a_class_is_not_taken_for_an_unknown_one() {
         view.publisher = Some(publisher);
         assert_eq!(view.at(80), Inbound::Drop(Reason::PolicyDenied));
     }
+}
+
+#[test]
+fn what_may_be_a_native_tunnel_goes_to_the_agent_if_somebody_listens() {
+    for flags in [STRICT, PERMISSIVE] {
+        let mut view = Arriving { listens: true, ..Arriving::default() };
+        view.workloads.insert(LOCAL_POD, entry(flags.unwrap()));
+        view.workloads.insert(REMOTE_POD, entry(workload_flags::NATIVE));
+        assert_eq!(view.from(REMOTE_POD, 80), CAPTURED);
+        assert_ne!(view.from(OUTSIDER, 80), CAPTURED, "an outsider speaks no tunnel");
+        view.workloads.insert(REMOTE_POD, entry(0));
+        assert_ne!(view.from(REMOTE_POD, 80), CAPTURED, "nor does a peer of HBONE alone");
+        view.workloads.insert(REMOTE_POD, entry(workload_flags::NATIVE));
+        view.publisher = Some(OWN);
+        assert_eq!(view.from(REMOTE_POD, 80), Inbound::Pass(Reason::InboundLocal));
+        view.publisher = None;
+        view.listens = false;
+        assert_eq!(view.from(REMOTE_POD, 80), Inbound::Drop(Reason::PortClosed));
+    }
+}
+
+#[test]
+fn a_pod_that_takes_only_plaintext_takes_it_without_the_agent() {
+    let mut view = Arriving { listens: true, ..Arriving::default() };
+    view.workloads.insert(LOCAL_POD, entry(workload_flags::LOCAL | workload_flags::PLAIN));
+    view.workloads.insert(REMOTE_POD, entry(workload_flags::NATIVE));
+    assert_eq!(view.from(REMOTE_POD, 80), Inbound::Pass(Reason::InboundPlaintext));
+}
+
+#[test]
+fn plaintext_to_a_policy_by_address_is_judged_by_the_agent() {
+    let mut view = guarded(workload_flags::BY_ADDRESS, &[(1, 0, policy_verdict::ALLOW)]);
+    assert_eq!(view.at(80), Inbound::Drop(Reason::PortClosed));
+    view.listens = true;
+    assert_eq!(view.at(80), CAPTURED);
+}
+
+#[test]
+fn the_kubelet_passes_at_the_ports_that_it_probes_and_is_nobody_at_others() {
+    let answers = [(0, 0, policy_verdict::STRICT)];
+    let mut view = guarded(workload_flags::STRICT | workload_flags::BY_ADDRESS, &answers);
+    view.kubelet = true;
+    view.probed = true;
+    assert_eq!(view.at(80), Inbound::Pass(Reason::InboundProbe));
+    view.probed = false;
+    assert_eq!(view.at(80), Inbound::Drop(Reason::PortClosed));
+    view.kubelet = false;
+    view.probed = true;
+    assert_eq!(view.at(80), Inbound::Drop(Reason::PortClosed), "others do not pass there");
+    let view = Arriving { kubelet: true, ..guarded(workload_flags::STRICT, &answers) };
+    assert_eq!(view.at(80), Inbound::Drop(Reason::StrictPlaintext));
 }
