@@ -96,10 +96,8 @@ impl KernelEvents {
             .into_iter()
             .map(|identity| attributes(identity, source, event.destination))
             .find(|connection| !evaluate(policy, connection).allowed);
-        Some(match denied {
-            Some(connection) => self.proxy.count_policy(policy, &connection),
-            None => "its policies look at client addresses, and this is plaintext".to_owned(),
-        })
+        // Nothing, where the policy has changed meanwhile.
+        Some(self.proxy.count_policy(policy, &denied?))
     }
 
     /// What AUDIT policies and dry runs have to say about a connection that the kernel let pass.

@@ -88,7 +88,7 @@ impl ListeningPorts {
 
     fn entries(&self, addresses: &[IpAddr]) -> Result<BTreeMap<SocketAddr, u64>, DatapathError> {
         let mut found = BTreeMap::new();
-        for entry in self.map.iter() {
+        for entry in &self.map {
             let (key, since) = entry.map_err(DatapathError::map("read", "LISTENING"))?;
             let address = ip(key.addr);
             if addresses.contains(&address) {

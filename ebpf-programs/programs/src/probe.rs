@@ -33,7 +33,8 @@ fn mark(ctx: &SockAddrContext, addr: Addr) -> i32 {
     let (protocol, port_be) =
         unsafe { ((*ctx.sock_addr).protocol, (*ctx.sock_addr).user_port as u16) };
     // SAFETY: only whether it is there counts.
-    if protocol != IPPROTO_TCP || unsafe { PROBE_PORTS.get(&PortKey::new(&addr, port_be)) }.is_none()
+    if protocol != IPPROTO_TCP
+        || unsafe { PROBE_PORTS.get(&PortKey::new(&addr, port_be)) }.is_none()
     {
         return ALLOW;
     }

@@ -11,9 +11,7 @@ use undermesh_ebpf_common::{
 
 use crate::{
     context,
-    maps::{
-        LISTENERS, LISTENING, LOCAL_TUPLES, PODS, POLICY, PROBE_PORTS, SETTINGS, WORKLOADS,
-    },
+    maps::{LISTENERS, LISTENING, LOCAL_TUPLES, PODS, POLICY, PROBE_PORTS, SETTINGS, WORKLOADS},
     report::{count, send},
 };
 

@@ -113,8 +113,8 @@ fn workloads_are_local_or_remote_and_know_their_identity() {
     let cart = &snapshot.workloads[&ip("fd00::2")];
     assert_eq!(cart.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/cart");
     let flags = |text| snapshot.tables.workloads[&addr(ip(text))].flags;
-    assert_eq!(flags("10.1.0.2"), workload_flags::LOCAL);
-    assert_eq!(flags("10.1.1.2"), 0);
+    assert_eq!(flags("10.1.0.2"), workload_flags::LOCAL | workload_flags::NATIVE);
+    assert_eq!(flags("10.1.1.2"), workload_flags::NATIVE);
     assert!(snapshot.workloads[&ip("10.1.1.2")].location.is_none(), "not ours to enter");
 }
 
@@ -182,6 +182,20 @@ fn pod_addresses_resolve_to_workloads() {
 }
 
 #[test]
+fn probe_ports_of_local_pods_are_known_to_the_kernel() {
+    let mut input = cluster(
+        vec![workload("cart", "a", &["10.1.0.2", "fd00::2"]), workload("web", "b", &["10.1.1.2"])],
+        vec![],
+    );
+    input.workloads.values_mut().for_each(|workload| workload.probe_ports = [80].into());
+    let tables = run(&input).snapshot.tables;
+    let key = |text| PortKey::new(&addr(ip(text)), 80_u16.to_be());
+    let mut known: Vec<_> = tables.probe_ports.into_keys().collect();
+    known.sort_unstable_by_key(|key| crate::ip(key.addr));
+    assert_eq!(known, [key("10.1.0.2"), key("fd00::2")]);
+}
+
+#[test]
 fn strict_marks_local_pods_and_unknown_addresses() {
     let input = cluster(
         vec![workload("cart", "a", &["10.1.0.2"]), workload("web", "b", &["10.1.1.2"])],
@@ -192,7 +206,8 @@ fn strict_marks_local_pods_and_unknown_addresses() {
     let tables = compile(&input, &strict, Generation(1)).snapshot.tables;
     assert!(tables.strict_unknown);
     let flags = tables.workloads[&addr(ip("10.1.0.2"))].flags;
-    assert_eq!(flags, workload_flags::LOCAL | workload_flags::STRICT);
+    let native = workload_flags::NATIVE;
+    assert_eq!(flags, workload_flags::LOCAL | workload_flags::STRICT | native);
 }
 
 #[test]
@@ -274,7 +289,7 @@ fn neighbours_are_led_to_the_proxy_where_the_node_encrypts() {
     let encrypt = Options { same_node: SameNode::Encrypt, mtls: MtlsMode::Strict, ..options() };
     let snapshot = compile(&input, &encrypt, Generation(1)).snapshot;
     let flags = snapshot.tables.workloads[&addr(ip("10.1.0.2"))].flags;
-    assert_eq!(flags, workload_flags::STRICT);
+    assert_eq!(flags, workload_flags::STRICT | workload_flags::NATIVE);
     let key = BackendKey { service: key("10.96.0.1:80"), slot: 0 };
     assert_eq!(snapshot.tables.backends[&key].flags, 0);
     assert!(snapshot.workloads[&ip("10.1.0.2")].local);

@@ -177,7 +177,8 @@ fn a_workload_without_mutual_tls_is_marked_for_its_clients() {
     let mut input = cluster(vec![disable], vec![]);
     let name = NamespacedName::new("shop", "cart");
     let flags = |input: &Cluster| {
-        run(input).snapshot.tables.workloads[&addr("10.1.0.2".parse().unwrap())].flags
+        let entry = run(input).snapshot.tables.workloads[&addr("10.1.0.2".parse().unwrap())];
+        entry.flags & !workload_flags::NATIVE
     };
     assert_eq!(flags(&input), workload_flags::LOCAL | workload_flags::PLAIN);
     input.workloads.get_mut(&name).unwrap().node = Some("b".to_owned());
