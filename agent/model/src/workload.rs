@@ -31,6 +31,8 @@ pub struct Workload {
     pub location: Option<PodLocation>,
     /// What becomes of its meshed connections while the agent is down; `None` leaves it to the node.
     pub outbound_failure: Option<FailMode>,
+    /// Its share of a service's connections, relative to the other endpoints; at least 1.
+    pub weight: u32,
     /// TCP ports that the kubelet has been asked to probe (or to call at start and stop).
     pub probe_ports: BTreeSet<u16>,
     /// The pod lives in its node's network namespace.

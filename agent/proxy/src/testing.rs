@@ -22,6 +22,7 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> WorkloadInfo {
         outbound_failure: undermesh_model::FailMode::Closed,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         location: None,
+        weight: 1,
         probe_ports: [].into(),
         mtls: MtlsMode::Strict.into(),
         workload_name: name.to_owned(),
@@ -54,7 +55,11 @@ pub(crate) fn policy(namespaces: &[&str]) -> CompiledPolicy {
 
 /// An endpoint at `address`.
 pub(crate) fn endpoint(address: &str, workload: Option<&Arc<WorkloadInfo>>) -> EndpointTarget {
-    EndpointTarget { address: address.parse().unwrap(), workload: workload.map(Arc::clone) }
+    EndpointTarget {
+        address: address.parse().unwrap(),
+        workload: workload.map(Arc::clone),
+        weight: 1,
+    }
 }
 
 /// Adds the service `cart` at a virtual address.

@@ -29,6 +29,8 @@ pub struct WorkloadInfo {
     pub addresses: Vec<IpAddr>,
     /// Where it runs, for local workloads.
     pub location: Option<PodLocation>,
+    /// Its share of a service's connections, relative to the other endpoints.
+    pub weight: u32,
     /// Ports that the kubelet probes, for local workloads.
     pub probe_ports: BTreeSet<u16>,
     /// What it accepts.

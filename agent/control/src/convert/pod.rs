@@ -21,6 +21,9 @@ use crate::{
 const NETNS: &str = "undermesh.io/netns";
 const CGROUP: &str = "undermesh.io/cgroup";
 const OUTBOUND_FAILURE: &str = "undermesh.io/outbound-failure";
+const WEIGHT: &str = "undermesh.io/weight";
+/// Largest weight.
+const MAX_WEIGHT: u32 = 1_000;
 
 /// A pod, and what others need of it that the model does not keep.
 #[derive(Clone, Debug)]
@@ -62,6 +65,7 @@ pub(crate) fn pod(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Plac
         enrolment: Enrolment::NotEnrolled(String::new()),
         location: location(pod, subject, report),
         outbound_failure: outbound_failure(pod, subject, report),
+        weight: weight(pod, subject, report),
         probe_ports: probes::ports(&spec),
         host_network: spec.host_network.unwrap_or(false),
         terminated,
@@ -162,6 +166,21 @@ fn outbound_failure(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Op
             let remedy = "write \"open\" or \"closed\"";
             report.error(subject, &path, "unknown-annotation-value", message, remedy);
             None
+        }
+    }
+}
+
+fn weight(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> u32 {
+    let annotations = pod.metadata.annotations.as_ref();
+    let Some(text) = annotations.and_then(|all| all.get(WEIGHT)) else { return 1 };
+    match text.parse() {
+        Ok(weight @ 1..=MAX_WEIGHT) => weight,
+        _ => {
+            let message = format!("annotation {WEIGHT} is {text:?}, which is no weight");
+            let path = ["metadata", "annotations", WEIGHT];
+            let remedy = "write a number from 1 to 1000, in quotes";
+            report.error(subject, &path, "unknown-annotation-value", message, remedy);
+            1
         }
     }
 }

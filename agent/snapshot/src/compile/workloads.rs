@@ -95,6 +95,7 @@ fn info(workload: &Workload, node: String, mtls: MtlsModes, options: &Options) -
         outbound_failure: workload.outbound_failure.unwrap_or(options.outbound_failure),
         addresses,
         location: workload.location.clone().filter(|_| local),
+        weight: workload.weight.max(1),
         probe_ports: workload.probe_ports.iter().copied().filter(|_| local).collect(),
         mtls,
         workload_name: workload.workload_name.clone(),
