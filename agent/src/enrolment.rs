@@ -23,6 +23,8 @@ const PASS: Duration = Duration::from_millis(200);
 /// How often every namespace is asked who listens there. Programs report who begins to listen, and
 /// who ceases if it was there when he began; this is for the others.
 const LISTENERS: Duration = Duration::from_secs(5);
+/// The same where programs cannot report whoever listens without having bound.
+const LISTENERS_UNREPORTED: Duration = Duration::from_millis(500);
 
 /// What [`Enrolment`] shows to the status page and to the event log.
 #[derive(Default)]
@@ -91,7 +93,10 @@ impl Enrolment {
     ) {
         let mut ticks = tokio::time::interval(PASS);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut listener_ticks = tokio::time::interval(LISTENERS);
+        let reported = self.node.features.sockops_netns_cookie;
+        let mut listener_ticks =
+            tokio::time::interval(if reported { LISTENERS } else { LISTENERS_UNREPORTED });
+        listener_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,

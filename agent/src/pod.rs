@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use undermesh_datapath::{
-    AgentMark, CgroupRoot, Moment, Netns, NetnsId, OriginalDstTable, PodListeners as ListenerFds,
-    PodPrograms,
+    AgentMark, CgroupRoot, Features, Moment, Netns, NetnsId, OriginalDstTable,
+    PodListeners as ListenerFds, PodPrograms,
     sock_diag::{self, ListeningSocket},
 };
 use undermesh_model::{FailMode, PodLocation};
@@ -33,6 +33,7 @@ pub(crate) struct Node {
     pub(crate) original_dst: OriginalDstTable,
     pub(crate) mark: AgentMark,
     pub(crate) cgroups: CgroupRoot,
+    pub(crate) features: Features,
 }
 
 /// A pod that is switched on.

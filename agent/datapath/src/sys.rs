@@ -13,8 +13,9 @@ use std::{
 };
 
 use tokio::io::unix::AsyncFd;
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
@@ -235,6 +236,25 @@ pub(crate) fn sk_storage_set<V: IntoBytes + Immutable>(
         flags: 0,
     };
     bpf(BPF_MAP_UPDATE_ELEM, &attr).map(drop)
+}
+
+/// Reads the value of a socket in a socket-storage map.
+pub(crate) fn sk_storage_get<V: FromBytes>(
+    map: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+) -> io::Result<V> {
+    let key = socket.as_raw_fd();
+    let mut value = MaybeUninit::<V>::zeroed();
+    let attr = MapUpdate {
+        map_fd: map.as_raw_fd(),
+        pad: 0,
+        key: &raw const key as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_ELEM, &attr)?;
+    // SAFETY: all bytes are initialised, and `FromBytes` takes any.
+    Ok(unsafe { value.assume_init() })
 }
 
 /// Lets a socket that is bound to an address take its port only when it is connected, so that

@@ -81,6 +81,7 @@ impl Parts {
             original_dst: datapath.original_dst(),
             mark: datapath.mark(),
             cgroups: CgroupRoot::find()?,
+            features: datapath.features(),
         });
         let events = datapath.take_events().context("the event stream is taken")?;
         let kernel_events = Arc::new(KernelEvents::new(
