@@ -15,7 +15,8 @@ use undermesh_ebpf_common::{ListenerKey, Pod};
 use undermesh_snapshot::DatapathTables;
 
 use crate::{
-    AgentMark, DatapathError, Events, LocalTupleTable, OriginalDstTable,
+    AgentMark, DatapathError, DeliveryTable, Events, LocalTupleTable, OriginalDstTable,
+    ReturnRoutes,
     attach::{self, Attachment, Site},
     bpffs::PinDir,
     cgroup::{self, CgroupRoot},
@@ -120,6 +121,7 @@ pub struct Datapath {
     original_dst: OriginalDstTable,
     local_tuples: LocalTupleTable,
     mark: AgentMark,
+    deliveries: DeliveryTable,
     features: Features,
     _cgroup: File,
 }
@@ -157,6 +159,10 @@ impl Datapath {
             crate::sys::obj_get(&pins.maps.join("CONN_META"))
                 .map_err(DatapathError::file("open pinned map", pins.maps.join("CONN_META")))?,
         );
+        let deliveries = DeliveryTable::new(
+            crate::sys::obj_get(&pins.maps.join("DELIVERIES"))
+                .map_err(DatapathError::file("open pinned map", pins.maps.join("DELIVERIES")))?,
+        );
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
             .map_err(DatapathError::map("open", "EVENTS"))?;
         let pods: Table<u64, Pod> = adopt(&mut ebpf, "PODS", "maxPods")?;
@@ -175,6 +181,7 @@ impl Datapath {
             original_dst,
             local_tuples,
             mark,
+            deliveries,
             pins,
             features,
             _cgroup: cgroup_file,
@@ -237,6 +244,16 @@ impl Datapath {
     /// Marks the agent's own sockets.
     pub fn mark(&self) -> AgentMark {
         self.mark.clone()
+    }
+
+    /// Lets connections through that the agent delivers from their clients' own addresses.
+    pub fn deliveries(&self) -> DeliveryTable {
+        self.deliveries.clone()
+    }
+
+    /// Leads the answers of applications to such connections back to the agent.
+    pub fn return_routes(&self) -> ReturnRoutes {
+        ReturnRoutes::new(&self.pin_dir)
     }
 
     /// What the kernel offers.
@@ -354,6 +371,7 @@ fn load_object(config: &Config, pins: &PinDir, features: Features) -> Result<Ebp
         .map_max_entries("BACKENDS", sizes.backends)
         .map_max_entries("ORIGINAL_DST", sizes.connections)
         .map_max_entries("LOCAL_TUPLES", sizes.connections)
+        .map_max_entries("DELIVERIES", sizes.connections)
         .map_max_entries("EVENTS", sizes.event_bytes)
         .override_global("SOCKOPS_NETNS_COOKIE", &u32::from(features.sockops_netns_cookie), true)
         .override_global(aya_log::LEVEL, &kernel_log::level(config.kernel_log), false)

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::Serialize;
-use undermesh_model::{FailMode, NamespacedName, PodLocation, ResourceRef, SpiffeId};
+use undermesh_model::{
+    FailMode, NamespacedName, PodLocation, ResourceRef, SourceAddress, SpiffeId,
+};
 
 use crate::MtlsModes;
 
@@ -25,6 +27,8 @@ pub struct WorkloadInfo {
     pub direct: bool,
     /// What becomes of its meshed connections while the agent is down.
     pub outbound_failure: FailMode,
+    /// Where connections come from that the agent delivers to it.
+    pub source_address: SourceAddress,
     /// Its addresses, IPv4 first.
     pub addresses: Vec<IpAddr>,
     /// Where it runs, for local workloads.

@@ -62,6 +62,11 @@ fn mistakes_in_a_pod_are_named_with_their_line() {
             ),
             (
                 "undermesh.io/netns: /run/netns/cart",
+                "undermesh.io/source-address: Transparent",
+                "11: Pod shop/cart: annotation undermesh.io/source-address is \"Transparent\"",
+            ),
+            (
+                "undermesh.io/netns: /run/netns/cart",
                 "undermesh.io/weight: '0'",
                 "11: Pod shop/cart: annotation undermesh.io/weight is \"0\"",
             ),

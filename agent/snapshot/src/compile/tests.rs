@@ -6,7 +6,7 @@ use undermesh_ebpf_common::{ServiceKey, backend_flags, service_flags, workload_f
 use undermesh_model::{
     Cluster, Distribution, Endpoint, EndpointPort, EndpointSlice, Enrolment, FailMode, Generation,
     MtlsMode, NamespacedName, Node, PodLocation, Protocol, ResourceRef, Service, ServicePort,
-    TargetPort, Workload,
+    SourceAddress, TargetPort, Workload,
 };
 
 use super::*;
@@ -22,6 +22,7 @@ fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
         labels: [("app".to_owned(), name.to_owned())].into(),
         enrolment: Enrolment::Enrolled("test".to_owned()),
         outbound_failure: None,
+        source_address: None,
         weight: 1,
         probe_ports: [].into(),
         location: Some(PodLocation::Netns(format!("/run/netns/{name}").into())),
@@ -327,6 +328,22 @@ fn a_pod_may_fail_otherwise_than_its_node() {
         run(&cluster(vec![open, workload("as-node", "a", &["10.1.0.3"])], vec![])).snapshot;
     assert_eq!(snapshot.workloads[&ip("10.1.0.2")].outbound_failure, FailMode::Open);
     assert_eq!(snapshot.workloads[&ip("10.1.0.3")].outbound_failure, FailMode::Closed);
+}
+
+#[test]
+fn a_pod_may_see_other_source_addresses_than_its_node() {
+    let mut own = workload("own", "a", &["10.1.0.2"]);
+    own.source_address = Some(SourceAddress::Translated);
+    let input = cluster(vec![own, workload("as-node", "a", &["10.1.0.3"])], vec![]);
+    let transparent = Options { source_address: SourceAddress::Transparent, ..options() };
+    let snapshot = compile(&input, &transparent, Generation(1)).snapshot;
+    let of = |text| snapshot.workloads[&ip(text)].source_address;
+    assert_eq!(of("10.1.0.2"), SourceAddress::Translated);
+    assert_eq!(of("10.1.0.3"), SourceAddress::Transparent);
+    assert_eq!(
+        run(&input).snapshot.workloads[&ip("10.1.0.3")].source_address,
+        SourceAddress::Translated
+    );
 }
 
 #[test]
