@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, watch};
@@ -13,13 +13,20 @@ use undermesh_model::NamespacedName;
 use undermesh_snapshot::{Snapshot, WorkloadInfo};
 
 use crate::{
+    discovery::Discovery,
+    gate::Gatekeeper,
     pod::{EnrolledPod, Node},
-    status::PodStatus,
+    status::{GateStatus, PodStatus},
 };
 
 /// How often namespaces are checked for having come or gone. Bounds how long a new namespace
 /// waits, together with the hot reload that names it, to well under a second.
 const PASS: Duration = Duration::from_millis(200);
+/// How long after something has changed what is pending is tried more often, and how often.
+const HURRY: Duration = Duration::from_secs(1);
+const QUICK: Duration = Duration::from_millis(20);
+/// The least time between two passes that somebody has asked for.
+const BREATH: Duration = Duration::from_millis(10);
 /// How often every namespace is asked who listens there. Programs report who begins to listen, and
 /// who ceases if it was there when he began; this is for the others.
 const LISTENERS: Duration = Duration::from_secs(5);
@@ -31,12 +38,17 @@ pub(crate) struct EnrolmentView {
     /// Pods in which somebody has begun or ceased to listen.
     listening_changed: Mutex<BTreeSet<u64>>,
     listening: Notify,
+    /// Something has come to the startup gate.
+    gate: Notify,
 }
 
 #[derive(Default)]
 struct View {
     pods: Vec<PodStatus>,
     by_cookie: BTreeMap<u64, Arc<WorkloadInfo>>,
+    /// Pods that the startup gate holds, by the cgroup that they are held by.
+    by_cgroup: BTreeMap<u64, Arc<WorkloadInfo>>,
+    gate: GateStatus,
     first_pass_done: bool,
 }
 
@@ -48,6 +60,21 @@ impl EnrolmentView {
     /// The enrolled pod behind a netns cookie.
     pub(crate) fn by_cookie(&self, cookie: u64) -> Option<Arc<WorkloadInfo>> {
         self.lock().by_cookie.get(&cookie).cloned()
+    }
+
+    /// The pod that the startup gate holds by a cgroup.
+    pub(crate) fn by_cgroup(&self, cgroup: u64) -> Option<Arc<WorkloadInfo>> {
+        self.lock().by_cgroup.get(&cgroup).cloned()
+    }
+
+    /// How the startup gate stands.
+    pub(crate) fn gate(&self) -> GateStatus {
+        self.lock().gate.clone()
+    }
+
+    /// A process whose namespace is not programmed has dialled the mesh.
+    pub(crate) fn came_to_the_gate(&self) {
+        self.gate.notify_one();
     }
 
     /// Whether every pod of the first snapshot has been tried once.
@@ -76,11 +103,21 @@ pub(crate) struct Enrolment {
     view: Arc<EnrolmentView>,
     pods: BTreeMap<NamespacedName, EnrolledPod>,
     failures: BTreeMap<NamespacedName, String>,
+    discovery: Discovery,
+    gate: Gatekeeper,
+    /// Until when what is pending is tried again and again.
+    hurry: Instant,
 }
 
 impl Enrolment {
-    pub(crate) fn new(node: Arc<Node>, view: Arc<EnrolmentView>) -> Self {
-        Self { node, view, pods: BTreeMap::new(), failures: BTreeMap::new() }
+    pub(crate) fn new(
+        node: Arc<Node>,
+        view: Arc<EnrolmentView>,
+        discovery: Discovery,
+        gate: Gatekeeper,
+    ) -> Self {
+        let (pods, failures, hurry) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
+        Self { node, view, pods, failures, discovery, gate, hurry }
     }
 
     /// Runs until `stop` says so. May be run again afterwards.
@@ -93,22 +130,48 @@ impl Enrolment {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut listener_ticks = tokio::time::interval(LISTENERS);
         loop {
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
-                changed = snapshots.changed() => if changed.is_err() { return },
+            let hurries = self.hurries();
+            let heard = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return self.gate.leave(),
+                changed = snapshots.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => return self.gate.leave(),
+                },
                 () = self.view.listening.notified() => {
                     let changed = self.view.take_listening_changed();
                     self.look_who_listens(|cookie| changed.contains(&cookie));
                     continue;
                 }
-                _ = listener_ticks.tick() => self.look_who_listens(|_| true),
-                _ = ticks.tick() => {}
+                () = self.view.gate.notified() => {
+                    self.discovery.distrust();
+                    true
+                }
+                () = self.discovery.changed() => true,
+                _ = listener_ticks.tick() => {
+                    self.look_who_listens(|_| true);
+                    false
+                }
+                _ = ticks.tick() => false,
+                () = tokio::time::sleep(QUICK), if hurries => false,
+            };
+            if heard {
+                self.hurry = Instant::now() + HURRY;
             }
             let snapshot = snapshots.borrow_and_update().clone();
             if let Some(snapshot) = snapshot {
                 self.pass(&snapshot);
+                if heard {
+                    // However much there is to be heard, the thread has other things to do.
+                    tokio::time::sleep(BREATH).await;
+                }
             }
         }
+    }
+
+    /// Whether a pod is missing that may be there any moment: its namespace, its addresses and its
+    /// first process come one after the other.
+    fn hurries(&self) -> bool {
+        !self.failures.is_empty() && Instant::now() < self.hurry
     }
 
     /// Leads nothing more to any pod's listeners.
@@ -130,11 +193,12 @@ impl Enrolment {
 
     /// Leads all pods to this agent's listeners again, after another agent has taken over and
     /// failed.
-    pub(crate) fn assert_again(&self) {
+    pub(crate) fn assert_again(&mut self) {
         let read = self.node.programs.lock().unwrap_or_else(PoisonError::into_inner).read_again();
         if let Err(error) = read {
             tracing::error!(%error, "cannot read the pod map again");
         }
+        self.gate.read_again();
         for (name, pod) in &self.pods {
             if let Err(error) = pod.assert_again(&self.node) {
                 tracing::error!(pod = %name, error = format!("{error:#}"), "cannot take the pod back");
@@ -145,6 +209,7 @@ impl Enrolment {
     fn pass(&mut self, snapshot: &Snapshot) {
         let wanted: BTreeMap<&NamespacedName, &Arc<WorkloadInfo>> =
             snapshot.local.iter().map(|workload| (&workload.name, workload)).collect();
+        self.gate.mark(&mut self.discovery, snapshot);
         self.release(&wanted);
         self.failures.retain(|name, _| wanted.contains_key(name));
         for (name, workload) in &wanted {
@@ -153,6 +218,7 @@ impl Enrolment {
             }
         }
         self.forget_strangers();
+        self.gate.raise(&self.discovery);
         self.publish(snapshot);
     }
 
@@ -236,7 +302,9 @@ impl Enrolment {
             .values()
             .map(|pod| (pod.netns_cookie(), Arc::clone(pod.workload())))
             .collect();
-        *self.view.lock() = View { pods, by_cookie, first_pass_done: true };
+        let by_cgroup = self.gate.by_cgroup(snapshot);
+        let gate = self.gate.status(&self.discovery, |name| self.pods.contains_key(name));
+        *self.view.lock() = View { pods, by_cookie, by_cgroup, gate, first_pass_done: true };
     }
 }
 

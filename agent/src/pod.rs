@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeSet,
+    iter,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -194,11 +195,16 @@ fn locate(node: &Node, workload: &WorkloadInfo) -> Result<PathBuf> {
     match &workload.location {
         Some(PodLocation::Netns(path)) => Ok(path.clone()),
         Some(PodLocation::Cgroup(path)) => {
-            let processes = node.cgroups.processes(path)?;
-            let pid = processes.first().with_context(|| {
+            let namespaces = node.cgroups.processes(path)?.into_iter();
+            let mut namespaces = namespaces.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
+            // Whoever starts a pod is in its cgroup before it is in its namespace.
+            let own = NetnsId::of(Path::new("/proc/self/ns/net")).ok();
+            let first = namespaces.next().with_context(|| {
                 format!("cgroup {} has no process yet", node.cgroups.resolve(path).display())
             })?;
-            Ok(PathBuf::from(format!("/proc/{pid}/ns/net")))
+            let is_elsewhere = |path: &PathBuf| NetnsId::of(path).is_ok_and(|id| Some(id) != own);
+            let elsewhere = iter::once(first.clone()).chain(namespaces).find(is_elsewhere);
+            Ok(elsewhere.unwrap_or(first))
         }
         None => bail!("set the annotation undermesh.io/netns or undermesh.io/cgroup"),
     }

@@ -103,6 +103,7 @@ impl Datapath {
             self.hash_status::<u64, Pod>("PODS")?,
             self.hash_status::<Addr, WorkloadEntry>("WORKLOADS")?,
             self.hash_status::<PolicyKey, PolicyVerdict>("POLICY")?,
+            self.hash_status::<u64, u32>("GATE_MARKS")?,
             self.hash_status::<PortKey, u64>("LISTENING")?,
             self.hash_status::<PortKey, u32>("PROBE_PORTS")?,
             self.hash_status::<ServiceKey, Service>("SERVICES")?,

@@ -15,7 +15,7 @@ use undermesh_ebpf_common::{ListenerKey, Pod};
 use undermesh_snapshot::DatapathTables;
 
 use crate::{
-    AgentMark, DatapathError, Events, LocalTupleTable, OriginalDstTable,
+    AgentMark, DatapathError, Events, LocalTupleTable, OriginalDstTable, StartupGate,
     attach::{self, Attachment, Site},
     bpffs::PinDir,
     cgroup,
@@ -109,6 +109,7 @@ pub struct Datapath {
     pin_dir: PathBuf,
     tables: ConfigTables,
     pods: Option<PodPrograms>,
+    gate: Option<StartupGate>,
     events: Option<Events>,
     original_dst: OriginalDstTable,
     local_tuples: LocalTupleTable,
@@ -151,6 +152,13 @@ impl Datapath {
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
             .map_err(DatapathError::map("open", "EVENTS"))?;
         let pods: Table<u64, Pod> = adopt(&mut ebpf, "PODS", "maxPods")?;
+        let gate = StartupGate::new(
+            Array::try_from(take(&mut ebpf, "GATE")?)
+                .map_err(DatapathError::map("open", "GATE"))?,
+            adopt(&mut ebpf, "GATE_MARKS", "maxPods")?,
+            SockHash::try_from(take(&mut ebpf, "WATCHER")?)
+                .map_err(DatapathError::map("open", "WATCHER"))?,
+        );
         let listeners: SockHash<MapData, ListenerKey> =
             SockHash::try_from(take(&mut ebpf, "LISTENERS")?)
                 .map_err(DatapathError::map("open", "LISTENERS"))?;
@@ -162,6 +170,7 @@ impl Datapath {
             pin_dir: config.pin_dir.clone(),
             tables,
             pods: None,
+            gate: Some(gate),
             events: Some(Events::new(ring)),
             original_dst,
             local_tuples,
@@ -195,6 +204,11 @@ impl Datapath {
     /// Takes the per-pod half out; it can be had once.
     pub fn take_pods(&mut self) -> Option<PodPrograms> {
         self.pods.take()
+    }
+
+    /// Takes the startup gate out; it can be had once.
+    pub fn take_gate(&mut self) -> Option<StartupGate> {
+        self.gate.take()
     }
 
     /// Takes the event stream out; it can be had once.
@@ -309,6 +323,7 @@ fn load_object(config: &Config, pins: &PinDir) -> Result<Ebpf, DatapathError> {
         .default_map_pin_directory(&pins.maps)
         .map_pin_path("CONN_META", &*conn_meta)
         .map_max_entries("PODS", sizes.pods)
+        .map_max_entries("GATE_MARKS", sizes.pods.saturating_mul(8))
         .map_max_entries("LISTENERS", sizes.pods.saturating_mul(4))
         .map_max_entries("WORKLOADS", sizes.workloads)
         .map_max_entries("POLICY", sizes.policy_entries)

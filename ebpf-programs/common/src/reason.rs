@@ -72,6 +72,10 @@ reasons! {
     PortClosed = 24 "port_closed",
     /// Inbound: the kubelet's own connection to a port that it was asked to probe.
     InboundProbe = 25 "inbound_probe",
+    /// A process that runs where pods run, in a namespace that is not programmed yet: refused.
+    Gated = 26 "gated",
+    /// The same, let through.
+    GatedOpen = 27 "gated_open",
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod connect;
 mod context;
+mod gate;
 mod listen;
 mod lookup;
 mod maps;
