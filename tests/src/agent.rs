@@ -61,6 +61,9 @@ impl Settings {
             // Every JSON string is a YAML string; writing to a string cannot fail.
             let _ = match value.as_str() {
                 "true" | "false" => writeln!(yaml, "{key}: {value}"),
+                list if list.starts_with('[') && list.ends_with(']') => {
+                    writeln!(yaml, "{key}: {list}")
+                }
                 value => writeln!(yaml, "{key}: {value:?}"),
             };
             yaml
