@@ -27,9 +27,13 @@ const HURRY: Duration = Duration::from_secs(1);
 const QUICK: Duration = Duration::from_millis(20);
 /// The least time between two passes that somebody has asked for.
 const BREATH: Duration = Duration::from_millis(10);
+/// How often routes that nobody needs any more are looked for.
+const TIDY: Duration = Duration::from_secs(1);
 /// How often every namespace is asked who listens there. Programs report who begins to listen, and
 /// who ceases if it was there when he began; this is for the others.
 const LISTENERS: Duration = Duration::from_secs(5);
+/// The same where programs cannot report whoever listens without having bound.
+const LISTENERS_UNREPORTED: Duration = Duration::from_millis(500);
 
 /// What [`Enrolment`] shows to the status page and to the event log.
 #[derive(Default)]
@@ -103,6 +107,8 @@ pub(crate) struct Enrolment {
     view: Arc<EnrolmentView>,
     pods: BTreeMap<NamespacedName, EnrolledPod>,
     failures: BTreeMap<NamespacedName, String>,
+    /// When routes that nobody needs any more were last looked for.
+    tidied: Option<Instant>,
     discovery: Discovery,
     gate: Gatekeeper,
     /// Until when what is pending is tried again and again.
@@ -117,7 +123,7 @@ impl Enrolment {
         gate: Gatekeeper,
     ) -> Self {
         let (pods, failures, hurry) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
-        Self { node, view, pods, failures, discovery, gate, hurry }
+        Self { node, view, pods, failures, discovery, gate, hurry, tidied: None }
     }
 
     /// Runs until `stop` says so. May be run again afterwards.
@@ -128,7 +134,10 @@ impl Enrolment {
     ) {
         let mut ticks = tokio::time::interval(PASS);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut listener_ticks = tokio::time::interval(LISTENERS);
+        let reported = self.node.features.sockops_netns_cookie;
+        let mut listener_ticks =
+            tokio::time::interval(if reported { LISTENERS } else { LISTENERS_UNREPORTED });
+        listener_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let hurries = self.hurries();
             let heard = tokio::select! {
@@ -219,6 +228,7 @@ impl Enrolment {
         }
         self.forget_strangers();
         self.gate.raise(&self.discovery);
+        self.tidy_routes();
         self.publish(snapshot);
     }
 
@@ -287,14 +297,29 @@ impl Enrolment {
         }
     }
 
+    /// Leaves namespaces as they were where no pod and no connection needs them otherwise.
+    fn tidy_routes(&mut self) {
+        if self.tidied.is_some_and(|tidied| tidied.elapsed() < TIDY) {
+            return;
+        }
+        self.tidied = Some(Instant::now());
+        let routes = self.node.return_routes.lock().unwrap_or_else(PoisonError::into_inner);
+        match routes.tidy() {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed routes for clients' addresses from pods"),
+            Err(error) => tracing::error!(%error, "cannot remove routes for clients' addresses"),
+        }
+    }
+
     fn publish(&self, snapshot: &Snapshot) {
         let pods = snapshot
             .local
             .iter()
             .map(|workload| {
                 let pod = self.pods.get(&workload.name);
-                let failure = self.failures.get(&workload.name);
-                PodStatus::new(workload, pod.map(EnrolledPod::netns_cookie), failure)
+                let problem = pod.and_then(EnrolledPod::problem);
+                let problem = self.failures.get(&workload.name).or(problem);
+                PodStatus::new(workload, pod.map(EnrolledPod::netns_cookie), problem)
             })
             .collect();
         let by_cookie = self
@@ -315,4 +340,5 @@ fn same_pod(new: &WorkloadInfo, enrolled: &WorkloadInfo) -> bool {
         && new.addresses == enrolled.addresses
         && new.identity == enrolled.identity
         && new.outbound_failure == enrolled.outbound_failure
+        && new.source_address == enrolled.source_address
 }

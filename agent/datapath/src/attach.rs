@@ -141,6 +141,8 @@ fn attach_failed(program: &'static str, target: &str, reason: String) -> Datapat
 /// `enum bpf_attach_type` of a hook.
 fn attach_type(hook: &str) -> u32 {
     match hook {
+        "cgroup/bind4" => 8,
+        "cgroup/bind6" => 9,
         "cgroup/connect4" => 10,
         "cgroup/connect6" => 11,
         "cgroup/getpeername4" => 29,

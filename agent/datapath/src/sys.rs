@@ -13,9 +13,11 @@ use std::{
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -212,7 +214,7 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<(u32, LinkTarget)> {
 
 #[repr(C)]
 #[derive(IntoBytes, Immutable)]
-struct MapUpdate {
+struct MapElement {
     map_fd: i32,
     pad: u32,
     key: u64,
@@ -226,15 +228,54 @@ pub(crate) fn sk_storage_set<V: IntoBytes + Immutable>(
     socket: BorrowedFd<'_>,
     value: &V,
 ) -> io::Result<()> {
-    let key = socket.as_raw_fd();
-    let attr = MapUpdate {
+    map_set(map, &socket.as_raw_fd(), value)
+}
+
+/// Sets a value in a map whose keys and values are of these types. Needs no lock, unlike aya's own.
+pub(crate) fn map_set<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+) -> io::Result<()> {
+    let attr = MapElement {
         map_fd: map.as_raw_fd(),
         pad: 0,
-        key: &raw const key as u64,
+        key: std::ptr::from_ref(key) as u64,
         value: std::ptr::from_ref(value) as u64,
         flags: 0,
     };
     bpf(BPF_MAP_UPDATE_ELEM, &attr).map(drop)
+}
+
+/// Removes a key from a map.
+pub(crate) fn map_remove<K: IntoBytes + Immutable>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let attr = MapElement {
+        map_fd: map.as_raw_fd(),
+        pad: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: 0,
+        flags: 0,
+    };
+    bpf(BPF_MAP_DELETE_ELEM, &attr).map(drop)
+}
+
+/// Reads the value of a socket in a socket-storage map.
+pub(crate) fn sk_storage_get<V: FromBytes>(
+    map: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+) -> io::Result<V> {
+    let key = socket.as_raw_fd();
+    let mut value = MaybeUninit::<V>::zeroed();
+    let attr = MapElement {
+        map_fd: map.as_raw_fd(),
+        pad: 0,
+        key: &raw const key as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_ELEM, &attr)?;
+    // SAFETY: all bytes are initialised, and `FromBytes` takes any.
+    Ok(unsafe { value.assume_init() })
 }
 
 /// Lets a socket that is bound to an address take its port only when it is connected, so that

@@ -82,7 +82,11 @@ impl Parts {
             programs: Mutex::new(datapath.take_pods().context("the pod programs are taken")?),
             original_dst: datapath.original_dst(),
             mark: datapath.mark(),
+            deliveries: datapath.deliveries(),
+            return_routes: Mutex::new(datapath.return_routes()),
+            connect_timeout: config.connect_timeout,
             cgroups: CgroupRoot::find()?,
+            features: datapath.features(),
         });
         let discovery = Discovery::open(&node.cgroups, config.gate.pods.as_ref())?;
         let gate = datapath.take_gate().context("the startup gate is taken")?;
@@ -133,6 +137,7 @@ impl Parts {
             root_namespace: self.config.root_namespace.clone(),
             outbound_failure: self.config.outbound_failure,
             same_node: self.config.same_node,
+            source_address: self.config.source_address,
         }
     }
 

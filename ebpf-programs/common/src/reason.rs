@@ -76,6 +76,8 @@ reasons! {
     Gated = 26 "gated",
     /// The same, let through.
     GatedOpen = 27 "gated_open",
+    /// Inbound: the agent's delivery, from the client's own address.
+    InboundTransparent = 28 "inbound_transparent",
 }
 
 #[cfg(test)]

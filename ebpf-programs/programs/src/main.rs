@@ -4,9 +4,12 @@
 #![no_std]
 #![no_main]
 
+mod bind;
 mod connect;
 mod context;
 mod gate;
+mod cookie;
+mod features;
 mod listen;
 mod lookup;
 mod maps;
