@@ -37,12 +37,12 @@ impl Discovery {
         self.cgroups.as_ref().map_or(Ok(Vec::new()), PodCgroups::list)
     }
 
-    /// Whether cgroups have changed since they were listed.
+    /// Whether anything may have changed since cgroups were listed.
     pub(crate) fn has_changed(&self) -> bool {
         self.changed
     }
 
-    /// Makes the next look a thorough one.
+    /// Makes the next look a thorough one: something has shown that the last one was not enough.
     pub(crate) fn distrust(&mut self) {
         self.changed = true;
     }
@@ -50,12 +50,10 @@ impl Discovery {
     /// Waits until there is a reason to look.
     pub(crate) async fn changed(&mut self) {
         let heard = tokio::select! {
-            heard = changed_cgroups(self.cgroups.as_mut()) => {
-                self.changed = true;
-                heard
-            }
+            heard = changed_cgroups(self.cgroups.as_mut()) => heard,
             heard = changed_mounts(self.mounts.as_mut()) => heard,
         };
+        self.changed = true;
         if let Err(error) = heard {
             tracing::error!(%error, "pods are found late from now on");
             self.mounts = None;

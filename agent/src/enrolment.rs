@@ -9,6 +9,7 @@ use std::{
 };
 
 use tokio::sync::{Notify, watch};
+use undermesh_datapath::GateSubject;
 use undermesh_model::NamespacedName;
 use undermesh_snapshot::{Snapshot, WorkloadInfo};
 
@@ -50,8 +51,8 @@ pub(crate) struct EnrolmentView {
 struct View {
     pods: Vec<PodStatus>,
     by_cookie: BTreeMap<u64, Arc<WorkloadInfo>>,
-    /// Pods that the startup gate holds, by the cgroup that they are held by.
-    by_cgroup: BTreeMap<u64, Arc<WorkloadInfo>>,
+    /// Pods that the startup gate holds, by what they are held by.
+    held: BTreeMap<GateSubject, Arc<WorkloadInfo>>,
     gate: GateStatus,
     first_pass_done: bool,
 }
@@ -66,9 +67,10 @@ impl EnrolmentView {
         self.lock().by_cookie.get(&cookie).cloned()
     }
 
-    /// The pod that the startup gate holds by a cgroup.
-    pub(crate) fn by_cgroup(&self, cgroup: u64) -> Option<Arc<WorkloadInfo>> {
-        self.lock().by_cgroup.get(&cgroup).cloned()
+    /// The pod that the startup gate holds by one of these.
+    pub(crate) fn held(&self, cookie: u64, cgroup: Option<u64>) -> Option<Arc<WorkloadInfo>> {
+        let subject = cgroup.map_or(GateSubject::Netns(cookie), GateSubject::Cgroup);
+        self.lock().held.get(&subject).cloned()
     }
 
     /// How the startup gate stands.
@@ -218,7 +220,8 @@ impl Enrolment {
     fn pass(&mut self, snapshot: &Snapshot) {
         let wanted: BTreeMap<&NamespacedName, &Arc<WorkloadInfo>> =
             snapshot.local.iter().map(|workload| (&workload.name, workload)).collect();
-        self.gate.mark(&mut self.discovery, snapshot);
+        let pods = &self.pods;
+        self.gate.mark(&mut self.discovery, snapshot, |name| pods.contains_key(name));
         self.release(&wanted);
         self.failures.retain(|name, _| wanted.contains_key(name));
         for (name, workload) in &wanted {
@@ -245,6 +248,7 @@ impl Enrolment {
             .collect();
         for name in leaving {
             let Some(pod) = self.pods.remove(&name) else { continue };
+            self.discovery.distrust();
             match pod.leave(&self.node) {
                 Ok(()) => tracing::info!(pod = %name, "left the mesh"),
                 Err(error) => {
@@ -274,6 +278,7 @@ impl Enrolment {
             Err(error) => {
                 let error = format!("{error:#}");
                 if self.failures.insert(name.clone(), error.clone()).as_ref() != Some(&error) {
+                    self.discovery.distrust();
                     tracing::warn!(pod = %name, error, "cannot enrol yet; trying again");
                 }
             }
@@ -327,9 +332,9 @@ impl Enrolment {
             .values()
             .map(|pod| (pod.netns_cookie(), Arc::clone(pod.workload())))
             .collect();
-        let by_cgroup = self.gate.by_cgroup(snapshot);
+        let held = self.gate.held(snapshot);
         let gate = self.gate.status(&self.discovery, |name| self.pods.contains_key(name));
-        *self.view.lock() = View { pods, by_cookie, by_cgroup, gate, first_pass_done: true };
+        *self.view.lock() = View { pods, by_cookie, held, gate, first_pass_done: true };
     }
 }
 

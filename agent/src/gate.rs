@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use undermesh_datapath::{CgroupRoot, DatapathError, GateMark, StartupGate};
+use undermesh_datapath::{CgroupRoot, DatapathError, GateMark, GateSubject, StartupGate};
 use undermesh_model::{Generation, NamespacedName};
 use undermesh_snapshot::{Snapshot, WorkloadInfo};
 
@@ -25,8 +25,8 @@ pub(crate) struct Gatekeeper {
     config: GateConfig,
     root: CgroupRoot,
     gate: StartupGate,
-    /// What is known of every cgroup that is there.
-    claims: BTreeMap<u64, Claim>,
+    /// What is known of every cgroup that is there, and of namespaces that are not programmed.
+    claims: BTreeMap<GateSubject, Claim>,
     /// Cgroups that run something of which nobody knows whose it is, and since when.
     unknown: BTreeMap<u64, Instant>,
     /// Cgroups of which that has been so for too long, or from the start.
@@ -54,10 +54,15 @@ impl Gatekeeper {
 
     /// Finds out whose the cgroups are, where anything may have changed, and tells the programs.
     /// Meant to come before pods are enrolled: what takes its time then is held from here on.
-    pub(crate) fn mark(&mut self, discovery: &mut Discovery, snapshot: &Snapshot) {
+    pub(crate) fn mark(
+        &mut self,
+        discovery: &mut Discovery,
+        snapshot: &Snapshot,
+        is_programmed: impl Fn(&NamespacedName) -> bool,
+    ) {
         let news = self.generation != Some(snapshot.generation) || discovery.has_changed();
         if discovery.pods().is_some() && (news || !self.unknown.is_empty()) {
-            let marked = self.try_mark(discovery, snapshot);
+            let marked = self.try_mark(discovery, snapshot, is_programmed);
             self.complain(marked, "tell the programs whose cgroups there are");
         }
     }
@@ -110,36 +115,32 @@ impl Gatekeeper {
         }
     }
 
-    /// Pods of the mesh by the cgroup that they are held by.
-    pub(crate) fn by_cgroup(&self, snapshot: &Snapshot) -> BTreeMap<u64, Arc<WorkloadInfo>> {
+    /// Pods of the mesh by what they are held by.
+    pub(crate) fn held(&self, snapshot: &Snapshot) -> BTreeMap<GateSubject, Arc<WorkloadInfo>> {
         let local: BTreeMap<_, _> =
             snapshot.local.iter().map(|workload| (&workload.name, workload)).collect();
         let of = |claim: &Claim| local.get(claim.owner.as_ref()?).copied().cloned();
         let held = self.claims.iter().filter(|(_, claim)| claim.mark == GateMark::Held);
-        held.filter_map(|(id, claim)| Some((*id, of(claim)?))).collect()
+        held.filter_map(|(subject, claim)| Some((*subject, of(claim)?))).collect()
     }
 
     fn try_mark(
         &mut self,
         discovery: &mut Discovery,
         snapshot: &Snapshot,
+        is_programmed: impl Fn(&NamespacedName) -> bool,
     ) -> Result<(), DatapathError> {
         let cgroups = discovery.list()?;
         if self.config.mode.is_none() {
             self.generation = Some(snapshot.generation);
             return Ok(());
         }
-        let known = if self.generation == Some(snapshot.generation) {
-            std::mem::take(&mut self.claims)
-        } else {
-            BTreeMap::new()
-        };
-        let owners = Owners::new(snapshot, &self.root, &self.config.exempt);
-        let found = owners.claims(&cgroups, known);
+        let owners = Owners::new(snapshot, &self.root, &self.config.exempt, is_programmed);
+        let found = owners.claims(&cgroups);
         self.claims = found.claims;
         self.give_up_on(found.strangers);
         self.generation = Some(snapshot.generation);
-        let marks = self.claims.iter().map(|(id, claim)| (*id, claim.mark)).collect();
+        let marks = self.claims.iter().map(|(subject, claim)| (*subject, claim.mark)).collect();
         self.gate.set_marks(&marks).map(drop)
     }
 
@@ -149,7 +150,7 @@ impl Gatekeeper {
         let at_start = self.generation.is_none();
         let now = Instant::now();
         self.unknown.retain(|id, _| strangers.contains(id));
-        self.given_up.retain(|id| strangers.contains(id) || self.claims.contains_key(id));
+        self.given_up.retain(|id| strangers.contains(id));
         for id in strangers {
             let since = *self.unknown.entry(id).or_insert(now);
             let in_time = now.duration_since(since) < self.config.timeout;
@@ -158,7 +159,8 @@ impl Gatekeeper {
             }
             self.unknown.remove(&id);
             self.given_up.insert(id);
-            self.claims.insert(id, Claim { mark: GateMark::Open, owner: None });
+            let cgroup = GateSubject::Cgroup(id);
+            self.claims.insert(cgroup, Claim { mark: GateMark::Open, owner: None });
         }
     }
 

@@ -178,9 +178,10 @@ impl KernelEvents {
             address.and_then(|address| snapshot.workloads.get(&address.ip()).cloned())
         };
         let source = match event.netns_cookie {
-            Some(cookie) => {
-                self.enrolment.by_cookie(cookie).or_else(|| self.enrolment.by_cgroup(event.cgroup?))
-            }
+            Some(cookie) => self
+                .enrolment
+                .by_cookie(cookie)
+                .or_else(|| self.enrolment.held(cookie, event.cgroup)),
             None => by_address(event.source),
         };
         let inbound = event.kind == EventKind::Dropped;

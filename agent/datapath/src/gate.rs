@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::maps::{Array, MapData, SockHash};
-use undermesh_ebpf_common::{Gate, gate_mark, gate_mode};
+use undermesh_ebpf_common::{Gate, GateKey, gate_mark, gate_mode};
 
 use crate::{DatapathError, Netns, table::Table};
 
@@ -22,7 +22,16 @@ pub enum GateMode {
     Pass,
 }
 
-/// What is known of a cgroup.
+/// What there is a mark for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GateSubject {
+    /// A cgroup, by its id.
+    Cgroup(u64),
+    /// A network namespace, by its cookie.
+    Netns(u64),
+}
+
+/// What is known of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateMark {
     /// Its processes belong to a pod that is to be in the mesh.
@@ -34,7 +43,7 @@ pub enum GateMark {
 /// Writes the gate's maps.
 pub struct StartupGate {
     gate: Array<MapData, Gate>,
-    marks: Table<u64, u32>,
+    marks: Table<GateKey, u32>,
     watcher: SockHash<MapData, u32>,
     /// In the map while unknown cgroups may be held. Whatever ends this process takes it out.
     socket: Option<UdpSocket>,
@@ -43,7 +52,7 @@ pub struct StartupGate {
 impl StartupGate {
     pub(crate) fn new(
         gate: Array<MapData, Gate>,
-        marks: Table<u64, u32>,
+        marks: Table<GateKey, u32>,
         watcher: SockHash<MapData, u32>,
     ) -> Self {
         Self { gate, marks, watcher, socket: None }
@@ -53,14 +62,21 @@ impl StartupGate {
     ///
     /// # Errors
     /// Where the map is full or refuses the change.
-    pub fn set_marks(&mut self, marks: &BTreeMap<u64, GateMark>) -> Result<usize, DatapathError> {
+    pub fn set_marks(
+        &mut self,
+        marks: &BTreeMap<GateSubject, GateMark>,
+    ) -> Result<usize, DatapathError> {
+        let key = |subject: &GateSubject| match *subject {
+            GateSubject::Cgroup(id) => GateKey::cgroup(id),
+            GateSubject::Netns(cookie) => GateKey::netns(cookie),
+        };
         let value = |mark: &GateMark| match mark {
             GateMark::Held => gate_mark::HELD,
             GateMark::Open => gate_mark::OPEN,
         };
-        let desired = marks.iter().map(|(cgroup, mark)| (*cgroup, value(mark))).collect();
+        let desired = marks.iter().map(|(subject, mark)| (key(subject), value(mark))).collect();
         let pruned = self.marks.prune(&desired)?;
-        Ok(pruned + self.marks.add(&desired, |cgroup| format!("cgroup {cgroup}"))?)
+        Ok(pruned + self.marks.add(&desired, |key| format!("{key:?}"))?)
     }
 
     /// Raises the gate for what runs below the cgroup `id` at this level of the hierarchy. The

@@ -40,7 +40,7 @@ pub use deliveries::{Announced, DeliveryTable};
 pub use error::DatapathError;
 pub use events::{ConnectionEvent, EventKind, Events, Traffic};
 pub use features::Features;
-pub use gate::{GateMark, GateMode, StartupGate};
+pub use gate::{GateMark, GateMode, GateSubject, StartupGate};
 pub use inspect::{MapStatus, ProgramStatus};
 pub use listening::Moment;
 pub use load::{Config, Datapath, MapSizes};

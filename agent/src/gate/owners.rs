@@ -1,15 +1,15 @@
 //! Whose a cgroup is: by the manifest that names it, or by the network namespace of its processes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
-use undermesh_datapath::{CgroupRoot, GateMark, NetnsId, PodCgroup};
+use undermesh_datapath::{CgroupRoot, GateMark, GateSubject, Netns, NetnsId, PodCgroup};
 use undermesh_model::{NamespacedName, PodLocation};
 use undermesh_snapshot::{PodPlace, Snapshot};
 
-/// What is known of a cgroup.
+/// What is known of a cgroup or of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
     pub(super) mark: GateMark,
@@ -20,7 +20,7 @@ pub(super) struct Claim {
 /// What [`Owners::claims`] finds.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    pub(super) claims: BTreeMap<u64, Claim>,
+    pub(super) claims: BTreeMap<GateSubject, Claim>,
     /// Cgroups with processes in a namespace of their own, of which nobody knows whose they are.
     pub(super) strangers: BTreeSet<u64>,
 }
@@ -28,14 +28,26 @@ pub(super) struct Found {
 /// The pods of this node by where they are.
 pub(super) struct Owners {
     by_cgroup: HashMap<PathBuf, Claim>,
-    by_netns: HashMap<NetnsId, Claim>,
+    namespaces: HashSet<NetnsId>,
+    marked: BTreeMap<GateSubject, Claim>,
     host: Option<NetnsId>,
 }
 
 impl Owners {
-    pub(super) fn new(snapshot: &Snapshot, root: &CgroupRoot, exempt: &BTreeSet<String>) -> Self {
+    /// Looks where the pods are. The namespaces of those that are programmed need no mark.
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        root: &CgroupRoot,
+        exempt: &BTreeSet<String>,
+        is_programmed: impl Fn(&NamespacedName) -> bool,
+    ) -> Self {
         let host = NetnsId::of(Path::new("/proc/self/ns/net")).ok();
-        let mut owners = Self { by_cgroup: HashMap::new(), by_netns: HashMap::new(), host };
+        let mut owners = Self {
+            by_cgroup: HashMap::new(),
+            namespaces: HashSet::new(),
+            marked: BTreeMap::new(),
+            host,
+        };
         for place in &snapshot.places {
             let claim = claim(place, exempt);
             match &place.location {
@@ -43,35 +55,38 @@ impl Owners {
                     owners.by_cgroup.insert(root.resolve(path), claim);
                 }
                 PodLocation::Netns(path) => {
-                    // A namespace that is not there yet has no processes either.
-                    let id = NetnsId::of(path).ok();
-                    owners.by_netns.extend(id.map(|id| (id, claim)));
+                    let programmed = place.enrolled && is_programmed(&place.name);
+                    owners.add_namespace(path, (!programmed).then_some(claim));
                 }
             }
         }
         owners
     }
 
-    /// Sorts cgroups, outer ones first. Those in `known` have been looked into before; a cgroup below
-    /// one that belongs to somebody is left out, as it belongs to the same.
-    pub(super) fn claims(&self, cgroups: &[PodCgroup], mut known: BTreeMap<u64, Claim>) -> Found {
-        let mut found = Found::default();
+    /// One that is not there yet has no processes either. By its cookie, as inodes are used again.
+    fn add_namespace(&mut self, path: &Path, claim: Option<Claim>) {
+        self.namespaces.extend(NetnsId::of(path));
+        if let Some(claim) = claim
+            && let Ok(netns) = Netns::open(path)
+            && !netns.is_own()
+        {
+            self.marked.insert(GateSubject::Netns(netns.cookie()), claim);
+        }
+    }
+
+    /// Sorts cgroups, outer ones first. A cgroup below one that belongs to somebody is left out, as it
+    /// belongs to the same.
+    pub(super) fn claims(&self, cgroups: &[PodCgroup]) -> Found {
+        let mut found = Found { claims: self.marked.clone(), strangers: BTreeSet::new() };
         let mut named: Vec<&Path> = Vec::new();
         for cgroup in cgroups {
             if let Some(claim) = self.by_cgroup.get(&cgroup.path) {
                 named.push(&cgroup.path);
-                found.claims.insert(cgroup.id, claim.clone());
-            } else if named.iter().any(|path| cgroup.path.starts_with(path)) {
-                continue;
-            } else if let Some(claim) = known.remove(&cgroup.id) {
-                found.claims.insert(cgroup.id, claim);
-            } else {
-                let namespaces = self.namespaces(cgroup);
-                match namespaces.iter().find_map(|id| self.by_netns.get(id)) {
-                    Some(claim) => drop(found.claims.insert(cgroup.id, claim.clone())),
-                    None if namespaces.is_empty() => {}
-                    None => drop(found.strangers.insert(cgroup.id)),
-                }
+                found.claims.insert(GateSubject::Cgroup(cgroup.id), claim.clone());
+            } else if !named.iter().any(|path| cgroup.path.starts_with(path))
+                && self.namespaces(cgroup).iter().any(|id| !self.namespaces.contains(id))
+            {
+                found.strangers.insert(cgroup.id);
             }
         }
         found
@@ -114,7 +129,7 @@ mod tests {
     fn owners(places: Vec<PodPlace>) -> Owners {
         let snapshot = Snapshot { places, ..Snapshot::default() };
         let root = CgroupRoot::find().unwrap();
-        Owners::new(&snapshot, &root, &["kube-system".to_owned()].into())
+        Owners::new(&snapshot, &root, &["kube-system".to_owned()].into(), |_| false)
     }
 
     #[test]
@@ -125,7 +140,7 @@ mod tests {
             place("dns", "kube-system", "/c/dns", true),
         ]);
         let cgroups = [cgroup(1, "/c/web"), cgroup(2, "/c/listed"), cgroup(3, "/c/dns")];
-        let found = owners.claims(&cgroups, BTreeMap::new());
+        let found = owners.claims(&cgroups);
         let marks: Vec<_> = found.claims.values().map(|claim| claim.mark).collect();
         assert_eq!(marks, [GateMark::Held, GateMark::Open, GateMark::Open]);
         assert_eq!(found.strangers, [].into());
@@ -135,16 +150,13 @@ mod tests {
     fn what_lies_below_belongs_to_the_same_pod_and_what_lies_beside_does_not() {
         let owners = owners(vec![place("web", "shop", "/c/web", true)]);
         let cgroups = [cgroup(1, "/c/web"), cgroup(2, "/c/web/main"), cgroup(3, "/c/web2")];
-        let open = Claim { mark: GateMark::Open, owner: None };
-        let known = [(2, open.clone()), (3, open.clone()), (4, open.clone())].into();
-        let found = owners.claims(&cgroups, known);
-        assert_eq!(found.claims.keys().copied().collect::<Vec<_>>(), [1, 3]);
-        assert_eq!(found.claims[&3], open, "what has been found out stays so");
+        let found = owners.claims(&cgroups);
+        assert_eq!(found.claims.keys().copied().collect::<Vec<_>>(), [GateSubject::Cgroup(1)]);
     }
 
     #[test]
     fn an_empty_cgroup_says_nothing_yet() {
-        let found = owners(vec![]).claims(&[cgroup(1, "/c/not-there")], BTreeMap::new());
+        let found = owners(vec![]).claims(&[cgroup(1, "/c/not-there")]);
         assert_eq!((found.claims.len(), found.strangers.len()), (0, 0));
     }
 }

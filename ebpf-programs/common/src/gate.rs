@@ -27,6 +27,40 @@ pub mod gate_mark {
     pub const OPEN: u32 = 2;
 }
 
+/// What a [`GateKey`] names.
+pub mod gate_kind {
+    /// A cgroup, by its id.
+    pub const CGROUP: u32 = 1;
+    /// A network namespace, by its cookie.
+    pub const NETNS: u32 = 2;
+}
+
+map_type! {
+    /// `GATE_MARKS: GateKey -> mark (u32)`, see [`gate_mark`].
+    pub struct GateKey: 16 {
+        /// An id or a cookie.
+        pub id: u64,
+        /// See [`gate_kind`].
+        pub kind: u32,
+        /// Zero.
+        pub pad: u32,
+    }
+}
+
+impl GateKey {
+    /// A cgroup.
+    #[inline(always)]
+    pub const fn cgroup(id: u64) -> Self {
+        Self { id, kind: gate_kind::CGROUP, pad: 0 }
+    }
+
+    /// A network namespace.
+    #[inline(always)]
+    pub const fn netns(cookie: u64) -> Self {
+        Self { id: cookie, kind: gate_kind::NETNS, pad: 0 }
+    }
+}
+
 map_type! {
     /// `GATE: [Gate; 1]`.
     pub struct Gate: 24 {
@@ -45,8 +79,8 @@ map_type! {
 pub trait GateView {
     /// Id of the calling process's cgroup at this level of the hierarchy, 0 where it is above.
     fn cgroup_at(&self, level: u32) -> u64;
-    /// `GATE_MARKS`; 0 for a cgroup without a mark.
-    fn mark(&self, cgroup: u64) -> u32;
+    /// `GATE_MARKS`; 0 where there is no mark.
+    fn mark(&self, key: &GateKey) -> u32;
     /// Whether an agent runs that finds out whose an unknown cgroup is.
     fn agent_watches(&self) -> bool;
 }
@@ -56,7 +90,7 @@ pub trait GateView {
 pub struct Held {
     /// Whether its connections to the mesh are to be held up.
     pub held: bool,
-    /// The cgroup that says so, or the process's own; 0 where it runs in none of a pod.
+    /// The cgroup that says so, or the process's own; 0 where its namespace says it, or nothing does.
     pub cgroup: u64,
 }
 
@@ -70,6 +104,10 @@ pub fn is_held<V: GateView>(view: &V, gate: &Gate, netns_cookie: u64) -> Held {
     {
         return not;
     }
+    let mark = view.mark(&GateKey::netns(netns_cookie));
+    if mark != 0 {
+        return Held { held: mark == gate_mark::HELD, cgroup: 0 };
+    }
     // The innermost mark counts: it is the most exact one.
     let mut own = 0;
     let mut above = GATE_LEVELS;
@@ -82,7 +120,7 @@ pub fn is_held<V: GateView>(view: &V, gate: &Gate, netns_cookie: u64) -> Held {
         if own == 0 {
             own = cgroup;
         }
-        let mark = view.mark(cgroup);
+        let mark = view.mark(&GateKey::cgroup(cgroup));
         if mark != 0 {
             return Held { held: mark == gate_mark::HELD, cgroup };
         }

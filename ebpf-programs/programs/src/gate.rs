@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_map_lookup_elem, bpf_sk_release,
 };
 use undermesh_ebpf_common::{
-    Addr, GateView, Held, Outbound, Reason, decide_gated, is_held,
+    Addr, GateKey, GateView, Held, Outbound, Reason, decide_gated, is_held,
 };
 
 use crate::{
@@ -45,9 +45,9 @@ impl GateView for Caller {
         unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
     }
     #[inline(always)]
-    fn mark(&self, cgroup: u64) -> u32 {
+    fn mark(&self, key: &GateKey) -> u32 {
         // SAFETY: a word, read at once.
-        unsafe { GATE_MARKS.get(&cgroup) }.copied().unwrap_or(0)
+        unsafe { GATE_MARKS.get(key) }.copied().unwrap_or(0)
     }
     #[inline(always)]
     fn agent_watches(&self) -> bool {

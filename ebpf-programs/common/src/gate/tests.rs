@@ -21,7 +21,7 @@ const PORT: u16 = 80_u16.to_be();
 /// The cgroups that the process is in, from the root on, and what else can be asked.
 struct Process {
     path: Vec<u64>,
-    marks: BTreeMap<u64, u32>,
+    marks: BTreeMap<GateKey, u32>,
     watched: bool,
 }
 
@@ -59,8 +59,8 @@ impl GateView for Process {
     fn cgroup_at(&self, level: u32) -> u64 {
         self.path.get(level as usize).copied().unwrap_or(0)
     }
-    fn mark(&self, cgroup: u64) -> u32 {
-        self.marks.get(&cgroup).copied().unwrap_or(0)
+    fn mark(&self, key: &GateKey) -> u32 {
+        self.marks.get(key).copied().unwrap_or(0)
     }
     fn agent_watches(&self) -> bool {
         self.watched
@@ -68,7 +68,8 @@ impl GateView for Process {
 }
 
 fn process(path: &[u64], marks: &[(u64, u32)], watched: bool) -> Process {
-    Process { path: path.to_vec(), marks: marks.iter().copied().collect(), watched }
+    let marks = marks.iter().map(|(id, mark)| (GateKey::cgroup(*id), *mark)).collect();
+    Process { path: path.to_vec(), marks, watched }
 }
 
 fn gate(mode: u32) -> Gate {
@@ -110,6 +111,24 @@ fn the_innermost_mark_counts() {
     ] {
         assert_eq!(held(&path, marks, true), expected, "{marks:?}");
         assert_eq!(held(&path, marks, false), expected, "marks hold without an agent: {marks:?}");
+    }
+}
+
+#[test]
+fn what_is_known_of_the_namespace_counts_more_than_the_cgroup() {
+    let path = [50, 60, PODS, 200];
+    for (netns, cgroup, expected) in [
+        (gate_mark::OPEN, gate_mark::HELD, false),
+        (gate_mark::HELD, gate_mark::OPEN, true),
+        (gate_mark::OPEN, 0, false),
+    ] {
+        let mut process = process(&path, &[(200, cgroup)], true);
+        process.marks.insert(GateKey::netns(POD_NETNS), netns);
+        let held = is_held(&process, &gate(gate_mode::REFUSE), POD_NETNS);
+        assert_eq!(held, Held { held: expected, cgroup: 0 });
+        // Outside of the pods' cgroup, the mark is of no account.
+        process.path = [50, 60].to_vec();
+        assert!(!is_held(&process, &gate(gate_mode::REFUSE), POD_NETNS).held);
     }
 }
 
