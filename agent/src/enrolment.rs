@@ -25,9 +25,9 @@ use crate::{
 const PASS: Duration = Duration::from_millis(200);
 /// How long after something has changed what is pending is tried more often, and how often.
 const HURRY: Duration = Duration::from_secs(1);
-const QUICK: Duration = Duration::from_millis(20);
+const QUICK: Duration = Duration::from_millis(5);
 /// The least time between two passes that somebody has asked for.
-const BREATH: Duration = Duration::from_millis(10);
+const BREATH: Duration = Duration::from_millis(5);
 /// How often routes that nobody needs any more are looked for.
 const TIDY: Duration = Duration::from_secs(1);
 /// How often every namespace is asked who listens there. Programs report who begins to listen, and
@@ -228,6 +228,7 @@ impl Enrolment {
             if !self.pods.contains_key(*name) {
                 self.enrol(workload);
             }
+            self.complete(name);
         }
         self.forget_strangers();
         self.gate.raise(&self.discovery);
@@ -271,17 +272,29 @@ impl Enrolment {
         match EnrolledPod::enrol(&self.node, workload) {
             Ok(pod) => {
                 tracing::info!(pod = %name, identity = %workload.identity, cookie = pod.netns_cookie(), "enrolled");
-                self.failures.remove(name);
                 self.view.listening_changed(pod.netns_cookie());
                 self.pods.insert(name.clone(), pod);
             }
-            Err(error) => {
-                let error = format!("{error:#}");
-                if self.failures.insert(name.clone(), error.clone()).as_ref() != Some(&error) {
-                    self.discovery.distrust();
-                    tracing::warn!(pod = %name, error, "cannot enrol yet; trying again");
-                }
-            }
+            Err(error) => self.fail(name, &error),
+        }
+    }
+
+    /// A pod is programmed as soon as its namespace is there, and enrolled once that has the pod's
+    /// addresses too.
+    fn complete(&mut self, name: &NamespacedName) {
+        let Some(pod) = self.pods.get_mut(name) else { return };
+        match pod.complete() {
+            Ok(()) => drop(self.failures.remove(name)),
+            Err(error) => self.fail(name, &error),
+        }
+    }
+
+    fn fail(&mut self, name: &NamespacedName, error: &anyhow::Error) {
+        let error = format!("{error:#}");
+        if self.failures.get(name) != Some(&error) {
+            self.discovery.distrust();
+            tracing::warn!(pod = %name, error, "cannot enrol yet; trying again");
+            self.failures.insert(name.clone(), error);
         }
     }
 
@@ -323,8 +336,8 @@ impl Enrolment {
             .map(|workload| {
                 let pod = self.pods.get(&workload.name);
                 let problem = pod.and_then(EnrolledPod::problem);
-                let problem = self.failures.get(&workload.name).or(problem);
-                PodStatus::new(workload, pod.map(EnrolledPod::netns_cookie), problem)
+                let failure = self.failures.get(&workload.name);
+                PodStatus::new(workload, pod.map(EnrolledPod::netns_cookie), failure, problem)
             })
             .collect();
         let by_cookie = self

@@ -138,6 +138,8 @@ impl Gatekeeper {
         let owners = Owners::new(snapshot, &self.root, &self.config.exempt, is_programmed);
         let found = owners.claims(&cgroups);
         self.claims = found.claims;
+        let there = |id: &u64| cgroups.iter().any(|cgroup| cgroup.id == *id);
+        self.given_up.retain(there);
         self.give_up_on(found.strangers);
         self.generation = Some(snapshot.generation);
         let marks = self.claims.iter().map(|(subject, claim)| (*subject, claim.mark)).collect();
@@ -150,17 +152,16 @@ impl Gatekeeper {
         let at_start = self.generation.is_none();
         let now = Instant::now();
         self.unknown.retain(|id, _| strangers.contains(id));
-        self.given_up.retain(|id| strangers.contains(id));
-        for id in strangers {
-            let since = *self.unknown.entry(id).or_insert(now);
-            let in_time = now.duration_since(since) < self.config.timeout;
-            if in_time && !at_start && !self.given_up.contains(&id) {
-                continue;
+        for id in strangers.difference(&self.given_up.clone()) {
+            let since = *self.unknown.entry(*id).or_insert(now);
+            if at_start || now.duration_since(since) >= self.config.timeout {
+                self.unknown.remove(id);
+                self.given_up.insert(*id);
             }
-            self.unknown.remove(&id);
-            self.given_up.insert(id);
-            let cgroup = GateSubject::Cgroup(id);
-            self.claims.insert(cgroup, Claim { mark: GateMark::Open, owner: None });
+        }
+        for id in &self.given_up {
+            let open = Claim { mark: GateMark::Open, owner: None };
+            self.claims.entry(GateSubject::Cgroup(*id)).or_insert(open);
         }
     }
 

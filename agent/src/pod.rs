@@ -16,12 +16,12 @@ use undermesh_datapath::{
     PodListeners as ListenerFds, PodPrograms, ReturnRoutes,
     sock_diag::{self, ListeningSocket},
 };
-use undermesh_model::{FailMode, PodLocation};
+use undermesh_model::{FailMode, PodLocation, SourceAddress};
 use undermesh_proxy::{PodHandle, PodListeners, Proxy};
 use undermesh_snapshot::WorkloadInfo;
 
 use crate::{
-    listeners::Listeners,
+    listeners::{self, Existence, Listeners},
     sockets::{NetnsSockets, PodOriginalDst},
     source::Source,
 };
@@ -51,6 +51,8 @@ pub(crate) struct EnrolledPod {
     listeners: Option<Listeners>,
     handle: PodHandle,
     source: Source,
+    /// Its namespace has been seen to have all of its addresses.
+    complete: bool,
 }
 
 /// What stays known of a namespace: holding it open would keep it alive beyond its pod.
@@ -71,14 +73,20 @@ impl EnrolledPod {
                 path.display()
             );
         }
-        let listeners = Listeners::open(&netns, &workload.addresses)?;
+        // Routes need a loopback interface that is up; all else can be prepared before.
+        let loopback = match workload.source_address {
+            SourceAddress::Transparent => Existence::Required,
+            SourceAddress::Translated => Existence::Awaited,
+        };
+        let listeners = Listeners::open(&netns, &workload.addresses, loopback)?;
         let kept = listeners.try_clone()?;
         let namespace = Namespace { path, id: netns.id(), cookie: netns.cookie() };
         let source = Source::prepare(node, &netns, workload);
         match serve(node, netns, workload, listeners, &source) {
             Ok(handle) => {
                 let workload = Arc::clone(workload);
-                Ok(Self { workload, namespace, listeners: Some(kept), handle, source })
+                let listeners = Some(kept);
+                Ok(Self { workload, namespace, listeners, handle, source, complete: false })
             }
             Err(error) => {
                 source.release(node, namespace.cookie);
@@ -146,6 +154,25 @@ impl EnrolledPod {
 
     pub(crate) fn workload(&self) -> &Arc<WorkloadInfo> {
         &self.workload
+    }
+
+    /// Checks that the namespace has the addresses that it is to have, until it has.
+    pub(crate) fn complete(&mut self) -> Result<()> {
+        if self.complete {
+            return Ok(());
+        }
+        let netns = Netns::open(&self.namespace.path)?;
+        match listeners::absent(&netns, &self.workload.addresses)? {
+            Some(address) if address.is_loopback() => {
+                bail!("{address} cannot be used; is the pod's loopback interface up?")
+            }
+            Some(address) => {
+                bail!("{address} is not, or not yet, an address of the pod's network namespace")
+            }
+            None => {}
+        }
+        self.complete = true;
+        Ok(())
     }
 
     /// What does not work as the configuration wants it.

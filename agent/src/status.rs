@@ -105,7 +105,7 @@ pub(crate) struct PodStatus {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) identity: String,
     pub(crate) state: PodState,
-    /// Of the network namespace; absent while pending.
+    /// Of the network namespace; absent while it is not programmed.
     pub(crate) netns_cookie: Option<u64>,
     /// Why it is pending, or what does not work as the configuration wants it.
     pub(crate) detail: String,
@@ -115,9 +115,11 @@ impl PodStatus {
     pub(crate) fn new(
         workload: &WorkloadInfo,
         netns_cookie: Option<u64>,
+        failure: Option<&String>,
         problem: Option<&String>,
     ) -> Self {
-        let state = if netns_cookie.is_some() { PodState::Enrolled } else { PodState::Pending };
+        let enrolled = netns_cookie.is_some() && failure.is_none();
+        let state = if enrolled { PodState::Enrolled } else { PodState::Pending };
         Self {
             namespace: workload.name.namespace.clone(),
             name: workload.name.name.clone(),
@@ -125,7 +127,7 @@ impl PodStatus {
             identity: workload.identity.to_string(),
             state,
             netns_cookie,
-            detail: problem.cloned().unwrap_or_default(),
+            detail: failure.or(problem).cloned().unwrap_or_default(),
         }
     }
 }

@@ -4,18 +4,21 @@ use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use undermesh_tests::{
-    PORT, Placement, PodSpec, Rig, RigBuilder, ServiceSpec, pod::protocol::Behaviour, undermesh,
+    Agent, Capture, PORT, Placement, PodSpec, Rig, RigBuilder, ServiceSpec, Status,
+    pod::protocol::Behaviour, undermesh, wait_for,
 };
 
 const WITHIN: Duration = Duration::from_secs(10);
 /// Pods that come one after the other.
 const NEWCOMERS: usize = 50;
 
-/// Node `a` with the pods `new` (enrolled, and found by its cgroup) and `outsider` (not enrolled), and
-/// node `b` with `server`, the service `far` and `stranger`, who is outside the mesh.
+/// Node `a` with the pods `early` and `new` (enrolled; the latter is found by its cgroup) and
+/// `outsider` (not enrolled), and node `b` with `server`, the service `far` and `stranger`, who is
+/// outside the mesh.
 fn rig() -> RigBuilder {
+    let outsider = PodSpec::new("outsider").listed();
     Rig::builder()
-        .node("a", [PodSpec::new("new"), PodSpec::new("outsider").listed()])
+        .node("a", [PodSpec::new("early"), PodSpec::new("new"), outsider])
         .node("b", [PodSpec::new("server"), PodSpec::new("stranger").unlisted()])
         .service(ServiceSpec::new("far", 80, PORT, &["server"]))
 }
@@ -34,15 +37,13 @@ fn gated(settings: &[(&str, &str)]) -> Result<Rig> {
     Ok(rig)
 }
 
-/// Starts the agents and waits for node `b`, and for `a` to have looked at its pods once.
+/// Starts the agents and waits for all pods but `new`.
 fn start(rig: &mut Rig) -> Result<()> {
-    for node in ["a", "b"] {
-        let agent = undermesh_tests::Agent::start(rig.node(node)?)?;
+    for (node, pod) in [("a", "early"), ("b", "server")] {
+        let agent = Agent::start(rig.node(node)?)?;
+        agent.wait_enrolled(pod)?;
         rig.node_mut(node)?.agent = Some(agent);
     }
-    rig.agent("b")?.wait_enrolled("server")?;
-    rig.agent("a")?
-        .wait_status("the pod to be looked at", WITHIN * 3, |status| !status.pods.is_empty())?;
     Ok(())
 }
 
@@ -65,17 +66,9 @@ fn by_cgroup(rig: &Rig, text: &str) -> Result<String> {
     replaced(text, &netns, &format!("undermesh.io/cgroup: {}", place.cgroup.display()))
 }
 
-/// Gives `new` an address that its namespace does not have, so that it cannot be programmed.
-fn misaddress(rig: &Rig) -> Result<()> {
-    let own = rig.place("new")?.v4.to_string();
-    edit(rig, |text| replaced(text, &format!("ip: {own}\n"), "ip: 10.1.0.99\n"))
-        .and_then(|()| edit(rig, |text| Ok(text.replace(&own, "10.1.0.99"))))
-}
-
-/// A rig whose pod `new` can never be programmed, with both agents running and a process in it.
+/// A rig whose pod `new` cannot be programmed: the only place in the kernel's table is that of `early`.
 fn never_programmed(settings: &[(&str, &str)]) -> Result<Rig> {
-    let mut rig = gated(settings)?;
-    misaddress(&rig)?;
+    let mut rig = gated(&[&[("maxPods", "1")], settings].concat())?;
     start(&mut rig)?;
     Ok(rig)
 }
@@ -101,8 +94,7 @@ fn a_pod_that_is_not_programmed_is_refused_until_it_is() -> Result<()> {
     let status = agent.wait_status("a held pod", WITHIN, |status| status.gate.held_pods == 1)?;
     assert_eq!((status.gate.state.as_str(), status.verdict("gated")), ("refuse", 3));
 
-    let own = rig.place("new")?.v4.to_string();
-    edit(&rig, |text| replaced(text, "10.1.0.99", &own))?;
+    rig.set_placement("early", Placement::Listed)?;
     agent.wait_enrolled("new")?;
     let conn = new.connect(rig.vip("far", 80)?)?;
     assert_eq!(conn.exchange(b"hello")?, b"hello");
@@ -141,8 +133,7 @@ fn without_a_gate_nothing_is_held() -> Result<()> {
 
 #[test]
 fn pods_of_system_critical_namespaces_are_never_held() -> Result<()> {
-    let mut rig = gated(&[])?;
-    misaddress(&rig)?;
+    let mut rig = gated(&[("maxPods", "1")])?;
     edit(&rig, |text| replaced(text, "namespace: shop", "namespace: kube-system"))?;
     start(&mut rig)?;
     let server = rig.pod("server")?;
@@ -196,7 +187,8 @@ fn what_nobody_describes_is_held_for_a_moment_only() -> Result<()> {
     let pods = rig.node("a")?.cgroup.join("pods");
     rig.set_placement("outsider", Placement::Unlisted)?;
     let agent = rig.agent("a")?;
-    let gone = |status: &undermesh_tests::Status| status.agent.generation == 2;
+    // What is left is the mark of `new`.
+    let gone = |status: &Status| status.entries("GATE_MARKS") == 1;
     agent.wait_status("the pod to be forgotten", WITHIN, gone)?;
     let netns = &rig.place("outsider")?.netns;
     let late = rig.first_act_in(netns, &pods.join("late"), to, "hello")?;
@@ -237,11 +229,7 @@ fn newcomers(rig: &Rig, marks: &str) -> Result<usize> {
 }
 
 /// What `newcomers` has sent went through the mesh, and nothing of it in plaintext.
-fn all_went_through_the_mesh(
-    rig: &Rig,
-    capture: &undermesh_tests::Capture,
-    marks: &str,
-) -> Result<()> {
+fn all_went_through_the_mesh(rig: &Rig, capture: &Capture, marks: &str) -> Result<()> {
     let stranger = rig.pod("stranger")?;
     stranger.listen("[::]:8080".parse()?, Behaviour::Echo)?;
     let end = format!("the end of {marks}");
@@ -251,7 +239,7 @@ fn all_went_through_the_mesh(
     assert!(!capture.contains(format!("{marks} ").as_bytes())?, "something went in plaintext");
     let tunnelled = [("event", "open"), ("reporter", "source"), ("transport", "hbone")];
     let log = rig.agent("a")?.access_log();
-    undermesh_tests::wait_for("every newcomer in the log", WITHIN, || {
+    wait_for("every newcomer in the log", WITHIN, || {
         Ok((log.matching(&tunnelled)?.len() >= NEWCOMERS).then_some(()))
     })
 }
@@ -296,9 +284,12 @@ fn a_dead_agents_marks_stay_in_force_and_the_unknown_goes_on() -> Result<()> {
     let act = rig.first_act_in(&netns, &unknown, to, "hello")?;
     assert_eq!(act.attempts, 1, "nobody could say whose it is: {act:?}");
 
-    let own = rig.place("new")?.v4.to_string();
-    edit(&rig, |text| replaced(text, "10.1.0.99", &own))?;
-    rig.start_agents()?;
+    let agent = Agent::start(rig.node("a")?)?;
+    agent.wait_enrolled("early")?;
+    assert_eq!(new.connect(to).unwrap_err().errno, "ECONNREFUSED");
+    rig.set_placement("early", Placement::Listed)?;
+    agent.wait_enrolled("new")?;
+    rig.node_mut("a")?.agent = Some(agent);
     assert_eq!(new.connect(to)?.exchange(b"hello")?, b"hello");
     let log = rig.agent("a")?.access_log();
     log.wait(&[("event", "open"), ("transport", "hbone"), ("source.pod", "new")])?;
@@ -315,7 +306,7 @@ fn an_agent_without_a_gate_removes_that_of_the_one_before() -> Result<()> {
     assert_eq!(new.connect(to).unwrap_err().errno, "ECONNREFUSED");
     rig.take_agent("a")?.kill()?;
     rig.node_mut("a")?.settings.set("startupGate", "off");
-    let agent = undermesh_tests::Agent::start(rig.node("a")?)?;
+    let agent = Agent::start(rig.node("a")?)?;
     agent.wait_status("the gate to be gone", WITHIN * 3, |status| status.gate.state == "off")?;
     assert_eq!(new.connect(to)?.exchange(b"hello")?, b"hello");
     Ok(())
