@@ -32,6 +32,7 @@ pub fn compile(cluster: &Cluster, options: &Options, generation: Generation) -> 
         workloads: workloads.by_address,
         services,
         local: workloads.local,
+        places: workloads::places(cluster, options),
         policies: workloads.policies,
         tables: DatapathTables::default(),
     };
