@@ -38,7 +38,7 @@ impl Readiness {
             }
         }
         for workload in &snapshot.local {
-            if self.identities.server_config(&workload.identity).is_err() {
+            if self.identities.server_config(&workload.identity, Wire::Hbone).is_err() {
                 missing.push(format!("{} has no valid certificate", workload.identity));
             }
         }

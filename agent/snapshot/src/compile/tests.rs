@@ -22,6 +22,7 @@ fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
         labels: [("app".to_owned(), name.to_owned())].into(),
         enrolment: Enrolment::Enrolled("test".to_owned()),
         outbound_failure: None,
+        wire: undermesh_model::Wire::default(),
         source_address: None,
         weight: 1,
         probe_ports: [].into(),

@@ -1,0 +1,1 @@
+//! Peers made by hand.
