@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use undermesh_model::Wire;
 use undermesh_snapshot::Snapshot;
 
 use crate::{enrolment::EnrolmentView, status::PodState};
