@@ -217,6 +217,7 @@ impl Enrolment {
             tracing::error!(%error, "cannot read the pod map again");
         }
         self.gate.read_again();
+        self.discovery.distrust();
         for (name, pod) in &self.pods {
             if let Err(error) = pod.assert_again(&self.node) {
                 tracing::error!(pod = %name, error = format!("{error:#}"), "cannot take the pod back");

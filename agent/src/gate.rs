@@ -136,11 +136,11 @@ impl Gatekeeper {
             return Ok(());
         }
         let owners = Owners::new(snapshot, &self.root, &self.config.exempt, is_programmed);
-        let found = owners.claims(&cgroups);
+        let there: BTreeSet<u64> = cgroups.iter().map(|cgroup| cgroup.id).collect();
+        self.given_up.retain(|id| there.contains(id));
+        let found = owners.claims(&cgroups, &self.given_up);
         self.claims = found.claims;
-        let there = |id: &u64| cgroups.iter().any(|cgroup| cgroup.id == *id);
-        self.given_up.retain(there);
-        self.give_up_on(found.strangers);
+        self.give_up_on(&found.strangers);
         self.generation = Some(snapshot.generation);
         let marks = self.claims.iter().map(|(subject, claim)| (*subject, claim.mark)).collect();
         self.gate.set_marks(&marks).map(drop)
@@ -148,11 +148,11 @@ impl Gatekeeper {
 
     /// Opens the gate for what nobody describes in time. What has run before there was a gate is not
     /// late.
-    fn give_up_on(&mut self, strangers: BTreeSet<u64>) {
+    fn give_up_on(&mut self, strangers: &BTreeSet<u64>) {
         let at_start = self.generation.is_none();
         let now = Instant::now();
         self.unknown.retain(|id, _| strangers.contains(id));
-        for id in strangers.difference(&self.given_up.clone()) {
+        for id in strangers {
             let since = *self.unknown.entry(*id).or_insert(now);
             if at_start || now.duration_since(since) >= self.config.timeout {
                 self.unknown.remove(id);

@@ -297,6 +297,36 @@ fn a_dead_agents_marks_stay_in_force_and_the_unknown_goes_on() -> Result<()> {
 }
 
 #[test]
+fn the_gate_outlives_a_change_of_agents() -> Result<()> {
+    let mut rig = never_programmed(&[("startupGateTimeout", "300ms")])?;
+    let server = rig.pod("server")?;
+    server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    let to = rig.at("server", PORT)?;
+    let new = rig.pod("new")?;
+    let successor = Agent::start(rig.node("a")?)?;
+    let pid = successor.pid();
+    wait_for("the successor to be in charge", WITHIN * 3, || {
+        assert_eq!(new.connect(to).unwrap_err().errno, "ECONNREFUSED");
+        Ok((successor.status()?.agent.pid == pid).then_some(()))
+    })?;
+    assert_eq!(new.connect(to).unwrap_err().errno, "ECONNREFUSED");
+    rig.take_agent("a")?.kill()?;
+    assert_eq!(new.connect(to).unwrap_err().errno, "ECONNREFUSED");
+    rig.set_placement("outsider", Placement::Unlisted)?;
+    let what = "the pod to be forgotten";
+    successor.wait_status(what, WITHIN, |status| status.entries("GATE_MARKS") == 1)?;
+    let unknown = rig.node("a")?.cgroup.join("pods/unknown");
+    let act = rig.first_act_in(&rig.place("outsider")?.netns, &unknown, to, "hello")?;
+    assert_eq!(
+        act.errors,
+        ["ECONNREFUSED".to_owned()].into(),
+        "the successor keeps watch: {act:?}"
+    );
+    rig.node_mut("a")?.agent = Some(successor);
+    Ok(())
+}
+
+#[test]
 fn an_agent_without_a_gate_removes_that_of_the_one_before() -> Result<()> {
     let mut rig = never_programmed(&[])?;
     let server = rig.pod("server")?;
