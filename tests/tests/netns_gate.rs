@@ -98,7 +98,11 @@ fn a_pod_that_is_not_programmed_is_refused_until_it_is() -> Result<()> {
     agent.wait_enrolled("new")?;
     let conn = new.connect(rig.vip("far", 80)?)?;
     assert_eq!(conn.exchange(b"hello")?, b"hello");
-    agent.access_log().wait(&[("event", "open"), ("transport", "hbone"), ("source.pod", "new")])?;
+    agent.access_log().wait(&[
+        ("event", "open"),
+        ("transport", "native"),
+        ("source.pod", "new"),
+    ])?;
     let status = agent.wait_status("nobody held", WITHIN, |status| status.gate.held_pods == 0)?;
     assert_eq!(status.verdict("gated"), 3);
     Ok(())
@@ -237,7 +241,7 @@ fn all_went_through_the_mesh(rig: &Rig, capture: &Capture, marks: &str) -> Resul
     assert_eq!(outsider.attempts, 1);
     capture.wait_for(end.as_bytes())?;
     assert!(!capture.contains(format!("{marks} ").as_bytes())?, "something went in plaintext");
-    let tunnelled = [("event", "open"), ("reporter", "source"), ("transport", "hbone")];
+    let tunnelled = [("event", "open"), ("reporter", "source"), ("transport", "native")];
     let log = rig.agent("a")?.access_log();
     wait_for("every newcomer in the log", WITHIN, || {
         Ok((log.matching(&tunnelled)?.len() >= NEWCOMERS).then_some(()))
@@ -292,7 +296,7 @@ fn a_dead_agents_marks_stay_in_force_and_the_unknown_goes_on() -> Result<()> {
     rig.node_mut("a")?.agent = Some(agent);
     assert_eq!(new.connect(to)?.exchange(b"hello")?, b"hello");
     let log = rig.agent("a")?.access_log();
-    log.wait(&[("event", "open"), ("transport", "hbone"), ("source.pod", "new")])?;
+    log.wait(&[("event", "open"), ("transport", "native"), ("source.pod", "new")])?;
     Ok(())
 }
 
