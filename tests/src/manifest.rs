@@ -35,7 +35,7 @@ pub struct PodSpec {
     pub service_account: String,
     /// What the manifests say.
     pub placement: Placement,
-    /// Annotations beside the one that says where it runs.
+    /// Annotations of the mesh, without their prefix.
     pub annotations: Vec<(String, String)>,
 }
 
@@ -50,7 +50,7 @@ impl PodSpec {
         }
     }
 
-    /// The same pod with one more annotation.
+    /// The same pod with the annotation `undermesh.io/NAME`.
     #[must_use]
     pub fn annotated(mut self, name: &str, value: &str) -> Self {
         self.annotations.push((name.to_owned(), value.to_owned()));
@@ -234,7 +234,7 @@ fn pod_yaml(place: &PodPlace, enrolled: bool) -> String {
         netns = place.netns.path().display(),
     );
     for (name, value) in &spec.annotations {
-        let _ = writeln!(metadata, "    {name}: {value:?}");
+        let _ = writeln!(metadata, "    undermesh.io/{name}: '{value}'");
     }
     format!(
         "{account}---\n{pod}spec:\n  nodeName: {node}\n  serviceAccountName: {sa}\n\

@@ -25,7 +25,7 @@ impl Rig {
 
     /// The standard rig, whose enrolled pods are reached over one wire: `native` or `hbone`.
     pub fn speaking(wire: &str) -> RigBuilder {
-        let pod = |name: &str| PodSpec::new(name).annotated("undermesh.io/wire", wire);
+        let pod = |name: &str| PodSpec::new(name).annotated("wire", wire);
         Self::builder()
             .node("a", [pod("client"), pod("near"), PodSpec::new("outsider").listed()])
             .node("b", [pod("server"), PodSpec::new("stranger").unlisted()])
