@@ -16,7 +16,7 @@ use undermesh_snapshot::{Options, Snapshot, compile};
 use undermesh_telemetry::Telemetry;
 
 use super::parts::Parts;
-use crate::pod::LAST_ACCEPTS;
+use crate::{pod::LAST_ACCEPTS, rejudge::Rejudge};
 
 /// What is wrong at the moment, in the words of the status page.
 #[derive(Clone, Default)]
@@ -50,6 +50,7 @@ pub(super) struct Reload {
     snapshot: Arc<ArcSwap<Snapshot>>,
     proxy: Arc<Proxy>,
     telemetry: Arc<Telemetry>,
+    rejudge: Arc<Rejudge>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     warnings: Warnings,
 }
@@ -63,6 +64,7 @@ impl Reload {
             snapshot: Arc::clone(&parts.snapshot),
             proxy: Arc::clone(&parts.proxy),
             telemetry: Arc::clone(&parts.telemetry),
+            rejudge: Arc::clone(&parts.rejudge),
             snapshots: parts.snapshots.clone(),
             warnings: parts.warnings.clone(),
         }
@@ -118,7 +120,9 @@ impl Reload {
             }
         }
         self.forget_workloads(&snapshot);
-        self.snapshots.send_replace(Some(snapshot));
+        self.snapshots.send_replace(Some(Arc::clone(&snapshot)));
+        let rejudge = Arc::clone(&self.rejudge);
+        tokio::task::spawn_blocking(move || rejudge.run(&snapshot));
     }
 
     /// Asks for certificates for all pods of this node. Those of pods that leave are kept for a
