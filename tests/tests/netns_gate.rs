@@ -205,6 +205,26 @@ fn what_nobody_describes_is_held_for_a_moment_only() -> Result<()> {
 }
 
 #[test]
+fn a_running_pod_joins_and_leaves_without_being_held() -> Result<()> {
+    let mut rig = gated(&[])?;
+    start(&mut rig)?;
+    let (early, server) = (rig.pod("early")?, rig.pod("server")?);
+    server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    let to = rig.at("server", PORT)?;
+    for placement in [Placement::Listed, Placement::Enrolled, Placement::Unlisted] {
+        rig.set_placement("early", placement)?;
+        wait_for("the change to take effect", WITHIN, || {
+            assert_eq!(early.connect(to)?.exchange(b"hello")?, b"hello");
+            let enrolled = rig.agent("a")?.status()?.is_enrolled("early");
+            Ok((enrolled == (placement == Placement::Enrolled)).then_some(()))
+        })?;
+        assert_eq!(early.connect(to)?.exchange(b"hello")?, b"hello", "{placement:?}");
+    }
+    assert_eq!(rig.agent("a")?.status()?.verdict("gated"), 0);
+    Ok(())
+}
+
+#[test]
 fn nothing_unknown_is_held_where_the_node_says_so() -> Result<()> {
     let mut rig = gated(&[("startupGateTimeout", "0s")])?;
     start(&mut rig)?;
