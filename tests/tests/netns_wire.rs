@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use undermesh_tests::{LogLine, PORT, Rig, pod::protocol::Behaviour};
 
 const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/client";
@@ -105,7 +105,7 @@ fn nothing_falls_back(wire: &str) -> Result<()> {
 
     rig.take_agent("b")?.kill()?;
     let cut = before.send(b"secret-late").and_then(|()| before.receive(1));
-    assert_eq!(cut.unwrap_err().errno, "ECONNRESET");
+    assert_eq!(cut.err().context("the connection goes on")?.errno, "ECONNRESET");
     let served = listener.accepted()?.len();
     for to in [rig.vip("far", 80)?, rig.at("server", PORT)?] {
         // Which call meets the reset first is a race; that one does is not.
@@ -113,7 +113,7 @@ fn nothing_falls_back(wire: &str) -> Result<()> {
             conn.send(b"secret-while-down")?;
             conn.receive(1)
         });
-        let error = answer.unwrap_err().errno;
+        let error = answer.err().context("somebody answers")?.errno;
         assert!(["ECONNRESET", "EPIPE"].contains(&error.as_str()), "{to}: {error}");
     }
     assert_eq!(listener.accepted()?.len(), served, "the server was reached past its agent");
