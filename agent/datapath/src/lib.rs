@@ -25,6 +25,7 @@ pub mod sock_diag;
 mod sys;
 mod table;
 mod tables;
+mod verifier;
 
 pub use cgroup::{CgroupRoot, default_attach_point};
 pub use cleanup::{CleanupReport, cleanup};
@@ -40,3 +41,4 @@ pub use original_dst::OriginalDstTable;
 pub use pods::{PodListeners, PodPrograms};
 pub use sys::bind_address_no_port;
 pub use undermesh_ebpf_common::Reason;
+pub use verifier::{ProgramCost, verify};

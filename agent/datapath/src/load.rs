@@ -29,7 +29,8 @@ use crate::{
 };
 
 /// The embedded object; empty where the build had none.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/undermesh-programs"));
+pub(crate) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/undermesh-programs"));
 
 /// Programs at the cgroup, as pairs of a name and its hook.
 pub(crate) const CGROUP_PROGRAMS: [(&str, &str); 5] = [
@@ -302,7 +303,7 @@ impl Datapath {
     }
 }
 
-fn load_object(config: &Config, pins: &PinDir) -> Result<Ebpf, DatapathError> {
+pub(crate) fn load_object(config: &Config, pins: &PinDir) -> Result<Ebpf, DatapathError> {
     let sizes = &config.sizes;
     let conn_meta = pins.maps.join("CONN_META");
     EbpfLoader::new()
@@ -392,7 +393,7 @@ fn loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
 }
 
 /// The end of a verifier log: what it refused, without the thousand lines before.
-fn tail(log: &str) -> String {
+pub(crate) fn tail(log: &str) -> String {
     const LINES: usize = 12;
     let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")

@@ -1,6 +1,8 @@
 //! The raw system calls that neither aya nor rustix offers.
 #![expect(unsafe_code, reason = "bpf(2) and SO_NETNS_COOKIE have no safe wrapper in our libraries")]
 
+pub(crate) mod verifier;
+
 use std::{
     ffi::CString,
     io,
