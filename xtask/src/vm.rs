@@ -81,6 +81,16 @@ enum Output {
     Json,
 }
 
+impl Output {
+    /// Shows a line of progress; standard output belongs to the results where programs read them.
+    fn say(self, line: &str) {
+        match self {
+            Self::Table => println!("{line}"),
+            Self::Json => eprintln!("{line}"),
+        }
+    }
+}
+
 /// Fetches, builds, boots, and ends with the summary and `N passed, N failed`.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let policy = Policy::from_flag(args.no_install);
@@ -100,7 +110,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         match Kernel::fetch(choice, &catalog, &apt, &cache.directory) {
             Ok(kernel) => kernels.push(kernel),
             // Not skipped: what cannot be had has not passed.
-            Err(error) => outcomes.push(not_booted(choice, &format!("{error:#}"))),
+            Err(error) => outcomes.push(not_booted(args, choice, &format!("{error:#}"))),
         }
     }
     let place = run::Place::prepare(workspace, args, qemu.clone(), policy)?;
@@ -129,10 +139,10 @@ fn finish(
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn not_booted(choice: Choice, why: &str) -> Outcome {
+fn not_booted(args: &Args, choice: Choice, why: &str) -> Outcome {
     let mut outcome = Outcome::new(&choice.to_string(), "", PathBuf::new());
     outcome.end(Ending::NotBooted(why.to_owned()), &[], 0.0);
-    println!("{}", report::line(outcome.kernel(), &outcome.checks[0]));
+    outcome.checks.iter().for_each(|it| args.output.say(&report::line(outcome.kernel(), it)));
     outcome
 }
 

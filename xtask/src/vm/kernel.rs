@@ -43,18 +43,32 @@ impl Kernel {
         cache: &Path,
     ) -> Result<Self> {
         let candidates = catalog.candidates(choice);
-        ensure!(!candidates.is_empty(), "Debian's archive has no kernel {choice} now");
-        let mut problems = Vec::new();
-        for package in candidates {
+        let Some(best) = candidates.first() else {
+            bail!("Debian's archive has no kernel {choice} now");
+        };
+        let kernel = |package: &Package| {
             let directory = directory(cache, package);
-            let kernel = Self { choice, package: package.clone(), directory };
+            Self { choice, package: package.clone(), directory }
+        };
+        let cached = |package: &&&Package| kernel(package).is_cached();
+        // Signed or not, the same version is the same kernel.
+        let same = candidates.iter().filter(|it| it.version == best.version).find(cached);
+        if let Some(package) = same {
+            return Ok(kernel(package));
+        }
+        let mut problems = Vec::new();
+        for package in &candidates {
+            let kernel = kernel(package);
             if kernel.is_cached() {
                 return Ok(kernel);
             }
             if problems.len() < TRIES {
                 match kernel.download(apt) {
                     Ok(()) => return Ok(kernel),
-                    Err(error) => problems.push(format!("{error:#}")),
+                    Err(error) => {
+                        eprintln!("{} cannot be had; trying the next best", package.name);
+                        problems.push(format!("{error:#}"));
+                    }
                 }
             }
         }

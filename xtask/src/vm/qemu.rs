@@ -99,7 +99,15 @@ impl Qemu {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        // A machine must not outlive an xtask that is killed.
+        let mut command = match command::find("setpriv") {
+            Some(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
         command.env_remove("LD_LIBRARY_PATH");
         if let Some(tree) = &self.tree {
             let libraries = env::join_paths(LIBRARIES.map(|dir| tree.join(dir)));
@@ -137,6 +145,8 @@ fn with(prefix: &str, path: &Path) -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     #[test]
@@ -152,6 +162,10 @@ mod tests {
         let libraries = command.get_envs().find(|(name, _)| *name == "LD_LIBRARY_PATH").unwrap().1;
         assert_eq!(libraries.unwrap(), "/c/usr/lib/x86_64-linux-gnu:/c/lib/x86_64-linux-gnu");
         let arguments: Vec<_> = command.get_args().collect();
-        assert_eq!(arguments, ["-L", "/c/usr/share/qemu", "-L", "/c/usr/share/seabios"]);
+        assert!(
+            arguments.ends_with(
+                &["-L", "/c/usr/share/qemu", "-L", "/c/usr/share/seabios"].map(OsStr::new)
+            )
+        );
     }
 }

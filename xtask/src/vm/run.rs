@@ -44,7 +44,7 @@ pub(crate) struct Place {
     qemu: Qemu,
     accelerator: Accelerator,
     jobs: usize,
-    json: bool,
+    output: Output,
 }
 
 impl Place {
@@ -73,7 +73,7 @@ impl Place {
             qemu,
             accelerator: args.accel,
             jobs: args.jobs.unwrap_or_else(jobs).max(1),
-            json: args.output == Output::Json,
+            output: args.output,
         })
     }
 
@@ -83,12 +83,13 @@ impl Place {
         let outcomes = Mutex::new(Vec::new());
         thread::scope(|scope| {
             let worker = || -> Result<()> {
-                // The lock is held for taking one only.
-                while let Some((at, kernel)) = lock(&queue)?.next() {
+                loop {
+                    // In a statement of its own: the lock is held for taking one, not for running it.
+                    let next = lock(&queue)?.next();
+                    let Some((at, kernel)) = next else { return Ok(()) };
                     let outcome = self.run(kernel)?;
                     lock(&outcomes)?.push((at, outcome));
                 }
-                Ok(())
             };
             let workers: Vec<_> =
                 (0..self.jobs.min(kernels.len())).map(|_| scope.spawn(worker)).collect();
@@ -118,19 +119,15 @@ impl Place {
             accelerator: self.accelerator,
         });
         let mut outcome = Outcome::new(&kernel.choice.to_string(), version, console.clone());
-        self.say(&format!("{version:<18} booting, {} tests", self.plan.tests.len()));
+        self.output.say(&format!("{version:<18} booting, {} tests", self.plan.tests.len()));
         let run = Run { command, console: &console, tests: &self.plan.tests };
-        let show = |check: &Check| self.say(&report::line(version, check));
+        let show = |check: &Check| self.output.say(&report::line(version, check));
         if let Err(error) = run.finish(&mut outcome, show) {
             let ending = Ending::NotBooted(format!("{error:#}"));
             outcome.end(ending, &self.plan.tests, 0.0);
         }
         fs::remove_file(&initramfs)?;
         Ok(outcome)
-    }
-
-    fn say(&self, line: &str) {
-        if self.json { eprintln!("{line}") } else { println!("{line}") }
     }
 }
 
