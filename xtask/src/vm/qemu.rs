@@ -79,7 +79,7 @@ impl Qemu {
     pub(crate) fn boot(&self, machine: &Machine<'_>) -> Command {
         let mut command = self.command();
         let (accelerator, cpu) = match machine.accelerator {
-            Accelerator::Tcg => ("tcg,thread=multi", cpu(machine.series)),
+            Accelerator::Tcg => ("tcg,thread=single", cpu(machine.series)),
             Accelerator::Kvm => ("kvm", "host"),
         };
         command
