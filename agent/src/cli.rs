@@ -120,14 +120,15 @@ fn cleanup(args: &CleanupArgs) -> Result<ExitCode> {
         args.admin
     );
     let report = undermesh_datapath::cleanup(&args.pin_dir)?;
-    if report.links + report.maps == 0 {
+    if report.links + report.maps + report.routes == 0 {
         println!("{}: nothing to remove", args.pin_dir.display());
     } else {
         println!(
-            "{}: removed {} links (their programs are detached) and {} maps",
+            "{}: removed {} links (their programs are detached), {} maps, and the routes of {} pods",
             args.pin_dir.display(),
             report.links,
-            report.maps
+            report.maps,
+            report.routes
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::Deserialize;
 use undermesh_datapath::{CgroupRoot, MapSizes, default_attach_point};
-use undermesh_model::{FailMode, MtlsMode, TrustDomain};
+use undermesh_model::{FailMode, MtlsMode, SourceAddress, TrustDomain};
 use undermesh_snapshot::SameNode;
 
 use crate::cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR};
@@ -58,6 +58,9 @@ pub(crate) struct RawConfig {
     /// How connections between two pods of this node travel [default: direct].
     #[arg(long, env = "UNDERMESH_SAME_NODE", value_name = "MODE")]
     same_node: Option<SameNodeValue>,
+    /// Where connections come from that the agent delivers to applications [default: translated].
+    #[arg(long, env = "UNDERMESH_SOURCE_ADDRESS", value_name = "MODE")]
+    source_address: Option<SourceAddressValue>,
     /// The cgroup that the kubelet runs in, whose probes pass every policy; `auto` for that of the
     /// process that listens at port 10250, `none` for no kubelet [default: auto].
     #[arg(long, env = "UNDERMESH_KUBELET_CGROUP", value_name = "PATH")]
@@ -152,6 +155,15 @@ enum SameNodeValue {
     Encrypt,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SourceAddressValue {
+    /// A loopback address; `accept` and `getpeername` show the client.
+    Translated,
+    /// The client's own address.
+    Transparent,
+}
+
 /// Text for people, JSON for collectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -198,6 +210,7 @@ pub(crate) struct Config {
     pub(crate) root_namespace: String,
     pub(crate) outbound_failure: FailMode,
     pub(crate) same_node: SameNode,
+    pub(crate) source_address: SourceAddress,
     pub(crate) svid_lifetime: Duration,
     pub(crate) admin_address: SocketAddr,
     pub(crate) metrics_address: SocketAddr,
@@ -241,8 +254,8 @@ impl RawConfig {
     /// These settings, and those of `other` where these say nothing.
     pub(crate) fn or(self, other: Self) -> Self {
         prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
-            root_namespace outbound_failure same_node svid_lifetime admin_address metrics_address
-            readiness_address access_log log_level log_format kernel_log connect_timeout
+            root_namespace outbound_failure same_node source_address svid_lifetime admin_address
+            metrics_address readiness_address access_log log_level log_format kernel_log connect_timeout
             tunnel_idle_timeout drain_timeout handover_timeout workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports
             event_buffer_bytes kubelet_cgroup)
@@ -296,6 +309,10 @@ impl RawConfig {
             same_node: match self.same_node {
                 None | Some(SameNodeValue::Direct) => SameNode::Direct,
                 Some(SameNodeValue::Encrypt) => SameNode::Encrypt,
+            },
+            source_address: match self.source_address {
+                None | Some(SourceAddressValue::Translated) => SourceAddress::Translated,
+                Some(SourceAddressValue::Transparent) => SourceAddress::Transparent,
             },
             kubelet_cgroup: match self.kubelet_cgroup.clone() {
                 None => KubeletCgroup::Auto,

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, watch};
@@ -20,9 +20,13 @@ use crate::{
 /// How often namespaces are checked for having come or gone. Bounds how long a new namespace
 /// waits, together with the hot reload that names it, to well under a second.
 const PASS: Duration = Duration::from_millis(200);
+/// How often routes that nobody needs any more are looked for.
+const TIDY: Duration = Duration::from_secs(1);
 /// How often every namespace is asked who listens there. Programs report who begins to listen, and
 /// who ceases if it was there when he began; this is for the others.
 const LISTENERS: Duration = Duration::from_secs(5);
+/// The same where programs cannot report whoever listens without having bound.
+const LISTENERS_UNREPORTED: Duration = Duration::from_millis(500);
 
 /// What [`Enrolment`] shows to the status page and to the event log.
 #[derive(Default)]
@@ -76,11 +80,13 @@ pub(crate) struct Enrolment {
     view: Arc<EnrolmentView>,
     pods: BTreeMap<NamespacedName, EnrolledPod>,
     failures: BTreeMap<NamespacedName, String>,
+    /// When routes that nobody needs any more were last looked for.
+    tidied: Option<Instant>,
 }
 
 impl Enrolment {
     pub(crate) fn new(node: Arc<Node>, view: Arc<EnrolmentView>) -> Self {
-        Self { node, view, pods: BTreeMap::new(), failures: BTreeMap::new() }
+        Self { node, view, pods: BTreeMap::new(), failures: BTreeMap::new(), tidied: None }
     }
 
     /// Runs until `stop` says so. May be run again afterwards.
@@ -91,7 +97,10 @@ impl Enrolment {
     ) {
         let mut ticks = tokio::time::interval(PASS);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut listener_ticks = tokio::time::interval(LISTENERS);
+        let reported = self.node.features.sockops_netns_cookie;
+        let mut listener_ticks =
+            tokio::time::interval(if reported { LISTENERS } else { LISTENERS_UNREPORTED });
+        listener_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -153,6 +162,7 @@ impl Enrolment {
             }
         }
         self.forget_strangers();
+        self.tidy_routes();
         self.publish(snapshot);
     }
 
@@ -221,14 +231,29 @@ impl Enrolment {
         }
     }
 
+    /// Leaves namespaces as they were where no pod and no connection needs them otherwise.
+    fn tidy_routes(&mut self) {
+        if self.tidied.is_some_and(|tidied| tidied.elapsed() < TIDY) {
+            return;
+        }
+        self.tidied = Some(Instant::now());
+        let routes = self.node.return_routes.lock().unwrap_or_else(PoisonError::into_inner);
+        match routes.tidy() {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed routes for clients' addresses from pods"),
+            Err(error) => tracing::error!(%error, "cannot remove routes for clients' addresses"),
+        }
+    }
+
     fn publish(&self, snapshot: &Snapshot) {
         let pods = snapshot
             .local
             .iter()
             .map(|workload| {
                 let pod = self.pods.get(&workload.name);
-                let failure = self.failures.get(&workload.name);
-                PodStatus::new(workload, pod.map(EnrolledPod::netns_cookie), failure)
+                let problem = pod.and_then(EnrolledPod::problem);
+                let problem = self.failures.get(&workload.name).or(problem);
+                PodStatus::new(workload, pod.map(EnrolledPod::netns_cookie), problem)
             })
             .collect();
         let by_cookie = self
@@ -247,4 +272,5 @@ fn same_pod(new: &WorkloadInfo, enrolled: &WorkloadInfo) -> bool {
         && new.addresses == enrolled.addresses
         && new.identity == enrolled.identity
         && new.outbound_failure == enrolled.outbound_failure
+        && new.source_address == enrolled.source_address
 }

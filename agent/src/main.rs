@@ -15,6 +15,7 @@ mod metrics;
 mod pod;
 mod readiness;
 mod sockets;
+mod source;
 mod status;
 
 use std::process::ExitCode;

@@ -6,12 +6,13 @@ use std::{
     os::fd::AsFd,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use undermesh_datapath::{
-    AgentMark, CgroupRoot, Moment, Netns, NetnsId, OriginalDstTable, PodListeners as ListenerFds,
-    PodPrograms,
+    AgentMark, CgroupRoot, DeliveryTable, Features, Moment, Netns, NetnsId, OriginalDstTable,
+    PodListeners as ListenerFds, PodPrograms, ReturnRoutes,
     sock_diag::{self, ListeningSocket},
 };
 use undermesh_model::{FailMode, PodLocation};
@@ -21,6 +22,7 @@ use undermesh_snapshot::WorkloadInfo;
 use crate::{
     listeners::Listeners,
     sockets::{NetnsSockets, PodOriginalDst},
+    source::Source,
 };
 
 /// Flag of a pod's map entry that follows from the node's fail mode.
@@ -32,7 +34,11 @@ pub(crate) struct Node {
     pub(crate) programs: Mutex<PodPrograms>,
     pub(crate) original_dst: OriginalDstTable,
     pub(crate) mark: AgentMark,
+    pub(crate) deliveries: DeliveryTable,
+    pub(crate) return_routes: Mutex<ReturnRoutes>,
+    pub(crate) connect_timeout: Duration,
     pub(crate) cgroups: CgroupRoot,
+    pub(crate) features: Features,
 }
 
 /// A pod that is switched on.
@@ -43,6 +49,7 @@ pub(crate) struct EnrolledPod {
     /// have taken over and failed.
     listeners: Option<Listeners>,
     handle: PodHandle,
+    source: Source,
 }
 
 /// What stays known of a namespace: holding it open would keep it alive beyond its pod.
@@ -65,27 +72,25 @@ impl EnrolledPod {
         }
         let listeners = Listeners::open(&netns, &workload.addresses)?;
         let kept = listeners.try_clone()?;
-        // Before the programs ask for it; what begins to listen meanwhile is found right after.
-        write_listening(node, &netns, workload)?;
-        switch_on(node, &netns, workload, &listeners)?;
         let namespace = Namespace { path, id: netns.id(), cookie: netns.cookie() };
-        let handle = node.proxy.serve_pod(PodListeners {
-            workload: Arc::clone(workload),
-            outbound: listeners.outbound,
-            inbound: listeners.inbound4.into_iter().chain(listeners.inbound6).collect(),
-            original_dst: Arc::new(PodOriginalDst {
-                table: node.original_dst.clone(),
-                netns_cookie: namespace.cookie,
-            }),
-            sockets: Arc::new(NetnsSockets { netns, mark: node.mark.clone() }),
-        })?;
-        Ok(Self { workload: Arc::clone(workload), namespace, listeners: Some(kept), handle })
+        let source = Source::prepare(node, &netns, workload);
+        match serve(node, netns, workload, listeners, &source) {
+            Ok(handle) => {
+                let workload = Arc::clone(workload);
+                Ok(Self { workload, namespace, listeners: Some(kept), handle, source })
+            }
+            Err(error) => {
+                source.release(node, namespace.cookie);
+                Err(error)
+            }
+        }
     }
 
     /// Leads the programs to this agent's listeners again.
     pub(crate) fn assert_again(&self, node: &Node) -> Result<()> {
         let listeners = self.listeners.as_ref().context("its listeners are closed")?;
         let netns = Netns::open(&self.namespace.path)?;
+        self.source.assert_again(node, &netns, &self.workload);
         switch_on(node, &netns, &self.workload, listeners)
     }
 
@@ -95,6 +100,7 @@ impl EnrolledPod {
         let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
         programs.switch_off(self.namespace.cookie, &self.workload.addresses)?;
         drop(programs);
+        self.source.release(node, self.namespace.cookie);
         if self.namespace_is_there() {
             self.stop_accepting();
         } else {
@@ -128,7 +134,7 @@ impl EnrolledPod {
     }
 
     /// Waits until the last connection has ended; false where some are left after `time`.
-    pub(crate) async fn drained(&self, time: std::time::Duration) -> bool {
+    pub(crate) async fn drained(&self, time: Duration) -> bool {
         self.handle.drained(time).await
     }
 
@@ -141,9 +147,41 @@ impl EnrolledPod {
         &self.workload
     }
 
+    /// What does not work as the configuration wants it.
+    pub(crate) fn problem(&self) -> Option<&String> {
+        self.source.problem()
+    }
+
     pub(crate) fn netns_cookie(&self) -> u64 {
         self.namespace.cookie
     }
+}
+
+/// Switches the programs on and starts the proxy.
+fn serve(
+    node: &Node,
+    netns: Arc<Netns>,
+    workload: &Arc<WorkloadInfo>,
+    listeners: Listeners,
+    source: &Source,
+) -> Result<PodHandle> {
+    // Before the programs ask for it; what begins to listen meanwhile is found right after.
+    write_listening(node, &netns, workload)?;
+    switch_on(node, &netns, workload, &listeners)?;
+    Ok(node.proxy.serve_pod(PodListeners {
+        workload: Arc::clone(workload),
+        outbound: listeners.outbound,
+        inbound: listeners.inbound4.into_iter().chain(listeners.inbound6).collect(),
+        original_dst: Arc::new(PodOriginalDst {
+            table: node.original_dst.clone(),
+            netns_cookie: netns.cookie(),
+        }),
+        sockets: Arc::new(NetnsSockets {
+            netns,
+            mark: node.mark.clone(),
+            transparent: source.transparently(node),
+        }),
+    })?)
 }
 
 fn switch_on(

@@ -4,17 +4,29 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use undermesh_datapath::{AgentMark, Netns, OriginalDstTable, bind_address_no_port};
-use undermesh_proxy::{OriginalDst, PodSockets};
+use undermesh_datapath::{
+    AgentMark, DELIVERY_MARK, DeliveryTable, Netns, OriginalDstTable, bind_address_no_port,
+};
+use undermesh_proxy::{OriginalDst, PodSockets, Transparent};
 
 /// Opens sockets in one pod's network namespace, marked as the agent's own so that the programs
 /// leave them alone even where the agent runs below the attach point.
 pub(crate) struct NetnsSockets {
     pub(crate) netns: Arc<Netns>,
     pub(crate) mark: AgentMark,
+    /// Where the pod is set up to see its clients' own addresses.
+    pub(crate) transparent: Option<Transparently>,
+}
+
+/// How connections are delivered from clients' own addresses.
+pub(crate) struct Transparently {
+    pub(crate) deliveries: DeliveryTable,
+    /// Longer than a connection may take to be established.
+    pub(crate) valid: Duration,
 }
 
 impl PodSockets for NetnsSockets {
@@ -25,6 +37,39 @@ impl PodSockets for NetnsSockets {
         // A port is taken when the connection is made, not when an address is bound.
         bind_address_no_port(&socket)?;
         self.mark.set(&socket, client)?;
+        Ok(socket)
+    }
+
+    fn transparent(&self, client: SocketAddr, to: SocketAddr) -> Option<io::Result<Transparent>> {
+        let transparently = self.transparent.as_ref()?;
+        // A pod that has come round to itself has its port in use at its own end.
+        let itself = client.ip() == to.ip() || client.ip().is_loopback();
+        let can_be = client.is_ipv4() == to.is_ipv4() && !itself;
+        can_be.then(|| {
+            let socket = self.bound_to_client(client)?;
+            // The port is only known now where the client's own is in use.
+            let source = socket.local_addr()?.as_socket().unwrap_or(client);
+            let pass = transparently.deliveries.announce(source, to, transparently.valid)?;
+            Ok(Transparent { socket, pass: Box::new(pass) })
+        })
+    }
+}
+
+impl NetnsSockets {
+    fn bound_to_client(&self, client: SocketAddr) -> io::Result<Socket> {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let domain = Domain::for_address(client);
+        let socket = self.netns.run(|| Socket::new(domain, kind, Some(Protocol::TCP)))??;
+        if client.is_ipv4() {
+            socket.set_ip_transparent_v4(true)?;
+        } else {
+            socket.set_ip_transparent_v6(true)?;
+        }
+        socket.set_mark(DELIVERY_MARK)?;
+        // The client may have one port for several connections, and so have we.
+        socket.set_reuse_address(true)?;
+        self.mark.set(&socket, None)?;
+        socket.bind(&client.into())?;
         Ok(socket)
     }
 }

@@ -57,7 +57,7 @@ pub(crate) struct PodStatus {
     pub(crate) state: PodState,
     /// Of the network namespace; absent while pending.
     pub(crate) netns_cookie: Option<u64>,
-    /// Why it is pending.
+    /// Why it is pending, or what does not work as the configuration wants it.
     pub(crate) detail: String,
 }
 
@@ -65,7 +65,7 @@ impl PodStatus {
     pub(crate) fn new(
         workload: &WorkloadInfo,
         netns_cookie: Option<u64>,
-        failure: Option<&String>,
+        problem: Option<&String>,
     ) -> Self {
         let state = if netns_cookie.is_some() { PodState::Enrolled } else { PodState::Pending };
         Self {
@@ -75,7 +75,7 @@ impl PodStatus {
             identity: workload.identity.to_string(),
             state,
             netns_cookie,
-            detail: failure.cloned().unwrap_or_default(),
+            detail: problem.cloned().unwrap_or_default(),
         }
     }
 }

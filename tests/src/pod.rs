@@ -77,7 +77,20 @@ impl Pod {
     /// # Errors
     /// As the system calls fail; so for every call below.
     pub fn listen(&self, at: SocketAddr, behaviour: Behaviour) -> Result<Listener<'_>, Failure> {
-        let opened: Opened = self.call(&Request::Listen { at, behaviour })?;
+        let opened: Opened = self.call(&Request::Listen { at, behaviour, mptcp: false })?;
+        Ok(Listener::new(self, opened))
+    }
+
+    /// Listens by Multipath TCP.
+    ///
+    /// # Errors
+    /// As the system calls fail.
+    pub fn listen_mptcp(
+        &self,
+        at: SocketAddr,
+        behaviour: Behaviour,
+    ) -> Result<Listener<'_>, Failure> {
+        let opened: Opened = self.call(&Request::Listen { at, behaviour, mptcp: true })?;
         Ok(Listener::new(self, opened))
     }
 

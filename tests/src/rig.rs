@@ -18,7 +18,8 @@ use crate::{
     guard::Site,
     manifest::{Manifests, Placement, PodSpec, ServiceSpec},
     netns::Netns,
-    pod::Pod,
+    pod::{PATIENCE, Pod},
+    poll::wait_for,
     programs::locate,
     topology::{self, Family, Node, PodPlace},
 };
@@ -295,6 +296,23 @@ impl Rig {
     pub fn replace_namespace(&self, pod: &str) -> Result<()> {
         let place = self.place(pod)?;
         topology::replace(self.node(&place.node)?, place)
+    }
+
+    /// Writes a manifest and waits until all running agents say that a configuration is in force
+    /// that was not before.
+    ///
+    /// # Errors
+    /// Where one rejects it, or does not notice.
+    pub fn apply(&self, name: &str, yaml: &str) -> Result<()> {
+        let agents: Vec<&Agent> =
+            self.nodes.iter().filter_map(|node| node.agent.as_ref()).collect();
+        let in_force = |agent: &Agent| agent.log().matches("configuration in force").count();
+        let before: Vec<usize> = agents.iter().map(|agent| in_force(agent)).collect();
+        self.manifests.write(name, yaml)?;
+        wait_for("the manifest to be in force", PATIENCE, || {
+            let mut noticed = agents.iter().zip(&before);
+            Ok(noticed.all(|(agent, before)| in_force(agent) > *before).then_some(()))
+        })
     }
 
     /// Starts to listen to what crosses from node to node.

@@ -95,6 +95,29 @@ fn the_same_node_is_preferred_and_others_are_used_when_it_has_none() -> Result<(
 }
 
 #[test]
+fn a_heavier_endpoint_gets_more_on_its_own_node_and_on_another() -> Result<()> {
+    let rig = rig()?;
+    for pod in ["here1", "there1"] {
+        let name = format!("pod-{pod}");
+        let text = fs::read_to_string(rig.manifests.path(&name))?;
+        let annotation = "  annotations:\n    undermesh.io/weight: '9'";
+        rig.manifests.write(&name, &text.replace("  annotations:", annotation))?;
+    }
+    for node in ["a", "b"] {
+        rig.agent(node)?.wait_status("the weights", Duration::from_secs(10), |status| {
+            status.entries("BACKENDS") == 40
+        })?;
+    }
+    let counts = answers(&rig, "client", 400)?;
+    let of = |pod: &str| counts.get(pod).copied().unwrap_or_default();
+    // Of 400, 180 each are expected for the heavy and 20 for the light.
+    for (heavy, light) in [("here1", "here2"), ("there1", "there2")] {
+        assert!(of(heavy) > 130 && of(light) < 60 && of(light) > 0, "{counts:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn with_affinity_a_client_keeps_its_endpoint_wherever_that_is() -> Result<()> {
     let rig = rig()?;
     let spread = answers(&rig, "client", 80)?;

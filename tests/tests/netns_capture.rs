@@ -16,19 +16,6 @@ use undermesh_tests::{
 /// Longer than any agent takes to notice a change.
 const NOTICED: Duration = Duration::from_secs(10);
 
-/// Writes a manifest and waits until both agents say that it is in force.
-fn apply(rig: &Rig, name: &str, yaml: &str) -> Result<()> {
-    let in_force = |node: &str| -> Result<usize> {
-        Ok(rig.agent(node)?.log().matches("configuration in force").count())
-    };
-    let before = [in_force("a")?, in_force("b")?];
-    rig.manifests.write(name, yaml)?;
-    wait_for("the manifest to be in force", NOTICED, || {
-        let noticed = in_force("a")? > before[0] && in_force("b")? > before[1];
-        Ok(noticed.then_some(()))
-    })
-}
-
 /// Allows clients at these addresses to reach `server`, whoever they are.
 fn allow_addresses(rig: &Rig, addresses: &[String]) -> Result<()> {
     let blocks = addresses.join("', '");
@@ -38,7 +25,7 @@ fn allow_addresses(rig: &Rig, addresses: &[String]) -> Result<()> {
          spec:\n  selector: {{matchLabels: {{app: server}}}}\n\
          \x20 rules: [{{from: [{{source: {{ipBlocks: ['{blocks}']}}}}]}}]\n"
     );
-    apply(rig, "by-address", &yaml)
+    rig.apply("by-address", &yaml)
 }
 
 fn addresses(rig: &Rig, pod: &str) -> Result<[String; 2]> {
@@ -137,6 +124,10 @@ fn closed_ports_stay_closed_and_open_ones_are_found_at_once() -> Result<()> {
             Ok(closed.then_some(()))
         })?;
     }
+    let only_v6 = server.listen(rig.at6("server", 9101)?, Behaviour::Echo)?;
+    assert_eq!(outsider.connect(rig.at("server", 9101)?).unwrap_err().errno, "ECONNREFUSED");
+    assert_eq!(outsider.connect(rig.at6("server", 9101)?)?.exchange(b"hello")?, b"hello");
+    only_v6.close()?;
     let local = server.listen("127.0.0.1:9100".parse()?, Behaviour::Echo)?;
     assert_eq!(outsider.connect(rig.at("server", 9100)?).unwrap_err().errno, "ECONNREFUSED");
     local.close()?;
@@ -184,7 +175,7 @@ fn add_probe(rig: &Rig, pod: &str) -> Result<()> {
     let text = fs::read_to_string(rig.manifests.path(&name))?;
     let probe = "  containers:\n  - name: main\n    ports: [{name: http, containerPort: 8080}]\n    \
                  readinessProbe: {httpGet: {port: http}}\nstatus:";
-    apply(rig, &name, &text.replace("status:", probe))
+    rig.apply(&name, &text.replace("status:", probe))
 }
 
 #[test]
@@ -207,7 +198,7 @@ fn the_kubelet_reaches_the_ports_that_it_probes_and_nobody_else_from_its_node_do
     add_probe(&rig, "server")?;
     let deny_all = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
                     metadata: {name: nobody, namespace: shop}\nspec: {}\n";
-    apply(&rig, "nobody", deny_all)?;
+    rig.apply("nobody", deny_all)?;
     for to in probed {
         assert_eq!(kubelet.connect(to)?.exchange(b"hello")?, b"hello", "{to}");
         assert_eq!(other.connect(to).unwrap_err().errno, "ECONNREFUSED", "{to}");

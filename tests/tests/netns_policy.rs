@@ -18,7 +18,7 @@ fn authorize(rig: &Rig, name: &str, spec: &str) -> Result<()> {
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
          metadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n"
     );
-    apply(rig, name, &yaml)
+    rig.apply(name, &yaml)
 }
 
 /// Writes a PeerAuthentication of the namespace `shop`.
@@ -27,20 +27,7 @@ fn authenticate(rig: &Rig, name: &str, spec: &str) -> Result<()> {
         "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
          metadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n"
     );
-    apply(rig, name, &yaml)
-}
-
-/// Writes a manifest and waits until both agents say that it is in force.
-fn apply(rig: &Rig, name: &str, yaml: &str) -> Result<()> {
-    let in_force = |node: &str| -> Result<usize> {
-        Ok(rig.agent(node)?.log().matches("configuration in force").count())
-    };
-    let before = [in_force("a")?, in_force("b")?];
-    rig.manifests.write(name, yaml)?;
-    wait_for("the policy to be in force", NOTICED, || {
-        let noticed = in_force("a")? > before[0] && in_force("b")? > before[1];
-        Ok(noticed.then_some(()))
-    })
+    rig.apply(name, &yaml)
 }
 
 /// What becomes of a connection: bytes come back, or an error says why not.
@@ -263,7 +250,7 @@ fn a_dry_run_is_counted_and_refuses_nothing() -> Result<()> {
     let yaml = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
         metadata: {name: dry, namespace: shop, annotations: {istio.io/dry-run: 'true'}}\n\
         spec: {action: DENY, rules: [{}]}\n";
-    apply(&rig, "dry", yaml)?;
+    rig.apply("dry", yaml)?;
     assert_eq!(outcome(&client, rig.vip("far", 80)?), "passes");
     assert_eq!(outcome(&client, rig.vip("near", 80)?), "passes");
     for node in ["a", "b"] {

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use undermesh_tests::{Conn, PORT, Rig, pod::protocol::Behaviour};
+use undermesh_tests::{
+    Conn, PORT, Rig,
+    pod::protocol::{Behaviour, ConnectOptions},
+};
 
 /// The address in the form that an IPv4 socket has it.
 fn canonical(address: SocketAddr) -> SocketAddr {
@@ -12,11 +15,22 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// Connects, and checks both ends' views of each other.
 fn sees_the_client(rig: &Rig, server: &str, to: SocketAddr, listen: &str) -> Result<()> {
+    sees_the_client_with(rig, server, to, listen, ConnectOptions::default())
+}
+
+fn sees_the_client_with(
+    rig: &Rig,
+    server: &str,
+    to: SocketAddr,
+    listen: &str,
+    options: ConnectOptions,
+) -> Result<()> {
     let (client, pod) = (rig.pod("client")?, rig.pod(server)?);
     let listener = pod.listen(listen.parse()?, Behaviour::Manual)?;
-    let near: Conn<'_> = client.connect(to)?;
+    let near: Conn<'_> = client.connect_with(to, options)?;
     let (far, accepted) = listener.accept()?;
-    let own = near.socket_name()?;
+    let own = canonical(near.socket_name()?);
+    assert_eq!(canonical(near.peer_name()?), to, "getpeername of the client");
     assert_eq!(canonical(accepted.peer), own, "accept on {listen}, from {to}");
     assert_eq!(canonical(far.peer_name()?), own, "getpeername on {listen}, from {to}");
     near.send(b"x")?;
@@ -51,6 +65,21 @@ fn a_server_sees_its_neighbour_as_it_is() -> Result<()> {
     let rig = Rig::started()?;
     sees_the_client(&rig, "near", rig.vip("near", 80)?, &format!("0.0.0.0:{PORT}"))?;
     sees_the_client(&rig, "near", rig.at6("near", PORT)?, &format!("[::]:{PORT}"))
+}
+
+#[test]
+fn a_client_with_an_ipv6_socket_is_seen_at_its_ipv4_address() -> Result<()> {
+    let rig = Rig::started()?;
+    for (server, service, way) in [("server", "far", "proxied"), ("near", "near", "local")] {
+        for to in [rig.vip(service, 80)?, rig.at(server, PORT)?] {
+            for listen in [rig.at(server, PORT)?.to_string(), format!("[::]:{PORT}")] {
+                let options = ConnectOptions { v4_mapped: true, ..ConnectOptions::default() };
+                sees_the_client_with(&rig, server, to, &listen, options)?;
+            }
+        }
+        assert_eq!(rig.agent("a")?.status()?.verdict(way), 4, "{way}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::{
 use crate::DatapathError;
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
+const OWN_CGROUPS: &str = "/proc/self/cgroup";
 
 /// The mount point of the cgroup2 file system. Hybrid layouts have it at a place of their own, so
 /// it is looked up rather than assumed.
@@ -46,6 +47,14 @@ impl CgroupRoot {
         collect_processes(&cgroup, &mut found).map_err(DatapathError::file("read", &cgroup))?;
         Ok(found)
     }
+}
+
+/// The cgroup of this process, in the hierarchy mounted at `root` (cgroups(7): number 0 is cgroup2).
+pub(crate) fn own(root: &CgroupRoot) -> Result<PathBuf, DatapathError> {
+    let memberships =
+        fs::read_to_string(OWN_CGROUPS).map_err(DatapathError::file("read", OWN_CGROUPS))?;
+    let path = memberships.lines().find_map(|line| line.strip_prefix("0::/"));
+    path.map(|path| root.resolve(Path::new(path))).ok_or(DatapathError::NoCgroup2)
 }
 
 fn collect_processes(cgroup: &Path, found: &mut Vec<u32>) -> std::io::Result<()> {

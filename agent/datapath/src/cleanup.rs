@@ -4,7 +4,7 @@ use std::{ffi::OsStr, fs, path::Path};
 
 use serde::Serialize;
 
-use crate::{DatapathError, bpffs};
+use crate::{DatapathError, bpffs, return_routes};
 
 /// What [`cleanup`] has removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -13,6 +13,8 @@ pub struct CleanupReport {
     pub links: usize,
     /// Maps.
     pub maps: usize,
+    /// Network namespaces that led clients' addresses back to the agent.
+    pub routes: usize,
 }
 
 /// Detaches every program that is pinned below `pin_dir`, of whatever ABI version, and removes its
@@ -21,7 +23,8 @@ pub struct CleanupReport {
 /// # Errors
 /// The first pin that cannot be removed. A directory that is not there is clean.
 pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DatapathError> {
-    let report = remove_versions(pin_dir, |_| true)?;
+    let mut report = remove_versions(pin_dir, |_| true)?;
+    report.routes = return_routes::cleanup(pin_dir)?;
     // Shared with another program's pins? Then it stays.
     let _ = fs::remove_dir(pin_dir);
     Ok(report)

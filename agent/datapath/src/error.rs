@@ -77,6 +77,14 @@ pub enum DatapathError {
         /// The kernel's answer.
         reason: String,
     },
+    /// A namespace cannot lead clients' addresses back to the agent.
+    #[error("cannot deliver from clients' own addresses inside {namespace}: {reason}")]
+    ReturnRoute {
+        /// Which.
+        namespace: String,
+        /// What is in the way, and what to do about it.
+        reason: String,
+    },
     /// A network namespace could not be entered or asked.
     #[error("cannot {action} network namespace {namespace}")]
     Netns {

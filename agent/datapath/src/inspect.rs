@@ -109,6 +109,7 @@ impl Datapath {
             self.hash_status::<BackendKey, Backend>("BACKENDS")?,
             self.hash_status::<OriginalDstKey, OriginalDst>("ORIGINAL_DST")?,
             self.hash_status::<LocalTuple, u64>("LOCAL_TUPLES")?,
+            self.hash_status::<LocalTuple, u64>("DELIVERIES")?,
             self.listeners_status()?,
         ])
     }
@@ -118,7 +119,7 @@ impl Datapath {
         name: &'static str,
     ) -> Result<MapStatus, DatapathError> {
         let (map, max_entries) = self.pinned(name)?;
-        let lru = matches!(name, "ORIGINAL_DST" | "LOCAL_TUPLES");
+        let lru = matches!(name, "ORIGINAL_DST" | "LOCAL_TUPLES" | "DELIVERIES");
         let map = if lru { Map::LruHashMap(map) } else { Map::HashMap(map) };
         let map: HashMap<_, K, V> =
             HashMap::try_from(map).map_err(DatapathError::map("open", name))?;

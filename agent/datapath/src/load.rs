@@ -15,12 +15,15 @@ use undermesh_ebpf_common::{ListenerKey, Pod};
 use undermesh_snapshot::DatapathTables;
 
 use crate::{
-    AgentMark, DatapathError, Events, LocalTupleTable, OriginalDstTable,
+    AgentMark, DatapathError, DeliveryTable, Events, LocalTupleTable, OriginalDstTable,
+    ReturnRoutes,
     attach::{self, Attachment, Site},
     bpffs::PinDir,
-    cgroup,
+    cgroup::{self, CgroupRoot},
     cleanup::{CleanupReport, cleanup_other_versions},
+    cookie,
     error::chain,
+    features::Features,
     kernel_log,
     listening::ListeningPorts,
     pods::PodPrograms,
@@ -46,6 +49,11 @@ const KUBELET_PROGRAMS: [(&str, &str, &str); 3] = [
     ("undermesh_probe6", "cgroup/connect6", "undermesh_probe6"),
     ("undermesh_publish", "sockops", "undermesh_publish_kubelet"),
 ];
+/// Programs at the cgroup on kernels whose sockops cannot ask for the netns cookie.
+const BIND_PROGRAMS: [(&str, &str); 2] =
+    [("undermesh_bind4", "cgroup/bind4"), ("undermesh_bind6", "cgroup/bind6")];
+/// The program at the agent's own cgroup, on kernels that need it.
+const COOKIE_PROGRAM: (&str, &str) = ("undermesh_cookie", "cgroup/connect4");
 /// The setting that sizes the maps of ports.
 pub(crate) const POD_PORTS_SETTING: &str = "maxPodPorts";
 /// The program in every enrolled pod's network namespace.
@@ -114,6 +122,8 @@ pub struct Datapath {
     original_dst: OriginalDstTable,
     local_tuples: LocalTupleTable,
     mark: AgentMark,
+    deliveries: DeliveryTable,
+    features: Features,
     _cgroup: File,
 }
 
@@ -130,7 +140,8 @@ impl Datapath {
         attach::raise_memlock();
         let pins = PinDir::create(&config.pin_dir)?;
         let (cgroup_file, cgroup_id) = cgroup::open(&config.cgroup)?;
-        let mut ebpf = load_object(config, &pins)?;
+        let features = Features::probe();
+        let mut ebpf = load_object(config, &pins, features)?;
         if config.kernel_log {
             kernel_log::start(&mut ebpf)?;
         }
@@ -148,6 +159,10 @@ impl Datapath {
         let mark = AgentMark::new(
             crate::sys::obj_get(&pins.maps.join("CONN_META"))
                 .map_err(DatapathError::file("open pinned map", pins.maps.join("CONN_META")))?,
+        );
+        let deliveries = DeliveryTable::new(
+            crate::sys::obj_get(&pins.maps.join("DELIVERIES"))
+                .map_err(DatapathError::file("open pinned map", pins.maps.join("DELIVERIES")))?,
         );
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
             .map_err(DatapathError::map("open", "EVENTS"))?;
@@ -167,10 +182,15 @@ impl Datapath {
             original_dst,
             local_tuples,
             mark,
+            deliveries,
             pins,
+            features,
             _cgroup: cgroup_file,
         };
         datapath.attach_to_cgroup(config, cgroup_id)?;
+        if !features.socket_netns_cookie {
+            datapath.attach_to_self()?;
+        }
         let steer = datapath.load_pod_program()?;
         datapath.pods =
             Some(PodPrograms::new(pods, listeners, listening, steer, datapath.pins.pods.clone()));
@@ -227,6 +247,37 @@ impl Datapath {
         self.mark.clone()
     }
 
+    /// Lets connections through that the agent delivers from their clients' own addresses.
+    pub fn deliveries(&self) -> DeliveryTable {
+        self.deliveries.clone()
+    }
+
+    /// Leads the answers of applications to such connections back to the agent.
+    pub fn return_routes(&self) -> ReturnRoutes {
+        ReturnRoutes::new(&self.pin_dir)
+    }
+
+    /// What the kernel offers.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Lets this process ask for netns cookies where the kernel itself does not say them.
+    fn attach_to_self(&mut self) -> Result<(), DatapathError> {
+        let path = cgroup::own(&CgroupRoot::find()?)?;
+        let (file, cgroup_id) = cgroup::open(&path)?;
+        let (name, hook) = COOKIE_PROGRAM;
+        let pin = self.pins.links.join(name);
+        let site = Site { name, hook, cgroup: &file, path: &path, cgroup_id, pin: &pin };
+        let attachment = self.attach(site)?;
+        self.attachments.push(attachment);
+        let storage = self.pins.maps.join("CONN_META");
+        let storage = crate::sys::obj_get(&storage)
+            .map_err(DatapathError::file("open pinned map", &storage))?;
+        cookie::answers_in(storage);
+        Ok(())
+    }
+
     /// Publishes the connections of the kubelet, which runs in `cgroup`, to ports that it probes.
     /// Doing it again, for the same cgroup or for another, leaves one set of programs.
     ///
@@ -246,7 +297,9 @@ impl Datapath {
 
     fn attach_to_cgroup(&mut self, config: &Config, cgroup_id: u64) -> Result<(), DatapathError> {
         let cgroup = self._cgroup.try_clone().map_err(DatapathError::file("open", "cgroup"))?;
-        for (name, hook) in CGROUP_PROGRAMS {
+        let without_cookie = !self.features.sockops_netns_cookie;
+        let fallback = BIND_PROGRAMS.iter().filter(|_| without_cookie);
+        for (name, hook) in CGROUP_PROGRAMS.iter().chain(fallback).copied() {
             let pin = self.pins.links.join(name);
             let site =
                 Site { name, hook, cgroup: &cgroup, path: &config.cgroup, cgroup_id, pin: &pin };
@@ -260,15 +313,16 @@ impl Datapath {
     fn attach(&mut self, site: Site<'_>) -> Result<Attachment, DatapathError> {
         let name = site.name;
         let program = self.ebpf.program_mut(name).ok_or_else(|| missing(name))?;
-        if site.hook == "sockops" {
+        let fd = if site.hook == "sockops" {
             let program: &mut SockOps = program.try_into().map_err(refused(name))?;
             loaded(program.load()).map_err(refused(name))?;
-            attach::sock_ops(program, site)
+            program.fd()
         } else {
             let program: &mut CgroupSockAddr = program.try_into().map_err(refused(name))?;
             loaded(program.load()).map_err(refused(name))?;
-            attach::sock_addr(program, site)
-        }
+            program.fd()
+        };
+        attach::attach(fd.map_err(refused(name))?.as_fd(), site)
     }
 
     fn load_pod_program(&mut self) -> Result<crate::pods::Steer, DatapathError> {
@@ -303,7 +357,11 @@ impl Datapath {
     }
 }
 
-pub(crate) fn load_object(config: &Config, pins: &PinDir) -> Result<Ebpf, DatapathError> {
+pub(crate) fn load_object(
+    config: &Config,
+    pins: &PinDir,
+    features: Features,
+) -> Result<Ebpf, DatapathError> {
     let sizes = &config.sizes;
     let conn_meta = pins.maps.join("CONN_META");
     EbpfLoader::new()
@@ -319,7 +377,9 @@ pub(crate) fn load_object(config: &Config, pins: &PinDir) -> Result<Ebpf, Datapa
         .map_max_entries("BACKENDS", sizes.backends)
         .map_max_entries("ORIGINAL_DST", sizes.connections)
         .map_max_entries("LOCAL_TUPLES", sizes.connections)
+        .map_max_entries("DELIVERIES", sizes.connections)
         .map_max_entries("EVENTS", sizes.event_bytes)
+        .override_global("SOCKOPS_NETNS_COOKIE", &u32::from(features.sockops_netns_cookie), true)
         .override_global(aya_log::LEVEL, &kernel_log::level(config.kernel_log), false)
         .load(OBJECT)
         .map_err(|error| DatapathError::Load(chain(&error)))

@@ -10,7 +10,7 @@ use std::{
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
-use crate::{DatapathError, sys};
+use crate::{DatapathError, cookie};
 
 /// Device and inode of a namespace: tells whether a path still leads to the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +71,7 @@ impl Netns {
             })
             .map_err(wrap("enter"))?
             .map_err(wrap("open a socket in"))?;
-        netns.cookie = sys::netns_cookie(socket).map_err(wrap("read the cookie of"))?;
+        netns.cookie = cookie::of(&socket).map_err(wrap("read the cookie of"))?;
         Ok(netns)
     }
 

@@ -15,9 +15,11 @@ use std::{
 };
 
 use tokio::io::unix::AsyncFd;
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -116,10 +118,20 @@ struct LinkCreate {
 /// Attaches an sk_lookup program to a network namespace (Linux 5.9). aya keeps the links that it
 /// makes in the program, and with them a descriptor for every pod; the pin is all we need.
 pub(crate) fn netns_link(program: BorrowedFd<'_>, netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    link_create(program, netns, BPF_SK_LOOKUP)
+}
+
+/// Attaches a program to a cgroup (Linux 5.7) or a network namespace. No flags: with a link that is
+/// what allows several programs side by side.
+pub(crate) fn link_create(
+    program: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
     let attr = LinkCreate {
         prog_fd: program.as_raw_fd(),
-        target_fd: netns.as_raw_fd(),
-        attach_type: BPF_SK_LOOKUP,
+        target_fd: target.as_raw_fd(),
+        attach_type,
         flags: 0,
     };
     let fd = bpf(BPF_LINK_CREATE, &attr)?;
@@ -214,7 +226,7 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<(u32, LinkTarget)> {
 
 #[repr(C)]
 #[derive(IntoBytes, Immutable)]
-struct MapUpdate {
+struct MapElement {
     map_fd: i32,
     pad: u32,
     key: u64,
@@ -228,15 +240,54 @@ pub(crate) fn sk_storage_set<V: IntoBytes + Immutable>(
     socket: BorrowedFd<'_>,
     value: &V,
 ) -> io::Result<()> {
-    let key = socket.as_raw_fd();
-    let attr = MapUpdate {
+    map_set(map, &socket.as_raw_fd(), value)
+}
+
+/// Sets a value in a map whose keys and values are of these types. Needs no lock, unlike aya's own.
+pub(crate) fn map_set<K: IntoBytes + Immutable, V: IntoBytes + Immutable>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+) -> io::Result<()> {
+    let attr = MapElement {
         map_fd: map.as_raw_fd(),
         pad: 0,
-        key: &raw const key as u64,
+        key: std::ptr::from_ref(key) as u64,
         value: std::ptr::from_ref(value) as u64,
         flags: 0,
     };
     bpf(BPF_MAP_UPDATE_ELEM, &attr).map(drop)
+}
+
+/// Removes a key from a map.
+pub(crate) fn map_remove<K: IntoBytes + Immutable>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let attr = MapElement {
+        map_fd: map.as_raw_fd(),
+        pad: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: 0,
+        flags: 0,
+    };
+    bpf(BPF_MAP_DELETE_ELEM, &attr).map(drop)
+}
+
+/// Reads the value of a socket in a socket-storage map.
+pub(crate) fn sk_storage_get<V: FromBytes>(
+    map: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+) -> io::Result<V> {
+    let key = socket.as_raw_fd();
+    let mut value = MaybeUninit::<V>::zeroed();
+    let attr = MapElement {
+        map_fd: map.as_raw_fd(),
+        pad: 0,
+        key: &raw const key as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_ELEM, &attr)?;
+    // SAFETY: all bytes are initialised, and `FromBytes` takes any.
+    Ok(unsafe { value.assume_init() })
 }
 
 /// Lets a socket that is bound to an address take its port only when it is connected, so that

@@ -22,6 +22,7 @@ use crate::{
     Config, DatapathError, MapSizes, attach,
     bpffs::PinDir,
     error::chain,
+    features::Features,
     load::{OBJECT, load_object, tail},
     sys::{
         self,
@@ -103,7 +104,7 @@ impl Scratch {
         };
         let config =
             Config { pin_dir: self.0.clone(), cgroup: PathBuf::new(), sizes, kernel_log: false };
-        let ebpf = load_object(&config, &pins)?;
+        let ebpf = load_object(&config, &pins, Features::probe())?;
         ebpf.maps()
             .map(|(name, map)| {
                 let pin = pins.maps.join(name);

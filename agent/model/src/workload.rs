@@ -31,6 +31,10 @@ pub struct Workload {
     pub location: Option<PodLocation>,
     /// What becomes of its meshed connections while the agent is down; `None` leaves it to the node.
     pub outbound_failure: Option<FailMode>,
+    /// Where connections come from that the agent delivers to it; `None` leaves it to the node.
+    pub source_address: Option<SourceAddress>,
+    /// Its share of a service's connections, relative to the other endpoints; at least 1.
+    pub weight: u32,
     /// TCP ports that the kubelet has been asked to probe (or to call at start and stop).
     pub probe_ports: BTreeSet<u16>,
     /// The pod lives in its node's network namespace.
@@ -98,4 +102,16 @@ pub enum FailMode {
     Closed,
     /// Dialled directly, without the mesh.
     Open,
+}
+
+/// Where connections come from that the agent delivers to an application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceAddress {
+    /// From a loopback address; `accept` and `getpeername` show the client all the same.
+    #[default]
+    Translated,
+    /// From the client's own address, for everything that looks at packets or at the kernel's
+    /// tables.
+    Transparent,
 }

@@ -1,7 +1,7 @@
 //! Step *balance*: which endpoints of a service to try, and in which order.
 //!
 //! The kernel sends a service's local share straight to the pods of this node and gives the proxy
-//! what is left. The proxy therefore spreads evenly over the endpoints of other nodes, and comes
+//! what is left. The proxy therefore spreads it over the endpoints of other nodes, by weight, and comes
 //! back to local ones only when there is no other.
 
 use std::{
@@ -37,11 +37,23 @@ pub(crate) fn order(
         if from.is_empty() {
             break;
         }
-        let index = pick(from.len()) % from.len();
-        let endpoint = from.swap_remove(index);
-        targets.push(target(endpoint));
+        let index = weighted(from, &mut pick);
+        targets.push(target(from.swap_remove(index)));
     }
     targets
+}
+
+/// The index of one of these, each with a chance in proportion to its weight.
+fn weighted(from: &[&EndpointTarget], pick: &mut impl FnMut(usize) -> usize) -> usize {
+    let weight = |endpoint: &&EndpointTarget| endpoint.weight.max(1) as usize;
+    let total: usize = from.iter().map(weight).sum();
+    let mut slot = pick(total) % total.max(1);
+    let found = from.iter().position(|endpoint| {
+        let found = slot < weight(endpoint);
+        slot = slot.saturating_sub(weight(endpoint));
+        found
+    });
+    found.unwrap_or_default()
 }
 
 fn target(endpoint: &EndpointTarget) -> Target {
@@ -125,6 +137,19 @@ mod tests {
             }
         }
         assert!(first.iter().all(|n| *n > 1600), "{first:?}");
+    }
+
+    #[test]
+    fn shares_follow_weights_and_the_light_are_not_left_out() {
+        let mut endpoints = endpoints();
+        endpoints[1].weight = 3;
+        let mut heavy = 0_u32;
+        for _ in 0..4000 {
+            let targets = ports(&order(&endpoints, None, 2, random));
+            assert_ne!(targets[0], targets[1]);
+            heavy += u32::from(targets[0] == "10.0.1.1:80");
+        }
+        assert!((2850..=3150).contains(&heavy), "{heavy} of 4000");
     }
 
     #[test]

@@ -89,5 +89,5 @@ async fn connect_application(
     let policy = policies.borrow_and_update().clone();
     authorize(attempt, policy.as_deref(), &pod.shared.metrics)
         .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
-    deliver::deliver(pod, attempt.source_addr, attempt.destination).await
+    deliver::translated(pod, attempt.source_addr, attempt.destination).await
 }

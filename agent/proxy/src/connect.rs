@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{ProxyConfig, config::Keepalive, error::Failure, pod::PodSockets};
@@ -30,24 +30,39 @@ pub(crate) async fn connect(
     to: SocketAddr,
     config: &ProxyConfig,
 ) -> Result<TcpStream, Failure> {
-    let attempt = async {
+    let socket = || {
         let socket = sockets.stream(to.ip(), delivery.map(|delivery| delivery.client))?;
-        let socket = TcpSocket::from_std_stream(socket.into());
         if let Some(delivery) = delivery {
-            socket.bind(SocketAddr::new(delivery.source, 0))?;
+            socket.bind(&SocketAddr::new(delivery.source, 0).into())?;
         }
-        let stream = socket.connect(to).await?;
+        Ok(socket)
+    };
+    let result = match socket() {
+        Ok(socket) => connect_socket(socket, to, config).await,
+        Err(error) => Err(error),
+    };
+    result.map_err(|error| failure(to, &error))
+}
+
+/// Connects a socket within the configured time.
+pub(crate) async fn connect_socket(
+    socket: Socket,
+    to: SocketAddr,
+    config: &ProxyConfig,
+) -> io::Result<TcpStream> {
+    let attempt = async {
+        let stream = TcpSocket::from_std_stream(socket.into()).connect(to).await?;
         tune(&stream, config.keepalive)?;
         Ok(stream)
     };
-    let result: io::Result<TcpStream> = tokio::time::timeout(config.connect_timeout, attempt)
+    tokio::time::timeout(config.connect_timeout, attempt)
         .await
-        .unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
-    result.map_err(|error| {
-        tracing::debug!(%to, %error, "connect failed");
-        let kind = error.kind();
-        Failure::Connect { to, kind }
-    })
+        .unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+}
+
+pub(crate) fn failure(to: SocketAddr, error: &io::Error) -> Failure {
+    tracing::debug!(%to, %error, "connect failed");
+    Failure::Connect { to, kind: error.kind() }
 }
 
 /// Sets what every connection of the proxy needs: no delay for small writes (the application

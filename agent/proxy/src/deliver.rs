@@ -1,12 +1,15 @@
 //! Step *connect* of an inbound connection: to the application, inside its pod.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    io::{self, ErrorKind},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use crate::{
-    connect::{Delivery, connect},
+    connect::{Delivery, connect, connect_socket, failure},
     duplex::Socket,
     error::Failure,
-    pod::Pod,
+    pod::{Pod, Transparent},
 };
 
 /// Source of connections that the proxy delivers over IPv4. Tells the kernel's programs that they
@@ -26,8 +29,22 @@ pub(crate) fn check(pod: &Pod, destination: SocketAddr) -> Result<(), Failure> {
     Err(Failure::WrongDestination { to: destination })
 }
 
-/// Connects to the application, which is to see `client` as its peer.
+/// Connects to the application, which is to see `client` as its peer. That must not be the far end
+/// of a connection to `destination` which the agent itself holds; see [`translated`].
 pub(crate) async fn deliver(
+    pod: &Pod,
+    client: SocketAddr,
+    destination: SocketAddr,
+) -> Result<Socket, Failure> {
+    match transparently(pod, client, destination).await? {
+        Some(socket) => Ok(socket),
+        None => translated(pod, client, destination).await,
+    }
+}
+
+/// The same from a loopback address, whatever the pod is set up for. So must be what was captured:
+/// the agent's end of it has the very addresses that the delivery would have.
+pub(crate) async fn translated(
     pod: &Pod,
     client: SocketAddr,
     destination: SocketAddr,
@@ -40,4 +57,36 @@ pub(crate) async fn deliver(
     let stream =
         connect(&*pod.sockets, Some(Delivery { source, client }), destination, config).await?;
     Ok(Socket::new(stream))
+}
+
+/// Connects from the client's own address, where the pod is set up for it: from the client's own
+/// port, or from another one where that is in use, as by a second connection of the same client
+/// socket to another name of this application.
+async fn transparently(
+    pod: &Pod,
+    client: SocketAddr,
+    destination: SocketAddr,
+) -> Result<Option<Socket>, Failure> {
+    let any_port = SocketAddr::new(client.ip(), 0);
+    let mut last = None;
+    for from in [client, any_port] {
+        let connected = match pod.sockets.transparent(from, destination) {
+            None => return Ok(None),
+            Some(Ok(Transparent { socket, pass })) => {
+                let stream = connect_socket(socket, destination, &pod.shared.config).await;
+                stream.map(|stream| Socket::new(stream).with_pass(pass))
+            }
+            Some(Err(error)) => Err(error),
+        };
+        match connected {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(error) if is_in_use(&error) => last = Some(error),
+            Err(error) => return Err(failure(destination, &error)),
+        }
+    }
+    Err(failure(destination, &last.unwrap_or_else(|| ErrorKind::AddrInUse.into())))
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
 }

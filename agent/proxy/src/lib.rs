@@ -42,7 +42,7 @@ mod tests;
 mod tunnel;
 
 pub use config::{Http2Config, Keepalive, PoolConfig, ProxyConfig};
-pub use pod::{OriginalDst, PodHandle, PodListeners, PodSockets};
+pub use pod::{OriginalDst, Pass, PodHandle, PodListeners, PodSockets, Transparent};
 pub use proxy::Proxy;
 pub use record::{peer, service_label};
 pub use status::{PodStatus, ProxyStatus, TunnelStatus};

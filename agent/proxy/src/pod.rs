@@ -31,7 +31,23 @@ pub trait PodSockets: Send + Sync {
     /// `client` is given for a connection that is delivered to the pod's application: whom the
     /// application should see as its peer.
     fn stream(&self, remote: IpAddr, client: Option<SocketAddr>) -> io::Result<socket2::Socket>;
+
+    /// A socket for a connection to the application at `to`, bound to the address of `client`, and
+    /// to its port unless that is 0; ready to be connected. `None` where the pod's application
+    /// sees its clients' addresses only through [`Self::stream`].
+    fn transparent(&self, client: SocketAddr, to: SocketAddr) -> Option<io::Result<Transparent>>;
 }
+
+/// A socket that is bound to an address of somebody else's.
+pub struct Transparent {
+    /// The socket.
+    pub socket: socket2::Socket,
+    /// What lets the connection pass; to be kept until it is over.
+    pub pass: Pass,
+}
+
+/// Something that is taken back when it is dropped.
+pub type Pass = Box<dyn Send + Sync>;
 
 /// An enrolled pod of this node: its listeners, opened inside its network namespace.
 pub struct PodListeners {

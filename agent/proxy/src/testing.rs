@@ -20,8 +20,10 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> WorkloadInfo {
         local: false,
         direct: false,
         outbound_failure: undermesh_model::FailMode::Closed,
+        source_address: undermesh_model::SourceAddress::Translated,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         location: None,
+        weight: 1,
         probe_ports: [].into(),
         mtls: MtlsMode::Strict.into(),
         workload_name: name.to_owned(),
@@ -54,7 +56,11 @@ pub(crate) fn policy(namespaces: &[&str]) -> CompiledPolicy {
 
 /// An endpoint at `address`.
 pub(crate) fn endpoint(address: &str, workload: Option<&Arc<WorkloadInfo>>) -> EndpointTarget {
-    EndpointTarget { address: address.parse().unwrap(), workload: workload.map(Arc::clone) }
+    EndpointTarget {
+        address: address.parse().unwrap(),
+        workload: workload.map(Arc::clone),
+        weight: 1,
+    }
 }
 
 /// Adds the service `cart` at a virtual address.

@@ -54,8 +54,10 @@ fn tables(snapshot: &Snapshot) -> DatapathTables {
                 pad: 0,
                 flags: if direct { backend_flags::LOCAL } else { 0 },
             };
-            tables.backends.insert(BackendKey { service: key, slot }, backend);
-            slot += 1;
+            for _ in 0..endpoint.weight {
+                tables.backends.insert(BackendKey { service: key, slot }, backend);
+                slot += 1;
+            }
         }
         tables.services.insert(
             key,

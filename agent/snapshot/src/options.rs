@@ -1,7 +1,7 @@
 //! What a node's own configuration contributes to its snapshot.
 
 use serde::{Deserialize, Serialize};
-use undermesh_model::{FailMode, MtlsMode, TrustDomain};
+use undermesh_model::{FailMode, MtlsMode, SourceAddress, TrustDomain};
 
 /// Settings of the node that the compiler needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Options {
     pub root_namespace: String,
     /// What happens to meshed connections while the agent is down.
     pub outbound_failure: FailMode,
+    /// Where connections come from that the agent delivers to applications.
+    pub source_address: SourceAddress,
     /// How connections between two pods of this node travel.
     pub same_node: SameNode,
 }

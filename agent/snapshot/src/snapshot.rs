@@ -78,8 +78,16 @@ pub struct ServicePortRoute {
 impl ServicePortRoute {
     /// Index of the endpoint that a client has with affinity; the kernel chooses the same one.
     pub fn affine(&self, client: IpAddr) -> Option<usize> {
-        let slots = u32::try_from(self.endpoints.len()).ok()?;
-        (self.affinity && slots > 0).then(|| affinity_slot(&addr(client), slots) as usize)
+        let slots = self.endpoints.iter().map(|endpoint| endpoint.weight).sum();
+        if !self.affinity || slots == 0 {
+            return None;
+        }
+        let mut slot = affinity_slot(&addr(client), slots);
+        self.endpoints.iter().position(|endpoint| {
+            let found = slot < endpoint.weight;
+            slot = slot.saturating_sub(endpoint.weight);
+            found
+        })
     }
 }
 
@@ -91,4 +99,6 @@ pub struct EndpointTarget {
     pub address: SocketAddr,
     /// The enrolled workload at that address; `None` is dialled in plaintext, outside the mesh.
     pub workload: Option<Arc<WorkloadInfo>>,
+    /// How many of the service's slots it has: its share of new connections. At least 1.
+    pub weight: u32,
 }

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::Serialize;
-use undermesh_model::{FailMode, NamespacedName, PodLocation, ResourceRef, SpiffeId};
+use undermesh_model::{
+    FailMode, NamespacedName, PodLocation, ResourceRef, SourceAddress, SpiffeId,
+};
 
 use crate::MtlsModes;
 
@@ -25,10 +27,14 @@ pub struct WorkloadInfo {
     pub direct: bool,
     /// What becomes of its meshed connections while the agent is down.
     pub outbound_failure: FailMode,
+    /// Where connections come from that the agent delivers to it.
+    pub source_address: SourceAddress,
     /// Its addresses, IPv4 first.
     pub addresses: Vec<IpAddr>,
     /// Where it runs, for local workloads.
     pub location: Option<PodLocation>,
+    /// Its share of a service's connections, relative to the other endpoints.
+    pub weight: u32,
     /// Ports that the kubelet probes, for local workloads.
     pub probe_ports: BTreeSet<u16>,
     /// What it accepts.

@@ -80,7 +80,11 @@ impl Parts {
             programs: Mutex::new(datapath.take_pods().context("the pod programs are taken")?),
             original_dst: datapath.original_dst(),
             mark: datapath.mark(),
+            deliveries: datapath.deliveries(),
+            return_routes: Mutex::new(datapath.return_routes()),
+            connect_timeout: config.connect_timeout,
             cgroups: CgroupRoot::find()?,
+            features: datapath.features(),
         });
         let events = datapath.take_events().context("the event stream is taken")?;
         let kernel_events = Arc::new(KernelEvents::new(
@@ -127,6 +131,7 @@ impl Parts {
             root_namespace: self.config.root_namespace.clone(),
             outbound_failure: self.config.outbound_failure,
             same_node: self.config.same_node,
+            source_address: self.config.source_address,
         }
     }
 

@@ -35,6 +35,11 @@ pub use verdict::{
 /// directory: raise it with every change of a map's key, value or meaning.
 pub const ABI_VERSION: u32 = 5;
 
+/// Where the agent "connects" to on kernels without SO_NETNS_COOKIE, to be told the cookie of a
+/// socket's network namespace: an address of this host's network that is none, so that no application
+/// can mean it.
+pub const COOKIE_QUESTION: (Addr, u16) = (Addr::v4([0, 0, 0, 2]), 929);
+
 /// Port of the HBONE tunnel, in host byte order.
 pub const HBONE_PORT: u16 = 15008;
 

@@ -72,6 +72,12 @@ reasons! {
     PortClosed = 24 "port_closed",
     /// Inbound: the kubelet's own connection to a port that it was asked to probe.
     InboundProbe = 25 "inbound_probe",
+    /// A pod that should be enrolled and is not yet: refused.
+    Gated = 26 "gated",
+    /// A pod that should be enrolled and is not yet: let through.
+    GatedOpen = 27 "gated_open",
+    /// Inbound: the agent's delivery, from the client's own address.
+    InboundTransparent = 28 "inbound_transparent",
 }
 
 #[cfg(test)]

@@ -178,6 +178,8 @@ pub trait InboundView {
     fn workload(&self, addr: &Addr) -> Option<WorkloadEntry>;
     /// Who has published this connection in `LOCAL_TUPLES`.
     fn publisher(&self) -> Publisher;
+    /// Whether the agent is delivering exactly this connection, as `DELIVERIES` says.
+    fn delivered(&self) -> bool;
     /// `POLICY`.
     fn policy(&self, key: &PolicyKey) -> Option<PolicyVerdict>;
     /// `LISTENING`: whether an application listens where the connection goes.
@@ -206,6 +208,9 @@ pub fn decide_inbound<V: InboundView>(
         None if view.strict_unknown() => (0, workload_flags::STRICT | workload_flags::PLAIN),
         None => (0, workload_flags::PLAIN),
     };
+    if view.delivered() {
+        return Inbound::Pass(Reason::InboundTransparent);
+    }
     let publisher = view.publisher();
     if publisher.kubelet && view.is_probed() {
         return Inbound::Pass(Reason::InboundProbe);

@@ -1,5 +1,6 @@
 //! sockops: keeps `LISTENING` from falling behind. What is added here is there before `listen`
-//! returns; what has to go, and what was added too much, the agent finds out by looking.
+//! returns; what has to go, and what was added too much, the agent finds out by looking. Kernels before
+//! 5.15 cannot tell here whose socket it is: `bind` has left a note.
 
 use aya_ebpf::{
     EbpfContext,
@@ -10,15 +11,16 @@ use aya_ebpf::{
 use undermesh_ebpf_common::{Addr, ConnEvent, Pod, PortKey, Reason, event_kind};
 
 use crate::{
+    features,
     maps::{LISTENING, PODS},
-    publish::ends,
+    publish::{ends, meta},
     report::{count, send},
 };
 
 /// A socket is about to listen.
 #[inline(always)]
 pub fn begun(ctx: &SockOpsContext) {
-    let cookie = netns_cookie(ctx);
+    let Some(cookie) = netns_cookie(ctx) else { return };
     // SAFETY: values are replaced whole.
     let Some(pod) = (unsafe { PODS.get(&cookie) }) else { return };
     let ends = ends(ctx);
@@ -38,7 +40,7 @@ pub fn begun(ctx: &SockOpsContext) {
 /// A socket has ceased to listen; others may go on at the same port.
 #[inline(always)]
 pub fn ended(ctx: &SockOpsContext) {
-    let cookie = netns_cookie(ctx);
+    let Some(cookie) = netns_cookie(ctx) else { return };
     // SAFETY: values are replaced whole.
     if let Some(pod) = unsafe { PODS.get(&cookie) } {
         tell(ctx, cookie, pod, ends(ctx).local_port_be);
@@ -70,9 +72,12 @@ fn tell(ctx: &SockOpsContext, cookie: u64, pod: &Pod, port_be: u16) {
 }
 
 #[inline(always)]
-fn netns_cookie(ctx: &SockOpsContext) -> u64 {
+fn netns_cookie(ctx: &SockOpsContext) -> Option<u64> {
+    if !features::sockops_netns_cookie() {
+        return meta(ctx).map(|meta| meta.netns_cookie).filter(|cookie| *cookie != 0);
+    }
     // SAFETY: plain helper on the kernel's own context.
-    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+    Some(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
 }
 
 #[inline(always)]

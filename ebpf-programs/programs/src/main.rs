@@ -4,8 +4,11 @@
 #![no_std]
 #![no_main]
 
+mod bind;
 mod connect;
 mod context;
+mod cookie;
+mod features;
 mod listen;
 mod lookup;
 mod maps;

@@ -49,6 +49,12 @@ pub static ORIGINAL_DST: LruHashMap<OriginalDstKey, OriginalDst> = LruHashMap::p
 #[map]
 pub static LOCAL_TUPLES: LruHashMap<LocalTuple, u64> = LruHashMap::pinned(1 << 17, 0);
 
+/// Connections that the agent delivers from their clients' own addresses, and until when
+/// (`CLOCK_MONOTONIC`, nanoseconds); written by the agent, read by sk_lookup. Old ones may be
+/// dropped: those that a killed agent has left behind.
+#[map]
+pub static DELIVERIES: LruHashMap<LocalTuple, u64> = LruHashMap::pinned(1 << 17, 0);
+
 /// The agent's listeners inside pods.
 #[map]
 pub static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(1 << 12, 0);

@@ -19,6 +19,7 @@ use crate::{
 };
 
 const ALLOW: i32 = 1;
+const IPPROTO_MPTCP: u32 = 262;
 
 #[cgroup_sock_addr(getpeername4)]
 pub fn undermesh_getpeername4(ctx: SockAddrContext) -> i32 {
@@ -61,59 +62,85 @@ fn shown(ctx: &SockAddrContext, peer: &Addr) -> Option<Shown> {
     {
         return Some(Shown { addr: meta.original, port_be: meta.original_port_be });
     }
+    // SAFETY: as above.
+    if unsafe { (*ctx.sock_addr).protocol } == IPPROTO_MPTCP {
+        return led(ctx, peer, port_be);
+    }
     peer.is_delivery_source().then(|| delivered(ctx, peer, port_be))?
 }
 
 /// The client of a connection that the agent has delivered: it stands in the storage of the
-/// agent's own socket, the other end of this one. Kept in this socket's storage from then on, as
-/// the agent's may be gone when the application asks again.
+/// agent's own socket, the other end of this one.
 #[inline(always)]
 fn delivered(ctx: &SockAddrContext, peer: &Addr, port_be: u16) -> Option<Shown> {
-    // SAFETY: `sk` of the context is a valid socket of this program type.
-    let own: *mut bpf_sock = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
-    let local = local(own, peer);
+    let own = own(ctx, peer);
     // The agent's socket is found as its own packets would find it: from us to it.
-    let ends = lookup::Ends {
-        from: local.addr,
-        from_port_be: local.port_be,
-        to: *peer,
-        to_port_be: port_be,
-    };
-    let agent = lookup::tcp(ctx.as_ptr(), &ends, i64::from(BPF_F_CURRENT_NETNS) as u64);
-    if agent.is_null() {
-        return None;
-    }
-    let map = (&raw const CONN_META).cast_mut().cast();
-    // SAFETY: `agent` is a referenced socket until it is released below; the storage is copied
-    // before that.
-    let meta = unsafe {
-        let meta = bpf_sk_storage_get(map, agent.cast(), ptr::null_mut(), 0).cast::<ConnMeta>();
-        let copied = meta.as_ref().copied();
-        bpf_sk_release(agent.cast());
-        copied
-    }?;
+    let ends =
+        lookup::Ends { from: own.addr, from_port_be: own.port_be, to: *peer, to_port_be: port_be };
+    let meta = meta_of(ctx, &ends)?;
     if meta.flags & conn_flags::AGENT == 0 || meta.original.is_unspecified() {
         return None;
     }
+    Some(keep(ctx, &meta, peer, port_be))
+}
+
+/// What the client of a Multipath TCP connection has dialled: the socket that was connected, and
+/// whose storage has it, is the first subflow, which only the kernel knows of. It has the
+/// addresses of the application's socket. Servers find nothing: nobody has led their socket.
+#[inline(always)]
+fn led(ctx: &SockAddrContext, peer: &Addr, port_be: u16) -> Option<Shown> {
+    let own = own(ctx, peer);
+    let ends =
+        lookup::Ends { from: *peer, from_port_be: port_be, to: own.addr, to_port_be: own.port_be };
+    let meta = meta_of(ctx, &ends)?;
+    if !meta.backend.equals(peer) || meta.backend_port_be != port_be {
+        return None;
+    }
+    Some(keep(ctx, &meta, peer, port_be))
+}
+
+/// A copy of what another socket of this network namespace has in its storage.
+#[inline(always)]
+fn meta_of(ctx: &SockAddrContext, ends: &lookup::Ends) -> Option<ConnMeta> {
+    let sk = lookup::tcp(ctx.as_ptr(), ends, i64::from(BPF_F_CURRENT_NETNS) as u64);
+    if sk.is_null() {
+        return None;
+    }
+    let map = (&raw const CONN_META).cast_mut().cast();
+    // SAFETY: `sk` is a referenced socket until it is released below; the storage is copied
+    // before that.
+    unsafe {
+        let meta = bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), 0).cast::<ConnMeta>();
+        let copied = meta.as_ref().copied();
+        bpf_sk_release(sk.cast());
+        copied
+    }
+}
+
+/// Keeps what was found in this socket's own storage, as the other socket may be gone when the
+/// application asks again.
+#[inline(always)]
+fn keep(ctx: &SockAddrContext, found: &ConnMeta, peer: &Addr, port_be: u16) -> Shown {
     let mut own_meta = ConnMeta {
         netns_cookie: 0,
-        original: meta.original,
+        original: found.original,
         backend: *peer,
-        original_port_be: meta.original_port_be,
+        original_port_be: found.original_port_be,
         backend_port_be: port_be,
         flags: 0,
         opened_ns: 0,
     };
     // SAFETY: the socket is that of the context. That the record cannot be kept is no harm.
     unsafe { CONN_META.get_or_insert_ptr_mut(ctx, Some(&mut own_meta)) };
-    Some(Shown { addr: meta.original, port_be: meta.original_port_be })
+    Shown { addr: found.original, port_be: found.original_port_be }
 }
 
-/// This end of an accepted connection, in the family of its peer.
+/// This end of a connection, in the family of its peer.
 #[inline(always)]
-fn local(own: *mut bpf_sock, peer: &Addr) -> Shown {
-    // SAFETY: the caller passes the context's socket.
+fn own(ctx: &SockAddrContext, peer: &Addr) -> Shown {
+    // SAFETY: `sk` of the context is a valid socket of this program type.
     unsafe {
+        let own: *mut bpf_sock = (*ctx.sock_addr).__bindgen_anon_1.sk;
         let addr = if peer.is_v4() {
             Addr::v4_be((*own).src_ip4)
         } else {

@@ -138,7 +138,7 @@ fn tuple(ends: &Ends) -> LocalTuple {
 }
 
 #[inline(always)]
-fn meta<'a>(ctx: &'a SockOpsContext) -> Option<&'a mut ConnMeta> {
+pub fn meta<'a>(ctx: &'a SockOpsContext) -> Option<&'a mut ConnMeta> {
     // SAFETY: the context pointer is the kernel's; `sk` may be null and is checked, and the
     // socket owns the returned memory for at least the length of this call.
     unsafe {

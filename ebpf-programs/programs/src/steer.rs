@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::sk_lookup, programs::SkLookupContext};
 use undermesh_ebpf_common::{
     Addr, ConnEvent, Inbound, InboundView, KUBELET, ListenerKey, LocalTuple, PolicyKey,
     PolicyVerdict, PortKey, Publisher, Reason, WorkloadEntry, decide_inbound, event_kind,
@@ -11,7 +11,10 @@ use undermesh_ebpf_common::{
 
 use crate::{
     context,
-    maps::{LISTENERS, LISTENING, LOCAL_TUPLES, PODS, POLICY, PROBE_PORTS, SETTINGS, WORKLOADS},
+    maps::{
+        DELIVERIES, LISTENERS, LISTENING, LOCAL_TUPLES, PODS, POLICY, PROBE_PORTS, SETTINGS,
+        WORKLOADS,
+    },
     report::{count, send},
 };
 
@@ -125,6 +128,13 @@ impl InboundView for Arriving {
             Some(pod) => Publisher::pod(pod.source_for(&self.0.destination)),
             None => Publisher::NOBODY,
         }
+    }
+    #[inline(always)]
+    fn delivered(&self) -> bool {
+        // SAFETY: an element that is reused meanwhile gives another delivery's time at worst.
+        let until = unsafe { DELIVERIES.get(&self.0) };
+        // SAFETY: plain helper without preconditions.
+        until.is_some_and(|until| unsafe { bpf_ktime_get_ns() } < *until)
     }
     #[inline(always)]
     fn policy(&self, key: &PolicyKey) -> Option<PolicyVerdict> {

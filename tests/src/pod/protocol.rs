@@ -20,6 +20,8 @@ pub enum Request {
         at: SocketAddr,
         /// What becomes of connections.
         behaviour: Behaviour,
+        /// By Multipath TCP, plain TCP for clients that do not speak it.
+        mptcp: bool,
     },
     /// The same at consecutive ports.
     ListenMany {
@@ -172,6 +174,8 @@ pub struct ConnectOptions {
     pub device: Option<String>,
     /// Dial an IPv4 address as `::ffff:a.b.c.d`, from an IPv6 socket.
     pub v4_mapped: bool,
+    /// Multipath TCP.
+    pub mptcp: bool,
     /// Milliseconds; 10 seconds where it is not set.
     pub timeout: Option<u64>,
 }

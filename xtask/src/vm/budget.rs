@@ -8,9 +8,12 @@
 use super::outcome::Program;
 
 /// Programs, and instructions that the verifier may look at, once per path.
-const PROCESSED: [(&str, u32); 8] = [
+const PROCESSED: [(&str, u32); 11] = [
+    ("undermesh_bind4", 1_000),
+    ("undermesh_bind6", 1_000),
     ("undermesh_connect4", 60_000),
     ("undermesh_connect6", 60_000),
+    ("undermesh_cookie", 1_000),
     ("undermesh_getpeername4", 2_000),
     ("undermesh_getpeername6", 2_000),
     ("undermesh_probe4", 1_000),

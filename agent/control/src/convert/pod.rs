@@ -8,7 +8,9 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
-use undermesh_model::{Enrolment, FailMode, NamespacedName, PodLocation, Protocol, Workload};
+use undermesh_model::{
+    Enrolment, FailMode, NamespacedName, PodLocation, Protocol, SourceAddress, Workload,
+};
 
 use super::{address, port, protocol};
 use crate::{
@@ -21,6 +23,10 @@ use crate::{
 const NETNS: &str = "undermesh.io/netns";
 const CGROUP: &str = "undermesh.io/cgroup";
 const OUTBOUND_FAILURE: &str = "undermesh.io/outbound-failure";
+const SOURCE_ADDRESS: &str = "undermesh.io/source-address";
+const WEIGHT: &str = "undermesh.io/weight";
+/// Largest weight.
+const MAX_WEIGHT: u32 = 1_000;
 
 /// A pod, and what others need of it that the model does not keep.
 #[derive(Clone, Debug)]
@@ -62,6 +68,8 @@ pub(crate) fn pod(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Plac
         enrolment: Enrolment::NotEnrolled(String::new()),
         location: location(pod, subject, report),
         outbound_failure: outbound_failure(pod, subject, report),
+        source_address: source_address(pod, subject, report),
+        weight: weight(pod, subject, report),
         probe_ports: probes::ports(&spec),
         host_network: spec.host_network.unwrap_or(false),
         terminated,
@@ -152,16 +160,46 @@ fn goes_down(path: &str) -> bool {
 }
 
 fn outbound_failure(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Option<FailMode> {
-    match pod.metadata.annotations.as_ref()?.get(OUTBOUND_FAILURE)?.as_str() {
-        "open" => Some(FailMode::Open),
-        "closed" => Some(FailMode::Closed),
-        other => {
-            let message =
-                format!("annotation {OUTBOUND_FAILURE} is {other:?}, which means nothing");
-            let path = ["metadata", "annotations", OUTBOUND_FAILURE];
-            let remedy = "write \"open\" or \"closed\"";
+    let modes = [("open", FailMode::Open), ("closed", FailMode::Closed)];
+    one_of(pod, OUTBOUND_FAILURE, modes, subject, report)
+}
+
+fn source_address(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Option<SourceAddress> {
+    let modes =
+        [("translated", SourceAddress::Translated), ("transparent", SourceAddress::Transparent)];
+    one_of(pod, SOURCE_ADDRESS, modes, subject, report)
+}
+
+/// An annotation that has one of two values; others are reported and mean nothing.
+fn one_of<T: Copy>(
+    pod: &Pod,
+    annotation: &str,
+    values: [(&str, T); 2],
+    subject: &Subject<'_>,
+    report: &mut Report,
+) -> Option<T> {
+    let text = pod.metadata.annotations.as_ref()?.get(annotation)?;
+    let found = values.iter().find(|(name, _)| name == text);
+    if found.is_none() {
+        let message = format!("annotation {annotation} is {text:?}, which means nothing");
+        let path = ["metadata", "annotations", annotation];
+        let remedy = format!("write {:?} or {:?}", values[0].0, values[1].0);
+        report.error(subject, &path, "unknown-annotation-value", message, &remedy);
+    }
+    found.map(|(_, value)| *value)
+}
+
+fn weight(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> u32 {
+    let annotations = pod.metadata.annotations.as_ref();
+    let Some(text) = annotations.and_then(|all| all.get(WEIGHT)) else { return 1 };
+    match text.parse() {
+        Ok(weight @ 1..=MAX_WEIGHT) => weight,
+        _ => {
+            let message = format!("annotation {WEIGHT} is {text:?}, which is no weight");
+            let path = ["metadata", "annotations", WEIGHT];
+            let remedy = "write a number from 1 to 1000, in quotes";
             report.error(subject, &path, "unknown-annotation-value", message, remedy);
-            None
+            1
         }
     }
 }

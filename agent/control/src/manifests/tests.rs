@@ -60,6 +60,16 @@ fn mistakes_in_a_pod_are_named_with_their_line() {
                 "undermesh.io/outbound-failure: maybe",
                 "11: Pod shop/cart: annotation undermesh.io/outbound-failure is \"maybe\"",
             ),
+            (
+                "undermesh.io/netns: /run/netns/cart",
+                "undermesh.io/source-address: Transparent",
+                "11: Pod shop/cart: annotation undermesh.io/source-address is \"Transparent\"",
+            ),
+            (
+                "undermesh.io/netns: /run/netns/cart",
+                "undermesh.io/weight: '0'",
+                "11: Pod shop/cart: annotation undermesh.io/weight is \"0\"",
+            ),
             ("Name: cart", "Name: a/sa/b", "14: Pod shop/cart: spec.serviceAccountName \"a/sa/b\""),
             ("app: cart", "app: 1", "10: Pod shop/cart: metadata.labels.app: invalid type: int"),
             ("nodeName: node-a", "nodeName: a\n  nodeName: b", "14: Pod shop/cart: "),

@@ -14,6 +14,7 @@ use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{Broken, Duplex};
+use crate::pod::Pass;
 
 /// First buffer of a connection that starts to speak, and again after it was idle.
 const FIRST_BUFFER: usize = 8 << 10;
@@ -32,6 +33,8 @@ pub(crate) struct Socket {
     /// Waits for an error while nothing else would notice one; made on first use.
     alarm: Option<Pin<Box<dyn Future<Output = Broken> + Send>>>,
     ended: bool,
+    /// Kept for as long as the connection lasts.
+    _pass: Option<Pass>,
 }
 
 impl Socket {
@@ -43,7 +46,16 @@ impl Socket {
             next_buffer: FIRST_BUFFER,
             alarm: None,
             ended: false,
+            _pass: None,
         }
+    }
+
+    /// Keeps what lets the connection pass until it is closed.
+    pub(crate) fn with_pass(self, pass: Pass) -> Self {
+        // `Socket` has a destructor, so its fields cannot be moved out of it.
+        let mut socket = self;
+        socket._pass = Some(pass);
+        socket
     }
 
     /// Reads what is there. The allocation grows with use and is dropped when the socket is dry.

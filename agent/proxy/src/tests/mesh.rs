@@ -29,7 +29,8 @@ use undermesh_snapshot::{EndpointTarget, Snapshot, WorkloadInfo};
 use undermesh_telemetry::{AccessLog, AccessLogSink, Telemetry};
 
 use crate::{
-    OriginalDst, PodHandle, PodListeners, PodSockets, Proxy, ProxyConfig, ProxyStatus, testing,
+    OriginalDst, PodHandle, PodListeners, PodSockets, Proxy, ProxyConfig, ProxyStatus, Transparent,
+    testing,
 };
 
 /// Longest wait for something that should happen at once.
@@ -244,6 +245,10 @@ impl PodSockets for FromPod {
             socket.bind(&SocketAddr::new(own, 0).into())?;
         }
         Ok(socket)
+    }
+
+    fn transparent(&self, _: SocketAddr, _: SocketAddr) -> Option<io::Result<Transparent>> {
+        None
     }
 }
 

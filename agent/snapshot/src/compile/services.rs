@@ -13,6 +13,9 @@ use undermesh_model::{
 
 use crate::{EndpointTarget, Options, ServicePortRoute, WorkloadInfo, addr};
 
+/// Slots that the weights of one service port may take.
+const MAX_SLOTS: u64 = 4_096;
+
 type Workloads = HashMap<IpAddr, Arc<WorkloadInfo>>;
 type Routes = HashMap<SocketAddr, Arc<ServicePortRoute>>;
 
@@ -129,19 +132,40 @@ fn route(
     workloads: &Workloads,
 ) -> ServicePortRoute {
     let NamespacedName { namespace, name } = &service.name;
-    let endpoints = chosen.iter().map(|candidate| EndpointTarget {
-        address: candidate.address,
-        workload: workloads.get(&candidate.address.ip()).cloned(),
-    });
+    let mut endpoints: Vec<EndpointTarget> = chosen
+        .iter()
+        .map(|candidate| {
+            let workload = workloads.get(&candidate.address.ip()).cloned();
+            let weight = workload.as_ref().map_or(1, |workload| workload.weight);
+            EndpointTarget { address: candidate.address, workload, weight }
+        })
+        .collect();
+    give_out_slots(&mut endpoints);
     ServicePortRoute {
         origin: service.origin.clone(),
         service: service.name.clone(),
         host: format!("{name}.{namespace}.svc.cluster.local"),
         port: port.port,
         port_name: port.name.clone(),
-        endpoints: endpoints.collect(),
+        endpoints,
         affinity: service.affinity,
     }
+}
+
+/// Turns weights into as few slots as have the same proportions, or nearly so where that would take
+/// too many.
+fn give_out_slots(endpoints: &mut [EndpointTarget]) {
+    let divisor = endpoints.iter().fold(0, |divisor, endpoint| gcd(endpoint.weight, divisor));
+    let total: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight / divisor)).sum();
+    for endpoint in endpoints {
+        let weight = u64::from(endpoint.weight / divisor);
+        let slots = if total > MAX_SLOTS { weight * MAX_SLOTS / total } else { weight };
+        endpoint.weight = u32::try_from(slots).unwrap_or(u32::MAX).max(1);
+    }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Endpoints of a slice with the port that serves a service port: matched by the port's name, as

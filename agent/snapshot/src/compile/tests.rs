@@ -6,7 +6,7 @@ use undermesh_ebpf_common::{ServiceKey, backend_flags, service_flags, workload_f
 use undermesh_model::{
     Cluster, Distribution, Endpoint, EndpointPort, EndpointSlice, Enrolment, FailMode, Generation,
     MtlsMode, NamespacedName, Node, PodLocation, Protocol, ResourceRef, Service, ServicePort,
-    TargetPort, Workload,
+    SourceAddress, TargetPort, Workload,
 };
 
 use super::*;
@@ -22,6 +22,8 @@ fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
         labels: [("app".to_owned(), name.to_owned())].into(),
         enrolment: Enrolment::Enrolled("test".to_owned()),
         outbound_failure: None,
+        source_address: None,
+        weight: 1,
         probe_ports: [].into(),
         location: Some(PodLocation::Netns(format!("/run/netns/{name}").into())),
         host_network: false,
@@ -265,12 +267,13 @@ fn with_affinity_kernel_and_proxy_choose_the_same_endpoint() {
     let ends = [("10.1.1.2", true), ("10.1.1.3", true), ("10.1.1.4", true)];
     let (mut service, slice) = service("s", &["10.96.0.1"], &ends);
     service.affinity = true;
-    let pods = ends.iter().map(|(end, _)| workload(end, "b", &[end])).collect();
+    let mut pods: Vec<Workload> = ends.map(|(end, _)| workload(end, "b", &[end])).into();
+    pods[1].weight = 3;
     let snapshot = run(&cluster(pods, vec![(service, slice)])).snapshot;
     let route = &snapshot.services[&socket("10.96.0.1:80")];
     let tables = &snapshot.tables;
     let entry = tables.services[&key("10.96.0.1:80")];
-    assert_eq!((entry.backends, entry.flags), (3, service_flags::AFFINITY));
+    assert_eq!((entry.backends, entry.flags), (5, service_flags::AFFINITY));
     for last in 0..50 {
         let client: IpAddr = [10, 1, 0, last].into();
         let slot = undermesh_ebpf_common::affinity_slot(&addr(client), entry.backends);
@@ -278,6 +281,28 @@ fn with_affinity_kernel_and_proxy_choose_the_same_endpoint() {
         let chosen = route.endpoints[route.affine(client).unwrap()].address;
         assert_eq!(crate::ip(backend.addr), chosen.ip());
     }
+}
+
+#[test]
+fn weights_become_as_few_slots_as_their_proportions_need() {
+    let ends = [("10.1.0.2", true), ("10.1.1.3", true), ("10.1.1.4", true)];
+    let slots = |weights: [u32; 3]| -> Vec<u32> {
+        let mut pods: Vec<Workload> = ends.map(|(end, _)| workload(end, "b", &[end])).into();
+        for (pod, weight) in pods.iter_mut().zip(weights) {
+            pod.weight = weight;
+        }
+        let snapshot = run(&cluster(pods, vec![service("s", &["10.96.0.1"], &ends)])).snapshot;
+        let route = &snapshot.services[&socket("10.96.0.1:80")];
+        let slots: Vec<u32> = route.endpoints.iter().map(|endpoint| endpoint.weight).collect();
+        let entry = snapshot.tables.services[&key("10.96.0.1:80")];
+        assert_eq!(entry.backends, slots.iter().sum::<u32>());
+        assert_eq!(entry.backends as usize, snapshot.tables.backends.len());
+        slots
+    };
+    assert_eq!(slots([1, 1, 1]), [1, 1, 1]);
+    assert_eq!(slots([100, 50, 50]), [2, 1, 1]);
+    assert_eq!(slots([900, 90, 10]), [90, 9, 1]);
+    assert_eq!(slots([1_000_000, 1_000_001, 1]), [2047, 2048, 1], "bounded, and nobody left out");
 }
 
 #[test]
@@ -303,6 +328,22 @@ fn a_pod_may_fail_otherwise_than_its_node() {
         run(&cluster(vec![open, workload("as-node", "a", &["10.1.0.3"])], vec![])).snapshot;
     assert_eq!(snapshot.workloads[&ip("10.1.0.2")].outbound_failure, FailMode::Open);
     assert_eq!(snapshot.workloads[&ip("10.1.0.3")].outbound_failure, FailMode::Closed);
+}
+
+#[test]
+fn a_pod_may_see_other_source_addresses_than_its_node() {
+    let mut own = workload("own", "a", &["10.1.0.2"]);
+    own.source_address = Some(SourceAddress::Translated);
+    let input = cluster(vec![own, workload("as-node", "a", &["10.1.0.3"])], vec![]);
+    let transparent = Options { source_address: SourceAddress::Transparent, ..options() };
+    let snapshot = compile(&input, &transparent, Generation(1)).snapshot;
+    let of = |text| snapshot.workloads[&ip(text)].source_address;
+    assert_eq!(of("10.1.0.2"), SourceAddress::Translated);
+    assert_eq!(of("10.1.0.3"), SourceAddress::Transparent);
+    assert_eq!(
+        run(&input).snapshot.workloads[&ip("10.1.0.3")].source_address,
+        SourceAddress::Translated
+    );
 }
 
 #[test]

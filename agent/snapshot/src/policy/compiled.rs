@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ipnet::IpNet;
 use undermesh_model::{
-    AuthorizationPolicy, Condition, Operation, PolicyAction, ResourceRef, Rule,
+    AuthorizationPolicy, Condition, MtlsMode, Operation, PolicyAction, ResourceRef, Rule,
     ServiceAccountMatch, Source, TextMatch, Values,
 };
 
@@ -68,9 +68,10 @@ impl CompiledPolicy {
         !self.modes.ports.is_empty() || self.enforced().next().is_some()
     }
 
-    /// Whether there is nothing to evaluate at all.
+    /// Whether there is nothing to evaluate at all: anybody may come, in plaintext too.
     pub fn is_trivial(&self) -> bool {
-        self.modes.ports.is_empty()
+        self.modes.default != MtlsMode::Strict
+            && self.modes.ports.is_empty()
             && [&self.deny, &self.allow, &self.audit].iter().all(|list| list.is_empty())
     }
 

@@ -33,6 +33,8 @@ fn workload(namespace: &str, name: &str, address: &str) -> Workload {
         enrolment: Enrolment::Enrolled("test".to_owned()),
         location: Some(PodLocation::Netns("/run/netns/x".into())),
         outbound_failure: None,
+        source_address: None,
+        weight: 1,
         probe_ports: [].into(),
         host_network: false,
         terminated: false,

@@ -133,6 +133,7 @@ fn a_dead_agent_refuses_unless_the_pod_fails_open() {
 struct Arriving {
     workloads: BTreeMap<Addr, WorkloadEntry>,
     publisher: Option<Addr>,
+    delivered: bool,
     kubelet: bool,
     policies: BTreeMap<PolicyKey, PolicyVerdict>,
     listens: bool,
@@ -150,6 +151,9 @@ impl InboundView for Arriving {
             None if self.kubelet => Publisher::KUBELET,
             None => Publisher::NOBODY,
         }
+    }
+    fn delivered(&self) -> bool {
+        self.delivered
     }
     fn policy(&self, key: &PolicyKey) -> Option<PolicyVerdict> {
         self.policies.get(key).copied()
@@ -199,6 +203,16 @@ fn strict_pods_take_only_the_tunnel_and_published_connections() {
 fn permissive_pods_take_plaintext_and_the_tunnel() {
     assert_eq!(arrive(PERMISSIVE, false, true, 80), Inbound::Pass(Reason::InboundPlaintext));
     assert_eq!(arrive(PERMISSIVE, false, false, HBONE_PORT), TUNNEL);
+}
+
+#[test]
+fn what_the_agent_delivers_passes_but_for_the_port_of_the_tunnel() {
+    let workloads = BTreeMap::from([(LOCAL_POD, entry(STRICT.unwrap()))]);
+    let mut view = Arriving { workloads, delivered: true, ..Arriving::default() };
+    assert_eq!(view.at(80), Inbound::Pass(Reason::InboundTransparent));
+    assert_eq!(view.at(HBONE_PORT), TUNNEL);
+    view.delivered = false;
+    assert_eq!(view.at(80), Inbound::Drop(Reason::StrictPlaintext));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
+use socket2::Protocol;
 use undermesh_tests::pod::{
     errno_name,
     protocol::{Accepted, Answer, Datagram, Failure, Opened, Request},
@@ -47,8 +48,9 @@ fn describe(request: &Request, error: &io::Error) -> String {
 fn carry_out(sockets: &mut Sockets, request: &Request) -> io::Result<Value> {
     match request {
         Request::Ping => value(()),
-        Request::Listen { at, behaviour } => {
-            let listener = serve::listen(*at, behaviour)?;
+        Request::Listen { at, behaviour, mptcp } => {
+            let protocol = if *mptcp { Protocol::MPTCP } else { Protocol::TCP };
+            let listener = serve::listen(*at, behaviour, protocol)?;
             let address = listener.address;
             let id = sockets.add_listener(listener);
             value(Opened { id, address })

@@ -67,8 +67,12 @@ impl Listening {
 
 /// Listens, and serves unless the behaviour is to leave that to the test. An IPv6 wildcard takes
 /// IPv4 connections too.
-pub(crate) fn listen(at: SocketAddr, behaviour: &Behaviour) -> io::Result<Listening> {
-    let socket = Socket::new(Domain::for_address(at), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+pub(crate) fn listen(
+    at: SocketAddr,
+    behaviour: &Behaviour,
+    protocol: Protocol,
+) -> io::Result<Listening> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM.cloexec(), Some(protocol))?;
     if at.is_ipv6() {
         socket.set_only_v6(!at.ip().is_unspecified())?;
     }
@@ -99,7 +103,7 @@ pub(crate) fn listen_many(
 ) -> io::Result<()> {
     for offset in 0..count {
         let at = SocketAddr::new(first.ip(), first.port() + offset);
-        sockets.add_listener(listen(at, behaviour)?);
+        sockets.add_listener(listen(at, behaviour, Protocol::TCP)?);
     }
     Ok(())
 }

@@ -93,7 +93,8 @@ pub(crate) fn connect(to: SocketAddr, options: &ConnectOptions) -> io::Result<Tc
         }
         _ => to,
     };
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    let protocol = if options.mptcp { Protocol::MPTCP } else { Protocol::TCP };
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM.cloexec(), Some(protocol))?;
     if let Some(device) = &options.device {
         socket.bind_device(Some(device.as_bytes()))?;
     }

@@ -138,6 +138,9 @@ impl InboundView for Kernel<'_> {
     fn publisher(&self) -> Publisher {
         self.publisher.map_or(Publisher::NOBODY, Publisher::pod)
     }
+    fn delivered(&self) -> bool {
+        false
+    }
     fn policy(&self, key: &PolicyKey) -> Option<PolicyVerdict> {
         self.tables.policy.get(key).copied()
     }

@@ -187,3 +187,14 @@ fn a_workload_without_mutual_tls_is_marked_for_its_clients() {
     one.ports.insert(80, Some(Strict));
     assert_eq!(flags(&input), 0, "a port of it takes part in mutual TLS");
 }
+
+/// The agent judges plaintext from meshed addresses: it must know of STRICT without any other rule.
+#[test]
+fn strict_alone_is_a_policy_that_the_agent_can_judge_by() {
+    for (mode, there) in [(Strict, true), (Permissive, false), (Disable, false)] {
+        let options = Options { mtls: mode, ..options() };
+        let snapshot = compile(&cluster(vec![], vec![]), &options, Generation(1)).snapshot;
+        let name = NamespacedName::new("shop", "cart");
+        assert_eq!(snapshot.policies.contains_key(&name), there, "{mode:?}");
+    }
+}
