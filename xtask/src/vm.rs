@@ -94,6 +94,7 @@ impl Output {
 /// Fetches, builds, boots, and ends with the summary and `N passed, N failed`.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let policy = Policy::from_flag(args.no_install);
+    let choices = catalog::choices(&args.kernels, args.all)?;
     install::ensure(Need::Vm, policy)?;
     let cache = Cache::lock()?;
     let apt = Apt::open(&cache.directory)?;
@@ -102,7 +103,6 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         print!("{}", list(&catalog, &cache));
         return Ok(ExitCode::SUCCESS);
     }
-    let choices = catalog::choices(&args.kernels, args.all)?;
     let qemu = Qemu::find_or_fetch(&apt, &cache.directory, policy)?;
     let mut kernels = Vec::new();
     let mut outcomes = Vec::new();
@@ -113,6 +113,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
             Err(error) => outcomes.push(not_booted(args, choice, &format!("{error:#}"))),
         }
     }
+    // What is there is only read from now on.
+    drop(cache);
     let place = run::Place::prepare(workspace, args, qemu.clone(), policy)?;
     outcomes.extend(place.run_all(&kernels)?);
     finish(workspace, args, &outcomes, &qemu)
@@ -168,7 +170,7 @@ fn list(catalog: &Catalog, cache: &Cache) -> String {
 }
 
 /// Downloads that outlive a build directory, shared by all clones of this user; one run at a time
-/// writes there.
+/// fetches.
 struct Cache {
     directory: PathBuf,
     _lock: fs::File,

@@ -15,6 +15,8 @@ use undermesh_tests::vm::{MODULES, PLAN, PROGRAMS, Plan};
 use super::{cpio::Archive, kernel::Kernel};
 use crate::command;
 
+const LOADERS_CACHE: &str = "/etc/ld.so.cache";
+
 /// Programs by their name in the machine.
 pub(crate) type Programs = Vec<(String, PathBuf)>;
 
@@ -31,10 +33,14 @@ impl Userland {
             files.push((Path::new(PROGRAMS).join(name), stripped(program, scratch)?));
             libraries.extend(linked_with(program)?);
         }
-        // Where to look for libraries that are not in the usual directories.
-        for library in libraries.into_iter().chain([PathBuf::from("/etc/ld.so.cache")]) {
-            let content = fs::read(&library);
-            files.push((library.clone(), content.with_context(|| format!("{library:?}"))?));
+        for library in libraries {
+            let content = fs::read(&library)
+                .with_context(|| format!("cannot read the library {}", library.display()))?;
+            files.push((library, content));
+        }
+        // Where the loader looks for libraries that are not in the usual directories.
+        if let Ok(content) = fs::read(LOADERS_CACHE) {
+            files.push((LOADERS_CACHE.into(), content));
         }
         Ok(Self(files))
     }
@@ -63,7 +69,10 @@ fn stripped(program: &Path, scratch: &Path) -> Result<Vec<u8>> {
     let to = scratch.join("stripped");
     let strip = Command::new("strip").arg("--strip-debug").arg("-o").arg(&to).arg(program).output();
     let from = if strip.is_ok_and(|it| it.status.success()) { &to } else { program };
-    fs::read(from).with_context(|| format!("cannot read {}", from.display()))
+    let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    // The next one would overwrite it; the last one is of no use either.
+    let _ = fs::remove_file(&to);
+    Ok(content)
 }
 
 fn linked_with(program: &Path) -> Result<BTreeSet<PathBuf>> {

@@ -78,6 +78,9 @@ impl Qemu {
     /// A machine: the kernel's console goes to a file, events to standard output.
     pub(crate) fn boot(&self, machine: &Machine<'_>) -> Command {
         let mut command = self.command();
+        // Emulated processors take turns on one thread. With a thread each (`thread=multi`), one may
+        // still run what another has patched away, and the kernel patches itself all the time: it dies
+        // of an `int3` that is not there any more.
         let (accelerator, cpu) = match machine.accelerator {
             Accelerator::Tcg => ("tcg,thread=single", cpu(machine.series)),
             Accelerator::Kvm => ("kvm", "host"),

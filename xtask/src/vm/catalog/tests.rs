@@ -1,3 +1,5 @@
+//! Reading a package index, and choosing from it.
+
 use super::*;
 
 const STANZAS: &str = "\

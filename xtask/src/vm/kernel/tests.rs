@@ -1,3 +1,5 @@
+//! What is kept of an unpacked package.
+
 use super::*;
 use crate::vm::{
     catalog::Choice,

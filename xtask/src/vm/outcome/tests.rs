@@ -1,3 +1,5 @@
+//! What runs come to.
+
 use serde_json::json;
 
 use super::*;
