@@ -9,21 +9,21 @@ use super::outcome::Program;
 
 /// Programs, and instructions that the verifier may look at, once per path.
 const PROCESSED: [(&str, u32); 11] = [
-    ("undermesh_bind4", 1_000),
-    ("undermesh_bind6", 1_000),
-    ("undermesh_connect4", 60_000),
-    ("undermesh_connect6", 60_000),
-    ("undermesh_cookie", 1_000),
-    ("undermesh_getpeername4", 2_000),
-    ("undermesh_getpeername6", 2_000),
-    ("undermesh_probe4", 1_000),
-    ("undermesh_probe6", 1_000),
-    ("undermesh_publish", 60_000),
-    ("undermesh_steer", 60_000),
+    ("undermesh_bind4", 600),
+    ("undermesh_bind6", 600),
+    ("undermesh_connect4", 16_000),
+    ("undermesh_connect6", 16_000),
+    ("undermesh_cookie", 600),
+    ("undermesh_getpeername4", 1_000),
+    ("undermesh_getpeername6", 2_500),
+    ("undermesh_probe4", 2_500),
+    ("undermesh_probe6", 2_500),
+    ("undermesh_publish", 8_500),
+    ("undermesh_steer", 40_000),
 ];
 
 /// States that the verifier may keep for one program; they are its memory.
-const TOTAL_STATES: u32 = 4_000;
+const TOTAL_STATES: u32 = 1_600;
 
 /// What is wrong with what a program needs, if anything is.
 pub(crate) fn crossed(program: &Program) -> Option<String> {
