@@ -102,7 +102,7 @@ async fn serve(
             Ok(()) => return hand_over(config, &parts, serving).await,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "taking everything back");
-                parts.take_back(&serving);
+                parts.take_back(&mut serving);
                 control = Control::start(&parts, serving)?;
             }
         }

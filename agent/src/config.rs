@@ -1,5 +1,7 @@
 //! Configuration: what users may write ([`RawConfig`]), and what the agent works from ([`Config`]).
 
+mod gate;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -15,6 +17,9 @@ use serde::Deserialize;
 use undermesh_datapath::{CgroupRoot, MapSizes, default_attach_point};
 use undermesh_model::{FailMode, MtlsMode, SourceAddress, TrustDomain};
 use undermesh_snapshot::SameNode;
+
+pub(crate) use gate::GateConfig;
+use gate::StartupGate;
 
 use crate::cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR};
 
@@ -65,6 +70,25 @@ pub(crate) struct RawConfig {
     /// process that listens at port 10250, `none` for no kubelet [default: auto].
     #[arg(long, env = "UNDERMESH_KUBELET_CGROUP", value_name = "PATH")]
     kubelet_cgroup: Option<PathBuf>,
+    /// What becomes of connections to the mesh of pods that are to be in it and are not programmed yet
+    /// [default: refuse].
+    #[arg(long, env = "UNDERMESH_STARTUP_GATE", value_name = "MODE")]
+    startup_gate: Option<StartupGate>,
+    /// How long the gate holds up a cgroup that nobody has described [default: 1s].
+    #[arg(long, env = "UNDERMESH_STARTUP_GATE_TIMEOUT", value_name = "DURATION")]
+    startup_gate_timeout: Option<Span>,
+    /// Namespaces whose pods are never held up [default: kube-system].
+    #[arg(
+        long,
+        env = "UNDERMESH_STARTUP_GATE_EXEMPT",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        num_args = 0..
+    )]
+    startup_gate_exempt: Option<Vec<String>>,
+    /// The cgroup below which pods run, or `none` [default: the kubelet's, where there is one].
+    #[arg(long, env = "UNDERMESH_POD_CGROUP", value_name = "PATH")]
+    pod_cgroup: Option<PathBuf>,
     /// Lifetime of workload certificates; renewed after half of it [default: 24h].
     #[arg(long, env = "UNDERMESH_SVID_LIFETIME", value_name = "DURATION")]
     svid_lifetime: Option<Span>,
@@ -226,6 +250,7 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     pub(crate) sizes: MapSizes,
     pub(crate) kubelet_cgroup: KubeletCgroup,
+    pub(crate) gate: GateConfig,
 }
 
 /// Where connections are logged.
@@ -258,7 +283,8 @@ impl RawConfig {
             metrics_address readiness_address access_log log_level log_format kernel_log connect_timeout
             tunnel_idle_timeout drain_timeout handover_timeout workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports
-            event_buffer_bytes kubelet_cgroup)
+            event_buffer_bytes kubelet_cgroup startup_gate startup_gate_timeout startup_gate_exempt
+            pod_cgroup)
     }
 
     /// Fills in the defaults and checks what a type cannot.
@@ -280,6 +306,7 @@ impl RawConfig {
         );
         let workers = self.workers.unwrap_or_else(processors);
         ensure!(workers > 0, "workers must be at least 1");
+        let cgroup = self.attach_point()?;
         Ok(Config {
             node: self.node.clone().filter(|node| !node.is_empty()).context(
                 "no node name is set; pass --node, or `node:` in the configuration file",
@@ -291,7 +318,8 @@ impl RawConfig {
             ca_dir: self.ca_dir.clone().unwrap_or_else(|| "/var/lib/undermesh/ca".into()),
             trust_domain,
             cluster: self.cluster.clone().unwrap_or_else(|| "Kubernetes".to_owned()),
-            cgroup: self.attach_point()?,
+            gate: GateConfig::new(&self, &cgroup)?,
+            cgroup,
             pin_dir: self.pin_dir.clone().unwrap_or_else(|| DEFAULT_PIN_DIR.into()),
             mtls: match self.mtls {
                 None | Some(Mtls::Permissive) => MtlsMode::Permissive,
@@ -441,6 +469,7 @@ mod tests {
             ("maxPods: 0", "maxPods must be between"),
             ("eventBufferBytes: 5000", "power of two"),
             ("trustDomain: 'A b'", "trustDomain"),
+            ("podCgroup: /proc", "is not below the attach point"),
             ("cgroup: /proc", "is not below the cgroup2 mount"),
         ] {
             let raw = if yaml.starts_with("node") || yaml.is_empty() {

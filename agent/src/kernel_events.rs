@@ -74,7 +74,11 @@ impl KernelEvents {
                     self.enrolment.listening_changed(cookie);
                 }
             }
+            EventKind::GatedOpen => self.enrolment.came_to_the_gate(),
             EventKind::Refused | EventKind::Dropped => {
+                if event.reason == Reason::Gated {
+                    self.enrolment.came_to_the_gate();
+                }
                 let mut reason = CloseReason::new(event.reason.as_str(), flags(event));
                 if event.reason == Reason::PolicyDenied {
                     reason.detail = self.denying_policy(event);
@@ -174,7 +178,10 @@ impl KernelEvents {
             address.and_then(|address| snapshot.workloads.get(&address.ip()).cloned())
         };
         let source = match event.netns_cookie {
-            Some(cookie) => self.enrolment.by_cookie(cookie),
+            Some(cookie) => self
+                .enrolment
+                .by_cookie(cookie)
+                .or_else(|| self.enrolment.held(cookie, event.cgroup)),
             None => by_address(event.source),
         };
         let inbound = event.kind == EventKind::Dropped;

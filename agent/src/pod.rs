@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeSet,
+    iter,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,12 +16,12 @@ use undermesh_datapath::{
     PodListeners as ListenerFds, PodPrograms, ReturnRoutes,
     sock_diag::{self, ListeningSocket},
 };
-use undermesh_model::{FailMode, PodLocation};
+use undermesh_model::{FailMode, PodLocation, SourceAddress};
 use undermesh_proxy::{PodHandle, PodListeners, Proxy};
 use undermesh_snapshot::WorkloadInfo;
 
 use crate::{
-    listeners::Listeners,
+    listeners::{self, Existence, Listeners},
     sockets::{NetnsSockets, PodOriginalDst},
     source::Source,
 };
@@ -50,6 +51,8 @@ pub(crate) struct EnrolledPod {
     listeners: Option<Listeners>,
     handle: PodHandle,
     source: Source,
+    /// Its namespace has been seen to have all of its addresses.
+    complete: bool,
 }
 
 /// What stays known of a namespace: holding it open would keep it alive beyond its pod.
@@ -70,14 +73,20 @@ impl EnrolledPod {
                 path.display()
             );
         }
-        let listeners = Listeners::open(&netns, &workload.addresses)?;
+        // Routes need a loopback interface that is up; all else can be prepared before.
+        let loopback = match workload.source_address {
+            SourceAddress::Transparent => Existence::Required,
+            SourceAddress::Translated => Existence::Awaited,
+        };
+        let listeners = Listeners::open(&netns, &workload.addresses, loopback)?;
         let kept = listeners.try_clone()?;
         let namespace = Namespace { path, id: netns.id(), cookie: netns.cookie() };
         let source = Source::prepare(node, &netns, workload);
         match serve(node, netns, workload, listeners, &source) {
             Ok(handle) => {
                 let workload = Arc::clone(workload);
-                Ok(Self { workload, namespace, listeners: Some(kept), handle, source })
+                let listeners = Some(kept);
+                Ok(Self { workload, namespace, listeners, handle, source, complete: false })
             }
             Err(error) => {
                 source.release(node, namespace.cookie);
@@ -145,6 +154,25 @@ impl EnrolledPod {
 
     pub(crate) fn workload(&self) -> &Arc<WorkloadInfo> {
         &self.workload
+    }
+
+    /// Checks that the namespace has the addresses that it is to have, until it has.
+    pub(crate) fn complete(&mut self) -> Result<()> {
+        if self.complete {
+            return Ok(());
+        }
+        let netns = Netns::open(&self.namespace.path)?;
+        match listeners::absent(&netns, &self.workload.addresses)? {
+            Some(address) if address.is_loopback() => {
+                bail!("{address} cannot be used; is the pod's loopback interface up?")
+            }
+            Some(address) => {
+                bail!("{address} is not, or not yet, an address of the pod's network namespace")
+            }
+            None => {}
+        }
+        self.complete = true;
+        Ok(())
     }
 
     /// What does not work as the configuration wants it.
@@ -232,11 +260,16 @@ fn locate(node: &Node, workload: &WorkloadInfo) -> Result<PathBuf> {
     match &workload.location {
         Some(PodLocation::Netns(path)) => Ok(path.clone()),
         Some(PodLocation::Cgroup(path)) => {
-            let processes = node.cgroups.processes(path)?;
-            let pid = processes.first().with_context(|| {
+            let namespaces = node.cgroups.processes(path)?.into_iter();
+            let mut namespaces = namespaces.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
+            // Whoever starts a pod is in its cgroup before it is in its namespace.
+            let own = NetnsId::of(Path::new("/proc/self/ns/net")).ok();
+            let first = namespaces.next().with_context(|| {
                 format!("cgroup {} has no process yet", node.cgroups.resolve(path).display())
             })?;
-            Ok(PathBuf::from(format!("/proc/{pid}/ns/net")))
+            let is_elsewhere = |path: &PathBuf| NetnsId::of(path).is_ok_and(|id| Some(id) != own);
+            let elsewhere = iter::once(first.clone()).chain(namespaces).find(is_elsewhere);
+            Ok(elsewhere.unwrap_or(first))
         }
         None => bail!("set the annotation undermesh.io/netns or undermesh.io/cgroup"),
     }

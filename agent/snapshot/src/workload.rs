@@ -52,3 +52,15 @@ pub struct WorkloadInfo {
     /// Cluster name, for metrics.
     pub cluster: String,
 }
+
+/// Where a pod of this node runs. Unlike a [`WorkloadInfo`], it is there before the pod has an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodPlace {
+    /// Namespace and pod name.
+    pub name: NamespacedName,
+    /// Where to find it.
+    pub location: PodLocation,
+    /// It is to be in the mesh.
+    pub enrolled: bool,
+}

@@ -17,7 +17,9 @@ use undermesh_telemetry::{AccessLog, AccessLogSink, LogHandle, Telemetry};
 use super::reload::Warnings;
 use crate::{
     config::{AccessLogTarget, Config},
+    discovery::Discovery,
     enrolment::{Enrolment, EnrolmentView},
+    gate::Gatekeeper,
     kernel_events::KernelEvents,
     metrics::NodeCollector,
     pod::Node,
@@ -86,6 +88,9 @@ impl Parts {
             cgroups: CgroupRoot::find()?,
             features: datapath.features(),
         });
+        let discovery = Discovery::open(&node.cgroups, config.gate.pods.as_ref())?;
+        let gate = datapath.take_gate().context("the startup gate is taken")?;
+        let gate = Gatekeeper::new(config.gate.clone(), node.cgroups.clone(), gate);
         let events = datapath.take_events().context("the event stream is taken")?;
         let kernel_events = Arc::new(KernelEvents::new(
             Arc::clone(telemetry),
@@ -102,7 +107,8 @@ impl Parts {
                 identities: Arc::clone(&identities),
             }));
         });
-        let serving = Serving { enrolment: Enrolment::new(node, Arc::clone(&enrolment)), events };
+        let enrolment_task = Enrolment::new(node, Arc::clone(&enrolment), discovery, gate);
+        let serving = Serving { enrolment: enrolment_task, events };
         let parts = Self {
             config: config.clone(),
             started: Instant::now(),
@@ -176,7 +182,7 @@ impl Parts {
     }
 
     /// Makes the maps this agent's own again, after a successor has failed.
-    pub(super) fn take_back(&self, serving: &Serving) {
+    pub(super) fn take_back(&self, serving: &mut Serving) {
         if let Err(error) = self.lock().read_again() {
             tracing::error!(%error, "cannot read the maps again");
         }

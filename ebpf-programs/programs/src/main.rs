@@ -7,6 +7,7 @@
 mod bind;
 mod connect;
 mod context;
+mod gate;
 mod cookie;
 mod features;
 mod listen;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use undermesh_model::{Cluster, Diagnostic, NamespacedName, Severity, SpiffeId, Workload};
 
 use crate::{
-    CompiledPolicy, MtlsModes, Options, SameNode, WorkloadInfo, addr,
+    CompiledPolicy, MtlsModes, Options, PodPlace, SameNode, WorkloadInfo, addr,
     policy::{Authorizations, PeerAuthentications, report},
 };
 
@@ -53,6 +53,22 @@ pub(super) fn compile(
     }
     modes.report(diagnostics);
     workloads
+}
+
+/// Where the pods of this node run.
+pub(super) fn places(cluster: &Cluster, options: &Options) -> Vec<PodPlace> {
+    let here = cluster
+        .workloads
+        .values()
+        .filter(|workload| workload.node.as_ref() == Some(&options.node) && !workload.terminated);
+    let place = |workload: &Workload| {
+        Some(PodPlace {
+            name: workload.name.clone(),
+            location: workload.location.clone()?,
+            enrolled: workload.enrolment.is_enrolled() && !workload.host_network,
+        })
+    };
+    here.filter_map(place).collect()
 }
 
 fn add_address(
