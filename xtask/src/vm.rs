@@ -108,6 +108,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let mut outcomes = Vec::new();
     for choice in choices {
         match Kernel::fetch(choice, &catalog, &apt, &cache.directory) {
+            Ok(kernel) if kernels.iter().any(|it: &Kernel| it.package == kernel.package) => {
+                eprintln!("{choice} is {}, which runs anyway", kernel.package.version.as_str());
+            }
             Ok(kernel) => kernels.push(kernel),
             // Not skipped: what cannot be had has not passed.
             Err(error) => outcomes.push(not_booted(args, choice, &format!("{error:#}"))),

@@ -22,6 +22,8 @@ const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 /// Memory of one machine in MiB. The initramfs is in it twice while it is unpacked.
 pub(crate) const MEMORY: u64 = 1024;
+/// Processors of one machine: two, so that what races can race.
+const CPUS: &str = "2";
 /// Directories with libraries in Debian's packages.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 /// Directories with firmware in Debian's packages.
@@ -88,7 +90,7 @@ impl Qemu {
         command
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .args(["-machine", "pc", "-accel", accelerator, "-cpu", cpu])
-            .args(["-smp", &machine.cpus.to_string(), "-m", &MEMORY.to_string()])
+            .args(["-smp", CPUS, "-m", &MEMORY.to_string()])
             .arg("-serial")
             .arg(with("file:", machine.console))
             .args(["-serial", "stdio"])
@@ -130,7 +132,6 @@ pub(crate) struct Machine<'a> {
     pub(crate) initramfs: &'a Path,
     /// Where the kernel's console goes.
     pub(crate) console: &'a Path,
-    pub(crate) cpus: usize,
     pub(crate) accelerator: Accelerator,
 }
 

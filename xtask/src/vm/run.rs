@@ -115,7 +115,6 @@ impl Place {
             kernel: &kernel.image(),
             initramfs: &initramfs,
             console: &console,
-            cpus: cpus(),
             accelerator: self.accelerator,
         });
         let mut outcome = Outcome::new(&kernel.choice.to_string(), version, console.clone());
@@ -168,11 +167,6 @@ fn filtered(built: &Built, filter: &str) -> Result<Vec<PlannedTest>> {
     }
     ensure!(!tests.is_empty(), "no namespace test has {filter:?} in its name");
     Ok(tests)
-}
-
-/// Processors of one machine: two where that is possible, so that what races can race.
-fn cpus() -> usize {
-    thread::available_parallelism().map_or(1, usize::from).min(2)
 }
 
 /// How many machines run at once.
