@@ -22,14 +22,16 @@ pub(crate) fn page(outcomes: &[Outcome], day: &str, qemu: &str) -> String {
 }
 
 fn kernels(page: &mut String, outcomes: &[Outcome]) {
-    page.push_str("| kernel | release | passed | failed | ending |\n|---|---|---|---|---|\n");
+    page.push_str(
+        "| kernel | package | release | passed | failed | ending |\n|---|---|---|---|---|---|\n",
+    );
     for outcome in outcomes {
         let (passed, failed) = outcome.tally();
-        let Outcome { choice, release, .. } = outcome;
-        let release = if release.is_empty() { outcome.kernel() } else { release };
+        let Outcome { choice, version, release, .. } = outcome;
         let ending = report::ending(&outcome.ending);
         // Writing to a String cannot fail.
-        let _ = writeln!(page, "| {choice} | {release} | {passed} | {failed} | {ending} |");
+        let _ =
+            writeln!(page, "| {choice} | {version} | {release} | {passed} | {failed} | {ending} |");
     }
 }
 
