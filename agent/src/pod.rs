@@ -26,6 +26,9 @@ use crate::{
     source::Source,
 };
 
+/// How long an agent goes on accepting what the programs have led to it before they ceased to.
+pub(crate) const LAST_ACCEPTS: Duration = Duration::from_millis(500);
+
 /// Flag of a pod's map entry that follows from the node's fail mode.
 const FAIL_OPEN: u32 = 1;
 
@@ -111,7 +114,11 @@ impl EnrolledPod {
         drop(programs);
         self.source.release(node, self.namespace.cookie);
         if self.namespace_is_there() {
-            self.stop_accepting();
+            // A listener that closes resets what is in its queue.
+            tokio::spawn(async move {
+                tokio::time::sleep(LAST_ACCEPTS).await;
+                self.stop_accepting();
+            });
         } else {
             self.handle.abort();
         }
@@ -178,6 +185,11 @@ impl EnrolledPod {
     /// What does not work as the configuration wants it.
     pub(crate) fn problem(&self) -> Option<&String> {
         self.source.problem()
+    }
+
+    /// Where its network namespace is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.namespace.path
     }
 
     pub(crate) fn netns_cookie(&self) -> u64 {

@@ -45,7 +45,7 @@ pub use gate::{GateMark, GateMode, GateSubject, StartupGate};
 pub use inspect::{MapStatus, ProgramStatus};
 pub use listening::Moment;
 pub use load::{Config, Datapath, MapSizes};
-pub use local_tuples::LocalTupleTable;
+pub use local_tuples::{LocalTupleTable, Publisher};
 pub use mark::AgentMark;
 pub use mounts::Mounts;
 pub use netns::{Netns, NetnsId};

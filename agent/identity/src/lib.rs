@@ -21,7 +21,7 @@ pub use authority::{CertificateAuthority, DirectoryAuthority, SignFuture};
 pub use ca::{CaCertificate, CaDirectory, CaInfo, CaOptions};
 pub use clock::{Clock, SystemClock};
 pub use error::{AuthorityError, StoreError};
-pub use peer::{PeerError, classify, peer_identity};
+pub use peer::{PeerError, classify, peer_expiry, peer_identity};
 pub use store::{CertificateState, CertificateStatus, IdentityConfig, IdentityStore};
 pub use svid::Svid;
 pub use tls::NATIVE_ALPN;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use undermesh_ebpf_common::{Backend, BackendKey, PortKey, Service, ServiceKey, WorkloadEntry};
 use undermesh_ebpf_common::{backend_flags, service_flags, workload_flags};
-use undermesh_model::{Cluster, Diagnostic, Generation, MtlsMode, SourceAddress};
+use undermesh_model::{Cluster, Diagnostic, Generation, MtlsMode, SourceAddress, Wire};
 
 use crate::{DatapathTables, Options, Snapshot, WorkloadInfo, addr, policy::PolicyTable};
 
@@ -97,7 +97,10 @@ fn entry(
     workload: &WorkloadInfo,
     policy: &mut PolicyTable,
 ) -> WorkloadEntry {
-    let flags = workload_flags::NATIVE;
+    let flags = match workload.wire {
+        Wire::Native => workload_flags::NATIVE,
+        Wire::Hbone => 0,
+    };
     let mut entry = WorkloadEntry { flags, pad: 0, policy: 0, class: 0, address_class: 0 };
     if workload.mtls.is_plain() {
         entry.flags |= workload_flags::PLAIN;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::Serialize;
 use undermesh_model::{
-    FailMode, NamespacedName, PodLocation, ResourceRef, SourceAddress, SpiffeId,
+    FailMode, NamespacedName, PodLocation, ResourceRef, SourceAddress, SpiffeId, Wire,
 };
 
 use crate::MtlsModes;
@@ -29,6 +29,8 @@ pub struct WorkloadInfo {
     pub outbound_failure: FailMode,
     /// Where connections come from that the agent delivers to it.
     pub source_address: SourceAddress,
+    /// What its agent speaks to others; native only where both ends do.
+    pub wire: Wire,
     /// Its addresses, IPv4 first.
     pub addresses: Vec<IpAddr>,
     /// Where it runs, for local workloads.

@@ -6,7 +6,7 @@ use undermesh_ebpf_common::{ServiceKey, backend_flags, service_flags, workload_f
 use undermesh_model::{
     Cluster, Distribution, Endpoint, EndpointPort, EndpointSlice, Enrolment, FailMode, Generation,
     MtlsMode, NamespacedName, Node, PodLocation, Protocol, ResourceRef, Service, ServicePort,
-    SourceAddress, TargetPort, Workload,
+    SourceAddress, TargetPort, Wire, Workload,
 };
 
 use super::*;
@@ -22,6 +22,7 @@ fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
         labels: [("app".to_owned(), name.to_owned())].into(),
         enrolment: Enrolment::Enrolled("test".to_owned()),
         outbound_failure: None,
+        wire: Wire::default(),
         source_address: None,
         weight: 1,
         probe_ports: [].into(),

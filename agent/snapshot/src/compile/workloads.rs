@@ -110,6 +110,7 @@ fn info(workload: &Workload, node: String, mtls: MtlsModes, options: &Options) -
         direct: local && options.same_node == SameNode::Direct,
         outbound_failure: workload.outbound_failure.unwrap_or(options.outbound_failure),
         source_address: workload.source_address.unwrap_or(options.source_address),
+        wire: workload.wire,
         addresses,
         location: workload.location.clone().filter(|_| local),
         weight: workload.weight.max(1),
