@@ -156,7 +156,9 @@ fn try_one(
     let absent = || DatapathError::Load(format!("the embedded object has no {name}"));
     let program = object.programs.get(name).ok_or_else(absent)?;
     let function = object.functions.get(&program.function_key()).ok_or_else(absent)?;
-    let (kind, attach_type, hook) = hook(&program.section).ok_or_else(absent)?;
+    let (kind, attach_type, hook) = hook(&program.section).ok_or_else(|| {
+        DatapathError::Load(format!("{name} is for a kind of hook that `verify` cannot try"))
+    })?;
     let instructions: Vec<u8> = function.instructions.iter().flat_map(encode).collect();
     let records = function.func_info.func_info_bytes();
     let record_size = function.func_info_rec_size as u32;
