@@ -33,6 +33,7 @@ pub mod sock_diag;
 mod sys;
 mod table;
 mod tables;
+mod verifier;
 
 pub use cgroup::{CgroupRoot, default_attach_point, kubelet_pods};
 pub use cleanup::{CleanupReport, cleanup};
@@ -54,3 +55,4 @@ pub use pods::{PodListeners, PodPrograms};
 pub use return_routes::{DELIVERY_MARK, ReturnRoutes};
 pub use sys::bind_address_no_port;
 pub use undermesh_ebpf_common::Reason;
+pub use verifier::{ProgramCost, verify};
