@@ -42,7 +42,7 @@ pub use manifest::{Manifests, Placement, PodSpec, ServiceSpec};
 pub use netns::{Netns, enter_netns};
 pub use pod::{Conn, Listener, Pod};
 pub use poll::wait_for;
-pub use programs::locate;
+pub use programs::{locate, use_binaries_of};
 pub use rig::{Rig, RigBuilder, undermesh};
 pub use standard::PORT;
 pub use status::{MapRow, PodRow, Status};

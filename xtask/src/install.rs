@@ -29,6 +29,8 @@ pub(crate) enum Need {
     Demo,
     /// Kernels in virtual machines.
     Vm,
+    /// Benchmarks.
+    Bench,
 }
 
 /// Whether missing things may be installed.
@@ -61,7 +63,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 9] = [
+static TOOLS: [Tool; 12] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -84,7 +86,7 @@ static TOOLS: [Tool; 9] = [
         package: "iproute2",
         detect: Detect::Command("ip"),
         purpose: "creates network namespaces",
-        needs: &[Need::Netns, Need::Demo, Need::Vm],
+        needs: &[Need::Netns, Need::Demo, Need::Vm, Need::Bench],
     },
     Tool {
         package: "curl",
@@ -101,8 +103,26 @@ static TOOLS: [Tool; 9] = [
     Tool {
         package: "bpftool",
         detect: Detect::Command("bpftool"),
-        purpose: "attaches the programs that tests find in their way",
-        needs: &[Need::Netns],
+        purpose: "attaches the programs that tests find in their way, and says what maps occupy",
+        needs: &[Need::Netns, Need::Bench],
+    },
+    Tool {
+        package: "nginx-light",
+        detect: Detect::Command("nginx"),
+        purpose: "is the benchmarks' web server",
+        needs: &[Need::Bench],
+    },
+    Tool {
+        package: "wrk",
+        detect: Detect::Command("wrk"),
+        purpose: "makes the benchmarks' requests",
+        needs: &[Need::Bench],
+    },
+    Tool {
+        package: "iperf3",
+        detect: Detect::Command("iperf3"),
+        purpose: "measures throughput",
+        needs: &[Need::Bench],
     },
     Tool {
         package: "xz-utils",

@@ -2,6 +2,7 @@
 //! subcommand is a module with its `Args` and a `run`. To add one: a module and a line in
 //! `Command` and in `main`.
 
+mod bench;
 mod build_ebpf;
 mod command;
 mod demo;
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Args),
     /// Run the kernel ring on other kernels, in virtual machines
     Vm(vm::Args),
+    /// Measure what the mesh costs, as ratios to the same work without it
+    Bench(bench::Args),
     /// Check formatting, clippy, crate walls, source rules, links and names
     Lint(lint::Args),
 }
@@ -59,6 +62,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::BuildEbpf(args) => build_ebpf::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Vm(args) => vm::run(&workspace, &args),
+        Command::Bench(args) => bench::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -97,7 +98,9 @@ impl Reload {
     /// Certificates first, since they take longest; the proxy before the kernel, so that nothing
     /// is led to a proxy that does not know it yet; pods last.
     fn take(&self, cluster: &Cluster, generation: Generation, mut found: Vec<Diagnostic>) {
+        let began = Instant::now();
         let compiled = compile(cluster, &self.options, generation);
+        let compile_ms = began.elapsed().as_millis();
         found.extend(compiled.diagnostics);
         for diagnostic in &found {
             log(diagnostic);
@@ -106,15 +109,19 @@ impl Reload {
         self.want_certificates(&snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
         self.proxy.policies_changed();
+        let began = Instant::now();
         let applied =
             self.datapath.lock().unwrap_or_else(PoisonError::into_inner).apply(&snapshot.tables);
+        let apply_ms = began.elapsed().as_millis();
         let mut warnings = self.warnings.lock();
         warnings.rejection.clear();
         warnings.state = found.iter().map(ToString::to_string).collect();
         warnings.datapath = applied.as_ref().err().map(ToString::to_string);
         drop(warnings);
         match applied {
-            Ok(entries) => tracing::info!(%generation, entries, "configuration in force"),
+            Ok(entries) => {
+                tracing::info!(%generation, entries, compile_ms, apply_ms, "configuration in force");
+            }
             Err(error) => {
                 tracing::error!(%generation, %error, "configuration is only partly in force");
             }

@@ -1,0 +1,117 @@
+//! `bench`: what the mesh costs, as ratios to the same work without it.
+//!
+//! ```text
+//! build      the agent, optimised
+//! ground     a rig with servers in it; with the mesh or without
+//! load       what is done: a load generator, and how its report is read
+//! rounds     every variant in turn, several times, in changing order
+//! cpu        what a stretch of time has cost the machine, and whether it was ours alone
+//! compare    pairs of samples -> ratios, their median and their spread
+//! local, passthrough, scale    the benchmarks
+//! report     for the terminal, and as JSON
+//! ```
+//!
+//! Everything runs in namespaces and cgroups of its own. Only ratios within one run mean anything:
+//! machines differ, and so do hours.
+
+mod build;
+mod compare;
+mod cpu;
+mod ground;
+mod load;
+mod local;
+mod passthrough;
+mod report;
+mod rounds;
+mod scale;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Result, bail};
+use undermesh_tests::Rig;
+
+use crate::{
+    install::{self, Need, Policy},
+    machine::Machine,
+    workspace::Workspace,
+};
+use report::{Findings, Report};
+use rounds::Plan;
+
+/// What all rigs of this command are called; those of dead runs are removed by it.
+const TAG: &str = "bench";
+
+/// Options of `bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which benchmarks; all of them if none is named
+    #[arg(value_enum)]
+    names: Vec<Name>,
+    /// How often each variant is measured
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// How long one measurement takes
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// How results are written to standard output
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
+    /// Say what is missing instead of installing it
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Name {
+    /// Between two pods of one node, against no mesh at all
+    Local,
+    /// To a destination outside the mesh, against no mesh at all
+    Passthrough,
+    /// Ten thousand pods and five thousand policies: how long a change takes, and what they occupy
+    Scale,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// Tables
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// Builds, measures, and prints what came out.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    let missing = Machine::read().missing_for_bpf();
+    if !missing.is_empty() {
+        bail!(
+            "benchmarks load eBPF programs and make network namespaces, and cannot do so here: {}",
+            missing.join("; ")
+        )
+    }
+    let policy = Policy::from_flag(args.no_install);
+    install::ensure(Need::Bench, policy)?;
+    build::build(workspace, policy)?;
+    Rig::cleanup_stale(TAG)?;
+    let plan = Plan { rounds: args.rounds, each: Duration::from_secs(args.seconds) };
+    let all = [Name::Local, Name::Passthrough, Name::Scale];
+    let names = if args.names.is_empty() { &all[..] } else { &args.names };
+    let mut report = Report::new(plan)?;
+    for name in names {
+        report.add(measure(*name, plan)?);
+    }
+    match args.output {
+        Output::Text => print!("{}", report.text()),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(name: Name, plan: Plan) -> Result<Findings> {
+    match name {
+        Name::Local => local::run(plan),
+        Name::Passthrough => passthrough::run(plan),
+        Name::Scale => scale::run(plan),
+    }
+}

@@ -1,0 +1,155 @@
+//! Where measurements take place: a rig of two nodes, with servers in its pods. The same with an
+//! agent on each node as without: only the agents differ, and what they load.
+
+use std::{
+    fs,
+    net::{IpAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use undermesh_tests::{Family, PodSpec, Rig, ServiceSpec, wait_for};
+
+use super::{TAG, load::found};
+
+/// Where the web server listens.
+pub(super) const HTTP_PORT: u16 = 8080;
+/// Where iperf3's server listens.
+pub(super) const BULK_PORT: u16 = 5201;
+/// Servers start in no time; a busy machine takes longer.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// A client and a server on one node, and on the other a server that is not in the mesh.
+pub(super) struct Ground {
+    // Before the rig, which ends them as well, in its own way.
+    servers: Vec<Child>,
+    /// The rig.
+    pub(super) rig: Rig,
+    dir: PathBuf,
+}
+
+/// One way to do the work: from a pod, to an address.
+pub(super) struct Variant<'a> {
+    /// What it is called in results.
+    pub(super) name: &'static str,
+    /// Where.
+    pub(super) ground: &'a Ground,
+    /// The client's pod.
+    pub(super) from: &'static str,
+    /// The server.
+    pub(super) to: IpAddr,
+}
+
+impl Variant<'_> {
+    /// A command line inside the client's pod, to be completed.
+    pub(super) fn client(&self) -> Result<Command> {
+        self.ground.rig.command_in(self.from)
+    }
+}
+
+impl Ground {
+    /// Builds the rig and starts the servers; no agent runs.
+    pub(super) fn without_mesh(kind: &str) -> Result<Self> {
+        let rig = Rig::builder()
+            .tag(&format!("{TAG}{}{kind}", std::process::id()))
+            .node("a", [PodSpec::new("client"), PodSpec::new("server"), PodSpec::new("other").listed()])
+            .node("b", [PodSpec::new("outside").unlisted()])
+            .service(ServiceSpec::new("near", HTTP_PORT, HTTP_PORT, &["server"]))
+            .build()?;
+        let dir = rig.footprint().dir();
+        for pod in ["client", "other"] {
+            // A connection per request needs more ports than clients have by default.
+            rig.place(pod)?.netns.sysctls(&[("net/ipv4/ip_local_port_range", "16384 65535")])?;
+        }
+        let mut ground = Self { servers: Vec::new(), rig, dir };
+        for pod in ["server", "outside"] {
+            ground.serve(pod)?;
+        }
+        Ok(ground)
+    }
+
+    /// The same, with an agent on each node.
+    pub(super) fn with_mesh(kind: &str) -> Result<Self> {
+        let mut ground = Self::without_mesh(kind)?;
+        ground.rig.start()?;
+        Ok(ground)
+    }
+
+    /// A pod's address.
+    pub(super) fn address(&self, pod: &str) -> Result<IpAddr> {
+        Ok(self.rig.place(pod)?.ip(Family::V4))
+    }
+
+    /// Below which everything of it runs.
+    pub(super) fn cgroup(&self) -> &Path {
+        self.rig.footprint().cgroup()
+    }
+
+    /// A directory for files.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn serve(&mut self, pod: &str) -> Result<()> {
+        let config = self.dir.join(format!("nginx-{pod}.conf"));
+        fs::write(&config, web_server(&self.dir.join(pod)))?;
+        let mut nginx = self.rig.command_in(pod)?;
+        nginx.arg(found("nginx")?).arg("-c").arg(&config).arg("-e").arg("stderr");
+        let mut iperf = self.rig.command_in(pod)?;
+        iperf.arg(found("iperf3")?).args(["--server", "--port", &BULK_PORT.to_string()]);
+        for command in [&mut nginx, &mut iperf] {
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            self.servers.push(command.spawn().context("cannot start a server")?);
+        }
+        let place = self.rig.place(pod)?;
+        for port in [HTTP_PORT, BULK_PORT] {
+            let address = place.at(Family::V4, port);
+            let what = format!("a server at port {port} of pod {pod}");
+            wait_for(&what, WITHIN, || {
+                place.netns.run(|| TcpStream::connect(address))??;
+                Ok(Some(()))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            // Dead already is as good.
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
+/// A configuration of nginx: one process, no log, and an answer of a kibibyte.
+fn web_server(dir: &Path) -> String {
+    let dir = dir.display();
+    let body = "undermesh".repeat(114);
+    format!(
+        "daemon off;\nmaster_process off;\npid {dir}.pid;\nerror_log /dev/null;\n\
+         events {{ worker_connections 4096; }}\n\
+         http {{\n\
+         access_log off;\nkeepalive_requests 1000000000;\nkeepalive_timeout 1h;\n\
+         client_body_temp_path {dir}-body;\nproxy_temp_path {dir}-proxy;\n\
+         fastcgi_temp_path {dir}-fastcgi;\nuwsgi_temp_path {dir}-uwsgi;\nscgi_temp_path {dir}-scgi;\n\
+         server {{ listen {HTTP_PORT} backlog=4096; location / {{ return 200 \"{body}\"; }} }}\n\
+         }}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_a_kibibyte() {
+        let text = web_server(Path::new("/run/x"));
+        let body = text.split('"').nth(1).unwrap();
+        assert!((1024..1040).contains(&body.len()), "{}", body.len());
+    }
+}
