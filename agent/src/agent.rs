@@ -72,8 +72,12 @@ async fn serve(
     let predecessor = Predecessor::ask(&config.pin_dir).await?;
     let (parts, mut serving) = Parts::put_together(config, logs, telemetry, data)?;
     let mut control = Control::start(&parts, serving)?;
-    if let Some(predecessor) = predecessor {
+    if predecessor.is_some() || parts.is_beside_another_version() {
         parts.wait_until_serving().await;
+        // Before the former agent closes listeners that its programs would still lead to.
+        parts.replace_other_versions().await;
+    }
+    if let Some(predecessor) = predecessor {
         predecessor.taken().await?;
         tracing::info!("took over from the former agent");
     }

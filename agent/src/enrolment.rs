@@ -29,6 +29,8 @@ const HURRY: Duration = Duration::from_secs(1);
 const QUICK: Duration = Duration::from_millis(5);
 /// The least time between two passes that somebody has asked for.
 const BREATH: Duration = Duration::from_millis(5);
+/// How long a connection may be on its way from `connect` to the programs at its destination.
+const IN_FLIGHT: Duration = Duration::from_millis(50);
 /// How often routes that nobody needs any more are looked for.
 const TIDY: Duration = Duration::from_secs(1);
 /// How often every namespace is asked who listens there. Programs report who begins to listen, and
@@ -178,6 +180,8 @@ impl Enrolment {
             let snapshot = snapshots.borrow_and_update().clone();
             if let Some(snapshot) = snapshot {
                 self.pass(&snapshot);
+                self.cease_to_wait().await;
+                self.publish(&snapshot);
                 if heard {
                     // However much there is to be heard, the thread has other things to do.
                     tokio::time::sleep(BREATH).await;
@@ -241,7 +245,23 @@ impl Enrolment {
         self.forget_strangers();
         self.gate.raise(&self.discovery);
         self.tidy_routes();
-        self.publish(snapshot);
+    }
+
+    /// Where programs of another version have judged what arrives, ours do so as well as soon as they
+    /// know of every pod.
+    async fn cease_to_wait(&self) {
+        let programs = || self.node.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !programs().waits() {
+            return;
+        }
+        // What was dialled before the last pod had its entry arrives before it is judged.
+        tokio::time::sleep(IN_FLIGHT).await;
+        programs().wait_no_longer();
+        for (name, pod) in &self.pods {
+            if let Err(error) = pod.assert_again(&self.node) {
+                tracing::error!(pod = %name, error = format!("{error:#}"), "cannot judge what arrives");
+            }
+        }
     }
 
     /// Lets go of pods that are no longer wanted, have changed, or whose namespace has gone.

@@ -12,7 +12,9 @@ static OTHER_BUILD: OnceLock<PathBuf> = OnceLock::new();
 /// # Errors
 /// Where another directory has been named before.
 pub fn use_binaries_of(dir: PathBuf) -> Result<()> {
-    let again = |dir: PathBuf| anyhow!("the binaries are to be taken from elsewhere than {}", dir.display());
+    let again = |dir: PathBuf| {
+        anyhow!("the binaries are to be taken from elsewhere than {}", dir.display())
+    };
     OTHER_BUILD.set(dir).map_err(again)
 }
 

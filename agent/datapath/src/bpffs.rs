@@ -1,12 +1,14 @@
 //! The BPF file system and the layout of the pin directory.
 //!
 //! ```text
+//! <pinDir>/AGENT_SOCKETS              the one map that all versions share
 //! <pinDir>/v<ABI>/maps/<MAP>            maps, by their name in the object
 //! <pinDir>/v<ABI>/links/<program>       cgroup links
 //! <pinDir>/v<ABI>/pods/<netns cookie>   sk_lookup links
 //! ```
 
 use std::{
+    ffi::OsStr,
     fs,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -22,11 +24,15 @@ use crate::{DatapathError, sys};
 
 /// `BPF_FS_MAGIC`.
 const MAGIC: u32 = 0xcafe_4a11;
+/// Name of the map that all versions share.
+pub(crate) const AGENT_SOCKETS: &str = "AGENT_SOCKETS";
 const DEFAULT_MOUNT: &str = "/sys/fs/bpf";
 
 /// The directories below one pin directory.
 #[derive(Clone, Debug)]
 pub(crate) struct PinDir {
+    /// The map by which the programs of every version know the agent's sockets.
+    pub(crate) agent_sockets: PathBuf,
     /// Maps.
     pub(crate) maps: PathBuf,
     /// Links at the cgroup.
@@ -39,6 +45,7 @@ impl PinDir {
     pub(crate) fn below(pin_dir: &Path) -> Self {
         let version = pin_dir.join(version_name());
         Self {
+            agent_sockets: pin_dir.join(AGENT_SOCKETS),
             maps: version.join("maps"),
             links: version.join("links"),
             pods: version.join("pods"),
@@ -67,6 +74,21 @@ impl PinDir {
 /// Name of the directory of this ABI version.
 pub(crate) fn version_name() -> String {
     format!("v{ABI_VERSION}")
+}
+
+/// Whether a directory's name is that of an ABI version.
+pub(crate) fn is_version(name: &OsStr) -> bool {
+    name.to_str()
+        .and_then(|name| name.strip_prefix('v'))
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether there are pins of another version beside `pods`, one of [`PinDir`]'s.
+pub(crate) fn is_beside_others(pods: &Path) -> bool {
+    let own = version_name();
+    let Some(pin_dir) = pods.ancestors().nth(2) else { return false };
+    let entries = fs::read_dir(pin_dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).any(|name| is_version(&name) && name != own.as_str())
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -1,6 +1,10 @@
 //! Removes every trace of Undermesh from a pin directory: links, and with them the programs; maps.
 
-use std::{ffi::OsStr, fs, path::Path};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
@@ -25,6 +29,7 @@ pub struct CleanupReport {
 pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DatapathError> {
     let mut report = remove_versions(pin_dir, |_| true)?;
     report.routes = return_routes::cleanup(pin_dir)?;
+    report.maps += usize::from(bpffs::unpin(&pin_dir.join(bpffs::AGENT_SOCKETS))?);
     // Shared with another program's pins? Then it stays.
     let _ = fs::remove_dir(pin_dir);
     Ok(report)
@@ -36,22 +41,43 @@ pub(crate) fn cleanup_other_versions(pin_dir: &Path) -> Result<CleanupReport, Da
     remove_versions(pin_dir, |name| name != own.as_str())
 }
 
+/// Detaches what leads connections in the programs of every other version; the rest, which knows the
+/// connections that were led before, stays for them. Ours must be in place.
+///
+/// In this order: what arrives is judged by ours alone before connections are published by ours alone.
+pub(crate) fn silence_other_versions(pin_dir: &Path) -> Result<usize, DatapathError> {
+    let own = bpffs::version_name();
+    let mut silenced = 0;
+    for version in versions(pin_dir)? {
+        if version.file_name().is_some_and(|name| name != own.as_str()) {
+            silenced += unpin_all(&version.join("pods"), |_| true, bpffs::unpin_link)?;
+            let leads = |name: &str| name.contains("connect");
+            silenced += unpin_all(&version.join("links"), leads, bpffs::unpin_link)?;
+        }
+    }
+    Ok(silenced)
+}
+
+/// The directories of all versions.
+fn versions(pin_dir: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+    let entries = match fs::read_dir(pin_dir) {
+        Ok(entries) => entries.flatten(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(DatapathError::file("list", pin_dir)(error)),
+    };
+    let versions = entries.filter(|entry| bpffs::is_version(&entry.file_name()));
+    Ok(versions.map(|entry| entry.path()).collect())
+}
+
 fn remove_versions(
     pin_dir: &Path,
     chosen: impl Fn(&OsStr) -> bool,
 ) -> Result<CleanupReport, DatapathError> {
     let mut report = CleanupReport::default();
-    let versions = match fs::read_dir(pin_dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(report),
-        Err(error) => return Err(DatapathError::file("list", pin_dir)(error)),
-    };
-    for entry in versions.flatten() {
-        let name = entry.file_name();
-        if !is_version(&name) || !chosen(&name) {
+    for version in versions(pin_dir)? {
+        if !version.file_name().is_some_and(&chosen) {
             continue;
         }
-        let version = entry.path();
         // Links first: programs must not run on with maps that are being taken apart.
         report.links += empty(&version.join("links"), bpffs::unpin_link)?;
         report.links += empty(&version.join("pods"), bpffs::unpin_link)?;
@@ -61,14 +87,24 @@ fn remove_versions(
     Ok(report)
 }
 
-fn is_version(name: &OsStr) -> bool {
-    name.to_str()
-        .and_then(|name| name.strip_prefix('v'))
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
-}
-
+/// Removes all pins of a directory, and the directory.
 fn empty(
     dir: &Path,
+    unpin: fn(&Path) -> Result<bool, DatapathError>,
+) -> Result<usize, DatapathError> {
+    let removed = unpin_all(dir, |_| true, unpin)?;
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(DatapathError::file("remove", dir)(error))
+        }
+        _ => Ok(removed),
+    }
+}
+
+/// Removes the pins of a directory whose names are `chosen`.
+fn unpin_all(
+    dir: &Path,
+    chosen: impl Fn(&str) -> bool,
     unpin: fn(&Path) -> Result<bool, DatapathError>,
 ) -> Result<usize, DatapathError> {
     let entries = match fs::read_dir(dir) {
@@ -78,8 +114,9 @@ fn empty(
     };
     let mut removed = 0;
     for entry in entries.flatten() {
-        removed += usize::from(unpin(&entry.path())?);
+        if entry.file_name().to_str().is_some_and(&chosen) {
+            removed += usize::from(unpin(&entry.path())?);
+        }
     }
-    fs::remove_dir(dir).map_err(DatapathError::file("remove", dir))?;
     Ok(removed)
 }

@@ -18,9 +18,9 @@ use crate::{
     AgentMark, DatapathError, DeliveryTable, Events, LocalTupleTable, OriginalDstTable,
     ReturnRoutes, StartupGate,
     attach::{self, Attachment, Site},
-    bpffs::PinDir,
+    bpffs::{self, PinDir},
     cgroup::{self, CgroupRoot},
-    cleanup::{CleanupReport, cleanup_other_versions},
+    cleanup::{CleanupReport, cleanup_other_versions, silence_other_versions},
     cookie,
     error::chain,
     features::Features,
@@ -158,8 +158,8 @@ impl Datapath {
         let original_dst = OriginalDstTable::new(hash(&mut ebpf, "ORIGINAL_DST")?);
         let local_tuples = LocalTupleTable::new(hash(&mut ebpf, "LOCAL_TUPLES")?);
         let mark = AgentMark::new(
-            crate::sys::obj_get(&pins.maps.join("CONN_META"))
-                .map_err(DatapathError::file("open pinned map", pins.maps.join("CONN_META")))?,
+            crate::sys::obj_get(&pins.agent_sockets)
+                .map_err(DatapathError::file("open pinned map", &pins.agent_sockets))?,
         );
         let deliveries = DeliveryTable::new(
             crate::sys::obj_get(&pins.maps.join("DELIVERIES"))
@@ -237,8 +237,22 @@ impl Datapath {
         self.events.take()
     }
 
-    /// Detaches the programs of every other ABI version, which an agent before an upgrade has left.
-    /// Both run side by side until then: what one has rewritten, the other leaves alone.
+    /// Whether another ABI version is in place, which an agent before an upgrade has left.
+    pub fn is_beside_another_version(&self) -> bool {
+        bpffs::is_beside_others(&self.pins.pods)
+    }
+
+    /// Detaches those programs of every other ABI version that lead connections. Both versions run
+    /// side by side until then: what one has rewritten, the other leaves alone. Connections that
+    /// were led before still need the rest, until [`Self::remove_other_versions`].
+    ///
+    /// # Errors
+    /// The first pin that cannot be removed.
+    pub fn silence_other_versions(&self) -> Result<usize, DatapathError> {
+        silence_other_versions(&self.pin_dir)
+    }
+
+    /// Removes every program and map of every other ABI version.
     ///
     /// # Errors
     /// The first pin that cannot be removed.
@@ -381,6 +395,7 @@ pub(crate) fn load_object(
     EbpfLoader::new()
         .default_map_pin_directory(&pins.maps)
         .map_pin_path("CONN_META", &*conn_meta)
+        .map_pin_path(bpffs::AGENT_SOCKETS, &*pins.agent_sockets)
         .map_max_entries("PODS", sizes.pods)
         .map_max_entries("GATE_MARKS", sizes.pods.saturating_mul(8))
         .map_max_entries("LISTENERS", sizes.pods.saturating_mul(4))

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use undermesh_ebpf_common::{Addr, ConnMeta, conn_flags};
+use undermesh_ebpf_common::{Addr, AgentSocket};
 use undermesh_snapshot::addr;
 
 use crate::sys;
@@ -29,15 +29,11 @@ impl AgentMark {
     /// # Errors
     /// The kernel's answer, `ENOMEM` for example; an unmarked socket must not be connected.
     pub fn set(&self, socket: impl AsFd, client: Option<SocketAddr>) -> io::Result<()> {
-        let meta = ConnMeta {
-            netns_cookie: 0,
-            opened_ns: 0,
-            original: client.map_or(Addr::UNSPECIFIED, |client| addr(client.ip())),
-            backend: Addr::UNSPECIFIED,
-            original_port_be: client.map_or(0, |client| client.port().to_be()),
-            backend_port_be: 0,
-            flags: conn_flags::AGENT,
+        let mark = AgentSocket {
+            client: client.map_or(Addr::UNSPECIFIED, |client| addr(client.ip())),
+            client_port_be: client.map_or(0, |client| client.port().to_be()),
+            pad: [0; 6],
         };
-        sys::sk_storage_set(self.map.as_fd(), socket.as_fd(), &meta)
+        sys::sk_storage_set(self.map.as_fd(), socket.as_fd(), &mark)
     }
 }

@@ -52,6 +52,8 @@ pub struct PodPrograms {
     listening: ListeningPorts,
     steer: Steer,
     pins: PathBuf,
+    /// Programs of another version judge what arrives: ours wait until all pods have their entry.
+    waits: bool,
 }
 
 impl PodPrograms {
@@ -62,7 +64,21 @@ impl PodPrograms {
         steer: Steer,
         pins: PathBuf,
     ) -> Self {
-        Self { pods, listeners, listening, steer, pins }
+        let waits = bpffs::is_beside_others(&pins);
+        Self { pods, listeners, listening, steer, pins, waits }
+    }
+
+    /// Whether [`Self::switch_on`] leaves what arrives to another version's programs. Ours know of a
+    /// neighbour's connection only once that neighbour has its entry; before, they would take it for
+    /// a stranger's.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// From now on, arriving connections are judged by our programs as well: switch every pod on
+    /// again.
+    pub fn wait_no_longer(&mut self) {
+        self.waits = false;
     }
 
     /// Cookies of all pods that are switched on, by this agent or by one before it.
@@ -96,7 +112,9 @@ impl PodPrograms {
                 self.publish_listener(*address, socket)?;
             }
         }
-        self.attach(netns)?;
+        if !self.waits {
+            self.attach(netns)?;
+        }
         let own = |v4: bool| {
             addresses
                 .iter()

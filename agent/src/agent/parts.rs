@@ -29,6 +29,9 @@ use crate::{
 
 /// How long a new agent waits for its pods before it tells its predecessor to go all the same.
 const SERVING_WITHIN: Duration = Duration::from_secs(60);
+/// How long a `connect` may be on its way from one program to the next: both run in one system call,
+/// but a busy machine may let its thread wait in between.
+const IN_FLIGHT: Duration = Duration::from_millis(50);
 
 /// What exists once, for the life of the process.
 pub(super) struct Parts {
@@ -179,7 +182,23 @@ impl Parts {
         }
     }
 
-    /// Detaches what an agent of another ABI version has left.
+    /// Whether programs of another version are in place, with their agent or without.
+    pub(super) fn is_beside_another_version(&self) -> bool {
+        self.lock().is_beside_another_version()
+    }
+
+    /// Leads everything by this version's programs alone. Those of another version judge what arrives
+    /// until then; connections that they have led are given the time to get where they go.
+    pub(super) async fn replace_other_versions(&self) {
+        match self.lock().silence_other_versions() {
+            Ok(0) => return,
+            Ok(links) => tracing::info!(links, "the programs of another version lead nothing more"),
+            Err(error) => tracing::error!(%error, "the programs of another version stay in place"),
+        }
+        tokio::time::sleep(IN_FLIGHT).await;
+    }
+
+    /// Removes what an agent of another ABI version has left.
     pub(super) fn remove_other_versions(&self) {
         match self.lock().remove_other_versions() {
             Ok(report) if report.links + report.maps > 0 => {

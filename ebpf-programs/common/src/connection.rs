@@ -9,10 +9,6 @@ pub mod conn_flags {
     /// Rewritten to, or found to lead to, a pod of this node; sockops publishes the
     /// [`super::LocalTuple`].
     pub const LOCAL: u32 = 2;
-    /// A socket of the agent, marked from user space: never intercepted. A mark on the socket
-    /// itself can neither be forged by a pod nor shared by a process that happens to run in the
-    /// agent's cgroup.
-    pub const AGENT: u32 = 4;
     /// A connection of the kubelet to a pod of this node; sockops publishes the
     /// [`super::LocalTuple`] under [`super::KUBELET`].
     pub const PROBE: u32 = 8;
@@ -25,8 +21,8 @@ map_type! {
         pub netns_cookie: u64,
         /// When the connection was opened (`CLOCK_MONOTONIC`, nanoseconds); local ones only.
         pub opened_ns: u64,
-        /// The peer to show to the application: the destination that it dialled, or, for a
-        /// connection that the agent delivers, the client.
+        /// The peer to show to the application: the destination that it dialled, or, where the agent
+        /// has delivered the connection, the client.
         pub original: Addr,
         /// The peer that the socket really has.
         pub backend: Addr,
@@ -36,6 +32,23 @@ map_type! {
         pub backend_port_be: u16,
         /// See [`conn_flags`].
         pub flags: u32,
+    }
+}
+
+map_type! {
+    /// A socket of the agent, marked from user space: never intercepted. Such a mark can neither be
+    /// forged by a pod nor be shared by a process that happens to run in the agent's cgroup.
+    /// `AGENT_SOCKETS: sk_storage -> AgentSocket`.
+    ///
+    /// All ABI versions share this map, so that the programs of one know the agent of another:
+    /// what is here never changes.
+    pub struct AgentSocket: 24 {
+        /// The client for whom the agent delivers this connection, or `::`.
+        pub client: Addr,
+        /// The client's port.
+        pub client_port_be: u16,
+        /// Zero.
+        pub pad: [u8; 6],
     }
 }
 

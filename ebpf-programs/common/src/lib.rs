@@ -18,7 +18,9 @@ pub mod tcp;
 mod verdict;
 
 pub use address::Addr;
-pub use connection::{ConnMeta, KUBELET, LocalTuple, OriginalDst, OriginalDstKey, conn_flags};
+pub use connection::{
+    AgentSocket, ConnMeta, KUBELET, LocalTuple, OriginalDst, OriginalDstKey, conn_flags,
+};
 pub use event::{ConnEvent, event_kind};
 pub use gate::{
     GATE_LEVELS, Gate, GateKey, GateView, Held, decide_gated, gate_kind, gate_mark, gate_mode,

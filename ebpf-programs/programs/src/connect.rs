@@ -21,7 +21,7 @@ use crate::{
     context,
     gate::{self, Gated},
     lookup,
-    maps::{BACKENDS, CONN_META, PODS, SERVICES, WORKLOADS},
+    maps::{AGENT_SOCKETS, BACKENDS, CONN_META, PODS, SERVICES, WORKLOADS},
     report::{count, send},
 };
 
@@ -229,9 +229,8 @@ fn lead_nowhere<W: Fn(&SockAddrContext, &Addr)>(
 
 #[inline(always)]
 fn is_agent(ctx: &SockAddrContext) -> bool {
-    // SAFETY: the context's socket is alive for the call, and so is the memory it owns.
-    let meta = unsafe { CONN_META.get_ptr_mut(ctx).as_ref() };
-    meta.is_some_and(|meta| meta.flags & conn_flags::AGENT != 0)
+    // SAFETY: the context's socket is alive for the call.
+    !unsafe { AGENT_SOCKETS.get_ptr_mut(ctx) }.is_null()
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@ use aya_ebpf::{
     EbpfContext, helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use undermesh_ebpf_common::{Addr, COOKIE_QUESTION, ConnMeta, conn_flags};
+use undermesh_ebpf_common::{Addr, COOKIE_QUESTION, ConnMeta};
 
 use crate::maps::CONN_META;
 
@@ -29,7 +29,7 @@ pub fn undermesh_cookie(ctx: SockAddrContext) -> i32 {
         backend: Addr::UNSPECIFIED,
         original_port_be: 0,
         backend_port_be: 0,
-        flags: conn_flags::AGENT,
+        flags: 0,
     };
     // SAFETY: the socket is that of the context. Without storage, the agent finds no answer.
     unsafe { CONN_META.get_or_insert_ptr_mut(&ctx, Some(&mut answer)) };

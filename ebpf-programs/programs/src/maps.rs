@@ -8,9 +8,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockHash},
 };
 use undermesh_ebpf_common::{
-    Addr, Backend, BackendKey, ConnMeta, Gate, GateKey, ListenerKey, LocalTuple, OriginalDst,
-    OriginalDstKey, Pod, PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, Settings,
-    WorkloadEntry,
+    Addr, AgentSocket, Backend, BackendKey, ConnMeta, Gate, GateKey, ListenerKey, LocalTuple,
+    OriginalDst, OriginalDstKey, Pod, PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey,
+    Settings, WorkloadEntry,
 };
 
 /// Enrolled pods of this node, by netns cookie. Its absence makes every other lookup moot, so
@@ -87,3 +87,7 @@ pub static EVENTS: RingBuf = RingBuf::pinned(1 << 18, 0);
 /// What a socket's `connect` decided. Not pinned by name: it is a BTF map, which the loader pins.
 #[btf_map]
 pub static CONN_META: SkStorage<ConnMeta> = SkStorage::new();
+
+/// The agent's own sockets; the loader pins it where all versions find it.
+#[btf_map]
+pub static AGENT_SOCKETS: SkStorage<AgentSocket> = SkStorage::new();

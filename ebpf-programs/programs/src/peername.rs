@@ -1,7 +1,7 @@
 //! `cgroup/getpeername4` and `cgroup/getpeername6`: applications see true addresses. A client sees
 //! the address that it dialled, a server the address of its client. The hooks run on `accept` too.
 
-use core::ptr;
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     EbpfContext,
@@ -10,12 +10,12 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use undermesh_ebpf_common::{Addr, ConnMeta, conn_flags};
+use undermesh_ebpf_common::{Addr, AgentSocket, ConnMeta};
 
 use crate::{
     connect::{read_ip6, write_ip6, write_port},
     context, lookup,
-    maps::CONN_META,
+    maps::{AGENT_SOCKETS, CONN_META},
 };
 
 const ALLOW: i32 = 1;
@@ -77,11 +77,13 @@ fn delivered(ctx: &SockAddrContext, peer: &Addr, port_be: u16) -> Option<Shown> 
     // The agent's socket is found as its own packets would find it: from us to it.
     let ends =
         lookup::Ends { from: own.addr, from_port_be: own.port_be, to: *peer, to_port_be: port_be };
-    let meta = meta_of(ctx, &ends)?;
-    if meta.flags & conn_flags::AGENT == 0 || meta.original.is_unspecified() {
+    let map = (&raw const AGENT_SOCKETS).cast_mut().cast();
+    let agent: AgentSocket = storage_of(ctx, &ends, map)?;
+    if agent.client.is_unspecified() {
         return None;
     }
-    Some(keep(ctx, &meta, peer, port_be))
+    let shown = Shown { addr: agent.client, port_be: agent.client_port_be };
+    Some(keep(ctx, shown, peer, port_be))
 }
 
 /// What the client of a Multipath TCP connection has dialled: the socket that was connected, and
@@ -92,26 +94,27 @@ fn led(ctx: &SockAddrContext, peer: &Addr, port_be: u16) -> Option<Shown> {
     let own = own(ctx, peer);
     let ends =
         lookup::Ends { from: *peer, from_port_be: port_be, to: own.addr, to_port_be: own.port_be };
-    let meta = meta_of(ctx, &ends)?;
+    let map = (&raw const CONN_META).cast_mut().cast();
+    let meta: ConnMeta = storage_of(ctx, &ends, map)?;
     if !meta.backend.equals(peer) || meta.backend_port_be != port_be {
         return None;
     }
-    Some(keep(ctx, &meta, peer, port_be))
+    let shown = Shown { addr: meta.original, port_be: meta.original_port_be };
+    Some(keep(ctx, shown, peer, port_be))
 }
 
-/// A copy of what another socket of this network namespace has in its storage.
+/// A copy of what another socket of this network namespace has in its storage; `map` holds `T`.
 #[inline(always)]
-fn meta_of(ctx: &SockAddrContext, ends: &lookup::Ends) -> Option<ConnMeta> {
+fn storage_of<T: Copy>(ctx: &SockAddrContext, ends: &lookup::Ends, map: *mut c_void) -> Option<T> {
     let sk = lookup::tcp(ctx.as_ptr(), ends, i64::from(BPF_F_CURRENT_NETNS) as u64);
     if sk.is_null() {
         return None;
     }
-    let map = (&raw const CONN_META).cast_mut().cast();
     // SAFETY: `sk` is a referenced socket until it is released below; the storage is copied
     // before that.
     unsafe {
-        let meta = bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), 0).cast::<ConnMeta>();
-        let copied = meta.as_ref().copied();
+        let found = bpf_sk_storage_get(map, sk.cast(), ptr::null_mut(), 0).cast::<T>();
+        let copied = found.as_ref().copied();
         bpf_sk_release(sk.cast());
         copied
     }
@@ -120,19 +123,19 @@ fn meta_of(ctx: &SockAddrContext, ends: &lookup::Ends) -> Option<ConnMeta> {
 /// Keeps what was found in this socket's own storage, as the other socket may be gone when the
 /// application asks again.
 #[inline(always)]
-fn keep(ctx: &SockAddrContext, found: &ConnMeta, peer: &Addr, port_be: u16) -> Shown {
+fn keep(ctx: &SockAddrContext, shown: Shown, peer: &Addr, port_be: u16) -> Shown {
     let mut own_meta = ConnMeta {
         netns_cookie: 0,
-        original: found.original,
+        original: shown.addr,
         backend: *peer,
-        original_port_be: found.original_port_be,
+        original_port_be: shown.port_be,
         backend_port_be: port_be,
         flags: 0,
         opened_ns: 0,
     };
     // SAFETY: the socket is that of the context. That the record cannot be kept is no harm.
     unsafe { CONN_META.get_or_insert_ptr_mut(ctx, Some(&mut own_meta)) };
-    Shown { addr: found.original, port_be: found.original_port_be }
+    shown
 }
 
 /// This end of a connection, in the family of its peer.

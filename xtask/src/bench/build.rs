@@ -2,9 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::{
-    build_ebpf::Builder, command, install::Policy, progress::step, workspace::Workspace,
-};
+use crate::{build_ebpf::Builder, command, install::Policy, progress::step, workspace::Workspace};
 
 /// Builds the programs, the agent and the tool that runs programs inside pods, and makes rigs use
 /// them.

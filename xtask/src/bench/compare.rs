@@ -98,10 +98,8 @@ mod tests {
     #[test]
     fn ratios_are_taken_within_a_round_and_not_between_sums() {
         // The machine was ten times as fast in the second round; the ratio is the same.
-        let pairs = [
-            (sample(100.0, 1.0), sample(90.0, 1.0)),
-            (sample(1000.0, 1.0), sample(900.0, 1.0)),
-        ];
+        let pairs =
+            [(sample(100.0, 1.0), sample(90.0, 1.0)), (sample(1000.0, 1.0), sample(900.0, 1.0))];
         let found = Comparison::new("load", ["without", "with"], &pairs);
         assert!((found.rate.median - 0.9).abs() < 1e-9, "{found:?}");
         assert!((found.cpu.median - 1.0 / 0.9).abs() < 1e-9, "{found:?}");

@@ -54,7 +54,10 @@ impl Ground {
     pub(super) fn without_mesh(kind: &str) -> Result<Self> {
         let rig = Rig::builder()
             .tag(&format!("{TAG}{}{kind}", std::process::id()))
-            .node("a", [PodSpec::new("client"), PodSpec::new("server"), PodSpec::new("other").listed()])
+            .node(
+                "a",
+                [PodSpec::new("client"), PodSpec::new("server"), PodSpec::new("other").listed()],
+            )
             .node("b", [PodSpec::new("outside").unlisted()])
             .service(ServiceSpec::new("near", HTTP_PORT, HTTP_PORT, &["server"]))
             .build()?;

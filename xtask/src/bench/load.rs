@@ -78,7 +78,10 @@ fn requests(variant: &Variant<'_>, time: Duration, options: &[&str]) -> Result<f
     let report = command::stdout(&mut wrk)?;
     let report = read_requests(&report)?;
     ensure!(report.failed == 0, "{} of {} requests failed", report.failed, report.requests);
-    ensure!(report.bytes / report.requests.max(1) >= 1024, "the answers were too short: {report:?}");
+    ensure!(
+        report.bytes / report.requests.max(1) >= 1024,
+        "the answers were too short: {report:?}"
+    );
     Ok(report.requests as f64)
 }
 
@@ -118,7 +121,8 @@ mod tests {
 
     #[test]
     fn the_reports_of_the_tools_are_understood() {
-        let wrk = "Running 1s test\n  1 threads\n\n{\"requests\":10,\"bytes\":12345,\"failed\":1}\n";
+        let wrk =
+            "Running 1s test\n  1 threads\n\n{\"requests\":10,\"bytes\":12345,\"failed\":1}\n";
         let found = read_requests(wrk).unwrap();
         assert_eq!((found.requests, found.bytes, found.failed), (10, 12345, 1));
         assert!(read_requests("unable to connect").is_err());

@@ -27,12 +27,14 @@ pub(super) fn run(plan: Plan) -> Result<Findings> {
         .build()?;
     population.write(&rig.manifests)?;
     rig.init_ca()?;
-    let mut findings = Findings::new("scale: 10,000 pods and 5,000 policies, seen from one node", None);
+    let mut findings =
+        Findings::new("scale: 10,000 pods and 5,000 policies, seen from one node", None);
     findings.note(first(&mut rig)?);
     let agent = rig.agent("a")?;
-    for (what, changed) in
-        [("one pod's address", Change::Address), ("one policy of a pod of this node", Change::Policy)]
-    {
+    for (what, changed) in [
+        ("one pod's address", Change::Address),
+        ("one policy of a pod of this node", Change::Policy),
+    ] {
         let took: Result<Vec<Took>> =
             (0..plan.rounds).map(|round| change(&rig, &population, changed, round)).collect();
         findings.note(Took::describe(what, &took?)?);
