@@ -1,0 +1,26 @@
+//! The classification, which needs no kernel. What needs one is in `tests/tests/netns_doctor.rs`.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[test]
+fn not_being_allowed_to_ask_is_no_answer() {
+    let of = |code| Availability::of::<()>(Err(&io::Error::from_raw_os_error(code)));
+    for code in [libc::EPERM, libc::EACCES, libc::ENOMEM, libc::EMFILE] {
+        assert!(matches!(of(code), Availability::Unknown(_)), "{code}");
+    }
+    for code in [libc::EINVAL, libc::E2BIG, libc::ENOPROTOOPT] {
+        assert!(matches!(of(code), Availability::Missing(_)), "{code}");
+    }
+    assert_eq!(Availability::of(Ok(())), Availability::Available);
+}
+
+#[test]
+fn every_feature_has_a_name_of_its_own_and_says_what_happens_without() {
+    let names: BTreeSet<_> = Feature::ALL.iter().map(|feature| feature.name()).collect();
+    assert_eq!(names.len(), Feature::ALL.len());
+    for feature in Feature::ALL {
+        assert!(!feature.used_for().is_empty() && !feature.without().is_empty(), "{feature:?}");
+    }
+}
