@@ -108,7 +108,7 @@ fn expressions_select_as_kubernetes_says() {
 
 #[test]
 fn policies_are_found_in_lists_and_nothing_else_is_taken_for_one() {
-    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: networking.k8s.io/v1\n  kind: NetworkPolicy\n  metadata: {name: a}\n  spec: {podSelector: {}}\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b}\n---\nkind: NetworkPolicyList\nitems: [{metadata: {name: c, namespace: n}, spec: {}}]\n---\n{: NetworkPolicy\n";
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: networking.k8s.io/v1\n  kind: NetworkPolicy\n  metadata: {name: a}\n  spec: {podSelector: {}}\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b}\n---\nkind: NetworkPolicyList\nitems: [{metadata: {name: c, namespace: shop}, spec: {}}]\n---\n{: NetworkPolicy\n";
     let names: Vec<_> = read::in_text(list).iter().map(|it| it.origin.to_string()).collect();
-    assert_eq!(names, ["NetworkPolicy default/a", "NetworkPolicy n/c"]);
+    assert_eq!(names, ["NetworkPolicy default/a", "NetworkPolicy shop/c"]);
 }
