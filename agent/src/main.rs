@@ -6,6 +6,7 @@ mod ca;
 mod cli;
 mod client;
 mod config;
+mod doctor;
 mod enrolment;
 mod handover;
 mod kernel_events;

@@ -91,7 +91,7 @@ impl KernelFeatures {
                 without: feature.without(),
             }
         });
-        Self(probed.collect())
+        Self(with_fallbacks(probed.collect()))
     }
 
     /// All of them, in the order of [`Feature::ALL`].
@@ -105,6 +105,20 @@ impl KernelFeatures {
             probed.feature == feature.name() && probed.availability == Availability::Available
         })
     }
+}
+
+/// What takes the place of something that is not there is required.
+fn with_fallbacks(mut probed: Vec<Probed>) -> Vec<Probed> {
+    let cookie = Feature::SockOpsNetnsCookie.name();
+    let has_cookie = probed
+        .iter()
+        .any(|one| one.feature == cookie && one.availability == Availability::Available);
+    let binds = [Feature::Bind4.name(), Feature::Bind6.name()];
+    for one in probed.iter_mut().filter(|one| !has_cookie && binds.contains(&one.feature)) {
+        one.need = Need::Required;
+        one.without = "the agent does not start, since sockops cannot ask for the cookie";
+    }
+    probed
 }
 
 #[cfg(test)]
