@@ -61,6 +61,7 @@ impl Settings {
             // Every JSON string is a YAML string; writing to a string cannot fail.
             let _ = match value.as_str() {
                 "true" | "false" => writeln!(yaml, "{key}: {value}"),
+                value if value.parse::<u64>().is_ok() => writeln!(yaml, "{key}: {value}"),
                 value => writeln!(yaml, "{key}: {value:?}"),
             };
             yaml

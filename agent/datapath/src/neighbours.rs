@@ -11,7 +11,7 @@ use std::{
 use aya::programs::loaded_programs;
 use serde::Serialize;
 
-use crate::{CgroupRoot, attach::attach_type, sys};
+use crate::{CgroupRoot, attach::attach_type, probe::PROBE, sys};
 
 /// Cgroups below ours that are looked at.
 const MAX_BELOW: usize = 512;
@@ -154,7 +154,9 @@ fn below(cgroup: &Path) -> Vec<PathBuf> {
             if found.len() >= MAX_BELOW {
                 return found;
             }
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            // A probe's own comes and goes.
+            let is_probe = entry.file_name().as_encoded_bytes().starts_with(PROBE.as_bytes());
+            if !is_probe && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 found.push(entry.path());
                 next.push(entry.path());
             }

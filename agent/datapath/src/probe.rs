@@ -16,6 +16,9 @@ use serde::Serialize;
 
 pub use feature::{Feature, Need};
 
+/// How the names of cgroups begin that probes make.
+pub(crate) const PROBE: &str = "undermesh-probe-";
+
 /// What came of one question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "state", content = "because")]

@@ -68,7 +68,7 @@ fn agent(situation: &Situation) -> Option<String> {
 /// Before CAP_BPF (Linux 5.8), and ever since as well, CAP_SYS_ADMIN includes it.
 fn missing(set: Capabilities) -> impl Iterator<Item = (&'static str, &'static str)> {
     let lacks =
-        move |capability: u8| !set.has(capability) && !(capability == BPF && set.has(SYS_ADMIN));
+        move |capability: u8| !(set.has(capability) || capability == BPF && set.has(SYS_ADMIN));
     NEEDED
         .iter()
         .filter(move |(number, ..)| lacks(*number))

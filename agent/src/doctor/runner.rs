@@ -93,7 +93,7 @@ mod tests {
             Check {
                 name: "hangs",
                 run: |_| loop {
-                    thread::park()
+                    thread::park();
                 },
             },
             Check { name: "fails", run: |_| panic!("on purpose") },

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Availability, Feature,
+    Availability, Feature, PROBE,
     programs::{Hook, load_smallest},
 };
 use crate::{CgroupRoot, sys};
@@ -54,7 +54,7 @@ impl OwnCgroup {
     fn make() -> Result<Self, String> {
         let root = CgroupRoot::find().map_err(|error| error.to_string())?;
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let path = root.path().join(format!("undermesh-probe-{}-{serial}", std::process::id()));
+        let path = root.path().join(format!("{PROBE}{}-{serial}", std::process::id()));
         fs::create_dir(&path)
             .map_err(|error| format!("cannot create {}: {error}", path.display()))?;
         Ok(Self(path))
