@@ -102,14 +102,17 @@ fn lacks_capability(diagnosis: &Diagnosis, name: &str) -> bool {
 fn what_the_kernels_files_say_is_found() -> Result<()> {
     let rig = rig()?;
     let dir = rig.node("a")?.dir.display().to_string();
+    // The switch can be seen from the machine's own network namespace only.
+    let host = format!("nsenter --net=/proc/{}/ns/net", std::process::id());
+    let switch = "/proc/sys/net/core/bpf_jit_enable";
     let setup = format!(
-        "echo 0 > {dir}/jit; mount --bind {dir}/jit /proc/sys/net/core/bpf_jit_enable\n\
+        "echo 0 > {dir}/jit; {host} mount --bind {dir}/jit {switch}\n\
          mount -t tmpfs none /sys/kernel/btf\n\
          mount -t tmpfs none /sys/kernel/security\n\
          echo lockdown,capability,selinux,bpf > /sys/kernel/security/lsm\n\
          echo 'none integrity [confidentiality]' > /sys/kernel/security/lockdown"
     );
-    let diagnosis = rig.preflight("a")?.after(&setup).run()?;
+    let diagnosis = rig.preflight("a")?.after(&setup).by(host.split(' ')).run()?;
     assert_eq!(diagnosis.find("jit-off")?.severity, "warning");
     assert_eq!(diagnosis.find("btf-missing")?.object, "/sys/kernel/btf/vmlinux");
     assert_eq!(diagnosis.find("lsm-present")?.found, "selinux, bpf");

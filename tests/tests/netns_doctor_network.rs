@@ -89,7 +89,7 @@ fn applications_at_the_ports_of_the_mesh_are_found() -> Result<()> {
 fn pods_that_send_larger_packets_than_their_node_passes_on_are_found() -> Result<()> {
     let rig = rig()?;
     let node = &rig.node("a")?.netns;
-    node.ip("link add uplink0 type dummy\nlink set uplink0 mtu 1500 up\n")?;
+    node.ip("link add uplink0 type veth peer name far0\nlink set far0 up\nlink set uplink0 up\n")?;
     node.ip(
         "addr add 192.0.2.1/24 dev uplink0\nroute replace default via 192.0.2.2 dev uplink0\n",
     )?;
@@ -105,7 +105,7 @@ fn pods_that_send_larger_packets_than_their_node_passes_on_are_found() -> Result
 #[test]
 fn network_plugins_are_found_by_their_configuration_and_by_their_interfaces() -> Result<()> {
     let rig = rig()?;
-    rig.node("a")?.netns.ip("link add cilium_host type dummy\n")?;
+    rig.node("a")?.netns.ip("link add cilium_host type bridge\n")?;
     let setup = "mount -t tmpfs none /etc\nmkdir -p /etc/cni/net.d\n\
         echo '{\"name\": \"k8s-pod-network\", \"plugins\": [{\"type\": \"calico\"}, {\"type\": \"portmap\"}]}' \
         > /etc/cni/net.d/10-calico.conflist\n\
