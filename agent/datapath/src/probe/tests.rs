@@ -41,3 +41,19 @@ fn bind_is_required_where_sockops_cannot_ask_for_the_cookie() {
     assert_eq!(need(Availability::Available), Need::Degrades);
     assert_eq!(need(Availability::Missing(String::new())), Need::Required);
 }
+
+/// Rows of the table in the reference, as it should be.
+#[test]
+fn the_page_lists_every_feature_with_these_words_and_no_other() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/doctor.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = page.split_once("## Features").unwrap();
+    let (table, _) = rest.split_once("## Findings").unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected = Feature::ALL.iter().map(|feature| {
+        let need = format!("{:?}", feature.need()).to_lowercase();
+        let (name, used_for, without) = (feature.name(), feature.used_for(), feature.without());
+        format!("| `{name}` | {need} | {used_for} | {without} |")
+    });
+    assert_eq!(rows, expected.collect::<Vec<_>>());
+}
