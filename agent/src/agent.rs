@@ -22,13 +22,11 @@ use undermesh_telemetry::{LogFormat as TelemetryLogFormat, LogHandle, Telemetry}
 use crate::{
     config::{Config, LogFormat, RawConfig},
     handover::{Door, Predecessor},
-    pod::EnrolledPod,
+    pod::{EnrolledPod, LAST_ACCEPTS},
 };
 use control::Control;
 use parts::{Parts, Serving};
 
-/// How long an agent goes on accepting what the programs have led to it before they stopped to.
-const LAST_ACCEPTS: Duration = Duration::from_millis(500);
 /// How long the end of the process waits for connections to be let go of, and again for their lines
 /// to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -102,7 +100,7 @@ async fn serve(
             Ok(()) => return hand_over(config, &parts, serving).await,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "taking everything back");
-                parts.take_back(&serving);
+                parts.take_back(&mut serving);
                 control = Control::start(&parts, serving)?;
             }
         }

@@ -1,5 +1,7 @@
 //! Configuration: what users may write ([`RawConfig`]), and what the agent works from ([`Config`]).
 
+mod gate;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -15,6 +17,9 @@ use serde::Deserialize;
 use undermesh_datapath::{CgroupRoot, MapSizes, default_attach_point};
 use undermesh_model::{FailMode, MtlsMode, SourceAddress, TrustDomain};
 use undermesh_snapshot::SameNode;
+
+pub(crate) use gate::GateConfig;
+use gate::StartupGate;
 
 use crate::cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR};
 
@@ -72,6 +77,25 @@ pub(crate) struct RawConfig {
     /// process that listens at port 10250, `none` for no kubelet [default: auto].
     #[arg(long, env = "UNDERMESH_KUBELET_CGROUP", value_name = "PATH")]
     kubelet_cgroup: Option<PathBuf>,
+    /// What becomes of connections to the mesh of pods that are to be in it and are not programmed yet
+    /// [default: refuse].
+    #[arg(long, env = "UNDERMESH_STARTUP_GATE", value_name = "MODE")]
+    startup_gate: Option<StartupGate>,
+    /// How long the gate holds up a cgroup that nobody has described [default: 1s].
+    #[arg(long, env = "UNDERMESH_STARTUP_GATE_TIMEOUT", value_name = "DURATION")]
+    startup_gate_timeout: Option<Span>,
+    /// Namespaces whose pods are never held up [default: kube-system].
+    #[arg(
+        long,
+        env = "UNDERMESH_STARTUP_GATE_EXEMPT",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        num_args = 0..
+    )]
+    startup_gate_exempt: Option<Vec<String>>,
+    /// The cgroup below which pods run, or `none` [default: the kubelet's, where there is one].
+    #[arg(long, env = "UNDERMESH_POD_CGROUP", value_name = "PATH")]
+    pod_cgroup: Option<PathBuf>,
     /// Lifetime of workload certificates; renewed after half of it [default: 24h].
     #[arg(long, env = "UNDERMESH_SVID_LIFETIME", value_name = "DURATION")]
     svid_lifetime: Option<Span>,
@@ -233,6 +257,7 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     pub(crate) sizes: MapSizes,
     pub(crate) kubelet_cgroup: KubeletCgroup,
+    pub(crate) gate: GateConfig,
 }
 
 /// The settings that are known even where others are wrong or missing, for diagnosis.
@@ -279,7 +304,8 @@ impl RawConfig {
             metrics_address readiness_address access_log log_level log_format kernel_log connect_timeout
             tunnel_idle_timeout drain_timeout handover_timeout workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports
-            event_buffer_bytes kubelet_cgroup)
+            event_buffer_bytes kubelet_cgroup startup_gate startup_gate_timeout startup_gate_exempt
+            pod_cgroup)
     }
 
     /// Fills in the defaults and checks what a type cannot.
@@ -301,6 +327,7 @@ impl RawConfig {
         );
         let workers = self.workers.unwrap_or_else(processors);
         ensure!(workers > 0, "workers must be at least 1");
+        let cgroup = self.attach_point()?;
         Ok(Config {
             node: self.node.clone().filter(|node| !node.is_empty()).context(
                 "no node name is set; pass --node, or `node:` in the configuration file",
@@ -312,7 +339,8 @@ impl RawConfig {
             ca_dir: self.ca_dir.clone().unwrap_or_else(|| DEFAULT_CA_DIR.into()),
             trust_domain,
             cluster: self.cluster.clone().unwrap_or_else(|| "Kubernetes".to_owned()),
-            cgroup: self.attach_point()?,
+            gate: GateConfig::new(&self, &cgroup)?,
+            cgroup,
             pin_dir: self.pin_dir.clone().unwrap_or_else(|| DEFAULT_PIN_DIR.into()),
             mtls: match self.mtls {
                 None | Some(Mtls::Permissive) => MtlsMode::Permissive,
@@ -450,68 +478,4 @@ fn processors() -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Flags {
-        #[command(flatten)]
-        settings: RawConfig,
-    }
-
-    fn flags(args: &[&str]) -> RawConfig {
-        Flags::try_parse_from([&["test"], args].concat()).unwrap().settings
-    }
-
-    fn file(yaml: &str) -> RawConfig {
-        serde_yaml_ng::from_str(yaml).unwrap()
-    }
-
-    const MINIMAL: &str = "node: a\nmanifests: /m\n";
-
-    #[test]
-    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
-        let merged = flags(&["--node", "b", "--svid-lifetime", "1h"])
-            .or(file("node: a\nmanifests: /m\nsvidLifetime: 2h\nmtls: STRICT\n"));
-        let config = merged.validate().unwrap();
-        assert_eq!((config.node.as_str(), config.svid_lifetime.as_secs()), ("b", 3600));
-        assert_eq!(config.mtls, MtlsMode::Strict);
-        assert_eq!(config.cluster, "Kubernetes");
-    }
-
-    #[test]
-    fn unusable_settings_say_which_and_what_to_do() {
-        for (yaml, part) in [
-            ("", "pass --node"),
-            ("node: a", "pass --manifests"),
-            ("adminAddress: 0.0.0.0:15000", "adminAddress 0.0.0.0:15000 is not a loopback"),
-            ("svidLifetime: 1s", "svidLifetime is shorter than 10s"),
-            ("maxPods: 0", "maxPods must be between"),
-            ("eventBufferBytes: 5000", "power of two"),
-            ("trustDomain: 'A b'", "trustDomain"),
-            ("cgroup: /proc", "is not below the cgroup2 mount"),
-        ] {
-            let raw = if yaml.starts_with("node") || yaml.is_empty() {
-                file(if yaml.is_empty() { "{}" } else { yaml })
-            } else {
-                file(&format!("{MINIMAL}{yaml}\n"))
-            };
-            let error = format!("{:#}", raw.validate().unwrap_err());
-            assert!(error.contains(part), "{yaml:?} gave {error:?}");
-        }
-    }
-
-    #[test]
-    fn unknown_keys_and_bad_values_are_refused_with_their_line() {
-        for (yaml, part) in [
-            ("node: a\npindir: /x\n", "unknown field `pindir`"),
-            ("node: a\nsvidLifetime: soon\n", "write a duration such as"),
-            ("node: a\nmtls: DISABLE\n", "unknown variant `DISABLE`"),
-        ] {
-            let error = serde_yaml_ng::from_str::<RawConfig>(yaml).unwrap_err().to_string();
-            assert!(error.contains(part), "{yaml:?} gave {error:?}");
-        }
-    }
-}
+mod tests;

@@ -4,22 +4,31 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, watch};
+use undermesh_datapath::GateSubject;
 use undermesh_model::NamespacedName;
 use undermesh_snapshot::{Snapshot, WorkloadInfo};
 
 use crate::{
+    discovery::Discovery,
+    gate::Gatekeeper,
     pod::{EnrolledPod, Node},
-    status::PodStatus,
+    status::{GateStatus, PodStatus},
 };
 
 /// How often namespaces are checked for having come or gone. Bounds how long a new namespace
 /// waits, together with the hot reload that names it, to well under a second.
 const PASS: Duration = Duration::from_millis(200);
+/// How long after something has changed what is pending is tried more often, and how often.
+const HURRY: Duration = Duration::from_secs(1);
+const QUICK: Duration = Duration::from_millis(5);
+/// The least time between two passes that somebody has asked for.
+const BREATH: Duration = Duration::from_millis(5);
 /// How often routes that nobody needs any more are looked for.
 const TIDY: Duration = Duration::from_secs(1);
 /// How often every namespace is asked who listens there. Programs report who begins to listen, and
@@ -35,12 +44,18 @@ pub(crate) struct EnrolmentView {
     /// Pods in which somebody has begun or ceased to listen.
     listening_changed: Mutex<BTreeSet<u64>>,
     listening: Notify,
+    /// Something has come to the startup gate.
+    gate: Notify,
 }
 
 #[derive(Default)]
 struct View {
     pods: Vec<PodStatus>,
     by_cookie: BTreeMap<u64, Arc<WorkloadInfo>>,
+    namespaces: BTreeMap<NamespacedName, PathBuf>,
+    /// Pods that the startup gate holds, by what they are held by.
+    held: BTreeMap<GateSubject, Arc<WorkloadInfo>>,
+    gate: GateStatus,
     first_pass_done: bool,
 }
 
@@ -52,6 +67,27 @@ impl EnrolmentView {
     /// The enrolled pod behind a netns cookie.
     pub(crate) fn by_cookie(&self, cookie: u64) -> Option<Arc<WorkloadInfo>> {
         self.lock().by_cookie.get(&cookie).cloned()
+    }
+
+    /// Where the network namespaces of enrolled pods are.
+    pub(crate) fn namespaces(&self) -> BTreeMap<NamespacedName, PathBuf> {
+        self.lock().namespaces.clone()
+    }
+
+    /// The pod that the startup gate holds by one of these.
+    pub(crate) fn held(&self, cookie: u64, cgroup: Option<u64>) -> Option<Arc<WorkloadInfo>> {
+        let subject = cgroup.map_or(GateSubject::Netns(cookie), GateSubject::Cgroup);
+        self.lock().held.get(&subject).cloned()
+    }
+
+    /// How the startup gate stands.
+    pub(crate) fn gate(&self) -> GateStatus {
+        self.lock().gate.clone()
+    }
+
+    /// A process whose namespace is not programmed has dialled the mesh.
+    pub(crate) fn came_to_the_gate(&self) {
+        self.gate.notify_one();
     }
 
     /// Whether every pod of the first snapshot has been tried once.
@@ -82,11 +118,21 @@ pub(crate) struct Enrolment {
     failures: BTreeMap<NamespacedName, String>,
     /// When routes that nobody needs any more were last looked for.
     tidied: Option<Instant>,
+    discovery: Discovery,
+    gate: Gatekeeper,
+    /// Until when what is pending is tried again and again.
+    hurry: Instant,
 }
 
 impl Enrolment {
-    pub(crate) fn new(node: Arc<Node>, view: Arc<EnrolmentView>) -> Self {
-        Self { node, view, pods: BTreeMap::new(), failures: BTreeMap::new(), tidied: None }
+    pub(crate) fn new(
+        node: Arc<Node>,
+        view: Arc<EnrolmentView>,
+        discovery: Discovery,
+        gate: Gatekeeper,
+    ) -> Self {
+        let (pods, failures, hurry) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
+        Self { node, view, pods, failures, discovery, gate, hurry, tidied: None }
     }
 
     /// Runs until `stop` says so. May be run again afterwards.
@@ -102,22 +148,48 @@ impl Enrolment {
             tokio::time::interval(if reported { LISTENERS } else { LISTENERS_UNREPORTED });
         listener_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
-                changed = snapshots.changed() => if changed.is_err() { return },
+            let hurries = self.hurries();
+            let heard = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return self.gate.leave(),
+                changed = snapshots.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => return self.gate.leave(),
+                },
                 () = self.view.listening.notified() => {
                     let changed = self.view.take_listening_changed();
                     self.look_who_listens(|cookie| changed.contains(&cookie));
                     continue;
                 }
-                _ = listener_ticks.tick() => self.look_who_listens(|_| true),
-                _ = ticks.tick() => {}
+                () = self.view.gate.notified() => {
+                    self.discovery.distrust();
+                    true
+                }
+                () = self.discovery.changed() => true,
+                _ = listener_ticks.tick() => {
+                    self.look_who_listens(|_| true);
+                    false
+                }
+                _ = ticks.tick() => false,
+                () = tokio::time::sleep(QUICK), if hurries => false,
+            };
+            if heard {
+                self.hurry = Instant::now() + HURRY;
             }
             let snapshot = snapshots.borrow_and_update().clone();
             if let Some(snapshot) = snapshot {
                 self.pass(&snapshot);
+                if heard {
+                    // However much there is to be heard, the thread has other things to do.
+                    tokio::time::sleep(BREATH).await;
+                }
             }
         }
+    }
+
+    /// Whether a pod is missing that may be there any moment: its namespace, its addresses and its
+    /// first process come one after the other.
+    fn hurries(&self) -> bool {
+        !self.failures.is_empty() && Instant::now() < self.hurry
     }
 
     /// Leads nothing more to any pod's listeners.
@@ -139,11 +211,13 @@ impl Enrolment {
 
     /// Leads all pods to this agent's listeners again, after another agent has taken over and
     /// failed.
-    pub(crate) fn assert_again(&self) {
+    pub(crate) fn assert_again(&mut self) {
         let read = self.node.programs.lock().unwrap_or_else(PoisonError::into_inner).read_again();
         if let Err(error) = read {
             tracing::error!(%error, "cannot read the pod map again");
         }
+        self.gate.read_again();
+        self.discovery.distrust();
         for (name, pod) in &self.pods {
             if let Err(error) = pod.assert_again(&self.node) {
                 tracing::error!(pod = %name, error = format!("{error:#}"), "cannot take the pod back");
@@ -154,14 +228,18 @@ impl Enrolment {
     fn pass(&mut self, snapshot: &Snapshot) {
         let wanted: BTreeMap<&NamespacedName, &Arc<WorkloadInfo>> =
             snapshot.local.iter().map(|workload| (&workload.name, workload)).collect();
+        let pods = &self.pods;
+        self.gate.mark(&mut self.discovery, snapshot, |name| pods.contains_key(name));
         self.release(&wanted);
         self.failures.retain(|name, _| wanted.contains_key(name));
         for (name, workload) in &wanted {
             if !self.pods.contains_key(*name) {
                 self.enrol(workload);
             }
+            self.complete(name);
         }
         self.forget_strangers();
+        self.gate.raise(&self.discovery);
         self.tidy_routes();
         self.publish(snapshot);
     }
@@ -179,6 +257,7 @@ impl Enrolment {
             .collect();
         for name in leaving {
             let Some(pod) = self.pods.remove(&name) else { continue };
+            self.discovery.distrust();
             match pod.leave(&self.node) {
                 Ok(()) => tracing::info!(pod = %name, "left the mesh"),
                 Err(error) => {
@@ -201,16 +280,29 @@ impl Enrolment {
         match EnrolledPod::enrol(&self.node, workload) {
             Ok(pod) => {
                 tracing::info!(pod = %name, identity = %workload.identity, cookie = pod.netns_cookie(), "enrolled");
-                self.failures.remove(name);
                 self.view.listening_changed(pod.netns_cookie());
                 self.pods.insert(name.clone(), pod);
             }
-            Err(error) => {
-                let error = format!("{error:#}");
-                if self.failures.insert(name.clone(), error.clone()).as_ref() != Some(&error) {
-                    tracing::warn!(pod = %name, error, "cannot enrol yet; trying again");
-                }
-            }
+            Err(error) => self.fail(name, &error),
+        }
+    }
+
+    /// A pod is programmed as soon as its namespace is there, and enrolled once that has the pod's
+    /// addresses too.
+    fn complete(&mut self, name: &NamespacedName) {
+        let Some(pod) = self.pods.get_mut(name) else { return };
+        match pod.complete() {
+            Ok(()) => drop(self.failures.remove(name)),
+            Err(error) => self.fail(name, &error),
+        }
+    }
+
+    fn fail(&mut self, name: &NamespacedName, error: &anyhow::Error) {
+        let error = format!("{error:#}");
+        if self.failures.get(name) != Some(&error) {
+            self.discovery.distrust();
+            tracing::warn!(pod = %name, error, "cannot enrol yet; trying again");
+            self.failures.insert(name.clone(), error);
         }
     }
 
@@ -252,8 +344,8 @@ impl Enrolment {
             .map(|workload| {
                 let pod = self.pods.get(&workload.name);
                 let problem = pod.and_then(EnrolledPod::problem);
-                let problem = self.failures.get(&workload.name).or(problem);
-                PodStatus::new(workload, pod.map(EnrolledPod::netns_cookie), problem)
+                let failure = self.failures.get(&workload.name);
+                PodStatus::new(workload, pod.map(EnrolledPod::netns_cookie), failure, problem)
             })
             .collect();
         let by_cookie = self
@@ -261,7 +353,18 @@ impl Enrolment {
             .values()
             .map(|pod| (pod.netns_cookie(), Arc::clone(pod.workload())))
             .collect();
-        *self.view.lock() = View { pods, by_cookie, first_pass_done: true };
+        let held = self.gate.held(snapshot);
+        let gate = self.gate.status(&self.discovery, |name| self.pods.contains_key(name));
+        let namespaces = self.pods.iter();
+        let namespaces = namespaces.map(|(name, pod)| (name.clone(), pod.path().to_owned()));
+        *self.view.lock() = View {
+            pods,
+            by_cookie,
+            namespaces: namespaces.collect(),
+            held,
+            gate,
+            first_pass_done: true,
+        };
     }
 }
 

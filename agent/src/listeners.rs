@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use socket2::{Domain, Protocol, Socket, Type};
-use undermesh_datapath::Netns;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use undermesh_datapath::{Netns, sock_diag::INBOUND_MARK};
 
 /// Port of the outbound listener where it is free in the pod; any other does as well, since the
 /// programs read it from the pod's entry.
@@ -41,21 +41,45 @@ impl Listeners {
         })
     }
 
-    /// Opens them.
-    pub(crate) fn open(netns: &Netns, addresses: &[IpAddr]) -> Result<Self> {
+    /// Opens them. `loopback` says whether the pod's loopback interface must be up.
+    pub(crate) fn open(netns: &Netns, addresses: &[IpAddr], loopback: Existence) -> Result<Self> {
         ensure!(!addresses.is_empty(), "the pod has no address");
-        netns.run(|| open(addresses)).context("cannot enter its namespace")?
+        netns.run(|| open(addresses, loopback)).context("cannot enter its namespace")?
     }
 }
 
-fn open(addresses: &[IpAddr]) -> Result<Listeners> {
-    let (outbound, outbound_port) = open_outbound(addresses.iter().any(IpAddr::is_ipv6))?;
+/// What a namespace lacks of what its pod needs: an address of the pod, or of the loopback interface.
+pub(crate) fn absent(netns: &Netns, addresses: &[IpAddr]) -> Result<Option<IpAddr>> {
+    let v6 = addresses.iter().any(IpAddr::is_ipv6);
+    let loopback = if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+    let is_absent =
+        |address: &IpAddr| bind(SocketAddr::new(*address, 0), Existence::Required).is_err();
+    netns
+        .run(|| addresses.iter().copied().chain([loopback]).find(is_absent))
+        .context("cannot enter its namespace")
+}
+
+/// Whether an address must be there to be listened at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existence {
+    /// At once.
+    Required,
+    /// It may come later: a namespace is there before its addresses are, and a process right after.
+    Awaited,
+}
+
+fn open(addresses: &[IpAddr], loopback: Existence) -> Result<Listeners> {
+    let v6 = addresses.iter().any(IpAddr::is_ipv6);
+    let (outbound, outbound_port) = open_outbound(v6, loopback)?;
     let inbound = |v4: bool| {
         let address = addresses.iter().find(|address| address.is_ipv4() == v4)?;
-        let listener = listen(SocketAddr::new(*address, 0));
-        Some(listener.with_context(|| {
-            format!("cannot listen on {address}; is it an address of the pod's network namespace?")
-        }))
+        let listener = listen(SocketAddr::new(*address, 0), Existence::Awaited);
+        // What is accepted takes the mark over: it tells the agent's sockets from the application's.
+        let listener = listener.and_then(|listener| {
+            SockRef::from(&listener).set_mark(INBOUND_MARK)?;
+            Ok(listener)
+        });
+        Some(listener.with_context(|| format!("cannot listen on {address}")))
     };
     Ok(Listeners {
         outbound,
@@ -66,29 +90,41 @@ fn open(addresses: &[IpAddr]) -> Result<Listeners> {
 }
 
 /// Both loopback addresses, at the same port.
-fn open_outbound(v6: bool) -> Result<(Vec<TcpListener>, u16)> {
-    let loopback4 = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let first = listen(loopback4(OUTBOUND_PORT))
-        .or_else(|_| listen(loopback4(0)))
+fn open_outbound(v6: bool, existence: Existence) -> Result<(Vec<TcpListener>, u16)> {
+    let loopback4 = |port| listen(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), existence);
+    let first = loopback4(OUTBOUND_PORT)
+        .or_else(|_| loopback4(0))
         .context("cannot listen on 127.0.0.1; is the pod's loopback interface up?")?;
     let port = first.local_addr()?.port();
     let mut sockets = vec![first];
     if v6 {
         let address = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
-        sockets.push(listen(address).with_context(|| format!("cannot listen on {address}"))?);
+        let second = listen(address, existence);
+        sockets.push(second.with_context(|| format!("cannot listen on {address}"))?);
     }
     Ok((sockets, port))
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, existence: Existence) -> io::Result<TcpListener> {
+    let socket = bind(address, existence)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind(address: SocketAddr, existence: Existence) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    if existence == Existence::Awaited {
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+        }
+    }
     // A restarted agent must not wait for its predecessor's connections to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }

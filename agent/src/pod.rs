@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeSet,
+    iter,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,15 +16,18 @@ use undermesh_datapath::{
     PodListeners as ListenerFds, PodPrograms, ReturnRoutes,
     sock_diag::{self, ListeningSocket},
 };
-use undermesh_model::{FailMode, PodLocation};
+use undermesh_model::{FailMode, PodLocation, SourceAddress};
 use undermesh_proxy::{PodHandle, PodListeners, Proxy};
 use undermesh_snapshot::WorkloadInfo;
 
 use crate::{
-    listeners::Listeners,
+    listeners::{self, Existence, Listeners},
     sockets::{NetnsSockets, PodOriginalDst},
     source::Source,
 };
+
+/// How long an agent goes on accepting what the programs have led to it before they ceased to.
+pub(crate) const LAST_ACCEPTS: Duration = Duration::from_millis(500);
 
 /// Flag of a pod's map entry that follows from the node's fail mode.
 const FAIL_OPEN: u32 = 1;
@@ -50,6 +54,8 @@ pub(crate) struct EnrolledPod {
     listeners: Option<Listeners>,
     handle: PodHandle,
     source: Source,
+    /// Its namespace has been seen to have all of its addresses.
+    complete: bool,
 }
 
 /// What stays known of a namespace: holding it open would keep it alive beyond its pod.
@@ -70,14 +76,20 @@ impl EnrolledPod {
                 path.display()
             );
         }
-        let listeners = Listeners::open(&netns, &workload.addresses)?;
+        // Routes need a loopback interface that is up; all else can be prepared before.
+        let loopback = match workload.source_address {
+            SourceAddress::Transparent => Existence::Required,
+            SourceAddress::Translated => Existence::Awaited,
+        };
+        let listeners = Listeners::open(&netns, &workload.addresses, loopback)?;
         let kept = listeners.try_clone()?;
         let namespace = Namespace { path, id: netns.id(), cookie: netns.cookie() };
         let source = Source::prepare(node, &netns, workload);
         match serve(node, netns, workload, listeners, &source) {
             Ok(handle) => {
                 let workload = Arc::clone(workload);
-                Ok(Self { workload, namespace, listeners: Some(kept), handle, source })
+                let listeners = Some(kept);
+                Ok(Self { workload, namespace, listeners, handle, source, complete: false })
             }
             Err(error) => {
                 source.release(node, namespace.cookie);
@@ -102,7 +114,11 @@ impl EnrolledPod {
         drop(programs);
         self.source.release(node, self.namespace.cookie);
         if self.namespace_is_there() {
-            self.stop_accepting();
+            // A listener that closes resets what is in its queue.
+            tokio::spawn(async move {
+                tokio::time::sleep(LAST_ACCEPTS).await;
+                self.stop_accepting();
+            });
         } else {
             self.handle.abort();
         }
@@ -147,9 +163,33 @@ impl EnrolledPod {
         &self.workload
     }
 
+    /// Checks that the namespace has the addresses that it is to have, until it has.
+    pub(crate) fn complete(&mut self) -> Result<()> {
+        if self.complete {
+            return Ok(());
+        }
+        let netns = Netns::open(&self.namespace.path)?;
+        match listeners::absent(&netns, &self.workload.addresses)? {
+            Some(address) if address.is_loopback() => {
+                bail!("{address} cannot be used; is the pod's loopback interface up?")
+            }
+            Some(address) => {
+                bail!("{address} is not, or not yet, an address of the pod's network namespace")
+            }
+            None => {}
+        }
+        self.complete = true;
+        Ok(())
+    }
+
     /// What does not work as the configuration wants it.
     pub(crate) fn problem(&self) -> Option<&String> {
         self.source.problem()
+    }
+
+    /// Where its network namespace is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.namespace.path
     }
 
     pub(crate) fn netns_cookie(&self) -> u64 {
@@ -232,11 +272,16 @@ fn locate(node: &Node, workload: &WorkloadInfo) -> Result<PathBuf> {
     match &workload.location {
         Some(PodLocation::Netns(path)) => Ok(path.clone()),
         Some(PodLocation::Cgroup(path)) => {
-            let processes = node.cgroups.processes(path)?;
-            let pid = processes.first().with_context(|| {
+            let namespaces = node.cgroups.processes(path)?.into_iter();
+            let mut namespaces = namespaces.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
+            // Whoever starts a pod is in its cgroup before it is in its namespace.
+            let own = NetnsId::of(Path::new("/proc/self/ns/net")).ok();
+            let first = namespaces.next().with_context(|| {
                 format!("cgroup {} has no process yet", node.cgroups.resolve(path).display())
             })?;
-            Ok(PathBuf::from(format!("/proc/{pid}/ns/net")))
+            let is_elsewhere = |path: &PathBuf| NetnsId::of(path).is_ok_and(|id| Some(id) != own);
+            let elsewhere = iter::once(first.clone()).chain(namespaces).find(is_elsewhere);
+            Ok(elsewhere.unwrap_or(first))
         }
         None => bail!("set the annotation undermesh.io/netns or undermesh.io/cgroup"),
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use undermesh_model::Wire;
 use undermesh_snapshot::Snapshot;
 
 use crate::{enrolment::EnrolmentView, status::PodState};
@@ -38,7 +39,7 @@ impl Readiness {
             }
         }
         for workload in &snapshot.local {
-            if self.identities.server_config(&workload.identity).is_err() {
+            if self.identities.server_config(&workload.identity, Wire::Hbone).is_err() {
                 missing.push(format!("{} has no valid certificate", workload.identity));
             }
         }

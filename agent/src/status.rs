@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
+use undermesh_datapath::GateMode;
 use undermesh_snapshot::WorkloadInfo;
 
 /// The whole page. Field names are API (docs/reference/status.md).
@@ -11,6 +12,7 @@ use undermesh_snapshot::WorkloadInfo;
 pub(crate) struct Status {
     pub(crate) agent: AgentStatus,
     pub(crate) pods: Vec<PodStatus>,
+    pub(crate) gate: GateStatus,
     pub(crate) certificates: Vec<CertificateRow>,
     pub(crate) programs: Vec<ProgramRow>,
     pub(crate) maps: Vec<MapRow>,
@@ -36,6 +38,54 @@ pub(crate) struct AgentStatus {
     pub(crate) tunnels: u64,
 }
 
+/// The startup gate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GateStatus {
+    pub(crate) state: GateState,
+    /// The cgroup in which pods run; absent where that is not known.
+    pub(crate) cgroup: Option<String>,
+    /// Pods that are to be in the mesh, run, and are not programmed.
+    pub(crate) held_pods: usize,
+    /// Cgroups that run something of which nobody has said what it is.
+    pub(crate) unknown_cgroups: usize,
+}
+
+/// What the startup gate does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum GateState {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Refuses.
+    Refuse,
+    /// Lets through, and counts.
+    Pass,
+}
+
+impl GateState {
+    pub(crate) fn new(mode: Option<GateMode>) -> Self {
+        match mode {
+            None => Self::Off,
+            Some(GateMode::Refuse) => Self::Refuse,
+            Some(GateMode::Pass) => Self::Pass,
+        }
+    }
+}
+
+impl fmt::Display for GateStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            GateState::Off => return f.write_str("off"),
+            GateState::Refuse => "refuse",
+            GateState::Pass => "pass",
+        };
+        let (pods, cgroups) = (self.held_pods, self.unknown_cgroups);
+        write!(f, "{state} (held pods: {pods}, unknown cgroups: {cgroups})")
+    }
+}
+
 /// Where a pod stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -55,7 +105,7 @@ pub(crate) struct PodStatus {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) identity: String,
     pub(crate) state: PodState,
-    /// Of the network namespace; absent while pending.
+    /// Of the network namespace; absent while it is not programmed.
     pub(crate) netns_cookie: Option<u64>,
     /// Why it is pending, or what does not work as the configuration wants it.
     pub(crate) detail: String,
@@ -65,9 +115,11 @@ impl PodStatus {
     pub(crate) fn new(
         workload: &WorkloadInfo,
         netns_cookie: Option<u64>,
+        failure: Option<&String>,
         problem: Option<&String>,
     ) -> Self {
-        let state = if netns_cookie.is_some() { PodState::Enrolled } else { PodState::Pending };
+        let enrolled = netns_cookie.is_some() && failure.is_none();
+        let state = if enrolled { PodState::Enrolled } else { PodState::Pending };
         Self {
             namespace: workload.name.namespace.clone(),
             name: workload.name.name.clone(),
@@ -75,7 +127,7 @@ impl PodStatus {
             identity: workload.identity.to_string(),
             state,
             netns_cookie,
-            detail: problem.cloned().unwrap_or_default(),
+            detail: failure.or(problem).cloned().unwrap_or_default(),
         }
     }
 }
@@ -133,6 +185,7 @@ impl fmt::Display for Status {
         }
         writeln!(f, "  generation   {}", agent.generation)?;
         writeln!(f, "  connections  {} (tunnels: {})", agent.connections, agent.tunnels)?;
+        writeln!(f, "  startup gate {}", self.gate)?;
         section(
             f,
             "Pods",
@@ -282,6 +335,7 @@ mod tests {
                 tunnels: 0,
             },
             pods: vec![],
+            gate: GateStatus { state: GateState::Refuse, held_pods: 2, ..GateStatus::default() },
             certificates: vec![],
             programs: vec![],
             maps: vec![MapRow { name: "PODS".into(), entries: 1, max_entries: 4, percent: 25 }],
@@ -289,8 +343,15 @@ mod tests {
             warnings: vec!["Pod shop/cart: something".into()],
         };
         let text = status.to_string();
-        for part in ["ready        NO", "pods have not", "PODS  1", "25%", "local", "Pod shop/cart"]
-        {
+        for part in [
+            "ready        NO",
+            "pods have not",
+            "startup gate refuse (held pods: 2, unknown cgroups: 0)",
+            "PODS  1",
+            "25%",
+            "local",
+            "Pod shop/cart",
+        ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
         assert!(!text.contains("Certificates"));

@@ -61,7 +61,10 @@ impl Settings {
             // Every JSON string is a YAML string; writing to a string cannot fail.
             let _ = match value.as_str() {
                 "true" | "false" => writeln!(yaml, "{key}: {value}"),
-                value if value.parse::<u64>().is_ok() => writeln!(yaml, "{key}: {value}"),
+                number if number.parse::<u32>().is_ok() => writeln!(yaml, "{key}: {number}"),
+                list if list.starts_with('[') && list.ends_with(']') => {
+                    writeln!(yaml, "{key}: {list}")
+                }
                 value => writeln!(yaml, "{key}: {value:?}"),
             };
             yaml

@@ -5,6 +5,7 @@ use std::{
     ffi::OsStr,
     fs,
     net::SocketAddr,
+    path::Path,
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -14,11 +15,12 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     agent::Agent,
     capture::Capture,
+    cgroup,
     footprint::Footprint,
     guard::Site,
     manifest::{Manifests, Placement, PodSpec, ServiceSpec},
     netns::Netns,
-    pod::{PATIENCE, Pod},
+    pod::{PATIENCE, Pod, protocol::FirstAct},
     poll::wait_for,
     programs::locate,
     topology::{self, Family, Node, PodPlace},
@@ -215,6 +217,39 @@ impl Rig {
         Pod::start_in(&format!("{}/{group}", node.name), &node.netns, &cgroup)
     }
 
+    /// Runs a process in a pod whose very first act is to connect, to its end. The pod's cgroup is made
+    /// only then, where it is missing.
+    ///
+    /// # Errors
+    /// Where the process never gets through.
+    pub fn first_act(&self, pod: &str, to: SocketAddr, mark: &str) -> Result<FirstAct> {
+        let place = self.place(pod)?;
+        self.first_act_in(&place.netns, &place.cgroup, to, mark)
+    }
+
+    /// The same in any namespace and cgroup.
+    ///
+    /// # Errors
+    /// As [`Self::first_act`].
+    pub fn first_act_in(
+        &self,
+        netns: &Netns,
+        cgroup: &Path,
+        to: SocketAddr,
+        mark: &str,
+    ) -> Result<FirstAct> {
+        let output = Command::new(locate("undermesh-pod")?)
+            .arg("--netns")
+            .arg(netns.path())
+            .arg("--cgroup")
+            .arg(cgroup)
+            .args(["first", &to.to_string(), mark])
+            .output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "it never got through: {}", complaint.trim());
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
     /// A command line that runs inside a pod, to which the program and its arguments are added.
     ///
     /// # Errors
@@ -296,6 +331,16 @@ impl Rig {
     pub fn replace_namespace(&self, pod: &str) -> Result<()> {
         let place = self.place(pod)?;
         topology::replace(self.node(&place.node)?, place)
+    }
+
+    /// Ends what runs in a pod's cgroup and removes it, as happens when a pod goes.
+    ///
+    /// # Errors
+    /// Where something cannot be ended.
+    pub fn remove_cgroup(&self, pod: &str) -> Result<()> {
+        let cgroup = &self.place(pod)?.cgroup;
+        cgroup::kill_all(cgroup)?;
+        cgroup::remove(cgroup)
     }
 
     /// Writes a manifest and waits until all running agents say that a configuration is in force

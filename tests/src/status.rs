@@ -12,6 +12,8 @@ pub struct Status {
     pub agent: AgentRow,
     /// Enrolled and pending pods of the node.
     pub pods: Vec<PodRow>,
+    /// The startup gate.
+    pub gate: GateRow,
     /// Certificates of workloads.
     pub certificates: Vec<CertificateRow>,
     /// Programs in the kernel.
@@ -54,6 +56,18 @@ pub struct PodRow {
     pub state: String,
     /// Why it is pending.
     pub detail: String,
+}
+
+/// The startup gate.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GateRow {
+    /// `off`, `refuse` or `pass`.
+    pub state: String,
+    /// Pods that run, are to be in the mesh, and are not programmed.
+    pub held_pods: u64,
+    /// Cgroups that run something nobody has described.
+    pub unknown_cgroups: u64,
 }
 
 /// A certificate.

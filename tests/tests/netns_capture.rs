@@ -124,6 +124,10 @@ fn closed_ports_stay_closed_and_open_ones_are_found_at_once() -> Result<()> {
             Ok(closed.then_some(()))
         })?;
     }
+    let only_v6 = server.listen(rig.at6("server", 9101)?, Behaviour::Echo)?;
+    assert_eq!(outsider.connect(rig.at("server", 9101)?).unwrap_err().errno, "ECONNREFUSED");
+    assert_eq!(outsider.connect(rig.at6("server", 9101)?)?.exchange(b"hello")?, b"hello");
+    only_v6.close()?;
     let local = server.listen("127.0.0.1:9100".parse()?, Behaviour::Echo)?;
     assert_eq!(outsider.connect(rig.at("server", 9100)?).unwrap_err().errno, "ECONNREFUSED");
     local.close()?;

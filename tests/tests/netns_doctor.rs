@@ -21,10 +21,15 @@ fn a_node_without_problems_gets_no_errors_and_every_feature_is_there() -> Result
     assert!(
         diagnosis.is_ok("kernel") && diagnosis.is_ok("capabilities") && diagnosis.is_ok("bpffs")
     );
-    // The kernel that these tests run on has all of them.
-    let missing: Vec<_> =
-        diagnosis.features.iter().filter(|row| row.availability.state != "available").collect();
-    assert!(missing.is_empty() && diagnosis.features.len() > 25, "{missing:#?}");
+    // The kernel that these tests run on has all but one, which no kernel has: a probe can say no.
+    let other: Vec<_> = diagnosis
+        .features
+        .iter()
+        .filter(|row| row.availability.state != "available")
+        .map(|row| (row.feature.as_str(), row.availability.state.as_str()))
+        .collect();
+    assert_eq!(other, [("helper.sk_lookup.get_netns_cookie", "missing")]);
+    assert!(diagnosis.features.len() > 25);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ mod read;
 
 use std::path::Path;
 
-use undermesh_model::{Cluster, NamespacedName, ResourceRef};
+use undermesh_model::{Cluster, NamespacedName, ResourceRef, Wire, Workload};
 
 use self::evaluate::{Evaluator, Verdict};
 
@@ -64,8 +64,7 @@ fn blocked(evaluator: &Evaluator<'_>, cluster: &Cluster) -> Vec<BlockedTunnel> {
             if policies.is_empty() {
                 continue;
             }
-            // Within a node nothing needs a tunnel.
-            let peers = meshed().filter(|peer| peer.node != pod.node);
+            let peers = meshed().filter(|peer| needs_tunnel(pod, peer));
             let mut blocked = peers.filter(|peer| {
                 pairs += 1;
                 pairs <= MAX_PAIRS
@@ -83,6 +82,11 @@ fn blocked(evaluator: &Evaluator<'_>, cluster: &Cluster) -> Vec<BlockedTunnel> {
         }
     }
     found
+}
+
+/// Within a node nothing does, and the native wire has the application's own port.
+fn needs_tunnel(pod: &Workload, peer: &Workload) -> bool {
+    pod.node != peer.node && [pod, peer].iter().any(|end| end.wire == Wire::Hbone)
 }
 
 #[cfg(test)]

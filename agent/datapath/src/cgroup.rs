@@ -72,11 +72,15 @@ fn collect_processes(cgroup: &Path, found: &mut Vec<u32>) -> std::io::Result<()>
 /// The kubelet's cgroup where there is one, and the whole hierarchy elsewhere: only enrolled pods
 /// are touched either way, but below the root other socket load balancers run after us.
 pub fn default_attach_point(root: &CgroupRoot) -> PathBuf {
+    kubelet_pods(root).unwrap_or_else(|| root.path().to_owned())
+}
+
+/// The cgroup in which the kubelet runs its pods, where there is one.
+pub fn kubelet_pods(root: &CgroupRoot) -> Option<PathBuf> {
     ["kubepods.slice", "kubepods", "kubelet.slice/kubelet-kubepods.slice", "kubelet/kubepods"]
         .iter()
         .map(|name| root.resolve(Path::new(name)))
         .find(|path| path.is_dir())
-        .unwrap_or_else(|| root.path().to_owned())
 }
 
 /// Opens a cgroup; its inode number is the id that the kernel reports for it.

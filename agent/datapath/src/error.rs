@@ -32,6 +32,15 @@ pub enum DatapathError {
     /// No cgroup v2 hierarchy.
     #[error("no cgroup2 file system is mounted; mount one with `mount -t cgroup2 none DIR`")]
     NoCgroup2,
+    /// What is mounted is not the whole hierarchy.
+    #[error(
+        "{} is a part of the cgroup2 hierarchy and not its root; run the agent in the host's cgroup namespace, or set `startupGate: off`",
+        .0.display()
+    )]
+    PartOfTheHierarchy(PathBuf),
+    /// A path is no cgroup.
+    #[error("{} is not below the cgroup2 mount", .0.display())]
+    OutsideTheHierarchy(PathBuf),
     /// The object file or one of its maps was refused.
     #[error("cannot load the eBPF object: {0}")]
     Load(String),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
+use tokio::io::Interest;
 use undermesh_ebpf_common::{ConnEvent, Reason, event_kind};
 use undermesh_snapshot::ip;
 use zerocopy::FromBytes;
@@ -30,6 +31,8 @@ pub enum EventKind {
     LocalClosed,
     /// An application of a pod has begun or ceased to listen.
     Listening,
+    /// A connection to the mesh was let through the startup gate.
+    GatedOpen,
 }
 
 /// One report.
@@ -47,6 +50,8 @@ pub struct ConnectionEvent {
     pub destination: SocketAddr,
     /// The pod that a local connection was led to.
     pub backend: Option<SocketAddr>,
+    /// For what the startup gate has held up or let through: the cgroup that it belongs to.
+    pub cgroup: Option<u64>,
     /// Of the client's socket, the same in both reports of a local connection.
     pub socket_cookie: u64,
     /// What a local connection has carried, at its end.
@@ -76,6 +81,7 @@ impl ConnectionEvent {
             event_kind::DROPPED => EventKind::Dropped,
             event_kind::LOCAL_CLOSED => EventKind::LocalClosed,
             event_kind::LISTENING => EventKind::Listening,
+            event_kind::GATED_OPEN => EventKind::GatedOpen,
             _ => return None,
         };
         Some(Self {
@@ -88,6 +94,7 @@ impl ConnectionEvent {
                 u16::from_be(event.destination_port_be),
             ),
             backend: known(ip(event.backend), event.backend_port_be),
+            cgroup: (event.cgroup != 0).then_some(event.cgroup),
             socket_cookie: event.socket_cookie,
             traffic: Traffic {
                 received: event.bytes_received,
@@ -125,7 +132,7 @@ impl Events {
     ) -> Result<(), DatapathError> {
         let failed = |error: std::io::Error| DatapathError::map("poll", "EVENTS")(error);
         let Some(ring) = self.ring.take() else { return Ok(()) };
-        let mut ring = sys::async_fd(ring).map_err(failed)?;
+        let mut ring = sys::async_fd(ring, Interest::READABLE).map_err(failed)?;
         let mut stop = pin!(stop);
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

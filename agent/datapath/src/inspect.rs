@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use aya::maps::{HashMap, Map, MapInfo, SockHash};
 use serde::Serialize;
 use undermesh_ebpf_common::{
-    Addr, Backend, BackendKey, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod,
+    Addr, Backend, BackendKey, GateKey, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod,
     PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, WorkloadEntry,
 };
 
@@ -103,6 +103,7 @@ impl Datapath {
             self.hash_status::<u64, Pod>("PODS")?,
             self.hash_status::<Addr, WorkloadEntry>("WORKLOADS")?,
             self.hash_status::<PolicyKey, PolicyVerdict>("POLICY")?,
+            self.hash_status::<GateKey, u32>("GATE_MARKS")?,
             self.hash_status::<PortKey, u64>("LISTENING")?,
             self.hash_status::<PortKey, u32>("PROBE_PORTS")?,
             self.hash_status::<ServiceKey, Service>("SERVICES")?,

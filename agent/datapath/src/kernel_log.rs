@@ -2,6 +2,7 @@
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
+use tokio::io::Interest;
 
 use crate::{DatapathError, sys};
 
@@ -28,7 +29,8 @@ pub(crate) fn start(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     let failed = |reason: String| DatapathError::Map { action: "open", map: "AYA_LOGS", reason };
     let logger =
         EbpfLogger::init_with_logger(ebpf, ToTracing).map_err(|error| failed(error.to_string()))?;
-    let mut logger = sys::async_fd(logger).map_err(|error| failed(error.to_string()))?;
+    let mut logger =
+        sys::async_fd(logger, Interest::READABLE).map_err(|error| failed(error.to_string()))?;
     tokio::spawn(async move {
         while let Ok(mut ready) = logger.readable_mut().await {
             ready.get_inner_mut().flush();

@@ -16,7 +16,7 @@ use undermesh_snapshot::DatapathTables;
 
 use crate::{
     AgentMark, DatapathError, DeliveryTable, Events, LocalTupleTable, OriginalDstTable,
-    ReturnRoutes,
+    ReturnRoutes, StartupGate,
     attach::{self, Attachment, Site},
     bpffs::PinDir,
     cgroup::{self, CgroupRoot},
@@ -117,6 +117,7 @@ pub struct Datapath {
     pin_dir: PathBuf,
     tables: ConfigTables,
     pods: Option<PodPrograms>,
+    gate: Option<StartupGate>,
     events: Option<Events>,
     original_dst: OriginalDstTable,
     local_tuples: LocalTupleTable,
@@ -166,6 +167,13 @@ impl Datapath {
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
             .map_err(DatapathError::map("open", "EVENTS"))?;
         let pods: Table<u64, Pod> = adopt(&mut ebpf, "PODS", "maxPods")?;
+        let gate = StartupGate::new(
+            Array::try_from(take(&mut ebpf, "GATE")?)
+                .map_err(DatapathError::map("open", "GATE"))?,
+            adopt(&mut ebpf, "GATE_MARKS", "maxPods")?,
+            SockHash::try_from(take(&mut ebpf, "WATCHER")?)
+                .map_err(DatapathError::map("open", "WATCHER"))?,
+        );
         let listeners: SockHash<MapData, ListenerKey> =
             SockHash::try_from(take(&mut ebpf, "LISTENERS")?)
                 .map_err(DatapathError::map("open", "LISTENERS"))?;
@@ -177,6 +185,7 @@ impl Datapath {
             pin_dir: config.pin_dir.clone(),
             tables,
             pods: None,
+            gate: Some(gate),
             events: Some(Events::new(ring)),
             original_dst,
             local_tuples,
@@ -215,6 +224,11 @@ impl Datapath {
     /// Takes the per-pod half out; it can be had once.
     pub fn take_pods(&mut self) -> Option<PodPrograms> {
         self.pods.take()
+    }
+
+    /// Takes the startup gate out; it can be had once.
+    pub fn take_gate(&mut self) -> Option<StartupGate> {
+        self.gate.take()
     }
 
     /// Takes the event stream out; it can be had once.
@@ -362,6 +376,7 @@ fn load_object(config: &Config, pins: &PinDir, features: Features) -> Result<Ebp
         .default_map_pin_directory(&pins.maps)
         .map_pin_path("CONN_META", &*conn_meta)
         .map_max_entries("PODS", sizes.pods)
+        .map_max_entries("GATE_MARKS", sizes.pods.saturating_mul(8))
         .map_max_entries("LISTENERS", sizes.pods.saturating_mul(4))
         .map_max_entries("WORKLOADS", sizes.workloads)
         .map_max_entries("POLICY", sizes.policy_entries)

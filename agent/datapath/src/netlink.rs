@@ -73,9 +73,19 @@ impl Body {
         self.0.get(at).copied().unwrap_or(0)
     }
 
+    /// A part of the header; nothing where the message is shorter.
+    pub(crate) fn bytes(&self, range: std::ops::Range<usize>) -> Option<&[u8]> {
+        self.0.get(range)
+    }
+
     /// An attribute that is a number, of one byte or four.
     pub(crate) fn number(&self, kind: u16) -> Option<u32> {
-        let mut rest = self.0.get(12..)?;
+        self.number_after(12, kind)
+    }
+
+    /// The same after a header of another length.
+    pub(crate) fn number_after(&self, header: usize, kind: u16) -> Option<u32> {
+        let mut rest = self.0.get(header..)?;
         while let Some((length, found)) = rest.first_chunk::<4>().map(|head| {
             (u16::from_ne_bytes([head[0], head[1]]), u16::from_ne_bytes([head[2], head[3]]))
         }) {

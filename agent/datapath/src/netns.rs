@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use crate::{DatapathError, cookie};
 
 /// Device and inode of a namespace: tells whether a path still leads to the same one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetnsId {
     device: u64,
     inode: u64,

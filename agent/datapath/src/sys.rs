@@ -15,7 +15,7 @@ use std::{
     path::Path,
 };
 
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub use node::{ClockState, clock_state};
@@ -287,10 +287,10 @@ pub fn bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
 }
 
 /// Registers a descriptor with the runtime's poller.
-pub(crate) fn async_fd<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: both users (aya's ring buffer and aya-log's logger) own their descriptor from
-    // construction to drop and give no way to replace it.
-    unsafe { AsyncFd::register(inner) }.map_err(io::Error::from)
+pub(crate) fn async_fd<T: AsRawFd>(inner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    // SAFETY: all users (aya's ring buffer, aya-log's logger, and files of our own) own their
+    // descriptor from construction to drop and give no way to replace it.
+    unsafe { AsyncFd::register_with_interest(inner, interest) }.map_err(io::Error::from)
 }
 
 /// The cookie of the network namespace that a socket lives in.

@@ -104,6 +104,12 @@ pub fn peer_identity(
     identity_of(leaf)
 }
 
+/// When the certificate of a finished handshake expires; `None` where there is none to be read.
+pub fn peer_expiry(certificates: &[CertificateDer<'_>]) -> Option<OffsetDateTime> {
+    let (_, parsed) = X509Certificate::from_der(certificates.first()?).ok()?;
+    Some(parsed.validity().not_after.to_datetime())
+}
+
 /// A stable code for a failed handshake, for logs and metrics.
 pub fn classify(error: &Error) -> &'static str {
     match error {

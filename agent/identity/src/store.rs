@@ -12,7 +12,7 @@ use std::{
 use rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::CertificateDer};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
-use undermesh_model::{SpiffeId, TrustDomain};
+use undermesh_model::{SpiffeId, TrustDomain, Wire};
 
 use crate::{
     AuthorityError, CertificateAuthority, Clock, StoreError, Svid, SystemClock,
@@ -73,8 +73,8 @@ struct State {
     issuer: Vec<u8>,
     /// Why the authority could last not be followed, so that it is logged once.
     complaint: Option<String>,
-    clients: HashMap<(SpiffeId, Vec<SpiffeId>), Arc<ClientConfig>>,
-    servers: HashMap<SpiffeId, Arc<ServerConfig>>,
+    clients: HashMap<(SpiffeId, Vec<SpiffeId>, Wire), Arc<ClientConfig>>,
+    servers: HashMap<(SpiffeId, Wire), Arc<ServerConfig>>,
 }
 
 /// What is known of one identity.
@@ -138,8 +138,8 @@ impl IdentityStore {
             return;
         }
         state.entries.retain(|id, _| wanted.contains(id));
-        state.servers.retain(|id, _| wanted.contains(id));
-        state.clients.retain(|(id, _), _| wanted.contains(id));
+        state.servers.retain(|(id, _), _| wanted.contains(id));
+        state.clients.retain(|(id, ..), _| wanted.contains(id));
         for id in &wanted {
             state.entries.entry(id.clone()).or_default();
         }
@@ -161,7 +161,7 @@ impl IdentityStore {
         }
     }
 
-    /// The configuration of a client that is `source` and talks to one of `expected` only.
+    /// The configuration of a client that is `source` and speaks `wire` to one of `expected` only.
     ///
     /// # Errors
     /// Where `source` has no valid certificate.
@@ -169,8 +169,9 @@ impl IdentityStore {
         &self,
         source: &SpiffeId,
         expected: &[SpiffeId],
+        wire: Wire,
     ) -> Result<Arc<ClientConfig>, StoreError> {
-        let key = (source.clone(), expected.to_vec());
+        let key = (source.clone(), expected.to_vec(), wire);
         // One lock from the certificate to the cache: a configuration with a certificate that has
         // been replaced in between must not be kept.
         let mut state = self.lock();
@@ -180,7 +181,7 @@ impl IdentityStore {
         }
         let config = state
             .trust
-            .client(&svid, expected)
+            .client(&svid, expected, wire)
             .map_err(|error| StoreError::Tls(source.clone(), error.to_string()))?;
         let config = Arc::new(config);
         if state.clients.len() >= MAX_CLIENTS {
@@ -190,22 +191,27 @@ impl IdentityStore {
         Ok(config)
     }
 
-    /// The configuration of a server that is `workload`.
+    /// The configuration of a server that is `workload` and speaks `wire`.
     ///
     /// # Errors
     /// Where it has no valid certificate.
-    pub fn server_config(&self, workload: &SpiffeId) -> Result<Arc<ServerConfig>, StoreError> {
+    pub fn server_config(
+        &self,
+        workload: &SpiffeId,
+        wire: Wire,
+    ) -> Result<Arc<ServerConfig>, StoreError> {
         let mut state = self.lock();
         let svid = state.svid(workload, self.now())?;
-        if let Some(config) = state.servers.get(workload) {
+        let key = (workload.clone(), wire);
+        if let Some(config) = state.servers.get(&key) {
             return Ok(Arc::clone(config));
         }
         let config = state
             .trust
-            .server(&svid)
+            .server(&svid, wire)
             .map_err(|error| StoreError::Tls(workload.clone(), error.to_string()))?;
         let config = Arc::new(config);
-        state.servers.insert(workload.clone(), Arc::clone(&config));
+        state.servers.insert(key, Arc::clone(&config));
         Ok(config)
     }
 

@@ -6,11 +6,11 @@ use rustls::{
     ClientConfig, Error, RootCertStore, ServerConfig, SignatureScheme,
     client::{ResolvesClientCert, Resumption},
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache},
     sign::CertifiedKey,
     version::TLS13,
 };
-use undermesh_model::{SpiffeId, TrustDomain};
+use undermesh_model::{SpiffeId, TrustDomain, Wire};
 
 use crate::{
     Clock, Svid,
@@ -19,11 +19,23 @@ use crate::{
 };
 
 /// HTTP/2, which HBONE is spoken in.
-const ALPN: &[u8] = b"h2";
+const HBONE_ALPN: &[u8] = b"h2";
 /// The native wire.
 pub const NATIVE_ALPN: &[u8] = b"undermesh/1";
-/// Sessions that a client configuration remembers; it serves one pair of identities.
-const CLIENT_SESSIONS: usize = 32;
+/// Sessions that a client configuration remembers, eight for each address; it serves one pair of
+/// identities, and behind one identity may be all replicas of a workload.
+const CLIENT_SESSIONS: usize = 512;
+/// Sessions that a server configuration remembers; it serves one identity, and a client keeps eight.
+const SERVER_SESSIONS: usize = 2048;
+
+/// The protocol (ALPN) that a wire is spoken in. A configuration has one, so that no peer can be
+/// taken for a speaker of the other, nor a session of one wire be resumed on the other.
+const fn alpn(wire: Wire) -> &'static [u8] {
+    match wire {
+        Wire::Native => NATIVE_ALPN,
+        Wire::Hbone => HBONE_ALPN,
+    }
+}
 
 /// The cryptography provider: the two suites that Istio's ztunnel offers, AES-256 first, and the
 /// hybrid key exchange before the classical ones, so that what is recorded today stays closed to
@@ -56,7 +68,12 @@ pub(crate) struct Trust {
 
 impl Trust {
     /// A client that shows `svid` and accepts only `expected`.
-    pub(crate) fn client(&self, svid: &Svid, expected: &[SpiffeId]) -> Result<ClientConfig, Error> {
+    pub(crate) fn client(
+        &self,
+        svid: &Svid,
+        expected: &[SpiffeId],
+        wire: Wire,
+    ) -> Result<ClientConfig, Error> {
         let verifier = ServerVerifier::new(
             Arc::clone(&self.roots),
             Arc::clone(&self.provider),
@@ -69,7 +86,7 @@ impl Trust {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(Always(svid.certified_key())));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![alpn(wire).to_vec()];
         // Sessions live and die with this configuration, which serves one pair of identities and
         // one generation of certificates.
         config.resumption = Resumption::in_memory_sessions(CLIENT_SESSIONS);
@@ -78,7 +95,7 @@ impl Trust {
     }
 
     /// A server that shows `svid` and demands a certificate of the trust domain.
-    pub(crate) fn server(&self, svid: &Svid) -> Result<ServerConfig, Error> {
+    pub(crate) fn server(&self, svid: &Svid, wire: Wire) -> Result<ServerConfig, Error> {
         let verifier = ClientVerifier::new(
             Arc::clone(&self.roots),
             Arc::clone(&self.provider),
@@ -89,7 +106,8 @@ impl Trust {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(Always(svid.certified_key())));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![alpn(wire).to_vec()];
+        config.session_storage = ServerSessionMemoryCache::new(SERVER_SESSIONS);
         // A resumed session is not verified again. It cannot outlive this configuration, which is
         // replaced with every change of the bundle; that the client's certificate has not expired
         // meanwhile is looked at after the handshake (`peer_identity`).

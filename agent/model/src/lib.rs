@@ -24,4 +24,4 @@ pub use resource::{NamespacedName, ResourceRef};
 pub use service::{
     Distribution, Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort, TargetPort,
 };
-pub use workload::{Enrolment, FailMode, PodLocation, SourceAddress, Workload};
+pub use workload::{Enrolment, FailMode, PodLocation, SourceAddress, Wire, Workload};

@@ -37,6 +37,8 @@ pub struct Workload {
     pub weight: u32,
     /// TCP ports that the kubelet has been asked to probe (or to call at start and stop).
     pub probe_ports: BTreeSet<u16>,
+    /// What its agent speaks to others.
+    pub wire: Wire,
     /// The pod lives in its node's network namespace.
     pub host_network: bool,
     /// The pod has finished (`Succeeded`, `Failed`): its address may already belong to another.
@@ -114,4 +116,25 @@ pub enum SourceAddress {
     /// From the client's own address, for everything that looks at packets or at the kernel's
     /// tables.
     Transparent,
+}
+
+/// What two agents speak to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wire {
+    /// `undermesh/1`, to the pod's own port: one connection of an application at a time.
+    #[default]
+    Native,
+    /// HTTP/2 CONNECT on a port of its own, as Istio's ambient mode has it.
+    Hbone,
+}
+
+impl Wire {
+    /// As annotations, labels and logs say it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Hbone => "hbone",
+        }
+    }
 }

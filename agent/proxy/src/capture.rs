@@ -15,6 +15,7 @@ use crate::{
     error::Failure,
     forward::forward,
     metrics::Direction,
+    native,
     pod::{Open, Pod},
     record,
 };
@@ -47,7 +48,8 @@ async fn serve_connection(
     };
     match detected {
         Detected::Plaintext => serve_plaintext(pod, stream, peer, destination).await,
-        Detected::Native | Detected::Gone => {}
+        Detected::Native => native::serve(pod, stream, peer, destination).await,
+        Detected::Gone => {}
     }
 }
 

@@ -32,6 +32,8 @@ pub struct ProxyConfig {
     pub keepalive: Keepalive,
     /// Reuse of tunnels.
     pub pool: PoolConfig,
+    /// Connections of the native wire.
+    pub native: NativeConfig,
     /// HTTP/2 flow control and limits.
     pub http2: Http2Config,
 }
@@ -52,6 +54,37 @@ pub struct PoolConfig {
     pub max_streams: usize,
     /// A tunnel without a stream for this long is closed, on either side.
     pub idle: Duration,
+}
+
+/// How connections of the native wire are made and kept.
+#[derive(Clone, Copy, Debug)]
+pub struct NativeConfig {
+    /// Longest wait for TCP and TLS; shorter than `connect_timeout`, because HBONE is tried next.
+    pub handshake_timeout: Duration,
+    /// A connection without a session for this long is closed by the client; a little later by the
+    /// server.
+    pub idle: Duration,
+    /// Idle connections that a pod keeps to one destination.
+    pub max_idle: usize,
+    /// Idle connections that a pod keeps in all.
+    pub max_idle_in_all: usize,
+    /// Connections that are made in advance to one destination, at most.
+    pub max_ready: usize,
+    /// How long a destination that does not speak the native wire is not asked again.
+    pub hbone_only: Duration,
+}
+
+impl Default for NativeConfig {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(2),
+            idle: Duration::from_secs(60),
+            max_idle: 64,
+            max_idle_in_all: 1024,
+            max_ready: 8,
+            hbone_only: Duration::from_secs(60),
+        }
+    }
 }
 
 /// HTTP/2 settings of both sides; sizes of streams and frames are those of Istio's ztunnel.
@@ -89,6 +122,7 @@ impl Default for ProxyConfig {
             detect_timeout: Duration::from_secs(2),
             keepalive: Keepalive::default(),
             pool: PoolConfig::default(),
+            native: NativeConfig::default(),
             http2: Http2Config::default(),
         }
     }

@@ -54,8 +54,8 @@ pub(crate) async fn translated(
         SocketAddr::V6(_) => DELIVERY_V6,
     };
     let config = &pod.shared.config;
-    let stream =
-        connect(&*pod.sockets, Some(Delivery { source, client }), destination, config).await?;
+    let to = pod.sockets.application(destination);
+    let stream = connect(&*pod.sockets, Some(Delivery { source, client }), to, config).await?;
     Ok(Socket::new(stream))
 }
 

@@ -1,4 +1,5 @@
-//! A two-way byte stream as *forward* sees it: a TCP socket or a stream of a tunnel.
+//! A two-way byte stream as *forward* sees it: a TCP socket, a stream of a
+//! tunnel, or a session of the native wire.
 //!
 //! The two halves close separately and either can break; both facts have to cross the proxy
 //! exactly. Everything is polled from one task, so an idle connection costs one future and no
@@ -14,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 
-pub(crate) use socket::Socket;
+pub(crate) use socket::{Socket, broken};
 pub(crate) use tunnel_stream::TunnelStream;
 
 /// A stream of bytes in each direction, with back-pressure and resets.
@@ -42,8 +43,12 @@ pub(crate) trait Duplex {
     /// Says that `count` bytes which [`Self::poll_read`] gave have left the proxy.
     fn consumed(&mut self, count: usize);
 
-    /// Closes the half that [`Self::poll_write`] writes to.
-    fn finish(&mut self) -> Result<(), Broken>;
+    /// Passes on what was taken. Asked for when there is nothing more to take for the moment; ready
+    /// when nothing is left.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
+
+    /// Closes the half that [`Self::poll_write`] writes to; ready when that has left.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
 
     /// Ready when the stream broke, even though nobody reads from it at the moment.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken>;

@@ -112,6 +112,10 @@ pub(crate) enum Failure {
         /// Which policy, and which of its rules.
         detail: Arc<str>,
     },
+    /// The same, after bytes of the application had left: they may have been read, so that nothing
+    /// may be tried again.
+    #[error("{0}")]
+    Exposed(Box<Failure>),
     /// The client went away while the proxy was still connecting.
     #[error("the client closed the connection before it was established")]
     ClientGone,
@@ -141,6 +145,7 @@ impl Failure {
             },
             Self::BadRequest { .. } => "bad_request",
             Self::WrongDestination { .. } => "wrong_destination",
+            Self::Exposed(failure) => failure.reason(),
             Self::ClientGone => "client_reset",
         }
     }
@@ -154,6 +159,7 @@ impl Failure {
             | Self::WrongDestination { .. }
             | Self::Denied { .. }
             | Self::ClientGone => Side::Downstream,
+            Self::Exposed(failure) => failure.side(),
             Self::NoEndpoints { .. } | Self::NoCertificate { .. } => Side::Local,
             Self::Connect { .. }
             | Self::TunnelLost { .. }
@@ -170,6 +176,7 @@ impl Failure {
             Self::RequestTimeout { .. } => "UT",
             Self::Denied { .. } => "UAEX",
             Self::BadRequest { .. } => "DPE",
+            Self::Exposed(failure) => failure.flags(),
             _ => match self.side() {
                 Side::Downstream => "DC",
                 Side::Local | Side::Upstream => "UF",
@@ -180,7 +187,9 @@ impl Failure {
     /// True where another endpoint may do better: no byte of the application has left yet in any
     /// of these, so trying again is safe.
     pub(crate) fn may_try_another(&self) -> bool {
-        self.side() == Side::Upstream && self.reason() != "destination_denied"
+        self.side() == Side::Upstream
+            && self.reason() != "destination_denied"
+            && !matches!(self, Self::Exposed(_))
     }
 
     /// The status that a CONNECT request which fails this way is answered with.

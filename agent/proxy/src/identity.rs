@@ -4,11 +4,12 @@ use std::{net::SocketAddr, sync::Arc};
 
 use rustls::{ClientConfig, ServerConfig, pki_types::CertificateDer};
 use undermesh_identity::{IdentityStore, peer_identity};
-use undermesh_model::SpiffeId;
+use undermesh_model::{SpiffeId, Wire};
 
 use crate::{
     error::{Failure, Side},
     proxy::Shared,
+    tunnel::TunnelKey,
 };
 
 /// The configuration for tunnels from `source` to `destination`; waits for the certificate of a
@@ -17,10 +18,11 @@ pub(crate) async fn client_config(
     shared: &Shared,
     source: &SpiffeId,
     destination: &SpiffeId,
+    wire: Wire,
 ) -> Result<Arc<ClientConfig>, Failure> {
     ready(shared, source).await?;
     let expected = std::slice::from_ref(destination);
-    let config = shared.identities.client_config(source, expected);
+    let config = shared.identities.client_config(source, expected, wire);
     config.map_err(|error| no_certificate(source, error))
 }
 
@@ -28,9 +30,10 @@ pub(crate) async fn client_config(
 pub(crate) async fn server_config(
     shared: &Shared,
     workload: &SpiffeId,
+    wire: Wire,
 ) -> Result<Arc<ServerConfig>, Failure> {
     ready(shared, workload).await?;
-    let config = shared.identities.server_config(workload);
+    let config = shared.identities.server_config(workload, wire);
     config.map_err(|error| no_certificate(workload, error))
 }
 
@@ -40,10 +43,11 @@ pub(crate) fn is_current(
     identities: &IdentityStore,
     source: &SpiffeId,
     destination: &SpiffeId,
+    wire: Wire,
     config: &Arc<ClientConfig>,
 ) -> bool {
     identities
-        .client_config(source, std::slice::from_ref(destination))
+        .client_config(source, std::slice::from_ref(destination), wire)
         .is_ok_and(|current| Arc::ptr_eq(&current, config))
 }
 
@@ -56,6 +60,38 @@ async fn ready(shared: &Shared, identity: &SpiffeId) -> Result<(), Failure> {
 
 fn no_certificate(identity: &SpiffeId, detail: impl ToString) -> Failure {
     Failure::NoCertificate { identity: identity.to_string(), detail: detail.to_string().into() }
+}
+
+/// Makes sure that the server of a finished handshake is who was dialled. TLS has done so for a full
+/// handshake; a resumed one shows the certificates of an earlier one, which may have expired since.
+pub(crate) fn of_server(
+    shared: &Shared,
+    certificates: Option<&[CertificateDer<'_>]>,
+    key: &TunnelKey,
+) -> Result<(), Failure> {
+    let failure = |reason, detail: Arc<str>| Failure::Tls {
+        peer: key.address,
+        reason,
+        detail,
+        side: Side::Upstream,
+    };
+    let found = peer_identity(certificates, shared.identities.now())
+        .map_err(|error| failure(error.reason(), error.to_string().into()))?;
+    if found == key.identity {
+        return Ok(());
+    }
+    let detail = format!("the peer is {found} instead of {}", key.identity);
+    Err(failure("tls_unexpected_identity", detail.into()))
+}
+
+/// True while connections that end in `workload` would still be made with `config`.
+pub(crate) fn is_current_server(
+    identities: &IdentityStore,
+    workload: &SpiffeId,
+    wire: Wire,
+    config: &Arc<ServerConfig>,
+) -> bool {
+    identities.server_config(workload, wire).is_ok_and(|current| Arc::ptr_eq(&current, config))
 }
 
 /// Who a peer is. TLS has verified its certificates; they must still be valid, and name one

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderValue, Request, Response};
 use tokio::net::TcpStream;
+use undermesh_model::Wire;
 
 use crate::{
     accept::Slot,
@@ -43,7 +44,7 @@ async fn serve_tunnel(pod: &Arc<Pod>, stream: TcpStream, peer: SocketAddr) {
             let _gauge = pod.shared.metrics.tunnel(Direction::Inbound);
             serve_requests(pod, connection, Arc::new(caller)).await;
         }
-        Err(failure) => record::tunnel_refused(pod, peer, &failure),
+        Err(failure) => record::tunnel_refused(pod, peer, Wire::Hbone, &failure),
     }
 }
 
@@ -87,7 +88,7 @@ async fn serve_requests(pod: &Arc<Pod>, mut connection: Connection, caller: Arc<
 }
 
 /// A tunnel must not outlive the proof that it was opened with: no new connections then.
-fn has_expired(pod: &Pod, caller: &Caller) -> bool {
+pub(crate) fn has_expired(pod: &Pod, caller: &Caller) -> bool {
     identity::of_peer(&pod.shared, Some(&caller.certificates), caller.address).is_err()
 }
 
@@ -124,7 +125,8 @@ async fn serve_connection(
 ) {
     let client = request::client(request.headers(), caller.address);
     let destination = request::destination(&request);
-    let info = record::inbound(pod, caller, client, destination.as_ref().ok().copied());
+    let info =
+        record::inbound(pod, caller, client, destination.as_ref().ok().copied(), Wire::Hbone);
     // From before the decision, so that no change of policy is missed.
     let mut policies = pod.policy.subscribe();
     let connected = match destination {
@@ -156,7 +158,11 @@ async fn serve_connection(
     record.close(reason);
 }
 
-fn attempt<'a>(pod: &'a Pod, caller: &'a Caller, destination: SocketAddr) -> Attempt<'a> {
+pub(crate) fn attempt<'a>(
+    pod: &'a Pod,
+    caller: &'a Caller,
+    destination: SocketAddr,
+) -> Attempt<'a> {
     Attempt {
         source: Some(&caller.identity),
         source_addr: caller.address,

@@ -3,7 +3,8 @@
 //! Outbound (`outbound.rs`): accept -> original_dst -> resolve -> plan -> balance -> connect ->
 //! forward -> record. Inbound (`inbound.rs`): accept -> terminate -> request -> authorize ->
 //! connect (deliver) -> forward -> record. At an application's own port (`capture.rs`): accept ->
-//! detect -> authorize -> connect (deliver) -> forward -> record.
+//! detect -> authorize -> connect (deliver) -> forward -> record. `native/` is the wire between agents
+//! of this mesh, `tunnel/` and `pool/` the one that others speak as well.
 //!
 //! It knows snapshots and identities; it knows neither Kubernetes nor BPF. Sockets come from the
 //! agent, which opens them inside the pods' network namespaces.
@@ -25,6 +26,7 @@ mod identity;
 mod inbound;
 mod keepalive;
 mod metrics;
+mod native;
 mod observed;
 mod outbound;
 mod plan;
@@ -41,7 +43,8 @@ mod testing;
 mod tests;
 mod tunnel;
 
-pub use config::{Http2Config, Keepalive, PoolConfig, ProxyConfig};
+pub use config::{Http2Config, Keepalive, NativeConfig, PoolConfig, ProxyConfig};
+pub use native::count_frames;
 pub use pod::{OriginalDst, Pass, PodHandle, PodListeners, PodSockets, Transparent};
 pub use proxy::Proxy;
 pub use record::{peer, service_label};

@@ -1,11 +1,15 @@
 //! The proxy's own metrics. Labels are bounded: directions, results, reason codes, and policies.
 
+mod native;
+
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use undermesh_model::ResourceRef;
 use undermesh_snapshot::{Decision, Finding};
+
+pub(crate) use native::{NativeMetrics, Origin};
 
 /// A label's name and value; every value is a constant of this crate or of the identity crate.
 type Label = (&'static str, &'static str);
@@ -49,6 +53,8 @@ pub(crate) struct Metrics {
     handshakes: Family<[Label; 2], Counter>,
     pool: Family<[Label; 1], Counter>,
     connect_errors: Family<[Label; 2], Counter>,
+    /// Those of the native wire.
+    pub(crate) native: NativeMetrics,
     policy_denials: Family<[PolicyLabel; 2], Counter>,
     policy_findings: Family<[PolicyLabel; 3], Counter>,
 }
@@ -99,6 +105,7 @@ impl Metrics {
             "Connections that were not established, by reason",
             metrics.connect_errors.clone(),
         );
+        metrics.native.register(registry);
         registry.register(
             "undermesh_policy_denials",
             "Connections that a policy has refused or closed, by policy",

@@ -1,19 +1,21 @@
 //! A connection of a local pod's application, on its way out:
 //! accept -> original_dst -> resolve -> plan -> balance -> connect -> forward -> record.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio::net::TcpStream;
+use undermesh_model::Wire;
 
 use crate::{
     accept::Slot,
     authority::canonical,
     balance,
     connect::connect,
-    duplex::{Duplex, Socket, TunnelStream},
+    duplex::{Socket, TunnelStream},
     error::Failure,
     forward::forward,
     metrics::Direction,
+    native::{self, DialError, Session},
     plan::{self, Plan, Target},
     pod::{Open, Pod},
     record::Outbound,
@@ -25,6 +27,7 @@ use crate::{
 enum Upstream {
     Plain(Socket),
     Tunnel(TunnelStream<Permit>),
+    Native(Box<Session>),
 }
 
 /// Serves one accepted connection to its end.
@@ -55,6 +58,12 @@ async fn serve_connection(pod: &Pod, mut client: Socket, peer: SocketAddr) {
     let ending = match upstream {
         Upstream::Plain(mut server) => forward(&mut client, &mut server, record.counters()).await,
         Upstream::Tunnel(mut server) => forward(&mut client, &mut server, record.counters()).await,
+        Upstream::Native(mut session) => {
+            record.counters().add_received(session.early);
+            let ending = forward(&mut client, &mut session.stream, record.counters()).await;
+            session.finish(&pod.native);
+            ending
+        }
     };
     record.close(ending.close_reason());
 }
@@ -76,18 +85,24 @@ async fn connect_upstream(
     plan: &Plan,
     log: &mut Outbound<'_>,
 ) -> Result<Upstream, Failure> {
+    let gone = client.broken();
     tokio::select! {
-        result = try_targets(pod, plan, log) => result,
-        _ = poll_fn(|cx| client.poll_broken(cx)) => Err(Failure::ClientGone),
+        result = try_targets(pod, client, plan, log) => result,
+        _ = gone => Err(Failure::ClientGone),
     }
 }
 
-/// Tries one endpoint after the other. No byte of the application has been read yet.
-async fn try_targets(pod: &Pod, plan: &Plan, log: &mut Outbound<'_>) -> Result<Upstream, Failure> {
+/// Tries one endpoint after the other. No byte of the application has been read by anybody yet.
+async fn try_targets(
+    pod: &Pod,
+    client: &mut Socket,
+    plan: &Plan,
+    log: &mut Outbound<'_>,
+) -> Result<Upstream, Failure> {
     let mut failure = Failure::NoEndpoints { dialled: plan.dialled };
     for target in &plan.targets {
         log.target(target);
-        failure = match connect_target(pod, plan, target, log.client()).await {
+        failure = match connect_target(pod, client, plan, target, log).await {
             Ok(upstream) => return Ok(upstream),
             Err(failure) => failure,
         };
@@ -99,25 +114,61 @@ async fn try_targets(pod: &Pod, plan: &Plan, log: &mut Outbound<'_>) -> Result<U
     Err(failure)
 }
 
-/// Connects to one endpoint. **Invariant**: an enrolled workload is reached through a tunnel that
-/// proved its identity, or not at all, unless a PeerAuthentication says `DISABLE` about the port.
+/// Connects to one endpoint. **Invariant**: an enrolled workload is reached over a wire that proved
+/// its identity, or not at all, unless a PeerAuthentication says `DISABLE` about the port.
 async fn connect_target(
     pod: &Pod,
+    client: &mut Socket,
     plan: &Plan,
     target: &Target,
+    log: &mut Outbound<'_>,
+) -> Result<Upstream, Failure> {
+    let (Some(workload), Some(wire)) = (&target.workload, target.wire) else {
+        let stream = connect(&*pod.sockets, None, target.address, &pod.shared.config).await?;
+        return Ok(Upstream::Plain(Socket::new(stream)));
+    };
+    let identity = workload.identity.clone();
+    let key = TunnelKey { address: target.address, identity };
+    if wire == Wire::Hbone || pod.workload.wire == Wire::Hbone || pod.native.is_hbone_only(&key) {
+        log.wire(Wire::Hbone);
+        return connect_hbone(pod, plan, key, log.client()).await;
+    }
+    match Box::pin(native::open(pod, &key, log.client(), client)).await {
+        Ok(session) => Ok(Upstream::Native(Box::new(session))),
+        Err(DialError::Failed(failure)) => Err(failure),
+        Err(DialError::NotSpoken(failure)) => {
+            log.wire(Wire::Hbone);
+            let upstream = connect_hbone(pod, plan, key.clone(), log.client()).await?;
+            fall_back(pod, &key, &failure);
+            Ok(upstream)
+        }
+    }
+}
+
+/// Notes that a destination was reached over HBONE after the native wire had failed.
+fn fall_back(pod: &Pod, key: &TunnelKey, failure: &Failure) {
+    pod.shared.metrics.native.record_fallback(failure.reason());
+    if pod.native.remember_hbone_only(key) {
+        let (pod, to) = (&pod.workload.name, key.address);
+        tracing::info!(%pod, %to, %failure, "the native wire is not spoken; using HBONE");
+    }
+}
+
+/// Opens a stream of a tunnel to the pod of `native`, for the application at its address and port.
+async fn connect_hbone(
+    pod: &Pod,
+    plan: &Plan,
+    native: TunnelKey,
     client: SocketAddr,
 ) -> Result<Upstream, Failure> {
     let config = &pod.shared.config;
-    let Some(workload) = target.workload.as_ref().filter(|_| target.tunnel) else {
-        let stream = connect(&*pod.sockets, None, target.address, config).await?;
-        return Ok(Upstream::Plain(Socket::new(stream)));
-    };
+    let destination = native.address;
     let key = TunnelKey {
-        address: SocketAddr::new(target.address.ip(), config.hbone_port),
-        identity: workload.identity.clone(),
+        address: SocketAddr::new(destination.ip(), config.hbone_port),
+        identity: native.identity,
     };
     let host = plan.service.as_ref().map(|service| service.host.as_str());
-    let request = || request::build(target.address, client, host, &pod.workload);
+    let request = || request::build(destination, client, host, &pod.workload);
     let permit = pod.pool.acquire(&key, 0).await?;
     let tunnel = Arc::clone(&permit.tunnel);
     let error = match permit.open(request()?, config.request_timeout).await {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use undermesh_model::MtlsMode;
+use undermesh_model::{MtlsMode, Wire};
 use undermesh_snapshot::{Destination, ServicePortRoute, Snapshot, WorkloadInfo};
 
 use crate::balance;
@@ -32,16 +32,17 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     /// The enrolled workload there, if there is one.
     pub(crate) workload: Option<Arc<WorkloadInfo>>,
-    /// It is reached through a tunnel to this very identity. Otherwise nobody enrolled is there,
-    /// or it takes only plaintext (`DISABLE`), and the connection is passed on as it is.
-    pub(crate) tunnel: bool,
+    /// How it is reached, with proof of this very identity. `None`: nobody enrolled is there, or it
+    /// takes only plaintext (`DISABLE`), and the connection is passed on as it is.
+    pub(crate) wire: Option<Wire>,
 }
 
 impl Target {
     pub(crate) fn new(address: SocketAddr, workload: Option<&Arc<WorkloadInfo>>) -> Self {
         let mode = workload.map(|workload| workload.mtls.of(address.port()));
-        let tunnel = mode.is_some_and(|mode| mode != MtlsMode::Disable);
-        Self { address, workload: workload.map(Arc::clone), tunnel }
+        let meshed = workload.filter(|_| mode.is_some_and(|mode| mode != MtlsMode::Disable));
+        let wire = meshed.map(|workload| workload.wire);
+        Self { address, workload: workload.map(Arc::clone), wire }
     }
 }
 
@@ -133,9 +134,9 @@ mod tests {
         let mut cart = (*snapshot.workloads[&address]).clone();
         cart.mtls.ports.insert(9000, MtlsMode::Disable);
         snapshot.workloads.insert(address, Arc::new(cart));
-        for (dialled, tunnel) in [("10.0.0.2:9000", false), ("10.0.0.2:9001", true)] {
+        for (dialled, wire) in [("10.0.0.2:9000", None), ("10.0.0.2:9001", Some(Wire::Hbone))] {
             let plan = decide(&snapshot, [10, 0, 0, 9].into(), dialled.parse().unwrap(), 3, |_| 0);
-            assert_eq!(plan.targets[0].tunnel, tunnel, "{dialled}");
+            assert_eq!(plan.targets[0].wire, wire, "{dialled}");
             assert!(plan.targets[0].workload.is_some());
         }
     }

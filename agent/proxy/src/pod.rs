@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use undermesh_snapshot::{CompiledPolicy, Snapshot, WorkloadInfo};
 
-use crate::{pool::Pool, proxy::Shared};
+use crate::{native, pool::Pool, proxy::Shared};
 
 /// Where the connections of one pod were meant to go; the agent asks a BPF map.
 pub trait OriginalDst: Send + Sync {
@@ -36,6 +36,12 @@ pub trait PodSockets: Send + Sync {
     /// to its port unless that is 0; ready to be connected. `None` where the pod's application
     /// sees its clients' addresses only through [`Self::stream`].
     fn transparent(&self, client: SocketAddr, to: SocketAddr) -> Option<io::Result<Transparent>>;
+
+    /// Where the application that is known by this address listens: there. Only a test, which has no
+    /// program in the kernel to tell a client's connection from a delivery, puts it elsewhere.
+    fn application(&self, known_by: SocketAddr) -> SocketAddr {
+        known_by
+    }
 }
 
 /// A socket that is bound to an address of somebody else's.
@@ -75,6 +81,10 @@ pub(crate) struct Pod {
     /// Tunnels to other pods. They leave from this pod's address under its identity, so no other
     /// pod can share them.
     pub(crate) pool: Pool,
+    /// Native connections to other pods.
+    pub(crate) native: native::Pool,
+    /// Native connections that peers have open.
+    pub(crate) callers: native::Callers,
     /// Who may reach it; kept up to date by [`crate::Proxy::policies_changed`].
     pub(crate) policy: watch::Sender<Option<Arc<CompiledPolicy>>>,
     /// No new connections.

@@ -14,7 +14,7 @@ use undermesh_telemetry::Telemetry;
 
 use crate::{
     PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, authorize,
-    metrics::Metrics, pod::Pod, pool::Pool, status, tunnel::Dialer,
+    metrics::Metrics, native, pod::Pod, pool::Pool, status, tunnel::Dialer,
 };
 
 /// The node's proxy. One instance serves all enrolled pods of the node.
@@ -65,12 +65,15 @@ impl Proxy {
         for listener in outbound.iter().chain(&inbound) {
             own_ports.push(listener.local_addr()?.port());
         }
-        let kill = CancellationToken::new();
+        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+        let tasks = TaskTracker::new();
         let dialer = Dialer {
             shared: Arc::clone(&self.shared),
             source: listeners.workload.identity.clone(),
             sockets: Arc::clone(&listeners.sockets),
+            stop: stop.clone(),
             kill: kill.clone(),
+            tasks: tasks.clone(),
         };
         let pod = Arc::new(Pod {
             shared: Arc::clone(&self.shared),
@@ -78,11 +81,13 @@ impl Proxy {
             original_dst: listeners.original_dst,
             sockets: listeners.sockets,
             own_ports,
-            pool: Pool::new(dialer),
+            pool: Pool::new(dialer.clone()),
+            native: native::Pool::new(dialer),
+            callers: native::Callers::default(),
             policy: watch::Sender::new(None),
-            stop: CancellationToken::new(),
+            stop,
             kill,
-            tasks: TaskTracker::new(),
+            tasks,
             outbound_open: AtomicUsize::new(0),
             tunnels_open: AtomicUsize::new(0),
             inbound_open: AtomicUsize::new(0),

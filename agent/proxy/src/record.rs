@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use rustls::pki_types::CertificateDer;
-use undermesh_model::SpiffeId;
+use undermesh_model::{SpiffeId, Wire};
 use undermesh_snapshot::{ServicePortRoute, WorkloadInfo};
 use undermesh_telemetry::{
     CloseReason, ConnectionInfo, ConnectionRecord, Denial, Peer, Reporter, Security, ServiceLabel,
@@ -58,11 +58,15 @@ impl<'a> Outbound<'a> {
         self.info.upstream = Some(target.address);
         let workload = target.workload.as_deref();
         self.info.destination = workload.map_or_else(Peer::unknown, peer);
-        (self.info.security, self.info.transport) = if target.tunnel {
-            (Security::MutualTls, Transport::Hbone)
-        } else {
-            (Security::None, Transport::Plain)
-        };
+        match target.wire {
+            Some(wire) => self.wire(wire),
+            None => (self.info.security, self.info.transport) = (Security::None, Transport::Plain),
+        }
+    }
+
+    /// The endpoint is spoken to in this way.
+    pub(crate) fn wire(&mut self, wire: Wire) {
+        (self.info.security, self.info.transport) = (Security::MutualTls, transport(wire));
     }
 
     /// The connection is established.
@@ -93,6 +97,7 @@ pub(crate) fn inbound(
     caller: &Caller,
     client: SocketAddr,
     destination: Option<SocketAddr>,
+    wire: Wire,
 ) -> ConnectionInfo {
     let snapshot = pod.shared.snapshot.load();
     // The certificate is proof, the address only a hint at which pod of that identity it is.
@@ -106,7 +111,7 @@ pub(crate) fn inbound(
         security: Security::MutualTls,
         source_addr: client,
         upstream: destination,
-        ..unproven(pod, client)
+        ..unproven(pod, client, transport(wire))
     }
 }
 
@@ -117,15 +122,14 @@ pub(crate) fn plaintext(pod: &Pod, client: SocketAddr, destination: SocketAddr) 
     let source = known.map_or_else(Peer::unknown, |known| Peer { principal: None, ..peer(&known) });
     ConnectionInfo {
         source,
-        transport: Transport::Plain,
         upstream: Some(destination),
-        ..unproven(pod, client)
+        ..unproven(pod, client, Transport::Plain)
     }
 }
 
 /// A tunnel was not established: its handshake failed.
-pub(crate) fn tunnel_refused(pod: &Pod, peer: SocketAddr, failure: &Failure) {
-    refused(pod, Direction::Inbound, unproven(pod, peer), failure);
+pub(crate) fn tunnel_refused(pod: &Pod, peer: SocketAddr, wire: Wire, failure: &Failure) {
+    refused(pod, Direction::Inbound, unproven(pod, peer, transport(wire)), failure);
 }
 
 /// A connection that a peer asked for was not established.
@@ -133,14 +137,14 @@ pub(crate) fn inbound_refused(pod: &Pod, info: ConnectionInfo, failure: &Failure
     refused(pod, Direction::Inbound, info, failure);
 }
 
-fn unproven(pod: &Pod, from: SocketAddr) -> ConnectionInfo {
+fn unproven(pod: &Pod, from: SocketAddr, transport: Transport) -> ConnectionInfo {
     ConnectionInfo {
         reporter: Reporter::Destination,
         source: Peer::unknown(),
         destination: peer(&pod.workload),
         service: None,
         security: Security::None,
-        transport: Transport::Hbone,
+        transport,
         source_addr: from,
         dialled: None,
         upstream: None,
@@ -154,6 +158,13 @@ fn refused(pod: &Pod, direction: Direction, info: ConnectionInfo, failure: &Fail
     shared.metrics.record_connect_error(direction, reason);
     let reason = CloseReason::new(reason, failure.flags()).with_detail(failure.to_string());
     shared.telemetry.denied(&Denial { info, reason });
+}
+
+fn transport(wire: Wire) -> Transport {
+    match wire {
+        Wire::Native => Transport::Native,
+        Wire::Hbone => Transport::Hbone,
+    }
 }
 
 /// A service as metrics and the access log name it.

@@ -33,6 +33,8 @@ pub struct PodStatus {
     pub inbound_connections: usize,
     /// Its own tunnels to other pods.
     pub pool: Vec<TunnelStatus>,
+    /// Its native connections to other pods that carry nothing at the moment.
+    pub native_idle: usize,
 }
 
 /// One tunnel of a pod's pool.
@@ -61,6 +63,7 @@ pub(crate) fn of(pod: &Pod) -> PodStatus {
         inbound_tunnels: pod.tunnels_open.load(Ordering::Relaxed),
         inbound_connections: pod.inbound_open.load(Ordering::Relaxed),
         pool: pod.pool.tunnels().iter().map(|t| of_tunnel(t)).collect(),
+        native_idle: pod.native.idle(),
     }
 }
 

@@ -1,14 +1,16 @@
 //! Step *terminate*: the destination's end of a tunnel's TLS and HTTP/2 handshakes.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use h2::server;
+use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use undermesh_model::Wire;
 
 use crate::{
     config::Http2Config,
@@ -48,7 +50,25 @@ async fn shake_hands(
     stream: TcpStream,
     peer: SocketAddr,
 ) -> Result<(Connection, Caller), Failure> {
-    let config = identity::server_config(&pod.shared, &pod.workload.identity).await?;
+    let config = identity::server_config(&pod.shared, &pod.workload.identity, Wire::Hbone).await?;
+    let (tls, caller) = authenticate(pod, config, stream, peer).await?;
+    let connection = builder(&pod.shared.config.http2).handshake(tls).await;
+    let connection = connection.map_err(|error| Failure::Tls {
+        peer,
+        reason: "http2_handshake",
+        detail: error.to_string().into(),
+        side: Side::Downstream,
+    })?;
+    Ok((connection, caller))
+}
+
+/// The server's side of a TLS handshake, and who the peer has proven to be.
+pub(crate) async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
+    pod: &Pod,
+    config: Arc<ServerConfig>,
+    stream: S,
+    peer: SocketAddr,
+) -> Result<(TlsStream<S>, Caller), Failure> {
     let handshake = TlsAcceptor::from(config).accept(stream).into_fallible();
     let tls = match handshake.await {
         Ok(tls) => tls,
@@ -68,14 +88,7 @@ async fn shake_hands(
             .map(|leaf| leaf.clone().into_owned())
             .collect(),
     };
-    let connection = builder(&pod.shared.config.http2).handshake(tls).await;
-    let connection = connection.map_err(|error| Failure::Tls {
-        peer,
-        reason: "http2_handshake",
-        detail: error.to_string().into(),
-        side: Side::Downstream,
-    })?;
-    Ok((connection, caller))
+    Ok((tls, caller))
 }
 
 fn builder(http2: &Http2Config) -> server::Builder {
@@ -118,7 +131,7 @@ pub(crate) fn tls_failure(peer: SocketAddr, error: &rustls::Error, side: Side) -
 /// Closes a refused connection so that the alert arrives. The peer has sent more than was read
 /// (in TLS 1.3 its handshake is over); closing now would reset the connection, and the reset may
 /// overtake the alert that says why.
-async fn linger(mut stream: TcpStream) {
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let drain = async {
         stream.shutdown().await?;
         let mut scratch = [0; 1024];

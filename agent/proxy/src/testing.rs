@@ -20,6 +20,7 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> WorkloadInfo {
         local: false,
         direct: false,
         outbound_failure: undermesh_model::FailMode::Closed,
+        wire: undermesh_model::Wire::Hbone,
         source_address: undermesh_model::SourceAddress::Translated,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         location: None,

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod mesh;
+mod native;
 mod pooling;
 mod refusals;
 mod resets;

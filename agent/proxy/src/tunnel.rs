@@ -17,7 +17,7 @@ use h2::{Reason, client::SendRequest};
 use http::{Request, StatusCode};
 use rustls::ClientConfig;
 use undermesh_identity::IdentityStore;
-use undermesh_model::SpiffeId;
+use undermesh_model::{SpiffeId, Wire};
 
 use crate::{
     duplex::TunnelStream,
@@ -32,7 +32,8 @@ pub(crate) use dial::{Connection, Dialer};
 /// source is the pod that owns the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TunnelKey {
-    /// Address and port of the destination's tunnel listener.
+    /// Address and port that are dialled: the destination's tunnel listener, or, on the native wire,
+    /// its application.
     pub(crate) address: SocketAddr,
     /// The only identity that is accepted there.
     pub(crate) identity: SpiffeId,
@@ -71,8 +72,13 @@ impl Credentials {
         if self.checked.load(Ordering::Relaxed) == generation {
             return true;
         }
-        let current =
-            identity::is_current(&self.identities, &self.source, destination, &self.config);
+        let current = identity::is_current(
+            &self.identities,
+            &self.source,
+            destination,
+            Wire::Hbone,
+            &self.config,
+        );
         if current {
             self.checked.store(generation, Ordering::Relaxed);
         }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use undermesh_ebpf_common::{Backend, BackendKey, PortKey, Service, ServiceKey, WorkloadEntry};
 use undermesh_ebpf_common::{backend_flags, service_flags, workload_flags};
-use undermesh_model::{Cluster, Diagnostic, Generation, MtlsMode};
+use undermesh_model::{Cluster, Diagnostic, Generation, MtlsMode, SourceAddress, Wire};
 
 use crate::{DatapathTables, Options, Snapshot, WorkloadInfo, addr, policy::PolicyTable};
 
@@ -32,6 +32,7 @@ pub fn compile(cluster: &Cluster, options: &Options, generation: Generation) -> 
         workloads: workloads.by_address,
         services,
         local: workloads.local,
+        places: workloads::places(cluster, options),
         policies: workloads.policies,
         tables: DatapathTables::default(),
     };
@@ -96,7 +97,10 @@ fn entry(
     workload: &WorkloadInfo,
     policy: &mut PolicyTable,
 ) -> WorkloadEntry {
-    let flags = workload_flags::NATIVE;
+    let flags = match workload.wire {
+        Wire::Native => workload_flags::NATIVE,
+        Wire::Hbone => 0,
+    };
     let mut entry = WorkloadEntry { flags, pad: 0, policy: 0, class: 0, address_class: 0 };
     if workload.mtls.is_plain() {
         entry.flags |= workload_flags::PLAIN;
@@ -106,6 +110,9 @@ fn entry(
     }
     if workload.direct {
         entry.flags |= workload_flags::LOCAL;
+    }
+    if workload.source_address == SourceAddress::Transparent {
+        entry.flags |= workload_flags::TRANSPARENT;
     }
     if workload.mtls.default == MtlsMode::Strict {
         entry.flags |= workload_flags::STRICT;

@@ -21,4 +21,4 @@ pub use policy::{
 };
 pub use snapshot::{Destination, EndpointTarget, ServicePortRoute, Snapshot};
 pub use tables::{DatapathTables, addr, ip};
-pub use workload::WorkloadInfo;
+pub use workload::{PodPlace, WorkloadInfo};

@@ -10,7 +10,7 @@ use serde::Serialize;
 use undermesh_ebpf_common::affinity_slot;
 use undermesh_model::{Generation, NamespacedName, ResourceRef};
 
-use crate::{CompiledPolicy, DatapathTables, Options, WorkloadInfo, addr};
+use crate::{CompiledPolicy, DatapathTables, Options, PodPlace, WorkloadInfo, addr};
 
 /// One generation of everything that the data plane needs to know.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub services: HashMap<SocketAddr, Arc<ServicePortRoute>>,
     /// Enrolled workloads of this node, in the order of their names.
     pub local: Vec<Arc<WorkloadInfo>>,
+    /// Where pods of this node run, be they in the mesh or not.
+    pub places: Vec<PodPlace>,
     /// Who may reach those of them that a policy is about.
     pub policies: HashMap<NamespacedName, Arc<CompiledPolicy>>,
     /// The desired content of the BPF maps that depend on configuration alone.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::Serialize;
 use undermesh_model::{
-    FailMode, NamespacedName, PodLocation, ResourceRef, SourceAddress, SpiffeId,
+    FailMode, NamespacedName, PodLocation, ResourceRef, SourceAddress, SpiffeId, Wire,
 };
 
 use crate::MtlsModes;
@@ -29,6 +29,8 @@ pub struct WorkloadInfo {
     pub outbound_failure: FailMode,
     /// Where connections come from that the agent delivers to it.
     pub source_address: SourceAddress,
+    /// What its agent speaks to others; native only where both ends do.
+    pub wire: Wire,
     /// Its addresses, IPv4 first.
     pub addresses: Vec<IpAddr>,
     /// Where it runs, for local workloads.
@@ -51,4 +53,16 @@ pub struct WorkloadInfo {
     pub version: String,
     /// Cluster name, for metrics.
     pub cluster: String,
+}
+
+/// Where a pod of this node runs. Unlike a [`WorkloadInfo`], it is there before the pod has an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodPlace {
+    /// Namespace and pod name.
+    pub name: NamespacedName,
+    /// Where to find it.
+    pub location: PodLocation,
+    /// It is to be in the mesh.
+    pub enrolled: bool,
 }

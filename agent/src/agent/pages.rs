@@ -140,6 +140,7 @@ impl Pages {
                 tunnels: tunnels.sum::<usize>() as u64,
             },
             pods: self.enrolment.pods(),
+            gate: self.enrolment.gate(),
             certificates: self.certificates(),
             programs: programs(&datapath),
             maps,

@@ -17,11 +17,14 @@ use undermesh_telemetry::{AccessLog, AccessLogSink, LogHandle, Telemetry};
 use super::reload::Warnings;
 use crate::{
     config::{AccessLogTarget, Config},
+    discovery::Discovery,
     enrolment::{Enrolment, EnrolmentView},
+    gate::Gatekeeper,
     kernel_events::KernelEvents,
     metrics::NodeCollector,
     pod::Node,
     readiness::Readiness,
+    rejudge::Rejudge,
 };
 
 /// How long a new agent waits for its pods before it tells its predecessor to go all the same.
@@ -40,6 +43,7 @@ pub(super) struct Parts {
     pub(super) proxy: Arc<Proxy>,
     pub(super) enrolment: Arc<EnrolmentView>,
     pub(super) kernel_events: Arc<KernelEvents>,
+    pub(super) rejudge: Arc<Rejudge>,
     pub(super) warnings: Warnings,
     pub(super) stopping: watch::Sender<bool>,
 }
@@ -86,6 +90,9 @@ impl Parts {
             cgroups: CgroupRoot::find()?,
             features: datapath.features(),
         });
+        let discovery = Discovery::open(&node.cgroups, config.gate.pods.as_ref())?;
+        let gate = datapath.take_gate().context("the startup gate is taken")?;
+        let gate = Gatekeeper::new(config.gate.clone(), node.cgroups.clone(), gate);
         let events = datapath.take_events().context("the event stream is taken")?;
         let kernel_events = Arc::new(KernelEvents::new(
             Arc::clone(telemetry),
@@ -93,6 +100,13 @@ impl Parts {
             Arc::clone(&proxy),
             Arc::clone(&enrolment),
             datapath.local_tuples(),
+        ));
+        let rejudge = Arc::new(Rejudge::new(
+            Arc::clone(&enrolment),
+            datapath.local_tuples(),
+            Arc::clone(&kernel_events),
+            Arc::clone(&proxy),
+            Arc::clone(telemetry),
         ));
         let datapath = Arc::new(Mutex::new(datapath));
         telemetry.with_registry(|registry| {
@@ -102,7 +116,8 @@ impl Parts {
                 identities: Arc::clone(&identities),
             }));
         });
-        let serving = Serving { enrolment: Enrolment::new(node, Arc::clone(&enrolment)), events };
+        let enrolment_task = Enrolment::new(node, Arc::clone(&enrolment), discovery, gate);
+        let serving = Serving { enrolment: enrolment_task, events };
         let parts = Self {
             config: config.clone(),
             started: Instant::now(),
@@ -115,6 +130,7 @@ impl Parts {
             proxy,
             enrolment,
             kernel_events,
+            rejudge,
             warnings: Warnings::default(),
             stopping: watch::Sender::new(false),
         };
@@ -176,7 +192,7 @@ impl Parts {
     }
 
     /// Makes the maps this agent's own again, after a successor has failed.
-    pub(super) fn take_back(&self, serving: &Serving) {
+    pub(super) fn take_back(&self, serving: &mut Serving) {
         if let Err(error) = self.lock().read_again() {
             tracing::error!(%error, "cannot read the maps again");
         }

@@ -10,12 +10,13 @@ use tokio::sync::{mpsc, watch};
 use undermesh_control::SourceUpdate;
 use undermesh_datapath::Datapath;
 use undermesh_identity::IdentityStore;
-use undermesh_model::{Cluster, Diagnostic, Generation, Severity};
+use undermesh_model::{Cluster, Diagnostic, Generation, Severity, SpiffeId};
 use undermesh_proxy::Proxy;
 use undermesh_snapshot::{Options, Snapshot, compile};
 use undermesh_telemetry::Telemetry;
 
 use super::parts::Parts;
+use crate::{pod::LAST_ACCEPTS, rejudge::Rejudge};
 
 /// What is wrong at the moment, in the words of the status page.
 #[derive(Clone, Default)]
@@ -49,6 +50,7 @@ pub(super) struct Reload {
     snapshot: Arc<ArcSwap<Snapshot>>,
     proxy: Arc<Proxy>,
     telemetry: Arc<Telemetry>,
+    rejudge: Arc<Rejudge>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     warnings: Warnings,
 }
@@ -62,6 +64,7 @@ impl Reload {
             snapshot: Arc::clone(&parts.snapshot),
             proxy: Arc::clone(&parts.proxy),
             telemetry: Arc::clone(&parts.telemetry),
+            rejudge: Arc::clone(&parts.rejudge),
             snapshots: parts.snapshots.clone(),
             warnings: parts.warnings.clone(),
         }
@@ -100,9 +103,7 @@ impl Reload {
             log(diagnostic);
         }
         let snapshot = Arc::new(compiled.snapshot);
-        let wanted: BTreeSet<_> =
-            snapshot.local.iter().map(|workload| workload.identity.clone()).collect();
-        self.identities.set_wanted(wanted);
+        self.want_certificates(&snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
         self.proxy.policies_changed();
         let applied =
@@ -119,7 +120,32 @@ impl Reload {
             }
         }
         self.forget_workloads(&snapshot);
-        self.snapshots.send_replace(Some(snapshot));
+        self.snapshots.send_replace(Some(Arc::clone(&snapshot)));
+        let rejudge = Arc::clone(&self.rejudge);
+        tokio::task::spawn_blocking(move || rejudge.run(&snapshot));
+    }
+
+    /// Asks for certificates for all pods of this node. Those of pods that leave are kept for a
+    /// moment: their last connections may still be on their way to the proxy.
+    fn want_certificates(&self, snapshot: &Snapshot) {
+        let of = |snapshot: &Snapshot| -> BTreeSet<SpiffeId> {
+            snapshot.local.iter().map(|workload| workload.identity.clone()).collect()
+        };
+        let wanted = of(snapshot);
+        let former = of(&self.snapshot.load());
+        if former.is_subset(&wanted) {
+            return self.identities.set_wanted(wanted);
+        }
+        self.identities.set_wanted(wanted.union(&former).cloned().collect());
+        let (identities, now) = (Arc::clone(&self.identities), Arc::clone(&self.snapshot));
+        let generation = snapshot.generation;
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_ACCEPTS * 2).await;
+            // A later state has said what it wants.
+            if now.load().generation == generation {
+                identities.set_wanted(wanted);
+            }
+        });
     }
 
     fn reject(&self, diagnostics: &[Diagnostic]) {

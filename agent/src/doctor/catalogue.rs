@@ -192,7 +192,7 @@ kinds! {
         "correct the object at the place that is named";
     NetworkPolicyBlocks = "network-policy-blocks", Warning,
         "applications may talk, but the tunnel that carries their connections between nodes is dropped: they fail",
-        "let TCP port 15008 pass between meshed pods in the policies that are named, ingress and egress";
+        "let TCP port 15008 pass between meshed pods in the policies that are named; or let both ends speak the native wire, which has the application's own port";
 }
 
 #[cfg(test)]

@@ -48,6 +48,8 @@ impl Security {
 /// How the bytes travel between the two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
+    /// `undermesh/1` over mutual TLS.
+    Native,
     /// HTTP/2 CONNECT over mutual TLS.
     Hbone,
     /// A plain connection that the proxy made, to an endpoint outside the mesh.
@@ -60,6 +62,7 @@ impl Transport {
     /// As the access log says it.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Native => "native",
             Self::Hbone => "hbone",
             Self::Plain => "plain",
             Self::Local => "local",

@@ -14,11 +14,13 @@ pub mod event_kind {
     pub const LOCAL_CLOSED: u32 = 4;
     /// An application of a pod has begun or ceased to listen at a port.
     pub const LISTENING: u32 = 5;
+    /// A process whose namespace is not programmed was let through the gate.
+    pub const GATED_OPEN: u32 = 6;
 }
 
 map_type! {
     /// Something that no proxy sees and that a user will ask about.
-    pub struct ConnEvent: 120 {
+    pub struct ConnEvent: 128 {
         /// `CLOCK_MONOTONIC`, in nanoseconds.
         pub at_ns: u64,
         /// The client pod for outbound reports, 0 for inbound ones.
@@ -31,6 +33,8 @@ map_type! {
         pub bytes_sent: u64,
         /// Nanoseconds from opening to end of a local connection.
         pub duration_ns: u64,
+        /// For what the gate has held up or let through: the cgroup that it belongs to, else 0.
+        pub cgroup: u64,
         /// Source address where it is known, else `::`.
         pub source: Addr,
         /// The address that the application dialled, or the local address of an inbound one.
@@ -67,6 +71,7 @@ impl ConnEvent {
             bytes_received: 0,
             bytes_sent: 0,
             duration_ns: 0,
+            cgroup: 0,
             source: Addr::UNSPECIFIED,
             destination: Addr::UNSPECIFIED,
             backend: Addr::UNSPECIFIED,

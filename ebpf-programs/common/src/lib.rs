@@ -8,6 +8,7 @@
 mod address;
 mod connection;
 mod event;
+mod gate;
 mod pod;
 mod policy;
 mod reason;
@@ -19,6 +20,10 @@ mod verdict;
 pub use address::Addr;
 pub use connection::{ConnMeta, KUBELET, LocalTuple, OriginalDst, OriginalDstKey, conn_flags};
 pub use event::{ConnEvent, event_kind};
+pub use gate::{
+    GATE_LEVELS, Gate, GateKey, GateView, Held, decide_gated, gate_kind, gate_mark, gate_mode,
+    is_held,
+};
 pub use pod::{ListenerKey, Pod, PortKey, WorkloadEntry, listener_kind, pod_flags, workload_flags};
 pub use policy::{ANY_PORT, PolicyKey, PolicyVerdict, UNKNOWN_CLASS, policy_verdict};
 pub use reason::Reason;

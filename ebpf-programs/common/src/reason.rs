@@ -72,9 +72,9 @@ reasons! {
     PortClosed = 24 "port_closed",
     /// Inbound: the kubelet's own connection to a port that it was asked to probe.
     InboundProbe = 25 "inbound_probe",
-    /// A pod that should be enrolled and is not yet: refused.
+    /// A process that runs where pods run, in a namespace that is not programmed yet: refused.
     Gated = 26 "gated",
-    /// A pod that should be enrolled and is not yet: let through.
+    /// The same, let through.
     GatedOpen = 27 "gated_open",
     /// Inbound: the agent's delivery, from the client's own address.
     InboundTransparent = 28 "inbound_transparent",

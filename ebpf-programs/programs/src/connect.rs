@@ -18,7 +18,9 @@ use undermesh_ebpf_common::{
 };
 
 use crate::{
-    context, lookup,
+    context,
+    gate::{self, Gated},
+    lookup,
     maps::{BACKENDS, CONN_META, PODS, SERVICES, WORKLOADS},
     report::{count, send},
 };
@@ -73,7 +75,8 @@ pub fn write_port(ctx: &SockAddrContext, port_be: u16) {
     unsafe { ptr::write_volatile(&raw mut (*ctx.sock_addr).user_port, u32::from(port_be)) };
 }
 
-struct Maps<'a>(&'a SockAddrContext);
+/// The maps, as the decisions look at them.
+pub struct Maps<'a>(&'a SockAddrContext);
 
 impl OutboundView for Maps<'_> {
     #[inline(always)]
@@ -128,7 +131,7 @@ fn connect<W: Fn(&SockAddrContext, &Addr)>(ctx: &SockAddrContext, addr: Addr, wr
     let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     // SAFETY: see `Maps::service`.
     let Some(pod) = (unsafe { PODS.get(&cookie) }) else {
-        count(Reason::NotEnrolled);
+        at_gate(ctx, &Dialled { cookie, addr, port_be, cgroup: 0 }, write);
         return ALLOW;
     };
     let verdict = if is_agent(ctx) {
@@ -137,7 +140,7 @@ fn connect<W: Fn(&SockAddrContext, &Addr)>(ctx: &SockAddrContext, addr: Addr, wr
         decide_outbound(&Maps(ctx), pod, &addr, port_be)
     };
     count(verdict.reason);
-    let dialled = Dialled { cookie, addr, port_be };
+    let dialled = Dialled { cookie, addr, port_be, cgroup: 0 };
     match verdict.action {
         Action::Pass => {}
         Action::Refuse => refuse(ctx, &dialled, verdict.reason, write),
@@ -155,6 +158,30 @@ struct Dialled {
     cookie: u64,
     addr: Addr,
     port_be: u16,
+    /// What the gate has to say is about this one.
+    cgroup: u64,
+}
+
+/// The namespace is not programmed: outside the mesh, or not yet in it. The agent's own sockets outlive
+/// the pods that they were opened in.
+#[inline(always)]
+fn at_gate<W: Fn(&SockAddrContext, &Addr)>(ctx: &SockAddrContext, dialled: &Dialled, write: W) {
+    let Gated { verdict, cgroup } =
+        gate::decide(&Maps(ctx), dialled.cookie, &dialled.addr, dialled.port_be);
+    let reason = verdict.reason;
+    if !matches!(reason, Reason::NotEnrolled) && is_agent(ctx) {
+        return count(Reason::AgentOwn);
+    }
+    count(reason);
+    let kind = match reason {
+        Reason::Gated => {
+            lead_nowhere(ctx, dialled, write);
+            event_kind::REFUSED
+        }
+        Reason::GatedOpen => event_kind::GATED_OPEN,
+        _ => return,
+    };
+    report(ctx, &Dialled { cgroup, ..*dialled }, kind, reason);
 }
 
 /// Rewrites the destination. Where that cannot be remembered, the connection is refused: unmarked,
@@ -185,10 +212,19 @@ fn refuse<W: Fn(&SockAddrContext, &Addr)>(
     reason: Reason,
     write: W,
 ) {
+    lead_nowhere(ctx, dialled, write);
+    report(ctx, dialled, event_kind::REFUSED, reason);
+}
+
+#[inline(always)]
+fn lead_nowhere<W: Fn(&SockAddrContext, &Addr)>(
+    ctx: &SockAddrContext,
+    dialled: &Dialled,
+    write: W,
+) {
     leave_device(ctx);
     write(ctx, &dialled.addr.loopback());
     write_port(ctx, 0);
-    report_refused(ctx, dialled, reason);
 }
 
 #[inline(always)]
@@ -267,12 +303,13 @@ fn leave_device(ctx: &SockAddrContext) {
 }
 
 #[inline(always)]
-fn report_refused(ctx: &SockAddrContext, dialled: &Dialled, reason: Reason) {
+fn report(ctx: &SockAddrContext, dialled: &Dialled, kind: u32, reason: Reason) {
     let event = ConnEvent {
         netns_cookie: dialled.cookie,
+        cgroup: dialled.cgroup,
         destination: dialled.addr,
         destination_port_be: dialled.port_be,
-        kind: event_kind::REFUSED,
+        kind,
         reason: reason as u32,
         ..ConnEvent::empty()
     };

@@ -37,6 +37,14 @@ pub fn begun(ctx: &SockOpsContext) {
     tell(ctx, cookie, pod, ends.local_port_be);
 }
 
+/// A listening socket has a new connection, which has inherited its callbacks and needs none.
+#[inline(always)]
+pub fn accepted(ctx: &SockOpsContext) {
+    if ctx.cb_flags() != 0 {
+        let _ = ctx.set_cb_flags(0);
+    }
+}
+
 /// A socket has ceased to listen; others may go on at the same port.
 #[inline(always)]
 pub fn ended(ctx: &SockOpsContext) {

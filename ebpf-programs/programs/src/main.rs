@@ -9,6 +9,7 @@ mod connect;
 mod context;
 mod cookie;
 mod features;
+mod gate;
 mod listen;
 mod lookup;
 mod maps;

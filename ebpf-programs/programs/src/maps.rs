@@ -8,8 +8,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockHash},
 };
 use undermesh_ebpf_common::{
-    Addr, Backend, BackendKey, ConnMeta, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod,
-    PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, Settings, WorkloadEntry,
+    Addr, Backend, BackendKey, ConnMeta, Gate, GateKey, ListenerKey, LocalTuple, OriginalDst,
+    OriginalDstKey, Pod, PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, Settings,
+    WorkloadEntry,
 };
 
 /// Enrolled pods of this node, by netns cookie. Its absence makes every other lookup moot, so
@@ -62,6 +63,18 @@ pub static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(1 << 12, 0);
 /// One element.
 #[map]
 pub static SETTINGS: Array<Settings> = Array::pinned(1, 0);
+
+/// One element: whom the startup gate is meant for.
+#[map]
+pub static GATE: Array<Gate> = Array::pinned(1, 0);
+
+/// What is known of cgroups below the one in which pods run, and of namespaces that are not programmed.
+#[map]
+pub static GATE_MARKS: HashMap<GateKey, u32> = HashMap::pinned(1 << 13, BPF_F_NO_PREALLOC);
+
+/// A socket of the agent that keeps watch; the kernel removes it when the agent dies.
+#[map]
+pub static WATCHER: SockHash<u32> = SockHash::pinned(1, 0);
 
 /// Verdicts by `Reason`.
 #[map]

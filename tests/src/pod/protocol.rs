@@ -1,9 +1,24 @@
 //! What a test and the process inside a pod say to each other: one JSON object a line.
 
-use std::{collections::BTreeMap, error, fmt, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error, fmt,
+    net::SocketAddr,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// How it went for a process whose first act was to connect.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FirstAct {
+    /// How often it tried, until it worked.
+    pub attempts: u64,
+    /// What went wrong before.
+    pub errors: BTreeSet<String>,
+    /// From the first attempt to the answer.
+    pub elapsed_ms: u64,
+}
 
 /// A number that the process gives to a socket.
 pub type SocketId = u64;

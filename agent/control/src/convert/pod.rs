@@ -9,7 +9,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use undermesh_model::{
-    Enrolment, FailMode, NamespacedName, PodLocation, Protocol, SourceAddress, Workload,
+    Enrolment, FailMode, NamespacedName, PodLocation, Protocol, SourceAddress, Wire, Workload,
 };
 
 use super::{address, port, protocol};
@@ -22,6 +22,7 @@ use crate::{
 
 const NETNS: &str = "undermesh.io/netns";
 const CGROUP: &str = "undermesh.io/cgroup";
+const WIRE: &str = "undermesh.io/wire";
 const OUTBOUND_FAILURE: &str = "undermesh.io/outbound-failure";
 const SOURCE_ADDRESS: &str = "undermesh.io/source-address";
 const WEIGHT: &str = "undermesh.io/weight";
@@ -71,6 +72,7 @@ pub(crate) fn pod(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Plac
         source_address: source_address(pod, subject, report),
         weight: weight(pod, subject, report),
         probe_ports: probes::ports(&spec),
+        wire: wire(pod, subject, report),
         host_network: spec.host_network.unwrap_or(false),
         terminated,
         workload_name: owner(pod).unwrap_or_else(|| name.name.clone()),
@@ -202,6 +204,11 @@ fn weight(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> u32 {
             1
         }
     }
+}
+
+fn wire(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Wire {
+    let wires = [("native", Wire::Native), ("hbone", Wire::Hbone)];
+    one_of(pod, WIRE, wires, subject, report).unwrap_or_default()
 }
 
 /// The controller's name; for a ReplicaSet that a Deployment has made, the Deployment's.

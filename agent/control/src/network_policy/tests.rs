@@ -18,7 +18,7 @@ status: {podIP: 10.1.0.1, podIPs: [{ip: 10.1.0.1}], phase: Running}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: server, namespace: shop, labels: {app: server}}
+metadata: {name: server, namespace: shop, labels: {app: server}, annotations: {undermesh.io/wire: hbone}}
 spec: {nodeName: b, containers: [{name: x, image: x}]}
 status: {podIP: 10.2.0.1, podIPs: [{ip: 10.2.0.1}], phase: Running}
 ---
@@ -26,12 +26,16 @@ status: {podIP: 10.2.0.1, podIPs: [{ip: 10.2.0.1}], phase: Running}
 
 /// `pod direction peer` of what is blocked, for one policy that selects the server or the client.
 fn found(selected: &str, spec: &str) -> Vec<String> {
+    found_among(PODS, selected, spec)
+}
+
+fn found_among(pods: &str, selected: &str, spec: &str) -> Vec<String> {
     let policy = format!(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
          metadata: {{name: p, namespace: shop}}\n\
          spec: {{podSelector: {{matchLabels: {{app: {selected}}}}}, {spec}}}\n"
     );
-    let loaded = parse_manifests(PODS, Path::new("pods.yaml"));
+    let loaded = parse_manifests(pods, Path::new("pods.yaml"));
     let cluster = loaded.cluster.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
     let evaluator = Evaluator::new(read::in_text(&policy), &cluster);
     let blocked = blocked(&evaluator, &cluster);
@@ -70,6 +74,18 @@ fn a_policy_that_lets_the_tunnel_pass_is_fine() {
         assert!(found("server", spec).is_empty(), "{spec}");
     }
     assert!(found("client", "policyTypes: [Egress], egress: [{}]").is_empty());
+}
+
+#[test]
+fn the_native_wire_and_connections_within_a_node_need_no_tunnel() {
+    let spec = "ingress: [{ports: [{port: 8080}]}]";
+    let native = PODS.replace("wire: hbone", "wire: native");
+    let together = PODS.replace("nodeName: b", "nodeName: a");
+    assert_eq!(found("server", spec), [IN]);
+    for pods in [native, together] {
+        assert_ne!(pods, PODS);
+        assert!(found_among(&pods, "server", spec).is_empty());
+    }
 }
 
 #[test]

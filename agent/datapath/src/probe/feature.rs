@@ -109,6 +109,10 @@ features! {
     ConnectRetval = "helper.connect.set_retval", Informative,
         "nothing yet: refusing a connection with any error",
         "refusals lead to port 0 of the loopback address, which refuses in the same way";
+    /// `bpf_get_netns_cookie` in sk_lookup, which no kernel has had so far.
+    SkLookupNetnsCookie = "helper.sk_lookup.get_netns_cookie", Informative,
+        "nothing yet: knowing the pod at which a connection arrives",
+        "the destination's address says it";
     /// `bpf_sk_assign` in sk_lookup.
     Assign = "helper.sk_lookup.sk_assign", Required,
         "leading what arrives at a pod to the agent", "the agent does not start";
@@ -181,6 +185,7 @@ impl Feature {
             Self::ConnectBind => helper(Hook::Connect4, helpers::BIND),
             Self::ConnectSetsockopt => helper(Hook::Connect4, helpers::SETSOCKOPT),
             Self::ConnectRetval => helper(Hook::Connect4, helpers::SET_RETVAL),
+            Self::SkLookupNetnsCookie => helper(Hook::SkLookup, helpers::GET_NETNS_COOKIE),
             Self::Assign => helper(Hook::SkLookup, helpers::SK_ASSIGN),
             Self::SockHashAssign => programs::probe_assign(),
             Self::Hash => maps::probe(MapType::Hash),

@@ -112,8 +112,8 @@ impl IdentityStore {
                 entry.last_error = None;
                 tracing::info!(%id, serial = svid.serial(), not_after = %svid.not_after(), "certificate issued");
                 entry.svid = Some(Arc::new(svid));
-                state.servers.remove(id);
-                state.clients.retain(|(source, _), _| source != id);
+                state.servers.retain(|(workload, _), _| workload != id);
+                state.clients.retain(|(source, ..), _| source != id);
                 drop(state);
                 self.changed();
             }

@@ -101,8 +101,8 @@ pub(super) fn talk(pair: &mut Pair) {
 
 /// Why the handshake between two nodes' workloads is refused, and by whom.
 pub(super) fn refusal(client: &Node, server: &Node) -> (&'static str, &'static str) {
-    let client = client.store.client_config(&id("web"), &[id("cart")]).unwrap();
-    let server = server.store.server_config(&id("cart")).unwrap();
+    let client = client.store.client_config(&id("web"), &[id("cart")], Wire::Hbone).unwrap();
+    let server = server.store.server_config(&id("cart"), Wire::Hbone).unwrap();
     let Err((error, side)) = handshake(client, server) else { panic!("the handshake succeeded") };
     (classify(&error), side)
 }

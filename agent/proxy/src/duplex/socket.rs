@@ -33,6 +33,8 @@ pub(crate) struct Socket {
     /// Waits for an error while nothing else would notice one; made on first use.
     alarm: Option<Pin<Box<dyn Future<Output = Broken> + Send>>>,
     ended: bool,
+    /// Read, and given back: the next read gets it again.
+    unread: Bytes,
     /// Kept for as long as the connection lasts.
     _pass: Option<Pass>,
 }
@@ -46,6 +48,7 @@ impl Socket {
             next_buffer: FIRST_BUFFER,
             alarm: None,
             ended: false,
+            unread: Bytes::new(),
             _pass: None,
         }
     }
@@ -56,6 +59,16 @@ impl Socket {
         let mut socket = self;
         socket._pass = Some(pass);
         socket
+    }
+
+    /// Gives back what was read last, for somebody else to read.
+    pub(crate) fn unread(&mut self, bytes: Bytes) {
+        self.unread = bytes;
+    }
+
+    /// Waits for the connection to break while others read from it and write to it.
+    pub(crate) fn broken(&self) -> impl Future<Output = Broken> + use<> {
+        broken(Arc::clone(&self.stream))
     }
 
     /// Reads what is there. The allocation grows with use and is dropped when the socket is dry.
@@ -79,6 +92,9 @@ impl Socket {
 
 impl Duplex for Socket {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.unread.is_empty() {
+            return Poll::Ready(());
+        }
         match self.stream.poll_read_ready(cx) {
             Poll::Pending => {
                 self.forget_buffer();
@@ -94,6 +110,10 @@ impl Duplex for Socket {
         cx: &mut Context<'_>,
         limit: usize,
     ) -> Poll<Result<Option<Bytes>, Broken>> {
+        if !self.unread.is_empty() {
+            let count = self.unread.len().min(limit);
+            return Poll::Ready(Ok(Some(self.unread.split_to(count))));
+        }
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
             match self.try_read(limit) {
@@ -128,12 +148,16 @@ impl Duplex for Socket {
 
     fn consumed(&mut self, _count: usize) {}
 
-    fn finish(&mut self) -> Result<(), Broken> {
-        match SockRef::from(&*self.stream).shutdown(Shutdown::Write) {
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(match SockRef::from(&*self.stream).shutdown(Shutdown::Write) {
             // The connection is gone; whoever reads from it learns how it ended.
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
             result => result.map_err(Broken::from),
-        }
+        })
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
@@ -160,7 +184,7 @@ impl Drop for Socket {
 
 /// Waits until the kernel reports an error on the socket (EPOLLERR), which it does for a RST even
 /// after the FIN was read and while nobody reads or writes.
-async fn broken(stream: Arc<TcpStream>) -> Broken {
+pub(crate) async fn broken(stream: Arc<TcpStream>) -> Broken {
     loop {
         if let Err(error) = stream.ready(Interest::ERROR).await {
             return error.into();

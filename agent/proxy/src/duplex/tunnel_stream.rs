@@ -126,8 +126,14 @@ impl<G> Duplex for TunnelStream<G> {
         let _ = self.recv.flow_control().release_capacity(count);
     }
 
-    fn finish(&mut self) -> Result<(), Broken> {
-        self.send.send_data(Bytes::new(), true).map_err(|error| self.broken_by(&error))
+    /// Whoever drives the tunnel does it.
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let sent = self.send.send_data(Bytes::new(), true);
+        Poll::Ready(sent.map_err(|error| self.broken_by(&error)))
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {

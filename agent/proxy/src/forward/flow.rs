@@ -21,6 +21,8 @@ pub(super) enum Stop {
 enum State {
     Reading,
     Writing,
+    /// The source has ended, and the other side is being told.
+    Finishing,
     /// The end was passed on.
     Done,
     /// Nobody takes the bytes any more.
@@ -77,6 +79,10 @@ impl<'a> Flow<'a> {
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Stopped => return Poll::Pending,
+                State::Finishing => {
+                    ready!(to.poll_finish(cx)).map_err(Stop::Write)?;
+                    self.state = State::Done;
+                }
                 State::Writing if !self.held.is_empty() => {
                     ready!(self.poll_write(cx, from, to)).map_err(Stop::Write)?;
                 }
@@ -94,15 +100,13 @@ impl<'a> Flow<'a> {
     ) -> Poll<Result<(), Stop>> {
         self.state = State::Reading;
         if from.poll_readable(cx).is_pending() {
-            to.release_capacity();
-            return Poll::Pending;
+            return rest(cx, to);
         }
         self.state = State::Writing;
         let room = ready!(to.poll_capacity(cx)).map_err(Stop::Write)?;
         self.state = State::Reading;
         let Poll::Ready(read) = from.poll_read(cx, room) else {
-            to.release_capacity();
-            return Poll::Pending;
+            return rest(cx, to);
         };
         match read.map_err(Stop::Read)? {
             Some(bytes) => {
@@ -111,8 +115,7 @@ impl<'a> Flow<'a> {
             }
             None => {
                 to.release_capacity();
-                to.finish().map_err(Stop::Write)?;
-                self.state = State::Done;
+                self.state = State::Finishing;
             }
         }
         Poll::Ready(Ok(()))
@@ -131,5 +134,14 @@ impl<'a> Flow<'a> {
         (self.add)(self.counters, written as u64);
         from.consumed(written);
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Nothing is to be read for the moment: what was written must not wait for more.
+fn rest<T: Duplex>(cx: &mut Context<'_>, to: &mut T) -> Poll<Result<(), Stop>> {
+    to.release_capacity();
+    match to.poll_flush(cx) {
+        Poll::Ready(Err(cause)) => Poll::Ready(Err(Stop::Write(cause))),
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
     }
 }

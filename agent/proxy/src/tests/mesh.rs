@@ -24,13 +24,13 @@ use tokio::{
 use undermesh_identity::{
     CaDirectory, CaOptions, DirectoryAuthority, IdentityConfig, IdentityStore,
 };
-use undermesh_model::SpiffeId;
+use undermesh_model::{SpiffeId, Wire};
 use undermesh_snapshot::{EndpointTarget, Snapshot, WorkloadInfo};
 use undermesh_telemetry::{AccessLog, AccessLogSink, Telemetry};
 
 use crate::{
     OriginalDst, PodHandle, PodListeners, PodSockets, Proxy, ProxyConfig, ProxyStatus, Transparent,
-    testing,
+    accept, testing,
 };
 
 /// Longest wait for something that should happen at once.
@@ -125,8 +125,16 @@ impl Mesh {
     }
 
     pub(super) fn client(&self, name: &str) -> Client {
-        let address = fresh_address();
-        let workload = Arc::new(testing::workload(name, &[&address.to_string()]));
+        self.client_of(testing::workload(name, &[&fresh_address().to_string()]))
+    }
+
+    /// A client whose agent speaks the native wire.
+    pub(super) fn native_client(&self, name: &str) -> Client {
+        self.client_of(native_workload(name, fresh_address()))
+    }
+
+    fn client_of(&self, workload: WorkloadInfo) -> Client {
+        let workload = Arc::new(workload);
         self.want(&workload);
         self.publish(&workload);
         self.client_without_certificate(workload)
@@ -140,7 +148,7 @@ impl Mesh {
             outbound: vec![outbound],
             inbound: Vec::new(),
             original_dst: Arc::clone(&dialled) as Arc<dyn OriginalDst>,
-            sockets: Arc::new(FromPod(Some(workload.addresses[0]))),
+            sockets: Arc::new(FromPod { own: Some(workload.addresses[0]), moved: HashMap::new() }),
             workload: Arc::clone(&workload),
         });
         Client { listener, dialled, workload, handle: handle.unwrap() }
@@ -158,19 +166,55 @@ impl Mesh {
         Server { address: app.local_addr().unwrap(), app, handle: self.serve(&workload), workload }
     }
 
+    /// A server that speaks the native wire, and HBONE as every server does.
+    pub(super) async fn native_server(&self, name: &str) -> Server {
+        let workload = Arc::new(native_workload(name, fresh_address()));
+        self.want(&workload);
+        self.publish(&workload);
+        let app = TcpListener::bind((workload.addresses[0], 0)).await.unwrap();
+        let captured = TcpListener::bind((workload.addresses[0], 0)).await.unwrap();
+        let address = captured.local_addr().unwrap();
+        let moved = HashMap::from([(address, app.local_addr().unwrap())]);
+        let handle = self.serve_with(&workload, moved);
+        self.capture(&handle, captured);
+        Server { app, address, workload, handle }
+    }
+
+    /// Hands what arrives at an application's port to the proxy, as the kernel does.
+    pub(super) fn capture(&self, handle: &PodHandle, captured: TcpListener) {
+        accept::spawn(&handle.pod, Vec::new(), vec![captured]);
+    }
+
+    /// The same, over HBONE only.
+    pub(super) fn serve_hbone_again(&self, server: &Server) -> PodHandle {
+        let moved = HashMap::from([(server.address, server.app.local_addr().unwrap())]);
+        self.serve_with(&server.workload, moved)
+    }
+
+    /// Serves a pod again whose application is known by one address and listens at another.
+    pub(super) fn serve_again(&self, server: &Server) -> PodHandle {
+        let handle = self.serve_hbone_again(server);
+        self.capture(&handle, TcpListener::from_std(listen(server.address)).unwrap());
+        handle
+    }
+
     /// Opens the tunnel listener of a workload.
     pub(super) fn serve(&self, workload: &Arc<WorkloadInfo>) -> PodHandle {
+        self.serve_with(workload, HashMap::new())
+    }
+
+    fn serve_with(
+        &self,
+        workload: &Arc<WorkloadInfo>,
+        moved: HashMap<SocketAddr, SocketAddr>,
+    ) -> PodHandle {
         let address = SocketAddr::new(workload.addresses[0], self.hbone_port);
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        socket.bind(&address.into()).unwrap();
-        socket.listen(128).unwrap();
         let listeners = PodListeners {
             workload: Arc::clone(workload),
             outbound: Vec::new(),
-            inbound: vec![socket.into()],
+            inbound: vec![listen(address)],
             original_dst: Arc::new(Dialled::default()),
-            sockets: Arc::new(FromPod(None)),
+            sockets: Arc::new(FromPod { own: None, moved }),
         };
         self.proxy.serve_pod(listeners).unwrap()
     }
@@ -235,13 +279,31 @@ impl OriginalDst for Dialled {
 }
 
 /// Sockets of a pod that lives in this network namespace, bound to its address where it has one.
-struct FromPod(Option<IpAddr>);
+struct FromPod {
+    own: Option<IpAddr>,
+    /// Where applications listen that are known by another address.
+    moved: HashMap<SocketAddr, SocketAddr>,
+}
+
+fn listen(address: SocketAddr) -> std::net::TcpListener {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(128).unwrap();
+    socket.into()
+}
+
+fn native_workload(name: &str, address: IpAddr) -> WorkloadInfo {
+    let wire = Wire::Native;
+    WorkloadInfo { wire, ..testing::workload(name, &[&address.to_string()]) }
+}
 
 impl PodSockets for FromPod {
     fn stream(&self, remote: IpAddr, _: Option<SocketAddr>) -> io::Result<Socket> {
         let domain = Domain::for_address(SocketAddr::new(remote, 0));
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        if let Some(own) = self.0.filter(|own| own.is_ipv4() == remote.is_ipv4()) {
+        if let Some(own) = self.own.filter(|own| own.is_ipv4() == remote.is_ipv4()) {
             socket.bind(&SocketAddr::new(own, 0).into())?;
         }
         Ok(socket)
@@ -249,6 +311,10 @@ impl PodSockets for FromPod {
 
     fn transparent(&self, _: SocketAddr, _: SocketAddr) -> Option<io::Result<Transparent>> {
         None
+    }
+
+    fn application(&self, known_by: SocketAddr) -> SocketAddr {
+        self.moved.get(&known_by).copied().unwrap_or(known_by)
     }
 }
 

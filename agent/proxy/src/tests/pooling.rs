@@ -6,6 +6,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use undermesh_identity::{CaDirectory, CaOptions};
 
+use undermesh_model::Wire;
+
 use super::mesh::{Client, Mesh, SOON, Server, connect, eventually, ping_pong};
 
 const HANDSHAKES: &str = "undermesh_proxy_handshakes_total{direction=\"outbound\",result=\"ok\"}";
@@ -153,7 +155,7 @@ async fn a_request_that_a_dying_tunnel_refused_is_sent_over_a_fresh_one() {
     server.handle.abort();
     assert!(server.handle.drained(SOON).await);
     mesh.identities.ready(&server.workload.identity).await;
-    let tls = mesh.identities.server_config(&server.workload.identity);
+    let tls = mesh.identities.server_config(&server.workload.identity, Wire::Hbone);
     let tls = TlsAcceptor::from(tls.unwrap());
     let listener = TcpListener::bind((server.workload.addresses[0], mesh.hbone_port));
     let listener = listener.await.unwrap();

@@ -10,6 +10,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use undermesh_model::Wire;
+
 use super::mesh::{Client, Mesh, SOON, Server, eventually, expect_refusal, ping_pong, reset};
 use crate::testing;
 
@@ -86,7 +88,7 @@ async fn a_pod_whose_certificate_comes_late_is_served() {
     let late = Arc::new(testing::workload("late", &["127.0.0.1"]));
     let client = mesh.client_without_certificate(Arc::clone(&late));
     let mut near = client.dial(server.address).await;
-    assert!(mesh.identities.client_config(&late.identity, &[]).is_err());
+    assert!(mesh.identities.client_config(&late.identity, &[], Wire::Hbone).is_err());
     mesh.want(&late);
     let mut far = server.accept().await;
     ping_pong(&mut near, &mut far).await;
@@ -163,7 +165,7 @@ async fn ask(
 ) -> (StatusCode, String) {
     mesh.identities.ready(&client.workload.identity).await;
     let expected = [server.workload.identity.clone()];
-    let config = mesh.identities.client_config(&client.workload.identity, &expected);
+    let config = mesh.identities.client_config(&client.workload.identity, &expected, Wire::Hbone);
     let address = SocketAddr::new(server.address.ip(), mesh.hbone_port);
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = rustls::pki_types::ServerName::IpAddress(address.ip().into());

@@ -8,6 +8,8 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use undermesh_model::Wire;
+
 use super::mesh::{Mesh, SOON, connect, eventually, expect_reset, ping_pong, read_exactly, reset};
 use crate::config::Keepalive;
 
@@ -96,7 +98,7 @@ async fn a_peer_that_answers_no_ping_is_given_up() {
     eventually("the listener closes", || std::net::TcpListener::bind(address).is_ok()).await;
     let listener = tokio::net::TcpListener::bind(address).await.unwrap();
     mesh.identities.ready(&server.workload.identity).await;
-    let tls = mesh.identities.server_config(&server.workload.identity).unwrap();
+    let tls = mesh.identities.server_config(&server.workload.identity, Wire::Hbone).unwrap();
     let mute = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let stream = TlsAcceptor::from(tls).accept(stream).await.unwrap();

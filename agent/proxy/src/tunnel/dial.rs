@@ -14,8 +14,8 @@ use h2::client;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tokio_util::sync::CancellationToken;
-use undermesh_model::SpiffeId;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use undermesh_model::{SpiffeId, Wire};
 
 use super::{Credentials, Tunnel, TunnelKey};
 use crate::{
@@ -32,14 +32,19 @@ use crate::{
 /// The HTTP/2 connection under a tunnel.
 pub(crate) type Connection = client::Connection<Observed<TlsStream<TcpStream>>, Bytes>;
 
-/// Opens tunnels for one pod.
+/// Opens tunnels and native connections for one pod.
+#[derive(Clone)]
 pub(crate) struct Dialer {
     pub(crate) shared: Arc<Shared>,
     /// Who the pod is.
     pub(crate) source: SpiffeId,
     pub(crate) sockets: Arc<dyn PodSockets>,
+    /// No new connections.
+    pub(crate) stop: CancellationToken,
     /// Ends every tunnel of the pod.
     pub(crate) kill: CancellationToken,
+    /// What a pod that is no longer served waits for.
+    pub(crate) tasks: TaskTracker,
 }
 
 impl Dialer {
@@ -71,7 +76,8 @@ impl Dialer {
         let identities = &self.shared.identities;
         // Before the configuration is fetched: a change in between is then looked at once more.
         let checked = AtomicU64::new(identities.generation());
-        let config = identity::client_config(&self.shared, &self.source, &key.identity).await?;
+        let config =
+            identity::client_config(&self.shared, &self.source, &key.identity, Wire::Hbone).await?;
         let tls = start_tls(key, tcp, Arc::clone(&config)).await?;
         let (tls, tls_error) = Observed::new(tls);
         let (sender, connection) = self.start_http2(key.address, tls).await?;

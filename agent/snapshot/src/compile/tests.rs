@@ -6,7 +6,7 @@ use undermesh_ebpf_common::{ServiceKey, backend_flags, service_flags, workload_f
 use undermesh_model::{
     Cluster, Distribution, Endpoint, EndpointPort, EndpointSlice, Enrolment, FailMode, Generation,
     MtlsMode, NamespacedName, Node, PodLocation, Protocol, ResourceRef, Service, ServicePort,
-    SourceAddress, TargetPort, Workload,
+    SourceAddress, TargetPort, Wire, Workload,
 };
 
 use super::*;
@@ -22,6 +22,7 @@ fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
         labels: [("app".to_owned(), name.to_owned())].into(),
         enrolment: Enrolment::Enrolled("test".to_owned()),
         outbound_failure: None,
+        wire: Wire::default(),
         source_address: None,
         weight: 1,
         probe_ports: [].into(),
@@ -135,6 +136,36 @@ fn what_is_not_running_in_the_mesh_is_left_out() {
     assert!(compiled.snapshot.workloads.is_empty());
     assert!(compiled.snapshot.local.is_empty());
     assert_eq!(compiled.diagnostics, vec![]);
+}
+
+#[test]
+fn places_are_known_before_addresses_and_outside_the_mesh_too() {
+    let mut not_enrolled = workload("listed", "n1", &["10.0.0.3"]);
+    not_enrolled.enrolment = Enrolment::NotEnrolled("test".to_owned());
+    let mut host = workload("host", "n1", &["10.0.0.4"]);
+    host.host_network = true;
+    let mut finished = workload("finished", "n1", &[]);
+    finished.terminated = true;
+    let mut nowhere = workload("nowhere", "n1", &["10.0.0.5"]);
+    nowhere.location = None;
+    let pods = vec![
+        workload("new", "n1", &[]),
+        not_enrolled,
+        host,
+        finished,
+        nowhere,
+        workload("far", "n2", &[]),
+    ];
+    let snapshot = compile(
+        &cluster(pods, vec![]),
+        &Options { node: "n1".to_owned(), ..options() },
+        Generation(1),
+    )
+    .snapshot;
+    let places: Vec<_> =
+        snapshot.places.iter().map(|place| (place.name.name.as_str(), place.enrolled)).collect();
+    assert_eq!(places, [("host", false), ("listed", false), ("new", true)]);
+    assert!(snapshot.local.iter().all(|workload| workload.name.name != "new"));
 }
 
 #[test]

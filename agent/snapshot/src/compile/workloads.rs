@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use undermesh_model::{Cluster, Diagnostic, NamespacedName, Severity, SpiffeId, Workload};
 
 use crate::{
-    CompiledPolicy, MtlsModes, Options, SameNode, WorkloadInfo, addr,
+    CompiledPolicy, MtlsModes, Options, PodPlace, SameNode, WorkloadInfo, addr,
     policy::{Authorizations, PeerAuthentications, report},
 };
 
@@ -55,6 +55,22 @@ pub(super) fn compile(
     workloads
 }
 
+/// Where the pods of this node run.
+pub(super) fn places(cluster: &Cluster, options: &Options) -> Vec<PodPlace> {
+    let here = cluster
+        .workloads
+        .values()
+        .filter(|workload| workload.node.as_ref() == Some(&options.node) && !workload.terminated);
+    let place = |workload: &Workload| {
+        Some(PodPlace {
+            name: workload.name.clone(),
+            location: workload.location.clone()?,
+            enrolled: workload.enrolment.is_enrolled() && !workload.host_network,
+        })
+    };
+    here.filter_map(place).collect()
+}
+
 fn add_address(
     by_address: &mut HashMap<IpAddr, Arc<WorkloadInfo>>,
     address: IpAddr,
@@ -94,6 +110,7 @@ fn info(workload: &Workload, node: String, mtls: MtlsModes, options: &Options) -
         direct: local && options.same_node == SameNode::Direct,
         outbound_failure: workload.outbound_failure.unwrap_or(options.outbound_failure),
         source_address: workload.source_address.unwrap_or(options.source_address),
+        wire: workload.wire,
         addresses,
         location: workload.location.clone().filter(|_| local),
         weight: workload.weight.max(1),

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use undermesh_model::{
     AuthorizationPolicy, Cluster, Enrolment, Generation, MtlsMode, NamespacedName,
-    PeerAuthentication, PodLocation, PolicyAction, ResourceRef, Rule, Workload,
+    PeerAuthentication, PodLocation, PolicyAction, ResourceRef, Rule, Wire, Workload,
 };
 
 use crate::{Compiled, CompiledPolicy, Options, Snapshot, compile};
@@ -33,6 +33,7 @@ fn workload(namespace: &str, name: &str, address: &str) -> Workload {
         enrolment: Enrolment::Enrolled("test".to_owned()),
         location: Some(PodLocation::Netns("/run/netns/x".into())),
         outbound_failure: None,
+        wire: Wire::default(),
         source_address: None,
         weight: 1,
         probe_ports: [].into(),

@@ -3,17 +3,20 @@
 //! ```text
 //! undermesh-pod --netns PATH --cgroup PATH [drive]          commands as JSON lines on stdin
 //! undermesh-pod --netns PATH --cgroup PATH exec -- CMD ...  any program, inside the pod
+//! undermesh-pod --netns PATH --cgroup PATH first TO MARK    connects at once, until it works
 //! undermesh-pod guard --tag TAG                             removes a rig when stdin ends
 //! ```
 
 mod burst;
 mod driver;
+mod first;
 mod serve;
 mod sockets;
 
 use std::{
     ffi::OsString,
     fs,
+    net::SocketAddr,
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{self, Command},
@@ -29,7 +32,7 @@ struct Cli {
     /// The pod's network namespace, /run/netns/NAME for example.
     #[arg(long, value_name = "PATH")]
     netns: Option<PathBuf>,
-    /// The pod's cgroup.
+    /// The pod's cgroup, which is made where it is missing.
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
     #[command(subcommand)]
@@ -46,6 +49,13 @@ enum Action {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Connect as the first thing, try again while that fails, and exchange a text.
+    First {
+        /// With whom.
+        to: SocketAddr,
+        /// What to say.
+        mark: String,
+    },
     /// Remove what bears a tag when standard input ends.
     Guard {
         /// The rig's tag.
@@ -58,7 +68,8 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     // Before any socket and any thread exists: sockets belong to where they were opened.
     if let Some(cgroup) = &cli.cgroup {
-        fs::write(cgroup.join("cgroup.procs"), process::id().to_string())
+        fs::create_dir_all(cgroup)
+            .and_then(|()| fs::write(cgroup.join("cgroup.procs"), process::id().to_string()))
             .with_context(|| format!("cannot enter cgroup {}", cgroup.display()))?;
     }
     if let Some(netns) = &cli.netns {
@@ -67,6 +78,7 @@ fn main() -> Result<()> {
     match cli.action.unwrap_or(Action::Drive) {
         Action::Drive => driver::run(),
         Action::Exec { command } => become_program(&command),
+        Action::First { to, mark } => first::run(to, &mark),
         Action::Guard { tag } => watch_owner(&tag),
     }
 }

@@ -16,7 +16,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use time::OffsetDateTime;
-use undermesh_model::{SpiffeId, TrustDomain};
+use undermesh_model::{SpiffeId, TrustDomain, Wire};
 
 use super::{Node, Pair, also_trust, handshake, node, node_with, refusal, talk};
 use crate::{
@@ -31,8 +31,8 @@ async fn two_workloads_of_a_mesh_know_each_other_after_the_handshake() {
     let dir = TempDir::new();
     init(&dir.path());
     let node = node(&dir.path(), &["web", "cart"], 3600).await;
-    let client = node.store.client_config(&id("web"), &[id("cart")]).unwrap();
-    let server = node.store.server_config(&id("cart")).unwrap();
+    let client = node.store.client_config(&id("web"), &[id("cart")], Wire::Hbone).unwrap();
+    let server = node.store.server_config(&id("cart"), Wire::Hbone).unwrap();
     let mut pair = handshake(client, server).unwrap();
     talk(&mut pair);
     let now = node.store.now();
@@ -48,8 +48,8 @@ async fn a_server_that_is_somebody_else_is_refused() {
     let dir = TempDir::new();
     init(&dir.path());
     let node = node(&dir.path(), &["web", "cart"], 3600).await;
-    let client = node.store.client_config(&id("cart"), &[id("cart")]).unwrap();
-    let server = node.store.server_config(&id("web")).unwrap();
+    let client = node.store.client_config(&id("cart"), &[id("cart")], Wire::Hbone).unwrap();
+    let server = node.store.server_config(&id("web"), Wire::Hbone).unwrap();
     let (error, side) = handshake(client, server).err().unwrap();
     assert_eq!((classify(&error), side), ("tls_unexpected_identity", "client"));
 }
@@ -73,10 +73,11 @@ async fn a_client_without_certificate_is_refused() {
     let dir = TempDir::new();
     init(&dir.path());
     let node = node(&dir.path(), &["web", "cart"], 3600).await;
-    let mut client =
-        ClientConfig::clone(&node.store.client_config(&id("web"), &[id("cart")]).unwrap());
+    let mut client = ClientConfig::clone(
+        &node.store.client_config(&id("web"), &[id("cart")], Wire::Hbone).unwrap(),
+    );
     client.client_auth_cert_resolver = Arc::new(NoCertificate);
-    let server = node.store.server_config(&id("cart")).unwrap();
+    let server = node.store.server_config(&id("cart"), Wire::Hbone).unwrap();
     let (error, side) = handshake(Arc::new(client), server).err().unwrap();
     assert_eq!((classify(&error), side), ("tls_no_certificate", "server"));
 }
@@ -100,8 +101,9 @@ async fn keys_are_exchanged_hybrid_and_with_older_peers_classically_in_one_round
     let dir = TempDir::new();
     init(&dir.path());
     let node = node(&dir.path(), &["web", "cart"], 3600).await;
-    let client = node.store.client_config(&id("web"), &[id("cart")]).unwrap();
-    let mut server = ServerConfig::clone(&node.store.server_config(&id("cart")).unwrap());
+    let client = node.store.client_config(&id("web"), &[id("cart")], Wire::Hbone).unwrap();
+    let mut server =
+        ServerConfig::clone(&node.store.server_config(&id("cart"), Wire::Hbone).unwrap());
     let group = |pair: &Pair| pair.client.negotiated_key_exchange_group().unwrap().name();
     let both = handshake(Arc::clone(&client), Arc::new(server.clone())).unwrap();
     assert_eq!(group(&both), NamedGroup::X25519MLKEM768);
@@ -196,17 +198,17 @@ async fn an_expired_certificate_is_refused_by_both_sides_and_not_offered_by_its_
     init(&dir.path());
     let fresh = node(&dir.path(), &["web", "cart"], 100_000).await;
     let stale = node(&dir.path(), &["web", "cart"], 3600).await;
-    let client = stale.store.client_config(&id("web"), &[id("cart")]).unwrap();
-    let server = stale.store.server_config(&id("cart")).unwrap();
+    let client = stale.store.client_config(&id("web"), &[id("cart")], Wire::Hbone).unwrap();
+    let server = stale.store.server_config(&id("cart"), Wire::Hbone).unwrap();
     fresh.clock.advance(7200);
-    let theirs = fresh.store.server_config(&id("cart")).unwrap();
+    let theirs = fresh.store.server_config(&id("cart"), Wire::Hbone).unwrap();
     let (error, side) = handshake(client, theirs).err().unwrap();
     assert_eq!((classify(&error), side), ("tls_expired_certificate", "server"));
-    let ours = fresh.store.client_config(&id("web"), &[id("cart")]).unwrap();
+    let ours = fresh.store.client_config(&id("web"), &[id("cart")], Wire::Hbone).unwrap();
     let (error, side) = handshake(ours, server).err().unwrap();
     assert_eq!((classify(&error), side), ("tls_expired_certificate", "client"));
     stale.clock.advance(7200);
-    let refused = stale.store.server_config(&id("cart")).unwrap_err();
+    let refused = stale.store.server_config(&id("cart"), Wire::Hbone).unwrap_err();
     assert!(matches!(refused, StoreError::Expired(..)), "{refused}");
 }
 
@@ -215,8 +217,8 @@ async fn a_resumed_session_does_not_revive_an_expired_certificate() {
     let dir = TempDir::new();
     init(&dir.path());
     let node = node(&dir.path(), &["web", "cart"], 3600).await;
-    let client = node.store.client_config(&id("web"), &[id("cart")]).unwrap();
-    let server = node.store.server_config(&id("cart")).unwrap();
+    let client = node.store.client_config(&id("web"), &[id("cart")], Wire::Hbone).unwrap();
+    let server = node.store.server_config(&id("cart"), Wire::Hbone).unwrap();
     handshake(Arc::clone(&client), Arc::clone(&server)).unwrap();
     let resumed = handshake(client, server).unwrap();
     assert_eq!(resumed.server.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
@@ -235,8 +237,8 @@ async fn a_session_cannot_be_resumed_once_its_root_is_trusted_no_more() {
     also_trust(&theirs.path(), &ours.path());
     let server = node(&ours.path(), &["cart"], 3600).await;
     let client = node(&theirs.path(), &["web"], 3600).await;
-    let config = client.store.client_config(&id("web"), &[id("cart")]).unwrap();
-    let serve = || server.store.server_config(&id("cart")).unwrap();
+    let config = client.store.client_config(&id("web"), &[id("cart")], Wire::Hbone).unwrap();
+    let serve = || server.store.server_config(&id("cart"), Wire::Hbone).unwrap();
     handshake(Arc::clone(&config), serve()).unwrap();
     let resumed = handshake(Arc::clone(&config), serve()).unwrap();
     assert_eq!(resumed.server.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
@@ -251,9 +253,9 @@ async fn sessions_are_not_shared_between_identities() {
     let dir = TempDir::new();
     init(&dir.path());
     let node = node(&dir.path(), &["web", "shop", "cart"], 3600).await;
-    let server = node.store.server_config(&id("cart")).unwrap();
+    let server = node.store.server_config(&id("cart"), Wire::Hbone).unwrap();
     for name in ["web", "shop"] {
-        let client = node.store.client_config(&id(name), &[id("cart")]).unwrap();
+        let client = node.store.client_config(&id(name), &[id("cart")], Wire::Hbone).unwrap();
         let pair = handshake(client, Arc::clone(&server)).unwrap();
         assert_eq!(pair.server.handshake_kind(), Some(rustls::HandshakeKind::Full), "{name}");
         let peer = peer_identity(pair.server.peer_certificates(), node.store.now());

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
 
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
-use undermesh_model::SpiffeId;
+use undermesh_model::{SpiffeId, Wire};
 
 use super::{Node, also_trust, handshake, node, talk};
 use crate::{
@@ -18,8 +18,8 @@ async fn certificates_are_renewed_well_before_they_expire_under_a_live_connectio
     let dir = TempDir::new();
     init(&dir.path());
     let node = node(&dir.path(), &["web", "cart"], 3600).await;
-    let client = node.store.client_config(&id("web"), &[id("cart")]).unwrap();
-    let server = node.store.server_config(&id("cart")).unwrap();
+    let client = node.store.client_config(&id("web"), &[id("cart")], Wire::Hbone).unwrap();
+    let server = node.store.server_config(&id("cart"), Wire::Hbone).unwrap();
     let mut pair = handshake(client, server).unwrap();
     let serial = node.store.certificates()[0].serial.clone();
     node.clock.advance(1500);
@@ -45,8 +45,9 @@ async fn roots_overlap_while_they_are_rotated_and_the_old_one_ends_with_prune() 
     assert!(old.store.generation() > generation, "the bundle was not reloaded");
     let new = node(&dir.path(), &["web", "cart"], 3600).await;
     assert_eq!((new.store.root_count(), new.store.roots().len()), (2, 2));
-    let client_of = |node: &Node| node.store.client_config(&id("web"), &[id("cart")]).unwrap();
-    let server_of = |node: &Node| node.store.server_config(&id("cart")).unwrap();
+    let client_of =
+        |node: &Node| node.store.client_config(&id("web"), &[id("cart")], Wire::Hbone).unwrap();
+    let server_of = |node: &Node| node.store.server_config(&id("cart"), Wire::Hbone).unwrap();
     let (old_client, old_server) = (client_of(&old), server_of(&old));
     handshake(client_of(&new), Arc::clone(&old_server)).unwrap();
     handshake(Arc::clone(&old_client), server_of(&new)).unwrap();
@@ -75,8 +76,8 @@ async fn a_broken_bundle_leaves_the_old_one_in_force() {
         fs::write(dir.path().join("bundle.pem"), text).unwrap();
         node.store.round().await;
         assert_eq!((node.store.root_count(), node.store.generation()), (1, generation), "{text:?}");
-        let client = node.store.client_config(&id("web"), &[id("cart")]).unwrap();
-        handshake(client, node.store.server_config(&id("cart")).unwrap()).unwrap();
+        let client = node.store.client_config(&id("web"), &[id("cart")], Wire::Hbone).unwrap();
+        handshake(client, node.store.server_config(&id("cart"), Wire::Hbone).unwrap()).unwrap();
     }
     let refused = IdentityStore::new(silent, IdentityConfig::default()).err().unwrap();
     assert!(refused.to_string().contains("no certificate that can be a trust anchor"), "{refused}");
@@ -157,7 +158,7 @@ async fn an_authority_that_does_not_answer_is_given_up_on() {
         let error = status.last_error.unwrap();
         assert!(error.contains("has not answered within 1ms"), "{error}");
     }
-    let refused = store.server_config(&id("web")).unwrap_err();
+    let refused = store.server_config(&id("web"), Wire::Hbone).unwrap_err();
     assert!(matches!(refused, StoreError::NoCertificate(_, Some(_))), "{refused}");
 }
 
@@ -192,9 +193,12 @@ async fn the_running_store_issues_what_becomes_wanted_and_forgets_the_rest() {
     store.set_wanted([id("web")].into());
     let deadline = Duration::from_secs(10);
     tokio::time::timeout(deadline, store.ready(&id("web"))).await.unwrap();
-    store.server_config(&id("web")).unwrap();
+    store.server_config(&id("web"), Wire::Hbone).unwrap();
     store.set_wanted(BTreeSet::new());
-    assert!(matches!(store.server_config(&id("web")), Err(StoreError::NoCertificate(..))));
+    assert!(matches!(
+        store.server_config(&id("web"), Wire::Hbone),
+        Err(StoreError::NoCertificate(..))
+    ));
     stop.send(true).unwrap();
     tokio::time::timeout(deadline, running).await.unwrap().unwrap();
 }

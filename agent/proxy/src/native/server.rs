@@ -1,0 +1,241 @@
+//! Native connections that peers open to a local pod, and the sessions in them:
+//! accept -> detect -> terminate -> (open -> authorize -> connect -> forward -> record)*.
+
+use std::{future::poll_fn, net::SocketAddr, sync::Arc};
+
+use rustls::{HandshakeKind, ServerConfig};
+use tokio::{net::TcpStream, time::Instant};
+use tokio_rustls::TlsStream;
+use undermesh_identity::NATIVE_ALPN;
+use undermesh_model::Wire;
+
+use super::{
+    connection::{Connection, Incoming, WireError},
+    frame::{Control, FrameError, Refusal},
+    io::Io,
+    open::Open,
+    stream::{Host, NativeStream},
+};
+use crate::{
+    authorize::{Denial, PolicyWatch, authorize, late, revoked},
+    deliver,
+    duplex::Socket,
+    error::{Failure, Side},
+    forward::forward,
+    identity,
+    inbound::{attempt, has_expired},
+    metrics::Direction,
+    pod::{self, Pod},
+    record::{self, Caller},
+    terminate::{authenticate, tls_failure},
+};
+
+/// A connection that a peer has opened.
+struct Served {
+    connection: Connection,
+    caller: Caller,
+    /// What the handshake was made with.
+    config: Arc<ServerConfig>,
+}
+
+/// Serves one accepted connection to its end. `local` is the address that the peer has dialled, and
+/// the only one that its sessions may lead to: whoever let the connection pass, a NetworkPolicy for
+/// example, has judged that address.
+pub(crate) async fn serve(pod: &Arc<Pod>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+    let _open = pod::Open::new(&pod.tunnels_open);
+    let _calling = pod.callers.add(peer, local);
+    let served = match Box::pin(terminate(pod, stream, peer)).await {
+        Ok(served) => served,
+        Err(failure) => return record::tunnel_refused(pod, peer, Wire::Native, &failure),
+    };
+    let _gauge = pod.shared.metrics.native.connection(Direction::Inbound);
+    serve_sessions(pod, served, local).await;
+}
+
+async fn terminate(pod: &Pod, stream: TcpStream, peer: SocketAddr) -> Result<Served, Failure> {
+    let shared = &pod.shared;
+    let shake_hands = shake_hands(pod, stream, peer);
+    let result = tokio::time::timeout(shared.config.handshake_timeout, shake_hands)
+        .await
+        .unwrap_or(Err(Failure::HandshakeTimeout { peer, side: Side::Downstream }));
+    let outcome = match &result {
+        Ok((_, HandshakeKind::Resumed)) => "resumed",
+        Ok(_) => "full",
+        Err(failure) => failure.reason(),
+    };
+    shared.metrics.native.record_handshake(Direction::Inbound, outcome);
+    result.map(|(served, _)| served)
+}
+
+async fn shake_hands(
+    pod: &Pod,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<(Served, HandshakeKind), Failure> {
+    let workload = &pod.workload.identity;
+    let config = identity::server_config(&pod.shared, workload, Wire::Native).await?;
+    let stream = Io(Arc::new(stream));
+    let (tls, caller) = authenticate(pod, Arc::clone(&config), stream, peer).await?;
+    let session = tls.get_ref().1;
+    // TLS refuses another protocol, but lets a peer pass that names none.
+    if session.alpn_protocol() != Some(NATIVE_ALPN) {
+        let error = rustls::Error::NoApplicationProtocol;
+        return Err(tls_failure(peer, &error, Side::Downstream));
+    }
+    let kind = session.handshake_kind().unwrap_or(HandshakeKind::Full);
+    let connection = Connection::new(TlsStream::from(tls));
+    Ok((Served { connection, caller, config }, kind))
+}
+
+/// Serves one session after the other until either side has enough.
+async fn serve_sessions(pod: &Arc<Pod>, mut served: Served, local: SocketAddr) {
+    let host = Host {
+        shared: Arc::clone(&pod.shared),
+        tasks: pod.tasks.clone(),
+        kill: pod.kill.clone(),
+        direction: Direction::Inbound,
+    };
+    loop {
+        let open = match next(pod, &mut served).await {
+            Next::Open(open) => open,
+            Next::Close => {
+                let sessions = served.connection.sessions;
+                return host.finish(served.connection, Control::Close { sessions });
+            }
+            Next::Gone(WireError::Closed) => return,
+            Next::Gone(error) => return host.note(&error),
+        };
+        let Served { mut connection, caller, config } = served;
+        connection.sessions = connection.sessions.wrapping_add(1);
+        connection.in_session = true;
+        let session = Incomer { pod, host: &host, caller: &caller, local };
+        let Some(connection) = session.serve(connection, open).await else { return };
+        served = Served { connection, caller, config };
+    }
+}
+
+/// What comes next on a connection.
+enum Next {
+    /// A session.
+    Open(Open),
+    /// Nothing any more: nobody uses it, it must not be used, or the pod takes no more connections.
+    Close,
+    /// The peer has left or has gone mad.
+    Gone(WireError),
+}
+
+/// Waits for the next session. A connection must not outlive the proof that it was opened with, nor
+/// the trust that the proof was checked against: no new sessions then.
+async fn next(pod: &Pod, served: &mut Served) -> Next {
+    let idle = pod.shared.config.native.idle;
+    // The client closes what is idle; this is for those that do not.
+    let deadline = Instant::now() + idle + idle / 4;
+    let identities = &pod.shared.identities;
+    let mut certificates = identities.subscribe();
+    loop {
+        certificates.borrow_and_update();
+        let (workload, config) = (&pod.workload.identity, &served.config);
+        let current = identity::is_current_server(identities, workload, Wire::Native, config);
+        if !current || has_expired(pod, &served.caller) || pod.stop.is_cancelled() {
+            return Next::Close;
+        }
+        tokio::select! {
+            incoming = poll_fn(|cx| served.connection.poll_next(cx, 0)) => {
+                // It may have expired while nobody asked.
+                return match incoming {
+                    Ok(Incoming::Control(Control::Open(_))) if has_expired(pod, &served.caller) => {
+                        Next::Close
+                    }
+                    Ok(Incoming::Control(Control::Open(open))) => Next::Open(open),
+                    Ok(Incoming::Control(Control::Close { .. })) => Next::Gone(WireError::Closed),
+                    Ok(_) => Next::Gone(FrameError::Unexpected.into()),
+                    Err(error) => Next::Gone(error),
+                };
+            }
+            _ = certificates.changed() => {}
+            () = pod.stop.cancelled() => {}
+            () = tokio::time::sleep_until(deadline) => return Next::Close,
+        }
+    }
+}
+
+/// One session, asked for by a peer.
+struct Incomer<'a> {
+    pod: &'a Pod,
+    host: &'a Host,
+    caller: &'a Caller,
+    local: SocketAddr,
+}
+
+impl Incomer<'_> {
+    /// Serves the session to its end; gives the connection back if it can carry another.
+    async fn serve(&self, connection: Connection, open: Open) -> Option<Connection> {
+        let pod = self.pod;
+        let _open = pod::Open::new(&pod.inbound_open);
+        let _gauge = pod.shared.metrics.connection(Direction::Inbound);
+        let client = self.client(open);
+        let destination = Some(open.destination);
+        let info = record::inbound(pod, self.caller, client, destination, Wire::Native);
+        // From before the decision, so that no change of policy is missed.
+        let mut policies = pod.policy.subscribe();
+        // Boxed for the same reason as on the way out.
+        let connecting = Box::pin(self.connect_application(open, client, &mut policies));
+        let mut server = match connecting.await {
+            Ok(server) => server,
+            Err(failure) => {
+                self.host.finish(connection, refusal(&failure));
+                record::inbound_refused(pod, info, &failure);
+                return None;
+            }
+        };
+        let record = pod.shared.telemetry.open(info);
+        let mut stream = NativeStream::new(connection, self.host.clone());
+        let attempt = attempt(pod, self.caller, open.destination);
+        let reason = tokio::select! {
+            ending = async {
+                match stream.accept().await {
+                    Ok(()) => forward(&mut stream, &mut server, record.counters()).await,
+                    Err(ending) => ending,
+                }
+            } => ending.close_reason(),
+            // Dropping both streams resets them.
+            denial = revoked(&attempt, &mut policies, &pod.shared.metrics) => late(&denial),
+        };
+        record.close(reason);
+        stream.into_idle()
+    }
+
+    /// The client as the source's agent names it. Believed only as far as the source can prove: the
+    /// address that the connection comes from is the client's own pod.
+    fn client(&self, open: Open) -> SocketAddr {
+        let peer = self.caller.address;
+        if open.client.ip() == peer.ip() { open.client } else { peer }
+    }
+
+    async fn connect_application(
+        &self,
+        open: Open,
+        client: SocketAddr,
+        policies: &mut PolicyWatch,
+    ) -> Result<Socket, Failure> {
+        let (pod, destination) = (self.pod, open.destination);
+        if destination != self.local {
+            return Err(Failure::WrongDestination { to: destination });
+        }
+        deliver::check(pod, destination)?;
+        let policy = policies.borrow_and_update().clone();
+        let attempt = attempt(pod, self.caller, destination);
+        authorize(&attempt, policy.as_deref(), &pod.shared.metrics)
+            .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
+        if pod.callers.has(client, destination) {
+            return deliver::translated(pod, client, destination).await;
+        }
+        deliver::deliver(pod, client, destination).await
+    }
+}
+
+/// A failure, as the peer is told.
+fn refusal(failure: &Failure) -> Control {
+    let status = failure.status().as_u16();
+    Control::Refuse(Refusal { status, reason: failure.reason().to_owned() })
+}
