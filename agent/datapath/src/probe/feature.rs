@@ -105,10 +105,19 @@ features! {
     /// `bpf_setsockopt` at `connect`.
     ConnectSetsockopt = "helper.connect.setsockopt", Required,
         "undoing SO_BINDTODEVICE on what goes to the agent", "the agent does not start";
+    /// `bpf_get_current_ancestor_cgroup_id` at `connect`.
+    ConnectAncestor = "helper.connect.get_current_ancestor_cgroup_id", Required,
+        "holding a pod's first connections until it is in the mesh", "the agent does not start";
     /// `bpf_set_retval` at `connect`.
     ConnectRetval = "helper.connect.set_retval", Informative,
         "nothing yet: refusing a connection with any error",
         "refusals lead to port 0 of the loopback address, which refuses in the same way";
+    /// `bpf_sk_lookup_tcp` at `getpeername`.
+    PeernameLookup = "helper.getpeername.sk_lookup_tcp", Required,
+        "finding the agent's end of a delivered connection", "the agent does not start";
+    /// `bpf_sk_storage_get` at `getpeername`.
+    PeernameStorage = "helper.getpeername.sk_storage_get", Required,
+        "reading which client the agent delivers for", "the agent does not start";
     /// `bpf_get_netns_cookie` in sk_lookup, which no kernel has had so far.
     SkLookupNetnsCookie = "helper.sk_lookup.get_netns_cookie", Informative,
         "nothing yet: knowing the pod at which a connection arrives",
@@ -119,6 +128,9 @@ features! {
     /// Looking up a listener in a sockhash and assigning it, as a whole program.
     SockHashAssign = "sk_lookup.sockhash_assign", Required,
         "finding the agent's listener of a pod", "the agent does not start";
+    /// Looking up a socket in a sockhash at `connect`, as a whole program.
+    SockHashFind = "connect.sockhash_lookup", Required,
+        "seeing whether an agent is there that will let a held pod go", "the agent does not start";
     /// Hash maps.
     Hash = "map.hash", Required,
         "pods, workloads, services, backends, policies", "the agent does not start";
@@ -184,10 +196,14 @@ impl Feature {
             Self::ConnectLookup => helper(Hook::Connect4, helpers::SK_LOOKUP_TCP),
             Self::ConnectBind => helper(Hook::Connect4, helpers::BIND),
             Self::ConnectSetsockopt => helper(Hook::Connect4, helpers::SETSOCKOPT),
+            Self::ConnectAncestor => helper(Hook::Connect4, helpers::ANCESTOR_CGROUP_ID),
+            Self::PeernameLookup => helper(Hook::Getpeername4, helpers::SK_LOOKUP_TCP),
+            Self::PeernameStorage => helper(Hook::Getpeername4, helpers::SK_STORAGE_GET),
             Self::ConnectRetval => helper(Hook::Connect4, helpers::SET_RETVAL),
             Self::SkLookupNetnsCookie => helper(Hook::SkLookup, helpers::GET_NETNS_COOKIE),
             Self::Assign => helper(Hook::SkLookup, helpers::SK_ASSIGN),
             Self::SockHashAssign => programs::probe_assign(),
+            Self::SockHashFind => programs::probe_find(),
             Self::Hash => maps::probe(MapType::Hash),
             Self::LruHash => maps::probe(MapType::LruHash),
             Self::Array => maps::probe(MapType::Array),

@@ -18,6 +18,7 @@ pub(super) const SK_LOOKUP_TCP: u32 = 84;
 pub(super) const SK_RELEASE: u32 = 86;
 pub(super) const SK_STORAGE_GET: u32 = 107;
 pub(super) const GET_NETNS_COOKIE: u32 = 122;
+pub(super) const ANCESTOR_CGROUP_ID: u32 = 123;
 pub(super) const SK_ASSIGN: u32 = 124;
 pub(super) const SET_RETVAL: u32 = 187;
 

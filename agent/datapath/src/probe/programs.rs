@@ -69,36 +69,52 @@ pub(super) fn probe(hook: Hook) -> Availability {
 /// Asks for a whole program that finds a listener in a sockhash and leads a connection to it: the
 /// verifier lets only some program types take sockets out of such maps.
 pub(super) fn probe_assign() -> Availability {
-    match load_assign() {
+    let assign = [copy(R1, R6), copy(R2, R7), set(R3, 0), call(SK_ASSIGN)];
+    probe_sockhash(Hook::SkLookup, &assign)
+}
+
+/// Asks for a whole program that finds a socket in a sockhash, and does no more with it.
+pub(super) fn probe_find() -> Availability {
+    probe_sockhash(Hook::Connect4, &[])
+}
+
+fn probe_sockhash(hook: Hook, with_socket: &[Instruction]) -> Availability {
+    match load_sockhash(hook, with_socket) {
         Ok(_) => Availability::Available,
         Err((error, log)) if log.is_empty() => Availability::of::<()>(Err(&error)),
-        Err((_, log)) => Availability::Missing(log.lines().last().unwrap_or_default().to_owned()),
+        Err((_, log)) => Availability::Missing(complaint(&log).to_owned()),
     }
 }
 
-fn load_assign() -> Result<OwnedFd, (io::Error, String)> {
+/// The verifier's last word, after which it only counts instructions.
+fn complaint(log: &str) -> &str {
+    let said = |line: &&str| !line.is_empty() && !line.starts_with("processed ");
+    log.lines().rev().map(str::trim).find(said).unwrap_or_default()
+}
+
+/// Looks a socket up, does something `with_socket` (in R7; the context is in R6), and releases it.
+fn load_sockhash(hook: Hook, with_socket: &[Instruction]) -> Result<OwnedFd, (io::Error, String)> {
     let (key, value) = (4, 8);
     let map = sys::map_create(MapType::SockHash as u32, key, value, 1)
         .map_err(|error| (error, String::new()))?;
-    let [map_low, map_high] = load_map(R1, map.as_raw_fd());
-    let code = [
-        copy(R6, R1),
-        store(STACK, -4, 0),
-        copy(R2, STACK),
-        add(R2, -4),
-        map_low,
-        map_high,
-        call(MAP_LOOKUP),
-        if_zero(R0, 7),
-        copy(R7, R0),
-        copy(R1, R6),
-        copy(R2, R7),
-        set(R3, 0),
-        call(SK_ASSIGN),
-        copy(R1, R7),
-        call(SK_RELEASE),
-        set(R0, 1),
-        exit(),
-    ];
-    load(Hook::SkLookup, &code)
+    let found = [&[copy(R7, R0)], with_socket, &[copy(R1, R7), call(SK_RELEASE)]].concat();
+    let key = [store(STACK, -4, 0), copy(R2, STACK), add(R2, -4)];
+    let skip = i16::try_from(found.len()).unwrap_or_default();
+    let look = [call(MAP_LOOKUP), if_zero(R0, skip)];
+    let map_in_r1 = load_map(R1, map.as_raw_fd());
+    let code = [&[copy(R6, R1)][..], &key, &map_in_r1, &look, &found, &[set(R0, 1), exit()]];
+    load(hook, &code.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_the_verifier_says_only_the_complaint_is_kept() {
+        let log = "0: (bf) r6 = r1\ncannot pass map_type 18 into func bpf_map_lookup_elem#1\n\
+                   processed 7 insns (limit 1000000)\n";
+        assert_eq!(complaint(log), "cannot pass map_type 18 into func bpf_map_lookup_elem#1");
+        assert_eq!(complaint(""), "");
+    }
 }
