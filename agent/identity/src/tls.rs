@@ -28,6 +28,10 @@ const CLIENT_SESSIONS: usize = 512;
 /// Sessions that a server configuration remembers; it serves one identity, and a client keeps eight.
 const SERVER_SESSIONS: usize = 2048;
 
+/// Tickets that a server gives with every handshake. One is used up by the next, and connections that
+/// are made at the same time, or in advance, need theirs before those have brought new ones.
+const TICKETS: usize = 4;
+
 /// The protocol (ALPN) that a wire is spoken in. A configuration has one, so that no peer can be
 /// taken for a speaker of the other, nor a session of one wire be resumed on the other.
 const fn alpn(wire: Wire) -> &'static [u8] {
@@ -107,6 +111,7 @@ impl Trust {
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(Always(svid.certified_key())));
         config.alpn_protocols = vec![alpn(wire).to_vec()];
+        config.send_tls13_tickets = TICKETS;
         config.session_storage = ServerSessionMemoryCache::new(SERVER_SESSIONS);
         // A resumed session is not verified again. It cannot outlive this configuration, which is
         // replaced with every change of the bundle; that the client's certificate has not expired
