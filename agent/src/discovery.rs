@@ -11,6 +11,8 @@ pub(crate) struct Discovery {
     cgroups: Option<PodCgroups>,
     mounts: Option<Mounts>,
     changed: bool,
+    /// Something cannot be listened to any more.
+    deaf: bool,
 }
 
 impl Discovery {
@@ -23,7 +25,7 @@ impl Discovery {
         let mounts = Mounts::open()
             .inspect_err(|error| tracing::warn!(%error, "new namespaces are found later"))
             .ok();
-        Ok(Self { cgroups, mounts, changed: true })
+        Ok(Self { cgroups, mounts, changed: true, deaf: false })
     }
 
     /// The cgroup in which pods run: its id, and its level in the hierarchy.
@@ -49,6 +51,9 @@ impl Discovery {
 
     /// Waits until there is a reason to look.
     pub(crate) async fn changed(&mut self) {
+        if self.deaf {
+            return std::future::pending().await;
+        }
         let heard = tokio::select! {
             heard = changed_cgroups(self.cgroups.as_mut()) => heard,
             heard = changed_mounts(self.mounts.as_mut()) => heard,
@@ -56,9 +61,7 @@ impl Discovery {
         self.changed = true;
         if let Err(error) = heard {
             tracing::error!(%error, "pods are found late from now on");
-            self.mounts = None;
-            // What has been watched before can still be listed, but tells nothing any more.
-            std::future::pending::<()>().await;
+            self.deaf = true;
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -51,6 +52,7 @@ pub(crate) struct EnrolmentView {
 struct View {
     pods: Vec<PodStatus>,
     by_cookie: BTreeMap<u64, Arc<WorkloadInfo>>,
+    namespaces: BTreeMap<NamespacedName, PathBuf>,
     /// Pods that the startup gate holds, by what they are held by.
     held: BTreeMap<GateSubject, Arc<WorkloadInfo>>,
     gate: GateStatus,
@@ -65,6 +67,11 @@ impl EnrolmentView {
     /// The enrolled pod behind a netns cookie.
     pub(crate) fn by_cookie(&self, cookie: u64) -> Option<Arc<WorkloadInfo>> {
         self.lock().by_cookie.get(&cookie).cloned()
+    }
+
+    /// Where the network namespaces of enrolled pods are.
+    pub(crate) fn namespaces(&self) -> BTreeMap<NamespacedName, PathBuf> {
+        self.lock().namespaces.clone()
     }
 
     /// The pod that the startup gate holds by one of these.
@@ -210,6 +217,7 @@ impl Enrolment {
             tracing::error!(%error, "cannot read the pod map again");
         }
         self.gate.read_again();
+        self.discovery.distrust();
         for (name, pod) in &self.pods {
             if let Err(error) = pod.assert_again(&self.node) {
                 tracing::error!(pod = %name, error = format!("{error:#}"), "cannot take the pod back");
@@ -347,7 +355,16 @@ impl Enrolment {
             .collect();
         let held = self.gate.held(snapshot);
         let gate = self.gate.status(&self.discovery, |name| self.pods.contains_key(name));
-        *self.view.lock() = View { pods, by_cookie, held, gate, first_pass_done: true };
+        let namespaces = self.pods.iter();
+        let namespaces = namespaces.map(|(name, pod)| (name.clone(), pod.path().to_owned()));
+        *self.view.lock() = View {
+            pods,
+            by_cookie,
+            namespaces: namespaces.collect(),
+            held,
+            gate,
+            first_pass_done: true,
+        };
     }
 }
 

@@ -45,6 +45,8 @@ struct OpenConnection {
     source: SocketAddr,
     backend: SocketAddr,
     since: Instant,
+    /// Why the agent has ended it, if it has.
+    ended_because: Option<CloseReason>,
 }
 
 impl KernelEvents {
@@ -125,7 +127,9 @@ impl KernelEvents {
         let mut open = self.lock();
         if open.len() < MAX_OPEN {
             let since = Instant::now();
-            open.insert(event.socket_cookie, OpenConnection { record, source, backend, since });
+            let ended_because = None;
+            let opened = OpenConnection { record, source, backend, since, ended_because };
+            open.insert(event.socket_cookie, opened);
         } else {
             drop(open);
             record.close(CloseReason::new("not_followed", "-"));
@@ -136,14 +140,26 @@ impl KernelEvents {
     /// its bytes are counted and its end is logged.
     fn closed(&self, event: &ConnectionEvent) {
         let known = self.lock().remove(&event.socket_cookie);
-        let record = match known {
-            Some(open) => open.record,
-            None => self.telemetry.resume(self.info(event), event.traffic.duration),
+        let (record, because) = match known {
+            Some(open) => (open.record, open.ended_because),
+            None => (self.telemetry.resume(self.info(event), event.traffic.duration), None),
         };
         record.counters().add_received(event.traffic.received);
         record.counters().add_sent(event.traffic.sent);
         let round_trip = format!("round trip {} us", event.traffic.round_trip.as_micros());
-        record.close(CloseReason::new(event.reason.as_str(), flags(event)).with_detail(round_trip));
+        let because = because.unwrap_or_else(|| {
+            CloseReason::new(event.reason.as_str(), flags(event)).with_detail(round_trip)
+        });
+        record.close(because);
+    }
+
+    /// Says why a connection between two pods of this node is about to end.
+    pub(crate) fn will_end(&self, source: SocketAddr, backend: SocketAddr, because: CloseReason) {
+        let mut open = self.lock();
+        let meant = open.values_mut().find(|one| one.source == source && one.backend == backend);
+        if let Some(meant) = meant {
+            meant.ended_because = Some(because);
+        }
     }
 
     /// Closes the records of connections that the kernel no longer has: the report of their end

@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use socket2::{Domain, Protocol, Socket, Type};
-use undermesh_datapath::Netns;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use undermesh_datapath::{Netns, sock_diag::INBOUND_MARK};
 
 /// Port of the outbound listener where it is free in the pod; any other does as well, since the
 /// programs read it from the pod's entry.
@@ -74,6 +74,11 @@ fn open(addresses: &[IpAddr], loopback: Existence) -> Result<Listeners> {
     let inbound = |v4: bool| {
         let address = addresses.iter().find(|address| address.is_ipv4() == v4)?;
         let listener = listen(SocketAddr::new(*address, 0), Existence::Awaited);
+        // What is accepted takes the mark over: it tells the agent's sockets from the application's.
+        let listener = listener.and_then(|listener| {
+            SockRef::from(&listener).set_mark(INBOUND_MARK)?;
+            Ok(listener)
+        });
         Some(listener.with_context(|| format!("cannot listen on {address}")))
     };
     Ok(Listeners {

@@ -16,6 +16,7 @@ mod listeners;
 mod metrics;
 mod pod;
 mod readiness;
+mod rejudge;
 mod sockets;
 mod source;
 mod status;

@@ -33,6 +33,7 @@ impl Collector for NodeCollector {
         self.encode_verdicts(&mut encoder)?;
         self.encode_maps(&mut encoder)?;
         self.encode_pods(&mut encoder)?;
+        self.encode_gate(&mut encoder)?;
         self.encode_certificates(&mut encoder)
     }
 }
@@ -77,6 +78,18 @@ impl NodeCollector {
             gauge(&mut family, &[("state", name)], count as i64)?;
         }
         Ok(())
+    }
+
+    fn encode_gate(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let gate = self.enrolment.gate();
+        let kind = MetricType::Gauge;
+        let help = "Pods that should be in the mesh, are not programmed, and are held";
+        let held = encoder.encode_descriptor("undermesh_gate_held_pods", help, None, kind)?;
+        ConstGauge::new(gate.held_pods as i64).encode(held)?;
+        let help = "Cgroups that are held until somebody says whose they are";
+        let name = "undermesh_gate_unknown_cgroups";
+        let unknown = encoder.encode_descriptor(name, help, None, kind)?;
+        ConstGauge::new(gate.unknown_cgroups as i64).encode(unknown)
     }
 
     fn encode_certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

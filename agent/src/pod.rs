@@ -187,6 +187,11 @@ impl EnrolledPod {
         self.source.problem()
     }
 
+    /// Where its network namespace is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.namespace.path
+    }
+
     pub(crate) fn netns_cookie(&self) -> u64 {
         self.namespace.cookie
     }

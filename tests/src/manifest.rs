@@ -228,12 +228,11 @@ fn node_yaml(node: &Node) -> String {
 fn pod_yaml(place: &PodPlace, enrolled: bool) -> String {
     let spec = &place.spec;
     let enrolment = if enrolled { "\n    istio.io/dataplane-mode: ambient" } else { "" };
-    let metadata = format!(
+    let mut metadata = format!(
         "  labels:\n    app: {app}{enrolment}\n  annotations:\n    undermesh.io/netns: {netns}\n",
         app = spec.name,
         netns = place.netns.path().display(),
     );
-    let mut metadata = metadata;
     for (name, value) in &spec.annotations {
         let _ = writeln!(metadata, "    undermesh.io/{name}: '{value}'");
     }

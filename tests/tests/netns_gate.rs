@@ -205,6 +205,26 @@ fn what_nobody_describes_is_held_for_a_moment_only() -> Result<()> {
 }
 
 #[test]
+fn a_running_pod_joins_and_leaves_without_being_held() -> Result<()> {
+    let mut rig = gated(&[])?;
+    start(&mut rig)?;
+    let (early, server) = (rig.pod("early")?, rig.pod("server")?);
+    server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    let to = rig.at("server", PORT)?;
+    for placement in [Placement::Listed, Placement::Enrolled, Placement::Unlisted] {
+        rig.set_placement("early", placement)?;
+        wait_for("the change to take effect", WITHIN, || {
+            assert_eq!(early.connect(to)?.exchange(b"hello")?, b"hello");
+            let enrolled = rig.agent("a")?.status()?.is_enrolled("early");
+            Ok((enrolled == (placement == Placement::Enrolled)).then_some(()))
+        })?;
+        assert_eq!(early.connect(to)?.exchange(b"hello")?, b"hello", "{placement:?}");
+    }
+    assert_eq!(rig.agent("a")?.status()?.verdict("gated"), 0);
+    Ok(())
+}
+
+#[test]
 fn nothing_unknown_is_held_where_the_node_says_so() -> Result<()> {
     let mut rig = gated(&[("startupGateTimeout", "0s")])?;
     start(&mut rig)?;
@@ -297,6 +317,36 @@ fn a_dead_agents_marks_stay_in_force_and_the_unknown_goes_on() -> Result<()> {
     assert_eq!(new.connect(to)?.exchange(b"hello")?, b"hello");
     let log = rig.agent("a")?.access_log();
     log.wait(&[("event", "open"), ("transport", "native"), ("source.pod", "new")])?;
+    Ok(())
+}
+
+#[test]
+fn the_gate_outlives_a_change_of_agents() -> Result<()> {
+    let mut rig = never_programmed(&[("startupGateTimeout", "300ms")])?;
+    let server = rig.pod("server")?;
+    server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    let to = rig.at("server", PORT)?;
+    let new = rig.pod("new")?;
+    let successor = Agent::start(rig.node("a")?)?;
+    let pid = successor.pid();
+    wait_for("the successor to be in charge", WITHIN * 3, || {
+        assert_eq!(new.connect(to).unwrap_err().errno, "ECONNREFUSED");
+        Ok((successor.status()?.agent.pid == pid).then_some(()))
+    })?;
+    assert_eq!(new.connect(to).unwrap_err().errno, "ECONNREFUSED");
+    rig.take_agent("a")?.kill()?;
+    assert_eq!(new.connect(to).unwrap_err().errno, "ECONNREFUSED");
+    rig.set_placement("outsider", Placement::Unlisted)?;
+    let what = "the pod to be forgotten";
+    successor.wait_status(what, WITHIN, |status| status.entries("GATE_MARKS") == 1)?;
+    let unknown = rig.node("a")?.cgroup.join("pods/unknown");
+    let act = rig.first_act_in(&rig.place("outsider")?.netns, &unknown, to, "hello")?;
+    assert_eq!(
+        act.errors,
+        ["ECONNREFUSED".to_owned()].into(),
+        "the successor keeps watch: {act:?}"
+    );
+    rig.node_mut("a")?.agent = Some(successor);
     Ok(())
 }
 

@@ -3,8 +3,17 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use aya::maps::{HashMap, MapData};
-use undermesh_ebpf_common::LocalTuple;
+use undermesh_ebpf_common::{KUBELET, LocalTuple};
 use undermesh_snapshot::addr;
+
+/// Who has published a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publisher {
+    /// A pod of this node, by its netns cookie.
+    Pod(u64),
+    /// The kubelet.
+    Kubelet,
+}
 
 /// Reads `LOCAL_TUPLES`. Cheap to clone.
 #[derive(Clone)]
@@ -19,12 +28,20 @@ impl LocalTupleTable {
 
     /// Whether a connection is published; it is from before its SYN leaves until it has closed.
     pub fn contains(&self, source: SocketAddr, destination: SocketAddr) -> bool {
+        self.publisher(source, destination).is_some()
+    }
+
+    /// Who has published a connection.
+    pub fn publisher(&self, source: SocketAddr, destination: SocketAddr) -> Option<Publisher> {
         let tuple = LocalTuple {
             source: addr(source.ip()),
             destination: addr(destination.ip()),
             source_port_be: source.port().to_be(),
             destination_port_be: destination.port().to_be(),
         };
-        self.map.get(&tuple, 0).is_ok()
+        self.map.get(&tuple, 0).ok().map(|cookie| match cookie {
+            KUBELET => Publisher::Kubelet,
+            cookie => Publisher::Pod(cookie),
+        })
     }
 }

@@ -10,9 +10,13 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::{
+    fs::inotify::{self, CreateFlags, WatchFlags},
+    io::Errno,
+};
 use tokio::io::{Interest, unix::AsyncFd};
 use undermesh_ebpf_common::GATE_LEVELS;
 
@@ -47,6 +51,8 @@ pub struct PodCgroups {
     id: u64,
     level: u32,
     inotify: AsyncFd<Inotify>,
+    /// The kernel has refused to watch one more cgroup, and it has been said.
+    refused: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -80,6 +86,7 @@ impl PodCgroups {
             id: metadata.ino(),
             level: below.components().count() as u32,
             inotify: sys::async_fd(Inotify(fd), Interest::READABLE).map_err(refused())?,
+            refused: AtomicBool::new(false),
         })
     }
 
@@ -147,8 +154,16 @@ impl PodCgroups {
     }
 
     fn watch(&self, path: &Path, what: WatchFlags) -> io::Result<()> {
-        inotify::add_watch(&self.inotify.get_ref().0, path, what)?;
-        Ok(())
+        match inotify::add_watch(&self.inotify.get_ref().0, path, what) {
+            Err(Errno::NOSPC) => {
+                if !self.refused.swap(true, Ordering::Relaxed) {
+                    let path = path.display();
+                    tracing::warn!(%path, "cannot be watched; raise fs.inotify.max_user_watches");
+                }
+                Ok(())
+            }
+            result => Ok(result.map(drop)?),
+        }
     }
 }
 
@@ -164,8 +179,8 @@ fn drain(fd: &OwnedFd) -> io::Result<bool> {
     loop {
         match events.next() {
             Ok(_) => heard = true,
-            Err(rustix::io::Errno::AGAIN) => return Ok(heard),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(heard),
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }

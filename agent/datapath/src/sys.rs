@@ -1,6 +1,8 @@
 //! The raw system calls that neither aya nor rustix offers.
 #![expect(unsafe_code, reason = "bpf(2) and SO_NETNS_COOKIE have no safe wrapper in our libraries")]
 
+pub(crate) mod verifier;
+
 use std::{
     ffi::CString,
     io,
@@ -116,10 +118,20 @@ struct LinkCreate {
 /// Attaches an sk_lookup program to a network namespace (Linux 5.9). aya keeps the links that it
 /// makes in the program, and with them a descriptor for every pod; the pin is all we need.
 pub(crate) fn netns_link(program: BorrowedFd<'_>, netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    link_create(program, netns, BPF_SK_LOOKUP)
+}
+
+/// Attaches a program to a cgroup (Linux 5.7) or a network namespace. No flags: with a link that is
+/// what allows several programs side by side.
+pub(crate) fn link_create(
+    program: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
     let attr = LinkCreate {
         prog_fd: program.as_raw_fd(),
-        target_fd: netns.as_raw_fd(),
-        attach_type: BPF_SK_LOOKUP,
+        target_fd: target.as_raw_fd(),
+        attach_type,
         flags: 0,
     };
     let fd = bpf(BPF_LINK_CREATE, &attr)?;

@@ -24,6 +24,7 @@ use crate::{
     metrics::NodeCollector,
     pod::Node,
     readiness::Readiness,
+    rejudge::Rejudge,
 };
 
 /// How long a new agent waits for its pods before it tells its predecessor to go all the same.
@@ -42,6 +43,7 @@ pub(super) struct Parts {
     pub(super) proxy: Arc<Proxy>,
     pub(super) enrolment: Arc<EnrolmentView>,
     pub(super) kernel_events: Arc<KernelEvents>,
+    pub(super) rejudge: Arc<Rejudge>,
     pub(super) warnings: Warnings,
     pub(super) stopping: watch::Sender<bool>,
 }
@@ -99,6 +101,13 @@ impl Parts {
             Arc::clone(&enrolment),
             datapath.local_tuples(),
         ));
+        let rejudge = Arc::new(Rejudge::new(
+            Arc::clone(&enrolment),
+            datapath.local_tuples(),
+            Arc::clone(&kernel_events),
+            Arc::clone(&proxy),
+            Arc::clone(telemetry),
+        ));
         let datapath = Arc::new(Mutex::new(datapath));
         telemetry.with_registry(|registry| {
             registry.register_collector(Box::new(NodeCollector {
@@ -121,6 +130,7 @@ impl Parts {
             proxy,
             enrolment,
             kernel_events,
+            rejudge,
             warnings: Warnings::default(),
             stopping: watch::Sender::new(false),
         };

@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
-use undermesh_control::SourceUpdate;
+use undermesh_control::{ManifestSource, SourceUpdate};
 use undermesh_datapath::Datapath;
 use undermesh_identity::IdentityStore;
 use undermesh_model::{Cluster, Diagnostic, Generation, Severity, SpiffeId};
@@ -16,7 +16,7 @@ use undermesh_snapshot::{Options, Snapshot, compile};
 use undermesh_telemetry::Telemetry;
 
 use super::parts::Parts;
-use crate::pod::LAST_ACCEPTS;
+use crate::{pod::LAST_ACCEPTS, rejudge::Rejudge};
 
 /// What is wrong at the moment, in the words of the status page.
 #[derive(Clone, Default)]
@@ -50,6 +50,7 @@ pub(super) struct Reload {
     snapshot: Arc<ArcSwap<Snapshot>>,
     proxy: Arc<Proxy>,
     telemetry: Arc<Telemetry>,
+    rejudge: Arc<Rejudge>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     warnings: Warnings,
 }
@@ -63,6 +64,7 @@ impl Reload {
             snapshot: Arc::clone(&parts.snapshot),
             proxy: Arc::clone(&parts.proxy),
             telemetry: Arc::clone(&parts.telemetry),
+            rejudge: Arc::clone(&parts.rejudge),
             snapshots: parts.snapshots.clone(),
             warnings: parts.warnings.clone(),
         }
@@ -118,7 +120,9 @@ impl Reload {
             }
         }
         self.forget_workloads(&snapshot);
-        self.snapshots.send_replace(Some(snapshot));
+        self.snapshots.send_replace(Some(Arc::clone(&snapshot)));
+        let rejudge = Arc::clone(&self.rejudge);
+        tokio::task::spawn_blocking(move || rejudge.run(&snapshot));
     }
 
     /// Asks for certificates for all pods of this node. Those of pods that leave are kept for a
@@ -166,6 +170,27 @@ impl Reload {
             .map(|workload| (workload.name.namespace.as_str(), workload.workload_name.as_str()))
             .collect();
         self.telemetry.retain_workloads(|namespace, name| alive.contains(&(namespace, name)));
+    }
+}
+
+/// What an agent goes on doing that has handed over: policies change, and what it still carries is
+/// judged by them. Maps, certificates and pods are its successor's.
+pub(super) async fn follow_policies(parts: &Parts) {
+    let options = parts.options();
+    let updates = ManifestSource::new(&parts.config.manifests).watch();
+    let mut updates = match updates {
+        Ok(updates) => updates,
+        Err(error) => {
+            tracing::error!(%error, "live connections are not judged by later policies");
+            return;
+        }
+    };
+    while let Some(update) = updates.recv().await {
+        if let SourceUpdate::State { cluster, generation, .. } = update {
+            let compiled = compile(&cluster, &options, generation);
+            parts.snapshot.store(Arc::new(compiled.snapshot));
+            parts.proxy.policies_changed();
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use undermesh_datapath::{CgroupRoot, GateMark, GateSubject, Netns, NetnsId, PodC
 use undermesh_model::{NamespacedName, PodLocation};
 use undermesh_snapshot::{PodPlace, Snapshot};
 
+/// How many processes of a cgroup are looked at. Those of one container share their namespace.
+const MAX_PROCESSES: usize = 64;
+
 /// What is known of a cgroup or of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
@@ -23,6 +26,8 @@ pub(super) struct Found {
     pub(super) claims: BTreeMap<GateSubject, Claim>,
     /// Cgroups with processes in a namespace of their own, of which nobody knows whose they are.
     pub(super) strangers: BTreeSet<u64>,
+    /// Cgroups that are somebody's; should he disappear, they are not new.
+    pub(super) known: BTreeSet<u64>,
 }
 
 /// The pods of this node by where they are.
@@ -75,18 +80,24 @@ impl Owners {
     }
 
     /// Sorts cgroups, outer ones first. A cgroup below one that belongs to somebody is left out, as it
-    /// belongs to the same.
-    pub(super) fn claims(&self, cgroups: &[PodCgroup]) -> Found {
-        let mut found = Found { claims: self.marked.clone(), strangers: BTreeSet::new() };
+    /// belongs to the same; so are those of which it is `settled` that they belong to nobody.
+    pub(super) fn claims(&self, cgroups: &[PodCgroup], settled: &BTreeSet<u64>) -> Found {
+        let mut found = Found { claims: self.marked.clone(), ..Found::default() };
         let mut named: Vec<&Path> = Vec::new();
         for cgroup in cgroups {
             if let Some(claim) = self.by_cgroup.get(&cgroup.path) {
                 named.push(&cgroup.path);
+                found.known.insert(cgroup.id);
                 found.claims.insert(GateSubject::Cgroup(cgroup.id), claim.clone());
-            } else if !named.iter().any(|path| cgroup.path.starts_with(path))
-                && self.namespaces(cgroup).iter().any(|id| !self.namespaces.contains(id))
+            } else if !settled.contains(&cgroup.id)
+                && !named.iter().any(|path| cgroup.path.starts_with(path))
             {
-                found.strangers.insert(cgroup.id);
+                let namespaces = self.namespaces(cgroup);
+                if namespaces.iter().any(|id| !self.namespaces.contains(id)) {
+                    found.strangers.insert(cgroup.id);
+                } else if !namespaces.is_empty() {
+                    found.known.insert(cgroup.id);
+                }
             }
         }
         found
@@ -96,6 +107,7 @@ impl Owners {
     fn namespaces(&self, cgroup: &PodCgroup) -> BTreeSet<NetnsId> {
         let processes = cgroup.processes().into_iter();
         processes
+            .take(MAX_PROCESSES)
             .filter_map(|pid| NetnsId::of(Path::new(&format!("/proc/{pid}/ns/net"))).ok())
             .filter(|id| Some(*id) != self.host)
             .collect()
@@ -140,7 +152,7 @@ mod tests {
             place("dns", "kube-system", "/c/dns", true),
         ]);
         let cgroups = [cgroup(1, "/c/web"), cgroup(2, "/c/listed"), cgroup(3, "/c/dns")];
-        let found = owners.claims(&cgroups);
+        let found = owners.claims(&cgroups, &BTreeSet::new());
         let marks: Vec<_> = found.claims.values().map(|claim| claim.mark).collect();
         assert_eq!(marks, [GateMark::Held, GateMark::Open, GateMark::Open]);
         assert_eq!(found.strangers, [].into());
@@ -150,13 +162,13 @@ mod tests {
     fn what_lies_below_belongs_to_the_same_pod_and_what_lies_beside_does_not() {
         let owners = owners(vec![place("web", "shop", "/c/web", true)]);
         let cgroups = [cgroup(1, "/c/web"), cgroup(2, "/c/web/main"), cgroup(3, "/c/web2")];
-        let found = owners.claims(&cgroups);
+        let found = owners.claims(&cgroups, &BTreeSet::new());
         assert_eq!(found.claims.keys().copied().collect::<Vec<_>>(), [GateSubject::Cgroup(1)]);
     }
 
     #[test]
     fn an_empty_cgroup_says_nothing_yet() {
-        let found = owners(vec![]).claims(&[cgroup(1, "/c/not-there")]);
+        let found = owners(vec![]).claims(&[cgroup(1, "/c/not-there")], &BTreeSet::new());
         assert_eq!((found.claims.len(), found.strangers.len()), (0, 0));
     }
 }

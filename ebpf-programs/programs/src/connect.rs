@@ -173,12 +173,15 @@ fn at_gate<W: Fn(&SockAddrContext, &Addr)>(ctx: &SockAddrContext, dialled: &Dial
         return count(Reason::AgentOwn);
     }
     count(reason);
-    let dialled = Dialled { cgroup, ..*dialled };
-    match reason {
-        Reason::Gated => refuse(ctx, &dialled, reason, write),
-        Reason::GatedOpen => report(ctx, &dialled, event_kind::GATED_OPEN, reason),
-        _ => {}
-    }
+    let kind = match reason {
+        Reason::Gated => {
+            lead_nowhere(ctx, dialled, write);
+            event_kind::REFUSED
+        }
+        Reason::GatedOpen => event_kind::GATED_OPEN,
+        _ => return,
+    };
+    report(ctx, &Dialled { cgroup, ..*dialled }, kind, reason);
 }
 
 /// Rewrites the destination. Where that cannot be remembered, the connection is refused: unmarked,
@@ -209,10 +212,19 @@ fn refuse<W: Fn(&SockAddrContext, &Addr)>(
     reason: Reason,
     write: W,
 ) {
+    lead_nowhere(ctx, dialled, write);
+    report(ctx, dialled, event_kind::REFUSED, reason);
+}
+
+#[inline(always)]
+fn lead_nowhere<W: Fn(&SockAddrContext, &Addr)>(
+    ctx: &SockAddrContext,
+    dialled: &Dialled,
+    write: W,
+) {
     leave_device(ctx);
     write(ctx, &dialled.addr.loopback());
     write_port(ctx, 0);
-    report(ctx, dialled, event_kind::REFUSED, reason);
 }
 
 #[inline(always)]

@@ -7,9 +7,9 @@
 mod bind;
 mod connect;
 mod context;
-mod gate;
 mod cookie;
 mod features;
+mod gate;
 mod listen;
 mod lookup;
 mod maps;

@@ -8,8 +8,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockHash},
 };
 use undermesh_ebpf_common::{
-    Addr, Backend, BackendKey, ConnMeta, Gate, GateKey, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod,
-    PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, Settings, WorkloadEntry,
+    Addr, Backend, BackendKey, ConnMeta, Gate, GateKey, ListenerKey, LocalTuple, OriginalDst,
+    OriginalDstKey, Pod, PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, Settings,
+    WorkloadEntry,
 };
 
 /// Enrolled pods of this node, by netns cookie. Its absence makes every other lookup moot, so

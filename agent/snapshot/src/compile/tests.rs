@@ -139,6 +139,36 @@ fn what_is_not_running_in_the_mesh_is_left_out() {
 }
 
 #[test]
+fn places_are_known_before_addresses_and_outside_the_mesh_too() {
+    let mut not_enrolled = workload("listed", "n1", &["10.0.0.3"]);
+    not_enrolled.enrolment = Enrolment::NotEnrolled("test".to_owned());
+    let mut host = workload("host", "n1", &["10.0.0.4"]);
+    host.host_network = true;
+    let mut finished = workload("finished", "n1", &[]);
+    finished.terminated = true;
+    let mut nowhere = workload("nowhere", "n1", &["10.0.0.5"]);
+    nowhere.location = None;
+    let pods = vec![
+        workload("new", "n1", &[]),
+        not_enrolled,
+        host,
+        finished,
+        nowhere,
+        workload("far", "n2", &[]),
+    ];
+    let snapshot = compile(
+        &cluster(pods, vec![]),
+        &Options { node: "n1".to_owned(), ..options() },
+        Generation(1),
+    )
+    .snapshot;
+    let places: Vec<_> =
+        snapshot.places.iter().map(|place| (place.name.name.as_str(), place.enrolled)).collect();
+    assert_eq!(places, [("host", false), ("listed", false), ("new", true)]);
+    assert!(snapshot.local.iter().all(|workload| workload.name.name != "new"));
+}
+
+#[test]
 fn a_service_lists_its_ready_endpoints_of_the_address_family() {
     let compiled = run(&cluster(
         vec![workload("cart", "a", &["10.1.0.2", "fd00::2"]), workload("web", "b", &["10.1.1.2"])],

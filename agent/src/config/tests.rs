@@ -1,0 +1,66 @@
+//! What beats what, and what is refused.
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    settings: RawConfig,
+}
+
+fn flags(args: &[&str]) -> RawConfig {
+    Flags::try_parse_from([&["test"], args].concat()).unwrap().settings
+}
+
+fn file(yaml: &str) -> RawConfig {
+    serde_yaml_ng::from_str(yaml).unwrap()
+}
+
+const MINIMAL: &str = "node: a\nmanifests: /m\n";
+
+#[test]
+fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+    let merged = flags(&["--node", "b", "--svid-lifetime", "1h"])
+        .or(file("node: a\nmanifests: /m\nsvidLifetime: 2h\nmtls: STRICT\n"));
+    let config = merged.validate().unwrap();
+    assert_eq!((config.node.as_str(), config.svid_lifetime.as_secs()), ("b", 3600));
+    assert_eq!(config.mtls, MtlsMode::Strict);
+    assert_eq!(config.cluster, "Kubernetes");
+}
+
+#[test]
+fn unusable_settings_say_which_and_what_to_do() {
+    for (yaml, part) in [
+        ("", "pass --node"),
+        ("node: a", "pass --manifests"),
+        ("adminAddress: 0.0.0.0:15000", "adminAddress 0.0.0.0:15000 is not a loopback"),
+        ("svidLifetime: 1s", "svidLifetime is shorter than 10s"),
+        ("maxPods: 0", "maxPods must be between"),
+        ("eventBufferBytes: 5000", "power of two"),
+        ("trustDomain: 'A b'", "trustDomain"),
+        ("podCgroup: /proc", "is not below the attach point"),
+        ("cgroup: /proc", "is not below the cgroup2 mount"),
+    ] {
+        let raw = if yaml.starts_with("node") || yaml.is_empty() {
+            file(if yaml.is_empty() { "{}" } else { yaml })
+        } else {
+            file(&format!("{MINIMAL}{yaml}\n"))
+        };
+        let error = format!("{:#}", raw.validate().unwrap_err());
+        assert!(error.contains(part), "{yaml:?} gave {error:?}");
+    }
+}
+
+#[test]
+fn unknown_keys_and_bad_values_are_refused_with_their_line() {
+    for (yaml, part) in [
+        ("node: a\npindir: /x\n", "unknown field `pindir`"),
+        ("node: a\nsvidLifetime: soon\n", "write a duration such as"),
+        ("node: a\nmtls: DISABLE\n", "unknown variant `DISABLE`"),
+    ] {
+        let error = serde_yaml_ng::from_str::<RawConfig>(yaml).unwrap_err().to_string();
+        assert!(error.contains(part), "{yaml:?} gave {error:?}");
+    }
+}
