@@ -14,6 +14,7 @@ mod store;
 mod svid;
 #[cfg(test)]
 mod testing;
+mod tickets;
 mod tls;
 mod verifier;
 
