@@ -48,7 +48,7 @@ fn remove_versions(
     };
     for entry in versions.flatten() {
         let name = entry.file_name();
-        if !is_version(&name) || !chosen(&name) {
+        if !name.to_str().is_some_and(bpffs::is_version) || !chosen(&name) {
             continue;
         }
         let version = entry.path();
@@ -59,12 +59,6 @@ fn remove_versions(
         fs::remove_dir(&version).map_err(DatapathError::file("remove", &version))?;
     }
     Ok(report)
-}
-
-fn is_version(name: &OsStr) -> bool {
-    name.to_str()
-        .and_then(|name| name.strip_prefix('v'))
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn empty(
