@@ -117,6 +117,11 @@ async fn hand_over(config: &Config, parts: &Parts, serving: Serving) -> Result<(
     tracing::info!(handover_timeout = ?time, "handed over; live connections may finish");
     tokio::select! {
         () = drain(serving.enrolment.into_draining(), time) => Ok(()),
+        // Never ends before the connections do.
+        () = async {
+            reload::follow_policies(parts).await;
+            std::future::pending::<()>().await;
+        } => Ok(()),
         signal = wait_for_signal() => signal,
     }
 }

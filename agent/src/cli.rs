@@ -1,9 +1,10 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use undermesh_datapath::ProgramCost;
 
 use crate::{agent, ca, client, config::RawConfig, doctor, status};
 
@@ -33,6 +34,10 @@ enum Command {
     Ca(ca::CaCommand),
     /// Detach every program and remove every map that an agent has left behind.
     Cleanup(CleanupArgs),
+    /// Load every program for a moment, attached to nothing, and say what the kernel's verifier
+    /// makes of it.
+    #[command(hide = true)]
+    Verify(VerifyArgs),
 }
 
 #[derive(Args)]
@@ -68,6 +73,16 @@ struct CleanupArgs {
     admin: SocketAddr,
 }
 
+#[derive(Args)]
+struct VerifyArgs {
+    /// A pin directory; maps are pinned beside it for as long as it takes.
+    #[arg(long, env = "UNDERMESH_PIN_DIR", default_value = DEFAULT_PIN_DIR)]
+    pin_dir: PathBuf,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Output {
     /// For people.
@@ -85,6 +100,7 @@ impl Cli {
             Command::Doctor(args) => doctor::run(args),
             Command::Ca(command) => command.run(),
             Command::Cleanup(args) => cleanup(&args),
+            Command::Verify(args) => verify(&args),
         }
     }
 }
@@ -119,4 +135,41 @@ fn cleanup(args: &CleanupArgs) -> Result<ExitCode> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Exit code 0: the kernel takes every program; 1: it refuses one.
+fn verify(args: &VerifyArgs) -> Result<ExitCode> {
+    let programs = undermesh_datapath::verify(&args.pin_dir)?;
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string(&programs)?),
+        Output::Table => print!("{}", verifier_table(&programs)),
+    }
+    let refused = programs.iter().any(|program| program.refused.is_some());
+    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn verifier_table(programs: &[ProgramCost]) -> String {
+    let mut table = format!(
+        "{:<24} {:<20} {:>12} {:>11} {:>9} {:>12} {:>11}\n",
+        "PROGRAM",
+        "HOOK",
+        "INSTRUCTIONS",
+        "JITED BYTES",
+        "PROCESSED",
+        "TOTAL STATES",
+        "PEAK STATES"
+    );
+    for it in programs {
+        let ProgramCost { name, hook, instructions, jited_bytes, processed, .. } = it;
+        let (total, peak) = (it.total_states, it.peak_states);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            table,
+            "{name:<24} {hook:<20} {instructions:>12} {jited_bytes:>11} {processed:>9} {total:>12} {peak:>11}"
+        );
+        if let Some(reason) = &it.refused {
+            let _ = writeln!(table, "  refused: {reason}");
+        }
+    }
+    table
 }

@@ -16,6 +16,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 use undermesh_datapath::{CgroupRoot, MapSizes, default_attach_point};
 use undermesh_model::{FailMode, MtlsMode, SourceAddress, TrustDomain};
+use undermesh_proxy::NativeConfig;
 use undermesh_snapshot::SameNode;
 
 pub(crate) use gate::GateConfig;
@@ -126,6 +127,15 @@ pub(crate) struct RawConfig {
     /// How long an unused tunnel is kept [default: 5m].
     #[arg(long, env = "UNDERMESH_TUNNEL_IDLE_TIMEOUT", value_name = "DURATION")]
     tunnel_idle_timeout: Option<Span>,
+    /// How long an unused connection of the native wire is kept [default: 60s].
+    #[arg(long, env = "UNDERMESH_NATIVE_IDLE_TIMEOUT", value_name = "DURATION")]
+    native_idle_timeout: Option<Span>,
+    /// Unused connections of the native wire that a pod keeps to one destination [default: 64].
+    #[arg(long, env = "UNDERMESH_NATIVE_MAX_IDLE", value_name = "N")]
+    native_max_idle: Option<usize>,
+    /// Connections of the native wire that are made in advance to a busy destination [default: 8].
+    #[arg(long, env = "UNDERMESH_NATIVE_MAX_READY", value_name = "N")]
+    native_max_ready: Option<usize>,
     /// How long live connections may go on after SIGTERM [default: 30s].
     #[arg(long, env = "UNDERMESH_DRAIN_TIMEOUT", value_name = "DURATION")]
     drain_timeout: Option<Span>,
@@ -252,6 +262,7 @@ pub(crate) struct Config {
     pub(crate) kernel_log: bool,
     pub(crate) connect_timeout: Duration,
     pub(crate) tunnel_idle_timeout: Duration,
+    pub(crate) native: NativeConfig,
     pub(crate) drain_timeout: Duration,
     pub(crate) handover_timeout: Duration,
     pub(crate) workers: usize,
@@ -302,10 +313,21 @@ impl RawConfig {
         prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
             root_namespace outbound_failure same_node source_address svid_lifetime admin_address
             metrics_address readiness_address access_log log_level log_format kernel_log connect_timeout
-            tunnel_idle_timeout drain_timeout handover_timeout workers max_pods max_workloads
+            tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready drain_timeout handover_timeout workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports
             event_buffer_bytes kubelet_cgroup startup_gate startup_gate_timeout startup_gate_exempt
             pod_cgroup)
+    }
+
+    /// How connections of the native wire are kept.
+    fn native(&self) -> NativeConfig {
+        let default = NativeConfig::default();
+        NativeConfig {
+            idle: span(self.native_idle_timeout, default.idle),
+            max_idle: self.native_max_idle.unwrap_or(default.max_idle),
+            max_ready: self.native_max_ready.unwrap_or(default.max_ready),
+            ..default
+        }
     }
 
     /// Fills in the defaults and checks what a type cannot.
@@ -383,6 +405,7 @@ impl RawConfig {
             kernel_log: self.kernel_log.unwrap_or(false),
             connect_timeout: span(self.connect_timeout, Duration::from_secs(5)),
             tunnel_idle_timeout: span(self.tunnel_idle_timeout, Duration::from_secs(300)),
+            native: self.native(),
             drain_timeout: span(self.drain_timeout, Duration::from_secs(30)),
             handover_timeout: span(self.handover_timeout, Duration::from_secs(12 * 3600)),
             workers,

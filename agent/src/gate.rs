@@ -31,8 +31,12 @@ pub(crate) struct Gatekeeper {
     unknown: BTreeMap<u64, Instant>,
     /// Cgroups of which that has been so for too long, or from the start.
     given_up: BTreeSet<u64>,
+    /// Cgroups that have been somebody's.
+    known: BTreeSet<u64>,
     generation: Option<Generation>,
     raised: bool,
+    /// Some marks wait for the end of a pass.
+    deferred: bool,
     /// What is wrong at the moment, by what was tried.
     complaints: BTreeMap<&'static str, String>,
 }
@@ -46,8 +50,10 @@ impl Gatekeeper {
             claims: BTreeMap::new(),
             unknown: BTreeMap::new(),
             given_up: BTreeSet::new(),
+            known: BTreeSet::new(),
             generation: None,
             raised: false,
+            deferred: false,
             complaints: BTreeMap::new(),
         }
     }
@@ -67,9 +73,10 @@ impl Gatekeeper {
         }
     }
 
-    /// Puts the gate in force: to be called once every pod has been tried, since before that nobody can
+    /// Puts the gate in force: to be called whenever every pod has been tried, since before that nobody can
     /// tell what is only late.
     pub(crate) fn raise(&mut self, discovery: &Discovery) {
+        self.hold_deferred();
         if self.raised {
             return;
         }
@@ -139,11 +146,32 @@ impl Gatekeeper {
         let there: BTreeSet<u64> = cgroups.iter().map(|cgroup| cgroup.id).collect();
         self.given_up.retain(|id| there.contains(id));
         let found = owners.claims(&cgroups, &self.given_up);
-        self.claims = found.claims;
+        let before = std::mem::replace(&mut self.claims, found.claims);
         self.give_up_on(&found.strangers);
+        self.known.retain(|id| there.contains(id));
+        self.known.extend(found.known);
         self.generation = Some(snapshot.generation);
-        let marks = self.claims.iter().map(|(subject, claim)| (*subject, claim.mark)).collect();
+        // A running pod that joins the mesh is not late: what it has been doing it may do until it is
+        // programmed, or cannot be.
+        let joins = |subject: &GateSubject| {
+            before.get(subject).is_some_and(|claim| claim.mark == GateMark::Open)
+        };
+        let mark = |(subject, claim): (&GateSubject, &Claim)| {
+            let mark = if joins(subject) { GateMark::Open } else { claim.mark };
+            (*subject, mark)
+        };
+        let marks: BTreeMap<GateSubject, GateMark> = self.claims.iter().map(mark).collect();
+        self.deferred = self.claims.iter().any(|(subject, claim)| marks[subject] != claim.mark);
         self.gate.set_marks(&marks).map(drop)
+    }
+
+    /// Holds those too that were to be programmed in the meantime.
+    fn hold_deferred(&mut self) {
+        if self.deferred {
+            let marks = self.claims.iter().map(|(subject, claim)| (*subject, claim.mark)).collect();
+            let held = self.gate.set_marks(&marks).map(drop);
+            self.deferred = !self.complain(held, "hold what could not be programmed");
+        }
     }
 
     /// Opens the gate for what nobody describes in time. What has run before there was a gate is not
@@ -154,7 +182,8 @@ impl Gatekeeper {
         self.unknown.retain(|id, _| strangers.contains(id));
         for id in strangers {
             let since = *self.unknown.entry(*id).or_insert(now);
-            if at_start || now.duration_since(since) >= self.config.timeout {
+            let in_time = now.duration_since(since) < self.config.timeout;
+            if at_start || !in_time || self.known.contains(id) {
                 self.unknown.remove(id);
                 self.given_up.insert(*id);
             }

@@ -12,6 +12,8 @@
 //!     └─ capture     every packet on the wire
 //! ```
 //!
+//! Beside it, [`vm`]: what `cargo xtask vm` and the machines that it boots say to each other.
+//!
 //! Knows the agent only through its command line, its configuration file and its HTTP pages.
 
 mod access_log;
@@ -32,6 +34,7 @@ mod rig;
 mod standard;
 mod status;
 mod topology;
+pub mod vm;
 
 pub use access_log::{AccessLog, LogLine};
 pub use agent::{Agent, Settings};

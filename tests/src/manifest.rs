@@ -35,6 +35,8 @@ pub struct PodSpec {
     pub service_account: String,
     /// What the manifests say.
     pub placement: Placement,
+    /// Annotations of the mesh, without their prefix.
+    pub annotations: Vec<(String, String)>,
 }
 
 impl PodSpec {
@@ -44,7 +46,15 @@ impl PodSpec {
             name: name.to_owned(),
             service_account: name.to_owned(),
             placement: Placement::Enrolled,
+            annotations: Vec::new(),
         }
+    }
+
+    /// The same pod with the annotation `undermesh.io/NAME`.
+    #[must_use]
+    pub fn annotated(mut self, name: &str, value: &str) -> Self {
+        self.annotations.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// The same pod, in the manifests but not enrolled.
@@ -218,11 +228,14 @@ fn node_yaml(node: &Node) -> String {
 fn pod_yaml(place: &PodPlace, enrolled: bool) -> String {
     let spec = &place.spec;
     let enrolment = if enrolled { "\n    istio.io/dataplane-mode: ambient" } else { "" };
-    let metadata = format!(
+    let mut metadata = format!(
         "  labels:\n    app: {app}{enrolment}\n  annotations:\n    undermesh.io/netns: {netns}\n",
         app = spec.name,
         netns = place.netns.path().display(),
     );
+    for (name, value) in &spec.annotations {
+        let _ = writeln!(metadata, "    undermesh.io/{name}: '{value}'");
+    }
     format!(
         "{account}---\n{pod}spec:\n  nodeName: {node}\n  serviceAccountName: {sa}\n\
          status:\n  phase: Running\n  podIP: {v4}\n  podIPs:\n  - ip: {v4}\n  - ip: \"{v6}\"\n",

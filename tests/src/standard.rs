@@ -20,12 +20,15 @@ impl Rig {
     ///
     /// and the services `far` (port 80, to port 8080 of `server`) and `near` (the same, of `near`).
     pub fn standard() -> RigBuilder {
+        Self::speaking("native")
+    }
+
+    /// The standard rig, whose enrolled pods are reached over one wire: `native` or `hbone`.
+    pub fn speaking(wire: &str) -> RigBuilder {
+        let pod = |name: &str| PodSpec::new(name).annotated("wire", wire);
         Self::builder()
-            .node(
-                "a",
-                [PodSpec::new("client"), PodSpec::new("near"), PodSpec::new("outsider").listed()],
-            )
-            .node("b", [PodSpec::new("server"), PodSpec::new("stranger").unlisted()])
+            .node("a", [pod("client"), pod("near"), PodSpec::new("outsider").listed()])
+            .node("b", [pod("server"), PodSpec::new("stranger").unlisted()])
             .service(ServiceSpec::new("far", 80, PORT, &["server"]))
             .service(ServiceSpec::new("near", 80, PORT, &["near"]))
     }

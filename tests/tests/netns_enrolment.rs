@@ -36,7 +36,7 @@ fn a_pod_is_found_by_the_processes_of_its_cgroup() -> Result<()> {
     let client = rig.pod("client")?;
     assert_eq!(client.connect(rig.vip("far", 80)?)?.exchange(b"hello")?, b"hello");
     let log = agent.access_log();
-    log.wait(&[("event", "open"), ("transport", "hbone"), ("destination.pod", "server")])?;
+    log.wait(&[("event", "open"), ("transport", "native"), ("destination.pod", "server")])?;
     Ok(())
 }
 

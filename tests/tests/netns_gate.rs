@@ -98,7 +98,11 @@ fn a_pod_that_is_not_programmed_is_refused_until_it_is() -> Result<()> {
     agent.wait_enrolled("new")?;
     let conn = new.connect(rig.vip("far", 80)?)?;
     assert_eq!(conn.exchange(b"hello")?, b"hello");
-    agent.access_log().wait(&[("event", "open"), ("transport", "hbone"), ("source.pod", "new")])?;
+    agent.access_log().wait(&[
+        ("event", "open"),
+        ("transport", "native"),
+        ("source.pod", "new"),
+    ])?;
     let status = agent.wait_status("nobody held", WITHIN, |status| status.gate.held_pods == 0)?;
     assert_eq!(status.verdict("gated"), 3);
     Ok(())
@@ -201,6 +205,26 @@ fn what_nobody_describes_is_held_for_a_moment_only() -> Result<()> {
 }
 
 #[test]
+fn a_running_pod_joins_and_leaves_without_being_held() -> Result<()> {
+    let mut rig = gated(&[])?;
+    start(&mut rig)?;
+    let (early, server) = (rig.pod("early")?, rig.pod("server")?);
+    server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    let to = rig.at("server", PORT)?;
+    for placement in [Placement::Listed, Placement::Enrolled, Placement::Unlisted] {
+        rig.set_placement("early", placement)?;
+        wait_for("the change to take effect", WITHIN, || {
+            assert_eq!(early.connect(to)?.exchange(b"hello")?, b"hello");
+            let enrolled = rig.agent("a")?.status()?.is_enrolled("early");
+            Ok((enrolled == (placement == Placement::Enrolled)).then_some(()))
+        })?;
+        assert_eq!(early.connect(to)?.exchange(b"hello")?, b"hello", "{placement:?}");
+    }
+    assert_eq!(rig.agent("a")?.status()?.verdict("gated"), 0);
+    Ok(())
+}
+
+#[test]
 fn nothing_unknown_is_held_where_the_node_says_so() -> Result<()> {
     let mut rig = gated(&[("startupGateTimeout", "0s")])?;
     start(&mut rig)?;
@@ -237,7 +261,7 @@ fn all_went_through_the_mesh(rig: &Rig, capture: &Capture, marks: &str) -> Resul
     assert_eq!(outsider.attempts, 1);
     capture.wait_for(end.as_bytes())?;
     assert!(!capture.contains(format!("{marks} ").as_bytes())?, "something went in plaintext");
-    let tunnelled = [("event", "open"), ("reporter", "source"), ("transport", "hbone")];
+    let tunnelled = [("event", "open"), ("reporter", "source"), ("transport", "native")];
     let log = rig.agent("a")?.access_log();
     wait_for("every newcomer in the log", WITHIN, || {
         Ok((log.matching(&tunnelled)?.len() >= NEWCOMERS).then_some(()))
@@ -292,7 +316,7 @@ fn a_dead_agents_marks_stay_in_force_and_the_unknown_goes_on() -> Result<()> {
     rig.node_mut("a")?.agent = Some(agent);
     assert_eq!(new.connect(to)?.exchange(b"hello")?, b"hello");
     let log = rig.agent("a")?.access_log();
-    log.wait(&[("event", "open"), ("transport", "hbone"), ("source.pod", "new")])?;
+    log.wait(&[("event", "open"), ("transport", "native"), ("source.pod", "new")])?;
     Ok(())
 }
 

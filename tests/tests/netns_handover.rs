@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use undermesh_tests::{
-    Agent, Conn, PORT, Pod, Rig,
+    Agent, Conn, PORT, Pod, PodSpec, Rig, ServiceSpec,
     pod::protocol::{Behaviour, Burst},
 };
 
@@ -33,16 +33,38 @@ fn talk(connections: &[Conn<'_>], word: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// A client, a server on its own node, and one on another node for each wire.
+fn rig_of_all_paths() -> Result<Rig> {
+    let speaking = |name: &str, wire| PodSpec::new(name).annotated("wire", wire);
+    let mut rig = Rig::builder()
+        .node("a", [PodSpec::new("client"), PodSpec::new("near")])
+        .node("b", [speaking("server", "native"), speaking("elder", "hbone")])
+        .service(ServiceSpec::new("near", 80, PORT, &["near"]))
+        .service(ServiceSpec::new("far", 80, PORT, &["server"]))
+        .service(ServiceSpec::new("elder", 80, PORT, &["elder"]))
+        .build()?;
+    rig.start()?;
+    Ok(rig)
+}
+
 #[test]
 fn ten_replacements_under_load_reset_nothing_and_refuse_nobody() -> Result<()> {
-    let mut rig = Rig::started()?;
-    let (near, server) = (rig.pod("near")?, rig.pod("server")?);
-    near.listen(rig.at("near", PORT)?, Behaviour::Echo)?;
-    server.listen(rig.at("server", PORT)?, Behaviour::Echo)?;
-    let (local, remote) = (rig.vip("near", 80)?, rig.vip("far", 80)?);
+    let mut rig = rig_of_all_paths()?;
+    let servers = ["near", "server", "elder"];
+    let servers = servers.iter().map(|name| rig.pod(name)).collect::<Result<Vec<_>>>()?;
+    for server in &servers {
+        server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    }
+    let to = ["near", "far", "elder"].iter().map(|service| rig.vip(service, 80));
+    let to = to.collect::<Result<Vec<_>>>()?;
     let client = rig.pod("client")?;
-    let locals = hold(&client, local, 100)?;
-    let proxied = hold(&client, remote, 100)?;
+    let locals = hold(&client, to[0], 80)?;
+    let mut proxied = hold(&client, to[1], 60)?;
+    proxied.extend(hold(&client, to[2], 60)?);
+    let log = rig.agent("a")?.access_log();
+    for transport in ["local", "native", "hbone"] {
+        log.wait(&[("event", "open"), ("transport", transport)])?;
+    }
     let newcomer = rig.pod("client")?;
 
     let (stop, bursts) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -50,10 +72,10 @@ fn ten_replacements_under_load_reset_nothing_and_refuse_nobody() -> Result<()> {
     thread::scope(|scope| -> Result<()> {
         let load = scope.spawn(|| -> Result<()> {
             while !stop.load(Ordering::Relaxed) {
-                let to = vec![local, remote];
-                let burst = Burst { to, count: 40, threads: 4, payload: 64, expect: None };
+                let to = to.clone();
+                let burst = Burst { to, count: 42, threads: 4, payload: 64, expect: None };
                 let report = newcomer.burst(burst)?;
-                assert_eq!(report.ok, 40, "a new connection failed: {report:?}");
+                assert_eq!(report.ok, 42, "a new connection failed: {report:?}");
                 bursts.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
@@ -84,6 +106,34 @@ fn ten_replacements_under_load_reset_nothing_and_refuse_nobody() -> Result<()> {
         assert!(status.programs.iter().all(|program| program.attached), "{:?}", status.programs);
         assert_eq!(status.warnings, Vec::<String>::new());
     }
+    Ok(())
+}
+
+#[test]
+fn a_draining_agent_still_ends_what_a_later_policy_refuses() -> Result<()> {
+    let mut rig = rig_of_all_paths()?;
+    let (server, elder) = (rig.pod("server")?, rig.pod("elder")?);
+    server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    elder.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    let client = rig.pod("client")?;
+    let refused = hold(&client, rig.vip("far", 80)?, 3)?;
+    let kept = hold(&client, rig.vip("elder", 80)?, 3)?;
+    talk(&refused, b"before")?;
+    talk(&kept, b"before")?;
+    let mut old = replace(&mut rig, "b")?;
+    talk(&refused, b"handed over")?;
+    let deny = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                metadata: {name: late, namespace: shop}\n\
+                spec: {action: DENY, selector: {matchLabels: {app: server}}, rules: [{}]}\n";
+    rig.apply("late", deny)?;
+    for conn in &refused {
+        let cut = conn.receive_within(1, Duration::from_secs(10));
+        assert_eq!(cut.unwrap_err().errno, "ECONNRESET");
+    }
+    talk(&kept, b"after")?;
+    assert!(old.is_running()?);
+    kept.into_iter().try_for_each(Conn::close)?;
+    assert!(old.wait_end(Duration::from_secs(30))?.success());
     Ok(())
 }
 

@@ -18,7 +18,7 @@ fn neighbours_are_encrypted_where_the_node_says_so() -> Result<()> {
     }
     let agent = rig.agent("a")?;
     for reporter in ["source", "destination"] {
-        let wanted = [("event", "open"), ("transport", "hbone"), ("reporter", reporter)];
+        let wanted = [("event", "open"), ("transport", "native"), ("reporter", reporter)];
         let line = agent.access_log().wait(&wanted)?;
         assert_eq!(line.get("security"), "mutual_tls");
         assert_eq!(line.get("destination.pod"), "near");

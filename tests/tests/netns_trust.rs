@@ -234,7 +234,10 @@ fn an_agent_whose_certificates_have_expired_carries_nothing_until_they_are_renew
     let (code, text) = agent.readiness()?;
     assert_eq!(code, 503, "{text}");
     assert!(text.contains("certificate"), "{text}");
-    let answer = client.connect(rig.vip("far", 80)?).and_then(|conn| conn.receive(1));
+    // Both wires are tried, and each waits for a certificate to come.
+    let patience = Duration::from_secs(30);
+    let conn = client.connect(rig.vip("far", 80)?);
+    let answer = conn.and_then(|conn| conn.receive_within(1, patience));
     assert_eq!(answer.unwrap_err().errno, "ECONNRESET");
     assert_eq!(listener.accepted()?, []);
 

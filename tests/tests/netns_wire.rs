@@ -3,15 +3,30 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use undermesh_tests::{LogLine, PORT, Rig, pod::protocol::Behaviour};
 
 const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/client";
 const SERVER: &str = "spiffe://cluster.local/ns/shop/sa/server";
 
+/// The wires between agents, and the port that each uses on the network: the application's own, or
+/// that of the tunnel.
+const WIRES: [(&str, u16); 2] = [("native", PORT), ("hbone", HBONE)];
+const HBONE: u16 = 15008;
+
+fn started(wire: &str) -> Result<Rig> {
+    let mut rig = Rig::speaking(wire).build()?;
+    rig.start()?;
+    Ok(rig)
+}
+
 #[test]
 fn what_the_mesh_carries_never_crosses_the_wire_in_clear() -> Result<()> {
-    let rig = Rig::started()?;
+    WIRES.into_iter().try_for_each(|(wire, port)| never_in_clear(wire, port))
+}
+
+fn never_in_clear(wire: &str, port: u16) -> Result<()> {
+    let rig = started(wire)?;
     let capture = rig.capture()?;
     let (client, outsider) = (rig.pod("client")?, rig.pod("outsider")?);
     let server = rig.pod("server")?;
@@ -21,20 +36,25 @@ fn what_the_mesh_carries_never_crosses_the_wire_in_clear() -> Result<()> {
         let conn = client.connect(to)?;
         assert_eq!(conn.exchange(b"secret-of-the-mesh")?, b"secret-of-the-mesh", "{to}");
     }
+    assert!(capture.payload_bytes(port)? > 3 * 2 * "secret-of-the-mesh".len(), "{wire}");
+    let other = if port == PORT { HBONE } else { PORT };
+    assert_eq!(capture.payload_bytes(other)?, 0, "{wire}");
     // The same bytes from a pod outside the mesh, on the same wire: the capture would see them.
     let conn = outsider.connect(rig.at("server", PORT)?)?;
     conn.exchange(b"plain-as-day")?;
     capture.wait_for(b"plain-as-day")?;
 
-    assert!(!capture.contains(b"secret-of-the-mesh")?);
-    assert!(capture.payload_bytes(15008)? > 3 * 2 * "secret-of-the-mesh".len());
-    capture.wait_for_payload(PORT, 2 * "plain-as-day".len())?;
+    assert!(!capture.contains(b"secret-of-the-mesh")?, "{wire}");
     Ok(())
 }
 
 #[test]
 fn the_servers_agent_logs_and_counts_the_clients_proven_identity() -> Result<()> {
-    let rig = Rig::started()?;
+    WIRES.into_iter().try_for_each(|(wire, _)| proven_identity(wire))
+}
+
+fn proven_identity(wire: &str) -> Result<()> {
+    let rig = started(wire)?;
     let (client, server) = (rig.pod("client")?, rig.pod("server")?);
     server.listen(rig.at("server", PORT)?, Behaviour::Echo)?;
     let conn = client.connect(rig.vip("far", 80)?)?;
@@ -46,7 +66,7 @@ fn the_servers_agent_logs_and_counts_the_clients_proven_identity() -> Result<()>
         ("source.identity", CLIENT),
         ("destination.identity", SERVER),
         ("security", "mutual_tls"),
-        ("transport", "hbone"),
+        ("transport", wire),
     ];
     let log = rig.agent("b")?.access_log();
     let opened = log.wait(&[&[("event", "open")], &proven[..]].concat())?;
@@ -71,7 +91,11 @@ fn the_servers_agent_logs_and_counts_the_clients_proven_identity() -> Result<()>
 
 #[test]
 fn while_the_servers_agent_is_down_the_client_is_reset_and_nothing_falls_back() -> Result<()> {
-    let mut rig = Rig::started()?;
+    WIRES.into_iter().try_for_each(|(wire, _)| nothing_falls_back(wire))
+}
+
+fn nothing_falls_back(wire: &str) -> Result<()> {
+    let mut rig = started(wire)?;
     let capture = rig.capture()?;
     let (client, outsider) = (rig.pod("client")?, rig.pod("outsider")?);
     let server = rig.pod("server")?;
@@ -81,7 +105,7 @@ fn while_the_servers_agent_is_down_the_client_is_reset_and_nothing_falls_back() 
 
     rig.take_agent("b")?.kill()?;
     let cut = before.send(b"secret-late").and_then(|()| before.receive(1));
-    assert_eq!(cut.unwrap_err().errno, "ECONNRESET");
+    assert_eq!(cut.err().context("the connection goes on")?.errno, "ECONNRESET");
     let served = listener.accepted()?.len();
     for to in [rig.vip("far", 80)?, rig.at("server", PORT)?] {
         // Which call meets the reset first is a race; that one does is not.
@@ -89,7 +113,7 @@ fn while_the_servers_agent_is_down_the_client_is_reset_and_nothing_falls_back() 
             conn.send(b"secret-while-down")?;
             conn.receive(1)
         });
-        let error = answer.unwrap_err().errno;
+        let error = answer.err().context("somebody answers")?.errno;
         assert!(["ECONNRESET", "EPIPE"].contains(&error.as_str()), "{to}: {error}");
     }
     assert_eq!(listener.accepted()?.len(), served, "the server was reached past its agent");

@@ -27,6 +27,8 @@ pub(crate) enum Need {
     Netns,
     /// The demo.
     Demo,
+    /// Kernels in virtual machines.
+    Vm,
 }
 
 /// Whether missing things may be installed.
@@ -59,7 +61,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 7] = [
+static TOOLS: [Tool; 9] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -82,7 +84,7 @@ static TOOLS: [Tool; 7] = [
         package: "iproute2",
         detect: Detect::Command("ip"),
         purpose: "creates network namespaces",
-        needs: &[Need::Netns, Need::Demo],
+        needs: &[Need::Netns, Need::Demo, Need::Vm],
     },
     Tool {
         package: "curl",
@@ -101,6 +103,18 @@ static TOOLS: [Tool; 7] = [
         detect: Detect::Command("bpftool"),
         purpose: "attaches the programs that tests find in their way",
         needs: &[Need::Netns],
+    },
+    Tool {
+        package: "xz-utils",
+        detect: Detect::Command("xz"),
+        purpose: "unpacks kernel modules",
+        needs: &[Need::Vm],
+    },
+    Tool {
+        package: "debian-archive-keyring",
+        detect: Detect::File("/usr/share/keyrings/debian-archive-keyring.gpg"),
+        purpose: "holds the keys that Debian's kernels are signed with",
+        needs: &[Need::Vm],
     },
 ];
 

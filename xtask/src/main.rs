@@ -10,6 +10,7 @@ mod lint;
 mod machine;
 mod progress;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     /// Run every test that this machine can run
     Test(test::Args),
+    /// Run the kernel ring on other kernels, in virtual machines
+    Vm(vm::Args),
     /// Check formatting, clippy, crate walls, source rules, links and names
     Lint(lint::Args),
 }
@@ -55,6 +58,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&workspace, &args),
         Command::BuildEbpf(args) => build_ebpf::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
+        Command::Vm(args) => vm::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),
     }
 }

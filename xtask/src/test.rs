@@ -2,7 +2,7 @@
 //! netns. The executables are run directly, so that choosing a ring never makes cargo see another
 //! set of packages, unify features anew and compile twice.
 
-mod build;
+pub(crate) mod build;
 mod execute;
 mod ring;
 mod summary;

@@ -6,15 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::programs::{
-    CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramFd, SockOps,
-    links::{FdLink, LinkError},
-};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
     DatapathError, bpffs, conflict,
-    error::chain,
     sys::{self, LinkTarget},
 };
 
@@ -47,45 +42,23 @@ pub(crate) struct Site<'a> {
     pub(crate) pin: &'a Path,
 }
 
-// aya refuses AllowMultiple here: `Single` means "no flags", which for a link is what allows several
-// programs side by side.
-const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-
-pub(crate) fn sock_addr(
-    program: &mut CgroupSockAddr,
-    site: Site<'_>,
-) -> Result<Attachment, DatapathError> {
-    let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?));
-    attach(site, fd, || {
-        let id = program.attach(site.cgroup, MODE)?;
-        Ok(FdLink::try_from(program.take_link(id)?))
-    })
-}
-
-pub(crate) fn sock_ops(program: &mut SockOps, site: Site<'_>) -> Result<Attachment, DatapathError> {
-    let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?));
-    attach(site, fd, || {
-        let id = program.attach(site.cgroup, MODE)?;
-        Ok(FdLink::try_from(program.take_link(id)?))
-    })
-}
-
 /// Updates the pinned link, or makes a new one and pins it.
-fn attach(
-    site: Site<'_>,
-    program: Result<ProgramFd, ProgramError>,
-    make: impl FnOnce() -> Result<Result<FdLink, LinkError>, ProgramError>,
-) -> Result<Attachment, DatapathError> {
-    let Site { name, hook, cgroup_id, pin, .. } = site;
-    let refused = |error: ProgramError| attach_error(name, hook, &error);
-    let program = program.map_err(refused)?;
-    if !update_pinned(name, program.as_fd(), LinkTarget::Cgroup(cgroup_id), pin)? {
-        let link =
-            make().map_err(|error| match conflict::exclusive(site.path, attach_type(hook)) {
+///
+/// aya could make links too, but does so only where it can read the kernel's version, and those of
+/// Debian's release candidates (`7.3~rc7`) it cannot.
+pub(crate) fn attach(program: BorrowedFd<'_>, site: Site<'_>) -> Result<Attachment, DatapathError> {
+    let Site { name, hook, cgroup, cgroup_id, pin, .. } = site;
+    if !update_pinned(name, program, LinkTarget::Cgroup(cgroup_id), pin)? {
+        let kind = attach_type(hook);
+        let link = sys::link_create(program, cgroup.as_fd(), kind).map_err(|error| {
+            match conflict::exclusive(site.path, kind) {
                 Some(exclusive) => attach_failed(name, hook, exclusive.to_string()),
-                None => attach_error(name, hook, &error),
-            })?;
-        pin_link(name, hook, link, pin)?;
+                None => attach_failed(name, hook, error.to_string()),
+            }
+        })?;
+        // The pin keeps the link; the descriptor is not needed any more.
+        sys::obj_pin(link.as_fd(), pin)
+            .map_err(|error| attach_failed(name, hook, error.to_string()))?;
     }
     Ok(Attachment { program: name, hook, pin: pin.to_owned(), kubelet: false })
 }
@@ -113,25 +86,6 @@ pub(crate) fn update_pinned(
     }
     bpffs::unpin_link(pin)?;
     Ok(false)
-}
-
-pub(crate) fn pin_link(
-    name: &'static str,
-    target: &str,
-    link: Result<FdLink, LinkError>,
-    pin: &Path,
-) -> Result<(), DatapathError> {
-    let link = link.map_err(|error| attach_error(name, target, &error))?;
-    // The pin keeps the link; the descriptor is not needed any more.
-    link.pin(pin).map(drop).map_err(|error| attach_error(name, target, &error))
-}
-
-pub(crate) fn attach_error(
-    program: &'static str,
-    target: &str,
-    error: &dyn std::error::Error,
-) -> DatapathError {
-    attach_failed(program, target, chain(error))
 }
 
 fn attach_failed(program: &'static str, target: &str, reason: String) -> DatapathError {

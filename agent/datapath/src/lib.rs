@@ -37,6 +37,7 @@ pub mod sock_diag;
 mod sys;
 mod table;
 mod tables;
+mod verifier;
 
 pub use cgroup::{CgroupRoot, default_attach_point, kubelet_pods};
 pub use cleanup::{CleanupReport, cleanup};
@@ -62,3 +63,4 @@ pub use probe::{Availability, Feature, KernelFeatures, Need, Probed};
 pub use return_routes::{DELIVERY_MARK, ReturnRoutes};
 pub use sys::{ClockState, bind_address_no_port, clock_state};
 pub use undermesh_ebpf_common::Reason;
+pub use verifier::{ProgramCost, verify};

@@ -32,7 +32,8 @@ use crate::{
 };
 
 /// The embedded object; empty where the build had none.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/undermesh-programs"));
+pub(crate) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/undermesh-programs"));
 
 /// Programs at the cgroup, as pairs of a name and its hook.
 pub(crate) const CGROUP_PROGRAMS: [(&str, &str); 5] = [
@@ -326,15 +327,16 @@ impl Datapath {
     fn attach(&mut self, site: Site<'_>) -> Result<Attachment, DatapathError> {
         let name = site.name;
         let program = self.ebpf.program_mut(name).ok_or_else(|| missing(name))?;
-        if site.hook == "sockops" {
+        let fd = if site.hook == "sockops" {
             let program: &mut SockOps = program.try_into().map_err(refused(name))?;
             loaded(program.load()).map_err(refused(name))?;
-            attach::sock_ops(program, site)
+            program.fd()
         } else {
             let program: &mut CgroupSockAddr = program.try_into().map_err(refused(name))?;
             loaded(program.load()).map_err(refused(name))?;
-            attach::sock_addr(program, site)
-        }
+            program.fd()
+        };
+        attach::attach(fd.map_err(refused(name))?.as_fd(), site)
     }
 
     fn load_pod_program(&mut self) -> Result<crate::pods::Steer, DatapathError> {
@@ -369,7 +371,11 @@ impl Datapath {
     }
 }
 
-fn load_object(config: &Config, pins: &PinDir, features: Features) -> Result<Ebpf, DatapathError> {
+pub(crate) fn load_object(
+    config: &Config,
+    pins: &PinDir,
+    features: Features,
+) -> Result<Ebpf, DatapathError> {
     let sizes = &config.sizes;
     let conn_meta = pins.maps.join("CONN_META");
     EbpfLoader::new()
@@ -462,7 +468,7 @@ fn loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
 }
 
 /// The end of a verifier log: what it refused, without the thousand lines before.
-fn tail(log: &str) -> String {
+pub(crate) fn tail(log: &str) -> String {
     const LINES: usize = 12;
     let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")

@@ -237,6 +237,7 @@ fn proxy_config(config: &Config) -> ProxyConfig {
     let default = ProxyConfig::default();
     ProxyConfig {
         connect_timeout: config.connect_timeout,
+        native: config.native,
         pool: PoolConfig { idle: config.tunnel_idle_timeout, ..default.pool },
         ..default
     }

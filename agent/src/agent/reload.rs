@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
-use undermesh_control::SourceUpdate;
+use undermesh_control::{ManifestSource, SourceUpdate};
 use undermesh_datapath::Datapath;
 use undermesh_identity::IdentityStore;
 use undermesh_model::{Cluster, Diagnostic, Generation, Severity, SpiffeId};
@@ -170,6 +170,27 @@ impl Reload {
             .map(|workload| (workload.name.namespace.as_str(), workload.workload_name.as_str()))
             .collect();
         self.telemetry.retain_workloads(|namespace, name| alive.contains(&(namespace, name)));
+    }
+}
+
+/// What an agent goes on doing that has handed over: policies change, and what it still carries is
+/// judged by them. Maps, certificates and pods are its successor's.
+pub(super) async fn follow_policies(parts: &Parts) {
+    let options = parts.options();
+    let updates = ManifestSource::new(&parts.config.manifests).watch();
+    let mut updates = match updates {
+        Ok(updates) => updates,
+        Err(error) => {
+            tracing::error!(%error, "live connections are not judged by later policies");
+            return;
+        }
+    };
+    while let Some(update) = updates.recv().await {
+        if let SourceUpdate::State { cluster, generation, .. } = update {
+            let compiled = compile(&cluster, &options, generation);
+            parts.snapshot.store(Arc::new(compiled.snapshot));
+            parts.proxy.policies_changed();
+        }
     }
 }
 

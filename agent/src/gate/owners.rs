@@ -26,6 +26,8 @@ pub(super) struct Found {
     pub(super) claims: BTreeMap<GateSubject, Claim>,
     /// Cgroups with processes in a namespace of their own, of which nobody knows whose they are.
     pub(super) strangers: BTreeSet<u64>,
+    /// Cgroups that are somebody's; should he disappear, they are not new.
+    pub(super) known: BTreeSet<u64>,
 }
 
 /// The pods of this node by where they are.
@@ -80,17 +82,22 @@ impl Owners {
     /// Sorts cgroups, outer ones first. A cgroup below one that belongs to somebody is left out, as it
     /// belongs to the same; so are those of which it is `settled` that they belong to nobody.
     pub(super) fn claims(&self, cgroups: &[PodCgroup], settled: &BTreeSet<u64>) -> Found {
-        let mut found = Found { claims: self.marked.clone(), strangers: BTreeSet::new() };
+        let mut found = Found { claims: self.marked.clone(), ..Found::default() };
         let mut named: Vec<&Path> = Vec::new();
         for cgroup in cgroups {
             if let Some(claim) = self.by_cgroup.get(&cgroup.path) {
                 named.push(&cgroup.path);
+                found.known.insert(cgroup.id);
                 found.claims.insert(GateSubject::Cgroup(cgroup.id), claim.clone());
             } else if !settled.contains(&cgroup.id)
                 && !named.iter().any(|path| cgroup.path.starts_with(path))
-                && self.namespaces(cgroup).iter().any(|id| !self.namespaces.contains(id))
             {
-                found.strangers.insert(cgroup.id);
+                let namespaces = self.namespaces(cgroup);
+                if namespaces.iter().any(|id| !self.namespaces.contains(id)) {
+                    found.strangers.insert(cgroup.id);
+                } else if !namespaces.is_empty() {
+                    found.known.insert(cgroup.id);
+                }
             }
         }
         found

@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -35,6 +35,21 @@ pub(crate) struct TestExecutable {
     executable: PathBuf,
     /// The package's directory, where cargo would run it.
     directory: PathBuf,
+    /// The target's name.
+    target: String,
+}
+
+impl Built {
+    /// Executables of the namespace ring, by their target's name.
+    pub(crate) fn netns_tests(&self) -> impl Iterator<Item = (&str, &Path)> {
+        let netns = self.tests.iter().filter(|test| test.ring == Ring::Netns);
+        netns.map(|test| (test.target.as_str(), test.executable.as_path()))
+    }
+
+    /// One of them.
+    pub(crate) fn netns_test(&self, target: &str) -> Option<&Path> {
+        self.netns_tests().find(|(name, _)| *name == target).map(|(_, executable)| executable)
+    }
 }
 
 impl TestExecutable {
@@ -143,6 +158,7 @@ fn artifact(line: &str) -> Result<Option<Artifact>> {
         ring: Ring::of(package, &target.name, is("test"))?,
         executable,
         directory: directory.to_path_buf(),
+        target: target.name,
     })))
 }
 

@@ -67,6 +67,11 @@ fn mistakes_in_a_pod_are_named_with_their_line() {
             ),
             (
                 "undermesh.io/netns: /run/netns/cart",
+                "undermesh.io/wire: http",
+                "11: Pod shop/cart: annotation undermesh.io/wire is \"http\"",
+            ),
+            (
+                "undermesh.io/netns: /run/netns/cart",
                 "undermesh.io/weight: '0'",
                 "11: Pod shop/cart: annotation undermesh.io/weight is \"0\"",
             ),

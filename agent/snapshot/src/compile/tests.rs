@@ -411,3 +411,16 @@ fn the_same_input_gives_the_same_tables() {
     );
     assert_eq!(run(&input).snapshot.tables, run(&input).snapshot.tables);
 }
+
+#[test]
+fn what_an_agent_speaks_is_known_to_others_and_to_the_kernel() {
+    let mut old = workload("old", "b", &["10.1.1.2"]);
+    old.wire = Wire::Hbone;
+    let snapshot = run(&cluster(vec![old, workload("new", "b", &["10.1.1.3"])], vec![])).snapshot;
+    for (address, wire, flags) in
+        [("10.1.1.2", Wire::Hbone, 0), ("10.1.1.3", Wire::Native, workload_flags::NATIVE)]
+    {
+        assert_eq!(snapshot.workloads[&ip(address)].wire, wire);
+        assert_eq!(snapshot.tables.workloads[&addr(ip(address))].flags, flags);
+    }
+}

@@ -20,8 +20,8 @@ use undermesh_model::{SpiffeId, TrustDomain, Wire};
 
 use super::{Node, Pair, also_trust, handshake, node, node_with, refusal, talk};
 use crate::{
-    AuthorityError, CertificateAuthority, DirectoryAuthority, PeerError, SignFuture, StoreError,
-    Svid, classify, peer_identity,
+    AuthorityError, CertificateAuthority, DirectoryAuthority, NATIVE_ALPN, PeerError, SignFuture,
+    StoreError, Svid, classify, peer_expiry, peer_identity,
     testing::{TempDir, id, init},
     verifier::ClientVerifier,
 };
@@ -261,4 +261,36 @@ async fn sessions_are_not_shared_between_identities() {
         let peer = peer_identity(pair.server.peer_certificates(), node.store.now());
         assert_eq!(peer, Ok(id(name)));
     }
+}
+
+#[tokio::test]
+async fn wires_are_not_mistaken_for_each_other_and_share_no_sessions() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let node = node(&dir.path(), &["web", "cart"], 3600).await;
+    let client = |wire| node.store.client_config(&id("web"), &[id("cart")], wire).unwrap();
+    let server = |wire| node.store.server_config(&id("cart"), wire).unwrap();
+    for (ours, theirs) in [(Wire::Native, Wire::Hbone), (Wire::Hbone, Wire::Native)] {
+        let pair = handshake(client(ours), server(ours)).unwrap();
+        let expected: &[u8] = if ours == Wire::Native { NATIVE_ALPN } else { b"h2" };
+        assert_eq!(pair.client.alpn_protocol(), Some(expected));
+        assert_eq!(pair.server.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        let (error, side) = handshake(client(ours), server(theirs)).err().unwrap();
+        assert_eq!((classify(&error), side), ("tls_incompatible", "server"));
+        let again = handshake(client(ours), server(ours)).unwrap();
+        assert_eq!(again.server.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_says_when_it_expires() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let node = node(&dir.path(), &["web", "cart"], 3600).await;
+    let client = node.store.client_config(&id("web"), &[id("cart")], Wire::Native).unwrap();
+    let server = node.store.server_config(&id("cart"), Wire::Native).unwrap();
+    let pair = handshake(client, server).unwrap();
+    let until = peer_expiry(pair.client.peer_certificates().unwrap()).unwrap();
+    assert_eq!(until, node.store.lock().entries[&id("cart")].svid.as_ref().unwrap().not_after());
+    assert_eq!(peer_expiry(&[]), None);
 }

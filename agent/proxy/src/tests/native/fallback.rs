@@ -58,7 +58,7 @@ async fn a_peer_that_answers_in_plaintext_is_reached_over_hbone() {
     let application = TcpListener::bind(server.address).await.unwrap();
     tokio::spawn(async move {
         let (mut stream, _) = application.accept().await.unwrap();
-        stream.read(&mut [0; 64]).await.unwrap();
+        stream.read_u8().await.unwrap();
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         stream.read_to_end(&mut Vec::new()).await
     });

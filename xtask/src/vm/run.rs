@@ -1,0 +1,203 @@
+//! All machines of a run: what they share is built once, then as many boot at a time as the machine
+//! can bear.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    thread,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use undermesh_tests::vm::{Plan, PlannedTest};
+
+use super::{
+    Args, Output,
+    boot::Run,
+    initramfs::{Programs, Userland},
+    kernel::Kernel,
+    outcome::{Check, Ending, Outcome},
+    qemu::{Accelerator, MEMORY, Machine, Qemu},
+    report, ring,
+};
+use crate::{
+    build_ebpf::Builder,
+    command,
+    install::Policy,
+    progress::step,
+    test::build::{self, Built},
+    workspace::Workspace,
+};
+
+/// Memory that QEMU takes beside the machine's, in MiB.
+const OVERHEAD: u64 = 512;
+/// Programs that are not tests, besides the agent; they lie beside it.
+const TOOLS: [&str; 1] = ["undermesh-pod"];
+/// What the kernel starts.
+const INIT: &str = "undermesh-vm";
+
+/// Everything that all machines share.
+pub(crate) struct Place {
+    directory: PathBuf,
+    userland: Userland,
+    plan: Plan,
+    qemu: Qemu,
+    accelerator: Accelerator,
+    jobs: usize,
+    output: Output,
+}
+
+impl Place {
+    /// Builds what the machines run, and chooses the tests.
+    pub(crate) fn prepare(
+        workspace: &Workspace,
+        args: &Args,
+        qemu: Qemu,
+        policy: Policy,
+    ) -> Result<Self> {
+        Builder::prepare(workspace, policy)?.build(false)?;
+        let built = step("building the agent and the tests", || build::everything(workspace))?;
+        let tests = match &args.test {
+            Some(filter) => filtered(&built, filter)?,
+            None => ring::tests(),
+        };
+        let directory = workspace.root().join("target/vm");
+        fs::create_dir_all(&directory).context("cannot make target/vm")?;
+        let bin = built.agent.parent().context("the agent has no directory")?;
+        let programs = programs(&built, &tests, bin)?;
+        let userland = Userland::collect(&bin.join(INIT), &programs, &directory)?;
+        Ok(Self {
+            directory,
+            userland,
+            plan: Plan { modules: Vec::new(), tests },
+            qemu,
+            accelerator: args.accel,
+            jobs: args.jobs.unwrap_or_else(jobs).max(1),
+            output: args.output,
+        })
+    }
+
+    /// Runs every kernel; the outcomes come in the kernels' order.
+    pub(crate) fn run_all(&self, kernels: &[Kernel]) -> Result<Vec<Outcome>> {
+        let queue = Mutex::new(kernels.iter().enumerate());
+        let outcomes = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            let worker = || -> Result<()> {
+                loop {
+                    // In a statement of its own: the lock is held for taking one, not for running it.
+                    let next = lock(&queue)?.next();
+                    let Some((at, kernel)) = next else { return Ok(()) };
+                    let outcome = self.run(kernel)?;
+                    lock(&outcomes)?.push((at, outcome));
+                }
+            };
+            let workers: Vec<_> =
+                (0..self.jobs.min(kernels.len())).map(|_| scope.spawn(worker)).collect();
+            workers.into_iter().try_for_each(|worker| match worker.join() {
+                Ok(result) => result,
+                Err(_) => bail!("a run of a machine panicked"),
+            })
+        })?;
+        let mut outcomes = std::mem::take(&mut *lock(&outcomes)?);
+        outcomes.sort_by_key(|(at, _)| *at);
+        Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+    }
+
+    fn run(&self, kernel: &Kernel) -> Result<Outcome> {
+        let version = kernel.package.version.as_str();
+        let console = self.directory.join(format!("{version}.log"));
+        let initramfs = self.directory.join(format!("{version}.cpio"));
+        // A console of a run before must not be taken for this one's.
+        fs::write(&console, "")?;
+        self.userland.write(kernel, &self.plan, &initramfs)?;
+        let command = self.qemu.boot(&Machine {
+            series: kernel.package.series,
+            kernel: &kernel.image(),
+            initramfs: &initramfs,
+            console: &console,
+            accelerator: self.accelerator,
+        });
+        let mut outcome = Outcome::new(&kernel.choice.to_string(), version, console.clone());
+        self.output.say(&format!("{version:<18} booting, {} tests", self.plan.tests.len()));
+        let run = Run { command, console: &console, tests: &self.plan.tests };
+        let show = |check: &Check| self.output.say(&report::line(version, check));
+        if let Err(error) = run.finish(&mut outcome, show) {
+            let ending = Ending::NotBooted(format!("{error:#}"));
+            outcome.end(ending, &self.plan.tests, 0.0);
+        }
+        fs::remove_file(&initramfs)?;
+        Ok(outcome)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> Result<std::sync::MutexGuard<'_, T>> {
+    mutex.lock().map_err(|_| anyhow::anyhow!("a run of a machine panicked"))
+}
+
+/// The programs that a machine needs for its tests.
+fn programs(built: &Built, tests: &[PlannedTest], bin: &Path) -> Result<Programs> {
+    let ip = command::find("ip").context("no ip: install iproute2")?;
+    let mut programs: Programs =
+        vec![("undermesh".to_owned(), built.agent.clone()), ("ip".to_owned(), ip.canonicalize()?)];
+    programs.extend(TOOLS.map(|tool| (tool.to_owned(), bin.join(tool))));
+    for test in tests {
+        if programs.iter().any(|(name, _)| *name == test.program) {
+            continue;
+        }
+        let executable = built
+            .netns_test(&test.program)
+            .with_context(|| format!("no test executable {} has been built", test.program))?;
+        programs.push((test.program.clone(), executable.to_owned()));
+    }
+    Ok(programs)
+}
+
+/// Namespace tests whose name contains `filter`.
+fn filtered(built: &Built, filter: &str) -> Result<Vec<PlannedTest>> {
+    let mut tests = Vec::new();
+    for (program, executable) in built.netns_tests() {
+        let mut list = std::process::Command::new(executable);
+        let list = command::stdout(list.args(["--list", "--format", "terse"]))?;
+        let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+        tests.extend(
+            names
+                .map(|name| ring::planned(program, name))
+                .filter(|test| test.name().contains(filter)),
+        );
+    }
+    ensure!(!tests.is_empty(), "no namespace test has {filter:?} in its name");
+    Ok(tests)
+}
+
+/// How many machines run at once.
+fn jobs() -> usize {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    jobs_for(processors, &memory)
+}
+
+/// As many as there are processors, if there is memory for them.
+fn jobs_for(processors: usize, meminfo: &str) -> usize {
+    let available = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or(0);
+    let fitting = available / 1024 / (MEMORY + OVERHEAD);
+    processors.min(usize::try_from(fitting).unwrap_or(processors)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_and_memory_bound_how_many_machines_run() {
+        let with =
+            |gigabytes: u64| format!("MemFree: 1 kB\nMemAvailable: {} kB\n", gigabytes << 20);
+        assert_eq!(jobs_for(2, &with(24)), 2);
+        assert_eq!(jobs_for(16, &with(6)), 4);
+        assert_eq!(jobs_for(8, &with(1)), 1);
+        assert_eq!(jobs_for(8, ""), 1);
+    }
+}
