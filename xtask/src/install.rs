@@ -29,6 +29,8 @@ pub(crate) enum Need {
     Demo,
     /// Kernels in virtual machines.
     Vm,
+    /// Benchmarks.
+    Bench,
 }
 
 /// Whether missing things may be installed.
@@ -61,7 +63,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 9] = [
+static TOOLS: [Tool; 11] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -84,7 +86,19 @@ static TOOLS: [Tool; 9] = [
         package: "iproute2",
         detect: Detect::Command("ip"),
         purpose: "creates network namespaces",
-        needs: &[Need::Netns, Need::Demo, Need::Vm],
+        needs: &[Need::Netns, Need::Demo, Need::Vm, Need::Bench],
+    },
+    Tool {
+        package: "wrk",
+        detect: Detect::Command("wrk"),
+        purpose: "is the benchmarks' client",
+        needs: &[Need::Bench],
+    },
+    Tool {
+        package: "nginx-light",
+        detect: Detect::Command("nginx"),
+        purpose: "is the benchmarks' server",
+        needs: &[Need::Bench],
     },
     Tool {
         package: "curl",

@@ -2,6 +2,7 @@
 //! subcommand is a module with its `Args` and a `run`. To add one: a module and a line in
 //! `Command` and in `main`.
 
+mod bench;
 mod build_ebpf;
 mod command;
 mod demo;
@@ -35,6 +36,8 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     /// Run every test that this machine can run
     Test(test::Args),
+    /// Measure the same work with and without the mesh, as ratios
+    Bench(bench::Args),
     /// Run the kernel ring on other kernels, in virtual machines
     Vm(vm::Args),
     /// Check formatting, clippy, crate walls, source rules, links and names
@@ -58,6 +61,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&workspace, &args),
         Command::BuildEbpf(args) => build_ebpf::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
+        Command::Bench(args) => bench::run(&workspace, &args),
         Command::Vm(args) => vm::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),
     }

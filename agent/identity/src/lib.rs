@@ -15,6 +15,7 @@ mod store;
 mod svid;
 #[cfg(test)]
 mod testing;
+mod tickets;
 mod tls;
 mod verifier;
 
