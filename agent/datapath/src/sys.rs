@@ -1,8 +1,8 @@
 //! The raw system calls that neither aya nor rustix offers.
 #![expect(unsafe_code, reason = "bpf(2) and SO_NETNS_COOKIE have no safe wrapper in our libraries")]
 
+mod maps;
 mod node;
-mod objects;
 pub(crate) mod verifier;
 
 use std::{
@@ -19,9 +19,9 @@ use std::{
 use tokio::io::{Interest, unix::AsyncFd};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+pub(crate) use maps::map_create;
 pub use node::{ClockState, clock_state};
 pub(crate) use node::{leave_netns, mtu};
-pub(crate) use objects::{link_create, map_create, prog_load};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
@@ -30,6 +30,7 @@ const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
@@ -114,6 +115,33 @@ pub(crate) fn cgroup_programs(
 /// Attaches an sk_lookup program to a network namespace (Linux 5.9).
 pub(crate) fn netns_link(program: BorrowedFd<'_>, netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     link_create(program, netns, BPF_SK_LOOKUP)
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct LinkCreate {
+    prog_fd: i32,
+    target_fd: i32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches a program to a cgroup (Linux 5.7) or a network namespace. No flags: with a link that is
+/// what allows several programs side by side.
+pub(crate) fn link_create(
+    program: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let attr = LinkCreate {
+        prog_fd: program.as_raw_fd(),
+        target_fd: target.as_raw_fd(),
+        attach_type,
+        flags: 0,
+    };
+    let fd = bpf(BPF_LINK_CREATE, &attr)?;
+    // SAFETY: the kernel has just given this descriptor to us and to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 #[repr(C)]

@@ -7,7 +7,7 @@ use crate::status::{PodState, Status};
 const FULL: u64 = 80;
 
 pub(super) fn check(situation: &Situation) -> Vec<Finding> {
-    match &situation.status {
+    match situation.status() {
         Ok(status) => of_status(status, situation),
         Err(_) if situation.preflight => Vec::new(),
         Err(error) => {
@@ -42,7 +42,7 @@ fn of_status(status: &Status, situation: &Situation) -> Vec<Finding> {
 
 /// Whether another finding says the same: a map that fills up, or one about the manifests.
 fn is_said(warning: &str, situation: &Situation) -> bool {
-    let diagnostics = situation.manifests.iter().flat_map(|loaded| &loaded.diagnostics);
+    let diagnostics = situation.manifests().into_iter().flat_map(|loaded| &loaded.diagnostics);
     (warning.starts_with("map ") && warning.contains("% full"))
         || diagnostics.map(ToString::to_string).any(|text| warning.contains(&text))
 }

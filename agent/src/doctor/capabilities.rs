@@ -60,7 +60,7 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
 
 /// The agent's process. It may be in another PID namespace, where its id means somebody else.
 fn agent(situation: &Situation) -> Option<String> {
-    let pid = situation.status.as_ref().ok()?.agent.pid;
+    let pid = situation.status().as_ref().ok()?.agent.pid;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     name.starts_with("undermesh").then(|| pid.to_string())
 }

@@ -16,7 +16,7 @@ const OVER: i64 = 100;
 
 pub(super) fn check(situation: &Situation) -> Vec<Finding> {
     let now = SystemTime::now();
-    let status = situation.status.as_ref().ok();
+    let status = situation.status().as_ref().ok();
     let rows = status.into_iter().flat_map(|status| &status.certificates);
     of_authority(situation, now)
         .into_iter()

@@ -9,7 +9,7 @@ use super::{catalogue::Kind, finding::Finding, situation::Situation};
 const MAX_SHOWN: usize = 50;
 
 pub(super) fn check(situation: &Situation) -> Vec<Finding> {
-    let Some(loaded) = &situation.manifests else { return Vec::new() };
+    let Some(loaded) = situation.manifests() else { return Vec::new() };
     let of = |severity| loaded.diagnostics.iter().filter(move |it| it.severity == severity);
     let rejected = of(Severity::Error).map(|it| finding(Kind::ManifestsRejected, it));
     // That they have no effect on the mesh is no news: they are for whoever enforces them.

@@ -25,7 +25,7 @@ pub(super) fn check_pins(situation: &Situation) -> Vec<Finding> {
         let object = pin_dir.join(&set.name).display().to_string();
         let PinnedSet { links, maps, .. } = set;
         let what = format!("links: {links}, maps: {maps}");
-        match (set.is_ours, &situation.status) {
+        match (set.is_ours, situation.status()) {
             (false, _) => Some(Finding::new(Kind::PinsOtherVersion, object, what)),
             (true, Err(_)) => Some(Finding::new(Kind::PinsWithoutAgent, object, what)),
             (true, Ok(_)) => None,

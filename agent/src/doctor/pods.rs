@@ -57,7 +57,7 @@ fn taken(pod: &NamespacedName, netns: &Netns, is_enrolled: bool) -> Vec<Finding>
 }
 
 fn is_enrolled(situation: &Situation, pod: &NamespacedName) -> bool {
-    let status = situation.status.as_ref().ok();
+    let status = situation.status().as_ref().ok();
     status.into_iter().flat_map(|status| &status.pods).any(|row| {
         row.namespace == pod.namespace && row.name == pod.name && row.state == PodState::Enrolled
     })

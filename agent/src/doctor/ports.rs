@@ -9,7 +9,7 @@ use super::{catalogue::Kind, finding::Finding, situation::Situation};
 
 pub(super) fn check(situation: &Situation) -> Vec<Finding> {
     // It has them all, or it would not have started.
-    if situation.status.is_ok() {
+    if situation.status().is_ok() {
         return Vec::new();
     }
     let outline = &situation.outline;

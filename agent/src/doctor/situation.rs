@@ -31,12 +31,11 @@ pub(super) struct Situation {
     pub(super) unreadable: Option<(PathBuf, String)>,
     /// Why an agent would not take the settings.
     pub(super) invalid: Option<String>,
-    /// The agent's status page, or why there is none.
-    pub(super) status: Result<Status, String>,
-    /// The manifest directory, where one is known.
-    pub(super) manifests: Option<Loaded>,
     /// What the kernel offers; set by the check that asks.
     pub(super) features: OnceLock<KernelFeatures>,
+    // Read by the first check that needs them: checks have a deadline, and this has none.
+    status: OnceLock<Result<Status, String>>,
+    manifests: OnceLock<Option<Loaded>>,
 }
 
 impl Situation {
@@ -53,31 +52,42 @@ impl Situation {
         let outline = settings.outline()?;
         // Without a cgroup2 hierarchy, every setting would be said to be wrong.
         let invalid = outline.cgroup.is_some().then(|| settings.check().err()).flatten();
-        let status = client::get_within(outline.admin_address, "/status", PATIENCE)
-            .and_then(|json| Ok(serde_json::from_str(&json)?))
-            .map_err(|error| format!("{error:#}"));
-        let manifests = outline.manifests.clone().map(|dir| ManifestSource::new(dir).load());
         Ok(Self {
             preflight,
             outline,
             unreadable,
             invalid: invalid.map(|error| format!("{error:#}")),
-            status,
-            manifests,
             features: OnceLock::new(),
+            status: OnceLock::new(),
+            manifests: OnceLock::new(),
         })
+    }
+
+    /// The agent's status page, or why there is none.
+    pub(super) fn status(&self) -> &Result<Status, String> {
+        self.status.get_or_init(|| {
+            client::get_within(self.outline.admin_address, "/status", PATIENCE)
+                .and_then(|json| Ok(serde_json::from_str(&json)?))
+                .map_err(|error| format!("{error:#}"))
+        })
+    }
+
+    /// The manifest directory, where one is known.
+    pub(super) fn manifests(&self) -> Option<&Loaded> {
+        let load = || Some(ManifestSource::new(self.outline.manifests.as_ref()?).load());
+        self.manifests.get_or_init(load).as_ref()
     }
 
     /// The name of this node: what the settings say, or the agent.
     pub(super) fn node(&self) -> Option<&str> {
-        let said = self.status.as_ref().ok().map(|status| status.agent.node.as_str());
+        let said = self.status().as_ref().ok().map(|status| status.agent.node.as_str());
         self.outline.node.as_deref().or(said)
     }
 
     /// The pods of this node that are to be in the mesh, with their namespaces, as far as they are
     /// there.
     pub(super) fn pods(&self) -> Vec<(NamespacedName, Netns)> {
-        let cluster = self.manifests.as_ref().and_then(|loaded| loaded.cluster.as_ref());
+        let cluster = self.manifests().and_then(|loaded| loaded.cluster.as_ref());
         let workloads = cluster.into_iter().flat_map(|cluster| cluster.workloads.values());
         workloads
             .filter(|pod| pod.enrolment.is_enrolled() && self.is_here(pod))

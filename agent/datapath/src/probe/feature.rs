@@ -177,7 +177,7 @@ features! {
 
 impl Feature {
     /// Asks for it alone. Links and memory are asked for together ([`super::KernelFeatures`]).
-    pub(super) fn probe(self) -> Availability {
+    pub(crate) fn probe(self) -> Availability {
         use aya::maps::MapType;
         let helper = |hook, number| helpers::probe(hook, number);
         match self {

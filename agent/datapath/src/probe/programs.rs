@@ -16,7 +16,13 @@ use super::{
         store,
     },
 };
-use crate::sys;
+use crate::sys::{
+    self,
+    verifier::{LogLevel, ProgramImage, prog_load},
+};
+
+/// More than the verifier says about a few instructions.
+const LOG_BYTES: usize = 16 << 10;
 
 /// Where programs attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +59,10 @@ impl Hook {
 /// Loads a program for a hook; the error comes with the verifier's words.
 pub(super) fn load(hook: Hook, code: &[Instruction]) -> Result<OwnedFd, (io::Error, String)> {
     let (kind, attach_type) = hook.types();
-    sys::prog_load(kind, attach_type, code.as_bytes())
+    let instructions = code.as_bytes();
+    let image = ProgramImage { kind, attach_type, instructions, license: c"GPL", btf: None };
+    let (program, log) = prog_load(image, LogLevel::Path, LOG_BYTES);
+    program.map_err(|error| (error, log))
 }
 
 /// A program that lets everything be as it is: 1 everywhere, which for sk_lookup is `SK_PASS`.
