@@ -14,14 +14,19 @@ const MAX_ANSWER: u64 = 256 << 20;
 
 /// Fetches `path`; anything but 200 is an error with the answer's own words.
 pub(crate) fn get(admin: SocketAddr, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&admin, TIMEOUT).with_context(|| {
+    get_within(admin, path, TIMEOUT)
+}
+
+/// The same, with another limit on every wait.
+pub(crate) fn get_within(admin: SocketAddr, path: &str, limit: Duration) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&admin, limit).with_context(|| {
         format!(
             "no agent answers at {admin}; is it running, and in this network namespace? \
              (`ip netns exec NODE undermesh ...`, or --admin ADDRESS)"
         )
     })?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
     write!(stream, "GET {path} HTTP/1.0\r\nhost: {admin}\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(MAX_ANSWER).read_to_string(&mut answer)?;

@@ -24,6 +24,13 @@ use gate::StartupGate;
 
 use crate::cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR};
 
+/// Directory of the certificate authority where nothing else is said.
+const DEFAULT_CA_DIR: &str = "/var/lib/undermesh/ca";
+/// Address of the metrics where nothing else is said.
+const DEFAULT_METRICS: &str = "[::]:15020";
+/// Address of readiness where nothing else is said.
+const DEFAULT_READINESS: &str = "[::]:15021";
+
 /// Every setting, all optional: the union of file, environment and flags.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -264,6 +271,20 @@ pub(crate) struct Config {
     pub(crate) gate: GateConfig,
 }
 
+/// The settings that are known even where others are wrong or missing, for diagnosis.
+#[derive(Clone, Debug)]
+pub(crate) struct Outline {
+    pub(crate) node: Option<String>,
+    pub(crate) manifests: Option<PathBuf>,
+    pub(crate) ca_dir: PathBuf,
+    /// `None` where no cgroup2 hierarchy is mounted.
+    pub(crate) cgroup: Option<PathBuf>,
+    pub(crate) pin_dir: PathBuf,
+    pub(crate) admin_address: SocketAddr,
+    pub(crate) metrics_address: SocketAddr,
+    pub(crate) readiness_address: SocketAddr,
+}
+
 /// Where connections are logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AccessLogTarget {
@@ -337,7 +358,7 @@ impl RawConfig {
                 "no manifest directory is set; pass --manifests, or `manifests:` in the \
                  configuration file",
             )?,
-            ca_dir: self.ca_dir.clone().unwrap_or_else(|| "/var/lib/undermesh/ca".into()),
+            ca_dir: self.ca_dir.clone().unwrap_or_else(|| DEFAULT_CA_DIR.into()),
             trust_domain,
             cluster: self.cluster.clone().unwrap_or_else(|| "Kubernetes".to_owned()),
             gate: GateConfig::new(&self, &cgroup)?,
@@ -372,8 +393,8 @@ impl RawConfig {
             },
             svid_lifetime,
             admin_address,
-            metrics_address: self.metrics_address.unwrap_or(address("[::]:15020")?),
-            readiness_address: self.readiness_address.unwrap_or(address("[::]:15021")?),
+            metrics_address: self.metrics_address.unwrap_or(address(DEFAULT_METRICS)?),
+            readiness_address: self.readiness_address.unwrap_or(address(DEFAULT_READINESS)?),
             access_log: match self.access_log.as_deref() {
                 None | Some("stdout") => AccessLogTarget::Stdout,
                 Some("off") => AccessLogTarget::Off,
@@ -390,6 +411,35 @@ impl RawConfig {
             workers,
             sizes: self.sizes()?,
         })
+    }
+
+    /// What is known of them as they are.
+    pub(crate) fn outline(&self) -> Result<Outline> {
+        let root = CgroupRoot::find().ok();
+        Ok(Outline {
+            node: self.node.clone(),
+            manifests: self.manifests.clone(),
+            ca_dir: self.ca_dir.clone().unwrap_or_else(|| DEFAULT_CA_DIR.into()),
+            cgroup: root.map(|root| match &self.cgroup {
+                Some(path) => root.resolve(path),
+                None => default_attach_point(&root),
+            }),
+            pin_dir: self.pin_dir.clone().unwrap_or_else(|| DEFAULT_PIN_DIR.into()),
+            admin_address: self.admin_address.unwrap_or(address(DEFAULT_ADMIN)?),
+            metrics_address: self.metrics_address.unwrap_or(address(DEFAULT_METRICS)?),
+            readiness_address: self.readiness_address.unwrap_or(address(DEFAULT_READINESS)?),
+        })
+    }
+
+    /// Whether an agent would take them. Those that it must be given are no matter here: whoever
+    /// asks may have no more than this machine.
+    pub(crate) fn check(self) -> Result<()> {
+        let given = Self {
+            node: Some("this-node".to_owned()),
+            manifests: Some("/".into()),
+            ..Self::default()
+        };
+        self.or(given).validate().map(drop)
     }
 
     fn attach_point(&self) -> Result<PathBuf> {

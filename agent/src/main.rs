@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod config;
 mod discovery;
+mod doctor;
 mod enrolment;
 mod gate;
 mod handover;

@@ -138,6 +138,9 @@ impl PodStatus {
 pub(crate) struct CertificateRow {
     pub(crate) id: String,
     pub(crate) serial: String,
+    /// Absent in the answers of older agents.
+    #[serde(default)]
+    pub(crate) not_before: String,
     pub(crate) not_after: String,
     pub(crate) expires_in_seconds: i64,
     /// Why the last renewal failed, where it did.
@@ -261,7 +264,7 @@ impl MapRow {
 }
 
 /// Prints a heading and aligned columns; nothing at all where there are no rows.
-fn section(
+pub(crate) fn section(
     f: &mut fmt::Formatter<'_>,
     title: &str,
     head: &[&str],

@@ -7,6 +7,8 @@
 //!     ├─ agent       agent processes: configuration, start, kill, status, metrics, access log
 //!     ├─ guard       cleans up after an owner that died, however it died
 //!     ├─ pod         drives sockets inside a pod, one system call at a time
+//!     ├─ doctor      `undermesh doctor` on a node, and what it says
+//!     ├─ foreign     programs of somebody else
 //!     └─ capture     every packet on the wire
 //! ```
 //!
@@ -18,7 +20,9 @@ mod access_log;
 mod agent;
 mod capture;
 mod cgroup;
+mod doctor;
 mod footprint;
+mod foreign;
 mod guard;
 mod http;
 mod manifest;
@@ -36,7 +40,9 @@ pub use access_log::{AccessLog, LogLine};
 pub use agent::{Agent, Settings};
 pub use capture::{Capture, Flow};
 pub use cgroup::cgroup2_mount;
+pub use doctor::{Diagnosis, Doctor, FindingRow};
 pub use footprint::Footprint;
+pub use foreign::ForeignProgram;
 pub use guard::watch_owner;
 pub use manifest::{Manifests, Placement, PodSpec, ServiceSpec};
 pub use netns::{Netns, enter_netns};

@@ -71,16 +71,20 @@ fn a_warm_pair_opens_connections_without_a_full_handshake() -> Result<()> {
     let to = rig.vip("far", 80)?;
     let agent = rig.agent("a")?;
     exchange(&client, to)?;
+    assert_eq!(handshakes(agent, "full")?, 1);
     for _ in 0..40 {
         exchange(&client, to)?;
     }
     assert_eq!(handshakes(agent, "full")?, 1);
+    // A session may come before the last one's connection is back.
     let (reused, prewarmed) = (sessions(agent, "reused")?, sessions(agent, "prewarmed")?);
-    assert!(reused + prewarmed >= 38, "{}", agent.metrics()?);
-    // At once, each needs a connection of its own: made in advance, or resumed.
-    let held = (0..40).map(|_| Ok(client.connect(to)?)).collect::<Result<Vec<Conn<'_>>>>()?;
-    for conn in &held {
+    assert!(reused + prewarmed >= 35, "{}", agent.metrics()?);
+    // While it is held, each needs a connection of its own: made in advance, or resumed.
+    let mut held: Vec<Conn<'_>> = Vec::new();
+    for _ in 0..40 {
+        let conn = client.connect(to)?;
         conn.exchange(b"held")?;
+        held.push(conn);
     }
     assert_eq!(handshakes(agent, "full")?, 1);
     assert!(handshakes(agent, "resumed")? >= 30, "{}", agent.metrics()?);

@@ -207,7 +207,7 @@ fn a_strict_pod_lets_through_what_the_agent_delivers_and_nobody_else() -> Result
            s.connect(('{}',8081))\n \
            s.send(b'forged')\n \
            print('answer:', s.recv(100))\n\
-         except ConnectionError as error:\n \
+         except (ConnectionError, TimeoutError) as error:\n \
            print('refused:', error)\n",
         rig.at("client", 0)?.ip(),
         to.ip()

@@ -56,19 +56,19 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check_machine() -> Result<()> {
+pub(crate) fn check_machine() -> Result<()> {
     let missing = Machine::read().missing_for_bpf();
     if missing.is_empty() {
         return Ok(());
     }
     bail!(
-        "the demo loads eBPF programs and makes network namespaces, and cannot do so here: {}",
+        "this loads eBPF programs and makes network namespaces, and cannot do so here: {}",
         missing.join("; ")
     )
 }
 
 /// The agent and the tool that runs programs inside pods.
-fn build_binaries(workspace: &Workspace) -> Result<()> {
+pub(crate) fn build_binaries(workspace: &Workspace) -> Result<()> {
     step("building the agent (some minutes the first time)", || {
         let mut cargo = command::cargo();
         cargo.current_dir(workspace.root()).args(["build", "--quiet", "--workspace", "--bins"]);

@@ -36,10 +36,10 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     /// Run every test that this machine can run
     Test(test::Args),
+    /// Measure the same work with and without the mesh, as ratios
+    Bench(bench::Args),
     /// Run the kernel ring on other kernels, in virtual machines
     Vm(vm::Args),
-    /// Measure what the mesh costs, as ratios to the same work without it
-    Bench(bench::Args),
     /// Check formatting, clippy, crate walls, source rules, links and names
     Lint(lint::Args),
 }
@@ -61,8 +61,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&workspace, &args),
         Command::BuildEbpf(args) => build_ebpf::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
-        Command::Vm(args) => vm::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
+        Command::Vm(args) => vm::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),
     }
 }

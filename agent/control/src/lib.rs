@@ -22,6 +22,7 @@ mod fixtures;
 mod kinds;
 mod manifests;
 mod names;
+mod network_policy;
 mod node;
 mod objects;
 mod report;
@@ -30,4 +31,5 @@ mod source;
 
 pub use directory::{ManifestSource, parse_manifests};
 pub use kinds::{KindDescription, describe_kinds};
+pub use network_policy::{BlockedTunnel, Direction, TUNNEL_PORT, blocked_tunnels};
 pub use source::{Loaded, SourceUpdate};

@@ -93,7 +93,7 @@ fn attach_failed(program: &'static str, target: &str, reason: String) -> Datapat
 }
 
 /// `enum bpf_attach_type` of a hook.
-fn attach_type(hook: &str) -> u32 {
+pub(crate) fn attach_type(hook: &str) -> u32 {
     match hook {
         "cgroup/bind4" => 8,
         "cgroup/bind6" => 9,

@@ -8,7 +8,6 @@
 //! ```
 
 use std::{
-    ffi::OsStr,
     fs,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -55,13 +54,13 @@ impl PinDir {
     /// Creates what is missing, mounting a BPF file system at its usual place if none is there.
     pub(crate) fn create(pin_dir: &Path) -> Result<Self, DatapathError> {
         let dir = Self::below(pin_dir);
-        if pin_dir.starts_with(DEFAULT_MOUNT) && !is_bpffs(Path::new(DEFAULT_MOUNT)) {
+        if is_mounted_on_demand(pin_dir) {
             mount("bpf", DEFAULT_MOUNT, "bpf", MountFlags::empty(), None).map_err(|e| {
                 DatapathError::file("mount a BPF file system at", DEFAULT_MOUNT)(e.into())
             })?;
             tracing::info!(at = DEFAULT_MOUNT, "mounted a BPF file system");
         }
-        if !pin_dir.ancestors().find(|dir| dir.exists()).is_some_and(is_bpffs) {
+        if !is_on_bpffs(pin_dir) {
             return Err(DatapathError::NotBpffs(pin_dir.to_owned()));
         }
         for path in [&dir.maps, &dir.links, &dir.pods] {
@@ -76,19 +75,31 @@ pub(crate) fn version_name() -> String {
     format!("v{ABI_VERSION}")
 }
 
-/// Whether a directory's name is that of an ABI version.
-pub(crate) fn is_version(name: &OsStr) -> bool {
-    name.to_str()
-        .and_then(|name| name.strip_prefix('v'))
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
-}
-
 /// Whether there are pins of another version beside `pods`, one of [`PinDir`]'s.
 pub(crate) fn is_beside_others(pods: &Path) -> bool {
     let own = version_name();
     let Some(pin_dir) = pods.ancestors().nth(2) else { return false };
     let entries = fs::read_dir(pin_dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name()).any(|name| is_version(&name) && name != own.as_str())
+    entries
+        .map(|entry| entry.file_name())
+        .filter_map(|name| name.into_string().ok())
+        .any(|name| is_version(&name) && name != own)
+}
+
+/// Whether a directory of this name is that of an ABI version.
+pub(crate) fn is_version(name: &str) -> bool {
+    name.strip_prefix('v')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether a directory is on a BPF file system, or would be when made.
+pub(crate) fn is_on_bpffs(pin_dir: &Path) -> bool {
+    pin_dir.ancestors().find(|dir| dir.exists()).is_some_and(is_bpffs)
+}
+
+/// Whether a BPF file system is missing at its usual place, where an agent mounts one.
+pub(crate) fn is_mounted_on_demand(pin_dir: &Path) -> bool {
+    pin_dir.starts_with(DEFAULT_MOUNT) && !is_bpffs(Path::new(DEFAULT_MOUNT))
 }
 
 fn is_bpffs(path: &Path) -> bool {

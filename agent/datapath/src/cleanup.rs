@@ -65,7 +65,8 @@ fn versions(pin_dir: &Path) -> Result<Vec<PathBuf>, DatapathError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(DatapathError::file("list", pin_dir)(error)),
     };
-    let versions = entries.filter(|entry| bpffs::is_version(&entry.file_name()));
+    let versions =
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(bpffs::is_version));
     Ok(versions.map(|entry| entry.path()).collect())
 }
 

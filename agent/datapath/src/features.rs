@@ -1,12 +1,7 @@
-//! What the kernel offers beyond the least that is needed. Asked, never concluded from a version.
+//! What the kernel offers beyond the least that is needed, as far as the agent does something else
+//! without it. Asked as `undermesh doctor` asks, never concluded from a version.
 
-use aya::{
-    programs::ProgramType,
-    sys::{BpfHelper, is_helper_supported},
-};
-use socket2::{Domain, Socket, Type};
-
-use crate::sys;
+use crate::probe::{Availability, Feature};
 
 /// What there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +16,10 @@ pub struct Features {
 impl Features {
     /// Asks the kernel.
     pub fn probe() -> Self {
-        let helper =
-            is_helper_supported(ProgramType::SockOps, BpfHelper::BPF_FUNC_get_netns_cookie);
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None);
+        let has = |feature: Feature| feature.probe() == Availability::Available;
         Self {
-            sockops_netns_cookie: helper.unwrap_or(false),
-            socket_netns_cookie: socket.and_then(sys::netns_cookie).is_ok(),
+            sockops_netns_cookie: has(Feature::SockOpsNetnsCookie),
+            socket_netns_cookie: has(Feature::SocketNetnsCookie),
         }
     }
 }

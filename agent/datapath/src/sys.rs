@@ -1,6 +1,8 @@
 //! The raw system calls that neither aya nor rustix offers.
 #![expect(unsafe_code, reason = "bpf(2) and SO_NETNS_COOKIE have no safe wrapper in our libraries")]
 
+mod maps;
+mod node;
 pub(crate) mod verifier;
 
 use std::{
@@ -17,6 +19,10 @@ use std::{
 use tokio::io::{Interest, unix::AsyncFd};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+pub(crate) use maps::map_create;
+pub use node::{ClockState, clock_state};
+pub(crate) use node::{leave_netns, mtu};
+
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
@@ -29,7 +35,7 @@ const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// `enum bpf_attach_type`.
-const BPF_SK_LOOKUP: u32 = 36;
+pub(crate) const BPF_SK_LOOKUP: u32 = 36;
 
 /// `SO_NETNS_COOKIE`, since Linux 5.14 (commit e8b9eab99232).
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -106,6 +112,11 @@ pub(crate) fn cgroup_programs(
     Ok((attr.attach_flags, ids[..(attr.prog_cnt as usize).min(MAX_PROGRAMS)].to_vec()))
 }
 
+/// Attaches an sk_lookup program to a network namespace (Linux 5.9).
+pub(crate) fn netns_link(program: BorrowedFd<'_>, netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    link_create(program, netns, BPF_SK_LOOKUP)
+}
+
 #[repr(C)]
 #[derive(IntoBytes, Immutable)]
 struct LinkCreate {
@@ -113,12 +124,6 @@ struct LinkCreate {
     target_fd: i32,
     attach_type: u32,
     flags: u32,
-}
-
-/// Attaches an sk_lookup program to a network namespace (Linux 5.9). aya keeps the links that it
-/// makes in the program, and with them a descriptor for every pod; the pin is all we need.
-pub(crate) fn netns_link(program: BorrowedFd<'_>, netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    link_create(program, netns, BPF_SK_LOOKUP)
 }
 
 /// Attaches a program to a cgroup (Linux 5.7) or a network namespace. No flags: with a link that is

@@ -8,12 +8,14 @@ mod authority;
 mod ca;
 mod clock;
 mod error;
+mod life;
 mod peer;
 mod pem;
 mod store;
 mod svid;
 #[cfg(test)]
 mod testing;
+mod tickets;
 mod tls;
 mod verifier;
 
@@ -21,6 +23,7 @@ pub use authority::{CertificateAuthority, DirectoryAuthority, SignFuture};
 pub use ca::{CaCertificate, CaDirectory, CaInfo, CaOptions};
 pub use clock::{Clock, SystemClock};
 pub use error::{AuthorityError, StoreError};
+pub use life::spent_percent;
 pub use peer::{PeerError, classify, peer_expiry, peer_identity};
 pub use store::{CertificateState, CertificateStatus, IdentityConfig, IdentityStore};
 pub use svid::Svid;

@@ -15,6 +15,7 @@ use undermesh_model::{SpiffeId, TrustDomain, Wire};
 use crate::{
     Clock, Svid,
     clock::RustlsClock,
+    tickets::Tickets,
     verifier::{ClientVerifier, ServerVerifier},
 };
 
@@ -22,11 +23,12 @@ use crate::{
 const HBONE_ALPN: &[u8] = b"h2";
 /// The native wire.
 pub const NATIVE_ALPN: &[u8] = b"undermesh/1";
-/// Sessions that a client configuration remembers, eight for each address; it serves one pair of
-/// identities, and behind one identity may be all replicas of a workload.
-const CLIENT_SESSIONS: usize = 512;
-/// Sessions that a server configuration remembers; it serves one identity, and a client keeps eight.
+/// Sessions that a server configuration remembers; it serves one identity.
 const SERVER_SESSIONS: usize = 2048;
+
+/// Tickets that a server gives with every handshake. One is used up by the next, and connections that
+/// are made at the same time, or in advance, need theirs before those have brought new ones.
+const TICKETS: usize = 4;
 
 /// The protocol (ALPN) that a wire is spoken in. A configuration has one, so that no peer can be
 /// taken for a speaker of the other, nor a session of one wire be resumed on the other.
@@ -89,7 +91,7 @@ impl Trust {
         config.alpn_protocols = vec![alpn(wire).to_vec()];
         // Sessions live and die with this configuration, which serves one pair of identities and
         // one generation of certificates.
-        config.resumption = Resumption::in_memory_sessions(CLIENT_SESSIONS);
+        config.resumption = Resumption::store(Arc::new(Tickets::default()));
         config.enable_sni = false;
         Ok(config)
     }
@@ -107,6 +109,7 @@ impl Trust {
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(Always(svid.certified_key())));
         config.alpn_protocols = vec![alpn(wire).to_vec()];
+        config.send_tls13_tickets = TICKETS;
         config.session_storage = ServerSessionMemoryCache::new(SERVER_SESSIONS);
         // A resumed session is not verified again. It cannot outlive this configuration, which is
         // replaced with every change of the bundle; that the client's certificate has not expired

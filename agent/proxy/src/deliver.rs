@@ -30,7 +30,7 @@ pub(crate) fn check(pod: &Pod, destination: SocketAddr) -> Result<(), Failure> {
 }
 
 /// Connects to the application, which is to see `client` as its peer. That must not be the far end
-/// of a connection to `destination` which the agent itself holds; see [`translated`].
+/// of a captured connection which the agent still holds; see [`translated`].
 pub(crate) async fn deliver(
     pod: &Pod,
     client: SocketAddr,
@@ -70,6 +70,11 @@ async fn transparently(
     let any_port = SocketAddr::new(client.ip(), 0);
     let mut last = None;
     for from in [client, any_port] {
+        // The kernel could not tell the delivery from the agent's own connection.
+        if pod.callers.has(from, destination) {
+            last = Some(ErrorKind::AddrInUse.into());
+            continue;
+        }
         let connected = match pod.sockets.transparent(from, destination) {
             None => return Ok(None),
             Some(Ok(Transparent { socket, pass })) => {

@@ -7,7 +7,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use undermesh_identity::IdentityStore;
 use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, Snapshot};
 use undermesh_telemetry::Telemetry;
@@ -65,29 +64,21 @@ impl Proxy {
         for listener in outbound.iter().chain(&inbound) {
             own_ports.push(listener.local_addr()?.port());
         }
-        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
-        let tasks = TaskTracker::new();
-        let dialer = Dialer {
-            shared: Arc::clone(&self.shared),
-            source: listeners.workload.identity.clone(),
-            sockets: Arc::clone(&listeners.sockets),
-            stop: stop.clone(),
-            kill: kill.clone(),
-            tasks: tasks.clone(),
-        };
+        let sockets = Arc::clone(&listeners.sockets);
+        let dialer = Dialer::new(&self.shared, &listeners.workload.identity, sockets);
         let pod = Arc::new(Pod {
             shared: Arc::clone(&self.shared),
             workload: listeners.workload,
             original_dst: listeners.original_dst,
             sockets: listeners.sockets,
             own_ports,
+            stop: dialer.stop.clone(),
+            kill: dialer.kill.clone(),
+            tasks: dialer.tasks.clone(),
             pool: Pool::new(dialer.clone()),
             native: native::Pool::new(dialer),
             callers: native::Callers::default(),
             policy: watch::Sender::new(None),
-            stop,
-            kill,
-            tasks,
             outbound_open: AtomicUsize::new(0),
             tunnels_open: AtomicUsize::new(0),
             inbound_open: AtomicUsize::new(0),

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use undermesh_ebpf_common::{Backend, BackendKey, PortKey, Service, ServiceKey, WorkloadEntry};
 use undermesh_ebpf_common::{backend_flags, service_flags, workload_flags};
-use undermesh_model::{Cluster, Diagnostic, Generation, MtlsMode, SourceAddress, Wire};
+use undermesh_model::{Cluster, Diagnostic, Generation, MtlsMode, Wire};
 
 use crate::{DatapathTables, Options, Snapshot, WorkloadInfo, addr, policy::PolicyTable};
 
@@ -110,9 +110,6 @@ fn entry(
     }
     if workload.direct {
         entry.flags |= workload_flags::LOCAL;
-    }
-    if workload.source_address == SourceAddress::Transparent {
-        entry.flags |= workload_flags::TRANSPARENT;
     }
     if workload.mtls.default == MtlsMode::Strict {
         entry.flags |= workload_flags::STRICT;

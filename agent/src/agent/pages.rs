@@ -153,6 +153,7 @@ impl Pages {
         let rows = self.identities.certificates().into_iter().map(|status| CertificateRow {
             id: status.id.to_string(),
             serial: status.serial,
+            not_before: status.not_before,
             not_after: status.not_after,
             expires_in_seconds: status.expires_in_seconds,
             last_error: status.last_error.unwrap_or_default(),

@@ -40,7 +40,7 @@ pub use verdict::{
 
 /// Version of everything in this crate that is shared through pinned maps. It names the pin
 /// directory: raise it with every change of a map's key, value or meaning.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Where the agent "connects" to on kernels without SO_NETNS_COOKIE, to be told the cookie of a
 /// socket's network namespace: an address of this host's network that is none, so that no application

@@ -52,8 +52,6 @@ pub mod workload_flags {
     pub const BY_ADDRESS: u32 = 8;
     /// Its agent speaks the native wire: what comes from it may be a tunnel, at any port.
     pub const NATIVE: u32 = 16;
-    /// The agent may deliver to it from clients' own addresses.
-    pub const TRANSPARENT: u32 = 32;
 }
 
 map_type! {

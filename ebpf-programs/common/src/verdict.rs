@@ -208,7 +208,7 @@ pub fn decide_inbound<V: InboundView>(
         None if view.strict_unknown() => (0, workload_flags::STRICT | workload_flags::PLAIN),
         None => (0, workload_flags::PLAIN),
     };
-    if flags & workload_flags::TRANSPARENT != 0 && view.delivered() {
+    if view.delivered() {
         return Inbound::Pass(Reason::InboundTransparent);
     }
     let publisher = view.publisher();

@@ -1,6 +1,6 @@
 //! What is done to be measured: well-known load generators, and how their reports are read.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -108,11 +108,6 @@ fn read_bulk(report: &str) -> Result<f64> {
 /// A tool's full path: what runs inside pods may have another search path.
 pub(super) fn found(tool: &str) -> Result<std::path::PathBuf> {
     command::find(tool).with_context(|| format!("{tool} is not installed"))
-}
-
-/// Runs to its end and shows its output only where it fails.
-pub(super) fn quietly(command: &mut Command) -> Result<()> {
-    command::stdout(command).map(drop)
 }
 
 #[cfg(test)]

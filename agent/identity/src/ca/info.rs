@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::{
+    prelude::{FromDer, X509Certificate},
+    time::ASN1Time,
+};
 
 /// What `undermesh ca show` prints. No keys.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +32,8 @@ pub struct CaCertificate {
     pub subject: String,
     /// Serial number in hexadecimal digits.
     pub serial: String,
+    /// Start of validity, RFC 3339.
+    pub not_before: String,
     /// End of validity, RFC 3339.
     pub not_after: String,
 }
@@ -38,11 +43,13 @@ impl CaCertificate {
     pub(crate) fn read(certificate: &CertificateDer<'_>) -> Result<Self, String> {
         let (_, parsed) =
             X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
-        let not_after = parsed.validity().not_after.to_datetime();
+        let validity = parsed.validity();
+        let text = |at: ASN1Time| at.to_datetime().format(&Rfc3339).unwrap_or_default();
         Ok(Self {
             subject: parsed.subject().to_string(),
             serial: parsed.raw_serial_as_string().replace(':', ""),
-            not_after: not_after.format(&Rfc3339).unwrap_or_default(),
+            not_before: text(validity.not_before),
+            not_after: text(validity.not_after),
         })
     }
 }

@@ -61,9 +61,11 @@ impl Socket {
         socket
     }
 
-    /// Gives back what was read last, for somebody else to read.
+    /// Gives back all that was read, for somebody else to read.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
-        self.unread = bytes;
+        if !bytes.is_empty() {
+            self.unread = bytes;
+        }
     }
 
     /// Waits for the connection to break while others read from it and write to it.

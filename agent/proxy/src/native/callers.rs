@@ -43,3 +43,20 @@ impl Drop for Calling<'_> {
         self.callers.lock().remove(&self.addresses);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_known_for_as_long_as_it_is_connected_and_by_both_ends() {
+        let callers = Callers::default();
+        let (peer, local) = ("10.0.0.1:4711".parse().unwrap(), "10.0.1.1:80".parse().unwrap());
+        let calling = callers.add(peer, local);
+        assert!(callers.has(peer, local));
+        assert!(!callers.has(peer, "10.0.1.1:81".parse().unwrap()));
+        assert!(!callers.has("10.0.0.1:4712".parse().unwrap(), local));
+        drop(calling);
+        assert!(!callers.has(peer, local));
+    }
+}

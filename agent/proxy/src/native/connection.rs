@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::TlsStream;
 
 use super::{
-    decoder::Decoder,
+    decoder::{Decoded, Decoder},
     frame::{Control, FrameError, Kind, MAX_DATA, header},
     io::Io,
 };
@@ -35,6 +35,16 @@ const LINGER_BYTES: usize = 4 << 20;
 pub(crate) enum Incoming {
     /// Payload of DATA frames.
     Data(Bytes),
+    Control(Control),
+}
+
+/// What one piece of TLS's bytes has brought.
+enum Part {
+    /// Perhaps some data, and the piece is used up.
+    Data,
+    /// As much data as was asked for, and more is there.
+    Full,
+    /// Perhaps some data, and then this.
     Control(Control),
 }
 
@@ -125,23 +135,12 @@ impl Connection {
             if limit > 0 && data.len() >= limit {
                 break None;
             }
-            let input = match Pin::new(&mut self.tls).poll_fill_buf(cx) {
-                Poll::Ready(Ok([])) => break Some(Err(WireError::Closed)),
-                Poll::Ready(Ok(input)) => input,
-                Poll::Ready(Err(error)) => break Some(Err(error.into())),
+            match self.poll_part(cx, &mut data, limit) {
+                Poll::Ready(Ok(Part::Data)) => {}
+                Poll::Ready(Ok(Part::Control(control))) => break Some(Ok(control)),
+                Poll::Ready(Err(error)) => break Some(Err(error)),
                 Poll::Pending if data.is_empty() => return Poll::Pending,
-                Poll::Pending => break None,
-            };
-            if data.capacity() == 0 {
-                data.reserve(input.len().max(self.room).min(limit));
-            }
-            let offered = input.len();
-            let decoded = self.decoder.decode(input, &mut data, limit)?;
-            Pin::new(&mut self.tls).consume(decoded.consumed);
-            match decoded.control {
-                Some(control) => break Some(Ok(control)),
-                None if decoded.consumed < offered => break None,
-                None => {}
+                Poll::Ready(Ok(Part::Full)) | Poll::Pending => break None,
             }
         };
         self.room = if data.len() >= RECORD { CHUNK } else { 0 };
@@ -152,6 +151,30 @@ impl Connection {
                 Poll::Ready(Ok(Incoming::Data(data.freeze())))
             }
         }
+    }
+
+    /// Takes what TLS has in one piece.
+    fn poll_part(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut BytesMut,
+        limit: usize,
+    ) -> Poll<Result<Part, WireError>> {
+        let input = ready!(Pin::new(&mut self.tls).poll_fill_buf(cx))?;
+        if input.is_empty() {
+            return Poll::Ready(Err(WireError::Closed));
+        }
+        if data.capacity() == 0 {
+            data.reserve(input.len().max(self.room).min(limit));
+        }
+        let offered = input.len();
+        let Decoded { consumed, control } = self.decoder.decode(input, data, limit)?;
+        Pin::new(&mut self.tls).consume(consumed);
+        Poll::Ready(Ok(match control {
+            Some(control) => Part::Control(control),
+            None if consumed < offered => Part::Full,
+            None => Part::Data,
+        }))
     }
 
     /// Ready when everything that was sent has been handed to the kernel.

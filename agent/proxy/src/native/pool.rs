@@ -187,7 +187,7 @@ impl PoolState {
         let missing = {
             let mut slots = self.lock();
             let Some(slot) = slots.by_key.get_mut(key) else { return };
-            let wanted = slot.opens.ready(now, config.max_ready);
+            let wanted = slot.opens.ready(now, config.max_ready.min(config.max_idle));
             let missing = wanted.saturating_sub(slot.idle.len() + slot.warming);
             if slot.not_before > now || self.dialer.stop.is_cancelled() {
                 return;

@@ -227,9 +227,6 @@ impl Incomer<'_> {
         let attempt = attempt(pod, self.caller, destination);
         authorize(&attempt, policy.as_deref(), &pod.shared.metrics)
             .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
-        if pod.callers.has(client, destination) {
-            return deliver::translated(pod, client, destination).await;
-        }
         deliver::deliver(pod, client, destination).await
     }
 }

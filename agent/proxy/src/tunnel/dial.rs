@@ -48,6 +48,22 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
+    /// A dialer for a pod that is served from now on.
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        source: &SpiffeId,
+        sockets: Arc<dyn PodSockets>,
+    ) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            source: source.clone(),
+            sockets,
+            stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
     /// Connects and shakes hands; whoever calls drives the connection.
     pub(crate) async fn dial(&self, key: &TunnelKey) -> Result<(Arc<Tunnel>, Connection), Failure> {
         let result = self.try_dial(key).await;

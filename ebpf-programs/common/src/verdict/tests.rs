@@ -207,8 +207,7 @@ fn permissive_pods_take_plaintext_and_the_tunnel() {
 
 #[test]
 fn what_the_agent_delivers_passes_but_for_the_port_of_the_tunnel() {
-    let transparent = entry(STRICT.unwrap() | workload_flags::TRANSPARENT);
-    let workloads = BTreeMap::from([(LOCAL_POD, transparent)]);
+    let workloads = BTreeMap::from([(LOCAL_POD, entry(STRICT.unwrap()))]);
     let mut view = Arriving { workloads, delivered: true, ..Arriving::default() };
     assert_eq!(view.at(80), Inbound::Pass(Reason::InboundTransparent));
     assert_eq!(view.at(HBONE_PORT), TUNNEL);

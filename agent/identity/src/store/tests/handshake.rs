@@ -9,16 +9,16 @@ use std::{
 
 use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
 use rustls::{
-    ClientConfig, NamedGroup, ServerConfig, SignatureScheme,
+    ClientConfig, ClientConnection, NamedGroup, ServerConfig, ServerConnection, SignatureScheme,
     client::ResolvesClientCert,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
     sign::CertifiedKey,
 };
 use time::OffsetDateTime;
 use undermesh_model::{SpiffeId, TrustDomain, Wire};
 
-use super::{Node, Pair, also_trust, handshake, node, node_with, refusal, talk};
+use super::{Node, Pair, also_trust, handshake, node, node_with, pump, refusal, talk};
 use crate::{
     AuthorityError, CertificateAuthority, DirectoryAuthority, NATIVE_ALPN, PeerError, SignFuture,
     StoreError, Svid, classify, peer_expiry, peer_identity,
@@ -293,4 +293,27 @@ async fn a_certificate_says_when_it_expires() {
     let until = peer_expiry(pair.client.peer_certificates().unwrap()).unwrap();
     assert_eq!(until, node.store.lock().entries[&id("cart")].svid.as_ref().unwrap().not_after());
     assert_eq!(peer_expiry(&[]), None);
+}
+
+#[tokio::test]
+async fn many_connections_may_be_resumed_at_the_same_time() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let node = node(&dir.path(), &["web", "cart"], 3600).await;
+    let client = node.store.client_config(&id("web"), &[id("cart")], Wire::Native).unwrap();
+    let server = node.store.server_config(&id("cart"), Wire::Native).unwrap();
+    for _ in 0..12 {
+        handshake(Arc::clone(&client), Arc::clone(&server)).unwrap();
+    }
+    // A hello takes its ticket along, before any of the others has brought new ones.
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let begun: Vec<_> = (0..32)
+        .map(|_| ClientConnection::new(Arc::clone(&client), name.clone()).unwrap())
+        .collect();
+    for client in begun {
+        let server = ServerConnection::new(Arc::clone(&server)).unwrap();
+        let mut pair = Pair { client, server };
+        pump(&mut pair).unwrap();
+        assert_eq!(pair.server.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+    }
 }

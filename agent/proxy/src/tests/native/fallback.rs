@@ -95,6 +95,7 @@ async fn a_peer_with_another_protocol_is_reached_over_hbone() {
     let (client, server) = hbone_only(&mesh).await;
     let application = TcpListener::bind(server.address).await.unwrap();
     let identity = &server.workload.identity;
+    mesh.identities.ready(identity).await;
     let tls = TlsAcceptor::from(mesh.identities.server_config(identity, Wire::Hbone).unwrap());
     tokio::spawn(async move {
         let (stream, _) = application.accept().await.unwrap();
