@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     AuthorizationPolicy, EndpointSlice, NamespacedName, PeerAuthentication, ResourceRef, Service,
     Workload,
+    traffic::{DestinationRule, RouteSet, ServiceEntry, WorkloadEntry},
 };
 
 /// One complete, consistent reading of the configuration. Maps are ordered so that whatever is
@@ -29,6 +30,14 @@ pub struct Cluster {
     pub peer_authentications: BTreeMap<NamespacedName, PeerAuthentication>,
     /// Who may connect.
     pub authorization_policies: BTreeMap<NamespacedName, AuthorizationPolicy>,
+    /// What becomes of requests and connections, one for each object that gives routes.
+    pub routes: Vec<RouteSet>,
+    /// How hosts' endpoints are used.
+    pub destination_rules: BTreeMap<NamespacedName, DestinationRule>,
+    /// Hosts that are no Kubernetes Service.
+    pub service_entries: BTreeMap<NamespacedName, ServiceEntry>,
+    /// Endpoints that are no pods.
+    pub workload_entries: BTreeMap<NamespacedName, WorkloadEntry>,
 }
 
 /// A namespace and what it says about its pods.

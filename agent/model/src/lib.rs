@@ -10,6 +10,7 @@ mod peer_authentication;
 mod policy;
 mod resource;
 mod service;
+pub mod traffic;
 mod workload;
 
 pub use cluster::{Cluster, Generation, Namespace, Node, ServiceAccount};

@@ -27,6 +27,7 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> WorkloadInfo {
         weight: 1,
         probe_ports: [].into(),
         mtls: MtlsMode::Strict.into(),
+        labels: Arc::default(),
         workload_name: name.to_owned(),
         canonical_service: name.to_owned(),
         canonical_revision: "latest".to_owned(),
@@ -74,6 +75,7 @@ pub(crate) fn add_service(snapshot: &mut Snapshot, vip: &str, endpoints: Vec<End
         port: vip.port(),
         port_name: "tcp".to_owned(),
         affinity: false,
+        traffic: std::collections::BTreeMap::new(),
         endpoints,
     };
     snapshot.services.insert(vip, Arc::new(route));

@@ -11,6 +11,7 @@ mod options;
 mod policy;
 mod snapshot;
 mod tables;
+pub mod traffic;
 mod workload;
 
 pub use compile::{Compiled, compile};

@@ -1,7 +1,7 @@
 //! The immutable state that the proxy works from.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -10,7 +10,9 @@ use serde::Serialize;
 use undermesh_ebpf_common::affinity_slot;
 use undermesh_model::{Generation, NamespacedName, ResourceRef};
 
-use crate::{CompiledPolicy, DatapathTables, Options, PodPlace, WorkloadInfo, addr};
+use crate::{
+    CompiledPolicy, DatapathTables, Options, PodPlace, WorkloadInfo, addr, traffic::PortTraffic,
+};
 
 /// One generation of everything that the data plane needs to know.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +77,10 @@ pub struct ServicePortRoute {
     pub endpoints: Vec<EndpointTarget>,
     /// A client keeps its endpoint: [`ServicePortRoute::affine`].
     pub affinity: bool,
+    /// What rules say about it, by client namespace; connections of other clients need no look at
+    /// what they carry.
+    #[serde(skip)]
+    pub traffic: BTreeMap<String, Arc<PortTraffic>>,
 }
 
 impl ServicePortRoute {

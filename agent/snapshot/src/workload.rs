@@ -1,6 +1,10 @@
 //! A workload as the data plane needs it.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use serde::Serialize;
 use undermesh_model::{
@@ -41,6 +45,8 @@ pub struct WorkloadInfo {
     pub probe_ports: BTreeSet<u16>,
     /// What it accepts.
     pub mtls: MtlsModes,
+    /// The pod's labels.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Owner's name (Deployment and the like), for metrics.
     pub workload_name: String,
     /// Istio's canonical service, for metrics.

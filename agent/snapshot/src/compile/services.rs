@@ -149,6 +149,7 @@ fn route(
         port_name: port.name.clone(),
         endpoints,
         affinity: service.affinity,
+        traffic: BTreeMap::new(),
     }
 }
 

@@ -116,6 +116,7 @@ fn info(workload: &Workload, node: String, mtls: MtlsModes, options: &Options) -
         weight: workload.weight.max(1),
         probe_ports: workload.probe_ports.iter().copied().filter(|_| local).collect(),
         mtls,
+        labels: Arc::new(workload.labels.clone()),
         workload_name: workload.workload_name.clone(),
         canonical_service: workload.canonical_service().to_owned(),
         canonical_revision: workload.canonical_revision().to_owned(),

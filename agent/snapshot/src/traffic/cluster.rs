@@ -1,0 +1,72 @@
+//! Clusters: endpoints that stand for one destination, and how they are used.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use undermesh_model::{
+    ResourceRef,
+    traffic::{ClientTls, ConnectionPool, LoadBalancer, Locality, OutlierDetection},
+};
+
+use super::AppProtocol;
+use crate::WorkloadInfo;
+
+/// Names a destination. State that outlives a snapshot (ejections, open connections) is kept by it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClusterKey {
+    /// DNS name of the service.
+    pub host: String,
+    /// Port of the service.
+    pub port: u16,
+    /// Subset of the DestinationRule; empty for the whole.
+    pub subset: String,
+    /// Client namespace where the DestinationRule is not everybody's; empty otherwise.
+    pub view: String,
+}
+
+/// One destination: its endpoints, and how they are used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSpec {
+    /// Its name.
+    pub key: ClusterKey,
+    /// The DestinationRule that it follows.
+    pub rule: Option<ResourceRef>,
+    /// What its endpoints speak.
+    pub protocol: AppProtocol,
+    /// Where requests may go, in a stable order.
+    pub endpoints: Vec<ClusterEndpoint>,
+    /// Endpoints have to be resolved by DNS: name and port.
+    pub dns: Vec<(String, u16)>,
+    /// How they are used.
+    pub settings: Settings,
+}
+
+/// One endpoint of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterEndpoint {
+    /// Where to dial.
+    pub address: SocketAddr,
+    /// The enrolled workload there; `None` is dialled outside the mesh.
+    pub workload: Option<Arc<WorkloadInfo>>,
+    /// Its share, at least 1.
+    pub weight: u32,
+    /// Where it is.
+    pub locality: Locality,
+    /// Tier from locality and failover rules: lower ones are used while enough of them are healthy.
+    pub priority: u32,
+}
+
+/// How a cluster's endpoints are used: the DestinationRule with subsets and ports applied. Defaults
+/// are those of Istio where a field is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Which endpoint.
+    pub balancer: LoadBalancer,
+    /// Shares of localities in percent, for the locality of this node; empty for none.
+    pub locality_shares: BTreeMap<Locality, u32>,
+    /// How many connections and requests.
+    pub pool: ConnectionPool,
+    /// When an endpoint is left out.
+    pub outlier: Option<OutlierDetection>,
+    /// TLS towards endpoints outside the mesh.
+    pub tls: Option<ClientTls>,
+}
