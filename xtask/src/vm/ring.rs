@@ -14,7 +14,7 @@ use crate::{command, test::build::Built};
 const LIMIT: u64 = 240;
 
 /// Test executables, and their tests, in the order in which one would look for a fault.
-const RING: [(&str, &[&str]); 17] = [
+const RING: [(&str, &[&str]); 18] = [
     // The rig itself, without a mesh: if this fails, the place is at fault.
     ("netns_rig", &["pods_reach_each_other_on_one_node_and_across_nodes_in_both_families"]),
     // Features: what this kernel lacks is told, with what happens without; the rest is there.
@@ -27,6 +27,14 @@ const RING: [(&str, &[&str]); 17] = [
     ),
     // Every program attached, and seen there by the kernel's own account.
     ("netns_lifecycle", &["status_shows_pods_certificates_programs_and_maps"]),
+    // What takes the place of what this kernel lacks.
+    (
+        "netns_degradation",
+        &[
+            "stand_ins_run_where_the_kernel_lacks_something_and_nowhere_else",
+            "an_agent_under_a_small_limit_of_locked_memory_serves",
+        ],
+    ),
     // Verdicts: local, proxied, refused, left alone; in both families.
     (
         "netns_local",
