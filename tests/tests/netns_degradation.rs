@@ -34,10 +34,10 @@ fn stand_ins_run_where_the_kernel_lacks_something_and_nowhere_else() -> Result<(
         }
     }
     // Either way the pod of a connection and that of a listener are known.
-    let server = rig.pod("near")?;
+    let (client, server) = (rig.pod("client")?, rig.pod("near")?);
     server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
     for to in [rig.at("near", PORT)?, rig.at6("near", PORT)?] {
-        assert_eq!(rig.pod("client")?.connect(to)?.exchange(b"who?")?, b"who?");
+        assert_eq!(client.connect(to)?.exchange(b"who?")?, b"who?");
     }
     let line = rig.agent("a")?.access_log().wait(&[("event", "open"), ("transport", "local")])?;
     assert_eq!(line.get("source.identity"), "spiffe://cluster.local/ns/shop/sa/client");
@@ -52,8 +52,9 @@ fn an_agent_under_a_small_limit_of_locked_memory_serves() -> Result<()> {
         Command::new("prlimit").args(["--memlock=65536:65536", "--pid", &own]).status()?;
     ensure!(limited.success(), "prlimit: {limited}");
     let rig = Rig::started()?;
-    rig.pod("server")?.listen("[::]:8080".parse()?, Behaviour::Echo)?;
-    let conn = rig.pod("client")?.connect(rig.at("server", PORT)?)?;
+    let (client, server) = (rig.pod("client")?, rig.pod("server")?);
+    server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    let conn = client.connect(rig.at("server", PORT)?)?;
     assert_eq!(conn.exchange(b"there?")?, b"there?");
     assert_eq!(rig.agent("a")?.status()?.verdict("proxied"), 1);
     Ok(())

@@ -106,7 +106,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 fn a_sandbox_without_bpf_lacks_what_the_agent_needs() -> Result<()> {
     let diagnosis = rig()?.preflight("a")?.by(["python3", "-c", WITHOUT_BPF]).run()?;
     let missing = objects(&diagnosis, "feature-missing");
-    for feature in ["program.connect4", "program.sk_lookup", "map.hash", "attach.cgroup_link"] {
+    for feature in ["program.connect4", "program.sk_lookup", "map.hash", "helper.connect.bind"] {
         assert!(missing.contains(&feature), "{feature} in {:#?}", diagnosis.findings);
     }
     assert_eq!(diagnosis.find("feature-missing")?.severity, "error");
