@@ -27,8 +27,8 @@ const OVERHEAD: u64 = 512;
 /// Programs that are not tests, besides the agent; they lie beside it.
 const TOOLS: [&str; 1] = ["undermesh-pod"];
 /// Programs of this system that tests run, and their packages.
-const SYSTEM: [(&str, &str); 3] =
-    [("ip", "iproute2"), ("prlimit", "util-linux"), ("setpriv", "util-linux")];
+const SYSTEM: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("ss", "iproute2"), ("prlimit", "util-linux"), ("setpriv", "util-linux")];
 /// What the kernel starts.
 const INIT: &str = "undermesh-vm";
 
