@@ -6,9 +6,11 @@ use std::fs;
 use anyhow::{Context, Result};
 use undermesh_tests::{Diagnosis, PodSpec, Rig};
 
-/// Features that came after the oldest kernel that Undermesh is meant for, the first kernel with
-/// them, and whether anything takes their place.
-const LATER: [(&str, Option<(u32, u32)>, bool); 5] = [
+/// A feature, the first kernel with it, and whether anything takes its place.
+type Later = (&'static str, Option<(u32, u32)>, bool);
+
+/// Features that came after the oldest kernel that Undermesh is meant for.
+const LATER: [Later; 5] = [
     ("helper.sockops.get_netns_cookie", Some((5, 15)), true),
     ("helper.connect.set_retval", Some((5, 18)), false),
     // No kernel has had it so far: a probe can say no on each.
