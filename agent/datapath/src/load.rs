@@ -23,10 +23,10 @@ use crate::{
     cleanup::{CleanupReport, cleanup_other_versions, silence_other_versions},
     cookie,
     error::chain,
-    features::Features,
     kernel_log,
     listening::ListeningPorts,
     pods::PodPrograms,
+    probe::{Feature, KernelFeatures},
     sizes::setting_of,
     table::Table,
     tables::ConfigTables,
@@ -85,7 +85,7 @@ pub struct Datapath {
     local_tuples: LocalTupleTable,
     mark: AgentMark,
     deliveries: DeliveryTable,
-    features: Features,
+    features: KernelFeatures,
     _cgroup: File,
 }
 
@@ -102,8 +102,8 @@ impl Datapath {
         attach::raise_memlock();
         let pins = PinDir::create(&config.pin_dir)?;
         let (cgroup_file, cgroup_id) = cgroup::open(&config.cgroup)?;
-        let features = Features::probe();
-        let mut ebpf = load_object(config, &pins, features)?;
+        let features = KernelFeatures::probe_alternatives();
+        let mut ebpf = load_object(config, &pins, &features)?;
         if config.kernel_log {
             kernel_log::start(&mut ebpf)?;
         }
@@ -158,7 +158,7 @@ impl Datapath {
             _cgroup: cgroup_file,
         };
         datapath.attach_to_cgroup(config, cgroup_id)?;
-        if !features.socket_netns_cookie {
+        if !datapath.features.has(Feature::SocketNetnsCookie) {
             datapath.attach_to_self()?;
         }
         let steer = datapath.load_pod_program()?;
@@ -246,9 +246,9 @@ impl Datapath {
         ReturnRoutes::new(&self.pin_dir)
     }
 
-    /// What the kernel offers.
-    pub fn features(&self) -> Features {
-        self.features
+    /// Whether the kernel tells by itself who listens, through sockops that know the pod.
+    pub fn reports_listeners(&self) -> bool {
+        self.features.has(Feature::SockOpsNetnsCookie)
     }
 
     /// Lets this process ask for netns cookies where the kernel itself does not say them.
@@ -286,7 +286,7 @@ impl Datapath {
 
     fn attach_to_cgroup(&mut self, config: &Config, cgroup_id: u64) -> Result<(), DatapathError> {
         let cgroup = self._cgroup.try_clone().map_err(DatapathError::file("open", "cgroup"))?;
-        let without_cookie = !self.features.sockops_netns_cookie;
+        let without_cookie = !self.features.has(Feature::SockOpsNetnsCookie);
         let fallback = BIND_PROGRAMS.iter().filter(|_| without_cookie);
         for (name, hook) in CGROUP_PROGRAMS.iter().chain(fallback).copied() {
             let pin = self.pins.links.join(name);
@@ -349,17 +349,18 @@ impl Datapath {
 pub(crate) fn load_object(
     config: &Config,
     pins: &PinDir,
-    features: Features,
+    features: &KernelFeatures,
 ) -> Result<Ebpf, DatapathError> {
     let sizes = &config.sizes;
     let conn_meta = pins.maps.join("CONN_META");
+    let sockops_netns_cookie = u32::from(features.has(Feature::SockOpsNetnsCookie));
     let mut loader = EbpfLoader::new();
     sizes.apply(&mut loader);
     loader
         .default_map_pin_directory(&pins.maps)
         .map_pin_path("CONN_META", &*conn_meta)
         .map_pin_path(bpffs::AGENT_SOCKETS, &*pins.agent_sockets)
-        .override_global("SOCKOPS_NETNS_COOKIE", &u32::from(features.sockops_netns_cookie), true)
+        .override_global("SOCKOPS_NETNS_COOKIE", &sockops_netns_cookie, true)
         .override_global(aya_log::LEVEL, &kernel_log::level(config.kernel_log), false)
         .load(OBJECT)
         .map_err(|error| DatapathError::Load(chain(&error)))
