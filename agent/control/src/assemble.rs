@@ -14,6 +14,7 @@ use crate::{
     enrolment::{self, Choice},
     objects::{Objects, Placed},
     report::Report,
+    traffic::gateway,
 };
 
 /// Connects and checks everything.
@@ -53,6 +54,8 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     for placed in objects.authorization_policies {
         cluster.authorization_policies.insert(placed.name(), placed.value);
     }
+    let (routes, grants) = (objects.gateway_routes, objects.reference_grants);
+    gateway::connect(routes, &grants, &unread, &mut cluster, report);
     cluster.workloads = pods.into_iter().map(|pod| (pod.name(), pod.value.workload)).collect();
     cluster
 }

@@ -11,6 +11,7 @@ use crate::{
     objects::Objects,
     report::{Report, Subject},
     security::{self, AuthorizationPolicy, PeerAuthentication},
+    traffic::gateway::{self, GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
 };
 
 /// A kind of object that sources read.
@@ -70,7 +71,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 8] = [
+static KINDS: [Kind; 13] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -144,6 +145,51 @@ static KINDS: [Kind; 8] = [
             objects
                 .authorization_policies
                 .extend(security::authorization_policy(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("HTTPRoute", &gateway::HTTP_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<HttpRoute>()?;
+            objects.gateway_routes.extend(gateway::http_route(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("GRPCRoute", &gateway::GRPC_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<GrpcRoute>()?;
+            objects.gateway_routes.extend(gateway::grpc_route(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("TCPRoute", &gateway::L4_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<TcpRoute>()?;
+            objects.gateway_routes.extend(gateway::tcp_route(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("TLSRoute", &gateway::L4_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<TlsRoute>()?;
+            objects.gateway_routes.extend(gateway::tls_route(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("ReferenceGrant", &gateway::GRANT_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<ReferenceGrant>()?;
+            objects.reference_grants.push(gateway::reference_grant(&read, subject, report));
             Ok(())
         },
     },

@@ -11,6 +11,7 @@ use undermesh_model::{
 use crate::{
     convert::{NamespaceRecord, PodRecord, ServiceRecord},
     report::{Report, Subject},
+    traffic::gateway::{Grant, RouteDraft},
 };
 
 /// Objects that one state may hold.
@@ -27,6 +28,12 @@ pub(crate) struct Placed<T> {
 impl<T> Placed<T> {
     pub(crate) fn new(value: T, subject: &Subject<'_>) -> Self {
         Self { value, origin: subject.origin.clone(), position: subject.position.clone() }
+    }
+
+    /// Something below a field of the object, with the field's line.
+    pub(crate) fn at(value: T, subject: &Subject<'_>, path: &[&str]) -> Self {
+        let position = subject.position_of(path);
+        Self { value, origin: subject.origin.clone(), position }
     }
 
     pub(crate) fn subject(&self) -> Subject<'static> {
@@ -49,6 +56,8 @@ pub(crate) struct Objects {
     pub(crate) endpoint_slices: Vec<Placed<EndpointSlice>>,
     pub(crate) peer_authentications: Vec<Placed<PeerAuthentication>>,
     pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
+    pub(crate) gateway_routes: Vec<Placed<RouteDraft>>,
+    pub(crate) reference_grants: Vec<Placed<Grant>>,
     seen: HashMap<ResourceRef, Option<SourcePosition>>,
     count: usize,
 }

@@ -1,0 +1,1 @@
+//! Manifests in, nouns and findings out.
