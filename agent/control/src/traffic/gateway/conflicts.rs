@@ -23,13 +23,13 @@ pub(super) fn settle(
     let mut best: BTreeMap<Place, u8> = BTreeMap::new();
     for set in sets.iter() {
         for (_, place) in places(&set.value, services) {
-            let rank = rank(&set.origin.kind);
+            let rank = rank(set.origin.kind);
             best.entry(place).and_modify(|best| *best = rank.min(*best)).or_insert(rank);
         }
     }
     for set in sets {
         let all = places(&set.value, services);
-        let own = rank(&set.origin.kind);
+        let own = rank(set.origin.kind);
         let (kept, lost): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|(_, place)| best.get(place) == Some(&own));
         if lost.is_empty() {

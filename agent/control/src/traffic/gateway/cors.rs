@@ -54,8 +54,18 @@ impl CorsFilter {
                 origin,
             )),
             methods,
-            headers: cursor.each("allowHeaders", &self.allow_headers, MAX_HEADERS, header),
-            expose: cursor.each("exposeHeaders", &self.expose_headers, MAX_HEADERS, header),
+            headers: cursor.each(
+                "allowHeaders",
+                &self.allow_headers,
+                MAX_HEADERS,
+                |cursor, name| values::header_name(name, &[], cursor),
+            ),
+            expose: cursor.each(
+                "exposeHeaders",
+                &self.expose_headers,
+                MAX_HEADERS,
+                |cursor, name| values::header_name(name, &[], cursor),
+            ),
             max_age: Some(Duration::from_secs(u64::from(age))),
             credentials: self.allow_credentials,
             forward_unmatched: false,
@@ -79,10 +89,6 @@ fn method(cursor: &mut Cursor<'_, '_>, method: &String) -> String {
         cursor.error(&[], &message, "write a method in capitals, or \"*\"");
     }
     method.clone()
-}
-
-fn header(cursor: &mut Cursor<'_, '_>, name: &String) -> String {
-    values::header_name(name, &[], cursor)
 }
 
 fn origin(cursor: &mut Cursor<'_, '_>, text: &String) -> TextPattern {

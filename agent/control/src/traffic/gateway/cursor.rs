@@ -61,7 +61,7 @@ impl<'a, 's> Cursor<'a, 's> {
 
     /// The object's kind.
     pub(super) fn kind(&self) -> &str {
-        &self.subject.origin.kind
+        self.subject.origin.kind
     }
 
     /// Something that stands below this place.
