@@ -42,6 +42,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod upstream;
 
 pub use config::{Http2Config, Keepalive, NativeConfig, PoolConfig, ProxyConfig};
 pub use native::count_frames;

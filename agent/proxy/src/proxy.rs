@@ -13,7 +13,7 @@ use undermesh_telemetry::Telemetry;
 
 use crate::{
     PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, authorize,
-    metrics::Metrics, native, pod::Pod, pool::Pool, status, tunnel::Dialer,
+    metrics::Metrics, native, pod::Pod, pool::Pool, status, tunnel::Dialer, upstream::Upstreams,
 };
 
 /// The node's proxy. One instance serves all enrolled pods of the node.
@@ -78,6 +78,7 @@ impl Proxy {
             pool: Pool::new(dialer.clone()),
             native: native::Pool::new(dialer),
             callers: native::Callers::default(),
+            upstreams: Upstreams::default(),
             policy: watch::Sender::new(None),
             outbound_open: AtomicUsize::new(0),
             tunnels_open: AtomicUsize::new(0),
