@@ -13,7 +13,13 @@ use undermesh_telemetry::Telemetry;
 
 use crate::{
     PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, authorize,
-    metrics::Metrics, native, pod::Pod, pool::Pool, status, tunnel::Dialer, upstream::Upstreams,
+    metrics::Metrics,
+    native,
+    pod::Pod,
+    pool::Pool,
+    status,
+    tunnel::Dialer,
+    upstream::{self, UpstreamMetrics, Upstreams},
 };
 
 /// The node's proxy. One instance serves all enrolled pods of the node.
@@ -29,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) identities: Arc<IdentityStore>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) metrics: Metrics,
+    /// What the pods share about destinations.
+    pub(crate) upstreams: Arc<upstream::Node>,
     pub(crate) runtime: Handle,
 }
 
@@ -43,7 +51,18 @@ impl Proxy {
     ) -> Arc<Self> {
         let mut metrics = Metrics::default();
         telemetry.with_registry(|registry| metrics = Metrics::register(registry));
-        let shared = Arc::new(Shared { config, snapshot, identities, telemetry, metrics, runtime });
+        let mut upstream_metrics = UpstreamMetrics::default();
+        telemetry.with_registry(|registry| upstream_metrics = UpstreamMetrics::register(registry));
+        let upstreams = upstream::Node::new(upstream_metrics, &runtime);
+        let shared = Arc::new(Shared {
+            config,
+            snapshot,
+            identities,
+            telemetry,
+            metrics,
+            upstreams,
+            runtime,
+        });
         let pods = Mutex::default();
         Arc::new(Self { shared, pods })
     }
@@ -78,7 +97,7 @@ impl Proxy {
             pool: Pool::new(dialer.clone()),
             native: native::Pool::new(dialer),
             callers: native::Callers::default(),
-            upstreams: Upstreams::default(),
+            upstreams: Upstreams::new(&self.shared.upstreams),
             policy: watch::Sender::new(None),
             outbound_open: AtomicUsize::new(0),
             tunnels_open: AtomicUsize::new(0),
