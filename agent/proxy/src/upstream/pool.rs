@@ -18,7 +18,10 @@ mod slot;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{sync::oneshot, time::Instant};
@@ -52,6 +55,8 @@ pub(super) enum Version {
 /// The connections to one endpoint.
 pub(super) struct Pool {
     terms: Arc<Terms>,
+    /// Streams that the peer allowed on its last HTTP/2 connection; a new one does not say at once.
+    peer_streams: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -118,7 +123,8 @@ impl Terms {
 
 impl Pool {
     pub(super) fn new(terms: Arc<Terms>) -> Arc<Self> {
-        Arc::new(Self { terms, state: Mutex::default() })
+        let peer_streams = AtomicUsize::new(http2::STREAMS_OF_UNKNOWN);
+        Arc::new(Self { terms, peer_streams, state: Mutex::default() })
     }
 
     /// Connections that are open or being opened.
@@ -139,6 +145,13 @@ impl Pool {
     fn drop_idle(&self) {
         let idle = std::mem::take(&mut self.lock().idle);
         drop(idle);
+    }
+
+    /// Streams that a new HTTP/2 connection is expected to take.
+    fn streams_of_new(&self, rules: &Rules) -> usize {
+        let requests = usize::try_from(rules.max_requests).unwrap_or(usize::MAX);
+        let streams = (rules.max_streams as usize).min(requests);
+        streams.min(self.peer_streams.load(Ordering::Relaxed)).max(1)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -185,7 +198,7 @@ impl Pool {
             return Found::Ready(lent);
         }
         let Some(pending) = self.terms.pending() else { return Found::Overflow };
-        if !state.may_join(version, &rules) {
+        if !state.may_join(version, self.streams_of_new(&rules)) {
             if let Some(opening) = self.book(&mut state, version) {
                 return Found::Open(opening, pending);
             }
@@ -217,6 +230,7 @@ impl Pool {
 
     fn next_grant(self: &Arc<Self>) -> Option<(oneshot::Sender<Grant>, Grant)> {
         let rules = self.terms.rules();
+        let streams = self.streams_of_new(&rules);
         let mut dead = Dead::default();
         let mut state = self.lock();
         for version in [Version::Http1, Version::Http2] {
@@ -226,7 +240,7 @@ impl Pool {
             }
             let grant = match state.ready(self, version, &rules, &mut dead) {
                 Some(lent) => Grant::Ready(lent),
-                None if state.is_enough_opening(version, &rules) => continue,
+                None if state.is_enough_opening(version, streams) => continue,
                 None => match self.book(&mut state, version) {
                     Some(opening) => Grant::Open(opening),
                     None => continue,
@@ -290,18 +304,18 @@ impl State {
     }
 
     /// Whether connections that are being opened have room for one more than wait already.
-    fn may_join(&self, version: Version, rules: &Rules) -> bool {
-        version == Version::Http2 && self.room_opening(rules) > self.waiting_http2.len()
+    fn may_join(&self, version: Version, streams: usize) -> bool {
+        version == Version::Http2 && self.room_opening(streams) > self.waiting_http2.len()
     }
 
     /// Whether all who wait fit on connections that are being opened.
-    fn is_enough_opening(&self, version: Version, rules: &Rules) -> bool {
-        version == Version::Http2 && self.room_opening(rules) >= self.waiting_http2.len()
+    fn is_enough_opening(&self, version: Version, streams: usize) -> bool {
+        version == Version::Http2 && self.room_opening(streams) >= self.waiting_http2.len()
     }
 
     /// Room beside the requests that connections are opened for.
-    fn room_opening(&self, rules: &Rules) -> usize {
-        self.opening.saturating_mul(rules.streams_of_new().saturating_sub(1))
+    fn room_opening(&self, streams: usize) -> usize {
+        self.opening.saturating_mul(streams.saturating_sub(1))
     }
 }
 

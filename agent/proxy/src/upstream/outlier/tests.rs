@@ -79,7 +79,7 @@ async fn each_ejection_lasts_longer_and_good_times_shorten_the_next() {
     let rig = Rig::new();
     let cluster = rig.cluster(&watched());
     record(&cluster, 1, &[FAILURE; 2]);
-    pass(40).await;
+    pass(31).await;
     record(&cluster, 1, &[FAILURE; 2]);
     pass(50).await;
     assert_eq!(ejected(&cluster), [1], "the second time takes twice as long");
