@@ -66,7 +66,8 @@ struct State {
     idle: Vec<Idle>,
     multiplexed: Vec<Arc<Multiplexed>>,
     /// All that are open or being opened.
-    connections: usize,
+    http1: usize,
+    http2: usize,
     /// Those of HTTP/2 that are being opened.
     opening: usize,
     waiting_http1: VecDeque<oneshot::Sender<Grant>>,
@@ -129,7 +130,8 @@ impl Pool {
 
     /// Connections that are open or being opened.
     pub(super) fn connections(&self) -> usize {
-        self.lock().connections
+        let state = self.lock();
+        state.http1 + state.http2
     }
 
     /// Keeps no connection any more; requests that are running end as they would have.
@@ -209,15 +211,15 @@ impl Pool {
         Found::Wait(receiver, pending)
     }
 
-    /// Leave to open a connection. An endpoint may always have one, as in Envoy: what waits for it would
-    /// otherwise wait for other endpoints' connections to end.
+    /// Leave to open a connection. An endpoint may always have one of each version, as in Envoy: what waits
+    /// for it would otherwise wait for other endpoints' connections to end.
     fn book(self: &Arc<Self>, state: &mut State, version: Version) -> Option<Opening> {
         let limit = &self.terms.limits.connections;
-        let held =
-            limit.take().or_else(|| (state.connections == 0).then(|| limit.take_anyway()))?;
-        state.connections += 1;
+        let open = state.open(version);
+        let held = limit.take().or_else(|| (*open == 0).then(|| limit.take_anyway()))?;
+        *open += 1;
         state.opening += usize::from(version == Version::Http2);
-        Some(Opening::new(Slot::new(self, held), version))
+        Some(Opening::new(Slot::new(self, held, version)))
     }
 
     /// Hands out what there is to those who wait, after something was given back.
@@ -272,6 +274,14 @@ struct Dead {
 }
 
 impl State {
+    /// How many connections of a version are open or being opened.
+    fn open(&mut self, version: Version) -> &mut usize {
+        match version {
+            Version::Http1 => &mut self.http1,
+            Version::Http2 => &mut self.http2,
+        }
+    }
+
     fn queue(&mut self, version: Version) -> &mut VecDeque<oneshot::Sender<Grant>> {
         match version {
             Version::Http1 => &mut self.waiting_http1,

@@ -255,6 +255,18 @@ async fn keys_of_an_ejected_endpoint_move_and_come_back() {
 }
 
 #[tokio::test]
+async fn connections_of_a_client_stay_together() {
+    let rig = Rig::new();
+    let cluster = rig.cluster(&balanced(9, by_hash(Ring::Maglev { size: 1009 })));
+    let to = |client: u8| {
+        let pick = Pick { client: [10, 9, 9, client].into(), ..pick() };
+        cluster.admit_connection(&pick).unwrap().endpoint().address
+    };
+    assert!((0..20).all(|client| to(client) == to(client)));
+    assert!((1..20).any(|client| to(client) != to(0)));
+}
+
+#[tokio::test]
 async fn all_agents_send_a_key_to_the_same_endpoint() {
     for ring in [Ring::Ring { minimum: 1024 }, Ring::Maglev { size: 1009 }] {
         let spec = balanced(7, by_hash(ring));

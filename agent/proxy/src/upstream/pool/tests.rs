@@ -463,3 +463,75 @@ async fn an_upgraded_connection_counts_until_it_ends() {
     drop((upgraded, serving));
     until("it is over", || connections(&rig) == 0).await;
 }
+
+/// Requests that come, wait, are cut off and end in any order, on several threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_lost_and_no_limit_exceeded_under_a_storm() {
+    for (spec, server) in [(http1(), Server::http1()), (http2(), Server::http2())] {
+        let (rig, server, mut spec) = (Rig::new(), Arc::new(server), spec);
+        spec.settings.pool.tcp.max_connections = Some(3);
+        spec.settings.pool.http.max_requests_per_connection = Some(7);
+        spec.settings.pool.http.max_concurrent_streams = Some(4);
+        let cluster = rig.cluster(&spec);
+        let limit = Arc::clone(&cluster.terms().limits.connections);
+        let requests: Vec<_> = (0..600).map(|_| start(&cluster, &server, "/")).collect();
+        let cut_off = |(nth, request): (usize, tokio::task::JoinHandle<_>)| {
+            if nth % 5 == 0 {
+                request.abort();
+            }
+            request
+        };
+        let requests: Vec<_> = requests.into_iter().enumerate().map(cut_off).collect();
+        let all = async {
+            for request in requests {
+                match request.await {
+                    Ok(answer) => assert_eq!(answer.unwrap(), StatusCode::OK),
+                    Err(error) => assert!(error.is_cancelled(), "{error}"),
+                }
+                assert!(limit.held() <= 3);
+            }
+        };
+        tokio::time::timeout(60 * SECOND, all).await.expect("requests are stuck");
+        let free = async {
+            while cluster.terms().limits.requests.held() + cluster.terms().limits.pending.held() > 0
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(10 * SECOND, free).await.expect("something is still held");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_version_may_have_a_connection_at_the_limit() {
+    let (rig, server) = (Rig::new(), Server::http2());
+    let mut spec = http2();
+    spec.settings.pool.tcp.max_connections = Some(1);
+    let cluster = rig.cluster(&spec);
+    exchange(&cluster, &server, "/").await;
+    let (ends, mut servers) = Ends::new(1);
+    let mut http1 = servers.remove(0);
+    tokio::spawn(async move {
+        serve_one(&mut http1).await;
+        http1
+    });
+    let mut upgrade = request(Method::GET, "/");
+    upgrade.headers_mut().insert("upgrade", http::HeaderValue::from_static("x"));
+    let lease = cluster.admit(&pick()).unwrap();
+    assert_eq!(lease.send(&ends, upgrade).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_idle_time_of_a_new_rule_is_kept_to() {
+    let (rig, server) = (Rig::new(), Server::http1());
+    let mut spec = http1();
+    spec.settings.pool.http.idle_timeout = Some(Duration::ZERO);
+    exchange(&rig.cluster(&spec), &server, "/").await;
+    advance(7200 * SECOND).await;
+    settle().await;
+    assert_eq!(connections(&rig), 1, "0 means never");
+    spec.settings.pool.http.idle_timeout = Some(SECOND);
+    rig.cluster(&spec);
+    advance(61 * SECOND).await;
+    until("it is closed", || connections(&rig) == 0).await;
+}
