@@ -7,11 +7,12 @@ use tokio::{
     sync::{Mutex as AsyncMutex, Semaphore, mpsc},
     time::advance,
 };
+use undermesh_model::traffic::{Millionths, OutlierDetection};
 use undermesh_snapshot::traffic::{AppProtocol, ClusterEndpoint, ClusterSpec};
 
 use super::*;
 use crate::upstream::{
-    Body, ByteStream, Cluster, Dial, Dialling, SendError,
+    Body, ByteStream, Cluster, Dial, Dialling, LocalError, Outcome, SendError,
     testing::{Rig, Server, exchange, pick, request, send, settle, spec, until},
 };
 
@@ -100,6 +101,28 @@ async fn more_than_may_wait_are_refused() {
     server.answer(2);
     ok(first).await;
     ok(second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_says_nothing_about_the_endpoint() {
+    let (rig, server) = (Rig::new(), Arc::new(Server::http1()));
+    let mut spec = http1();
+    spec.settings.pool.http.max_requests = Some(1);
+    spec.settings.outlier = Some(OutlierDetection {
+        consecutive_5xx: Some(1),
+        max_ejection: Some(Millionths::ALL),
+        ..OutlierDetection::default()
+    });
+    let cluster = rig.cluster(&spec);
+    let first = start(&cluster, &server, "/hold");
+    until("the first arrives", || server.seen() == 1).await;
+    let lease = cluster.admit(&pick()).unwrap();
+    let error = lease.send(&*server, request(Method::GET, "/")).await.err();
+    assert!(matches!(error, Some(SendError::Overflow(_))), "{error:?}");
+    lease.finish(Outcome::LocalError(LocalError::Reset));
+    assert!(cluster.admit(&pick()).is_ok());
+    server.answer(1);
+    ok(first).await;
 }
 
 #[tokio::test(start_paused = true)]
