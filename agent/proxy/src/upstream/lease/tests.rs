@@ -1,3 +1,5 @@
+//! What attempts count in, and which version of HTTP they are sent in.
+
 use std::sync::Arc;
 
 use http::{HeaderValue, Method};
