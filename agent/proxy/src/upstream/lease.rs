@@ -24,7 +24,7 @@ pub(crate) struct Lease {
     pub(super) member: Arc<Member>,
     pub(super) spec: Arc<ClusterSpec>,
     pub(super) detector: Option<Arc<Detector>>,
-    pub(super) counts: Counts,
+    pub(super) _counts: Counts,
     /// How far the request has come.
     pub(super) progress: Mutex<Progress>,
 }
@@ -51,11 +51,6 @@ impl Lease {
     /// Where the attempt goes.
     pub(crate) fn endpoint(&self) -> &ClusterEndpoint {
         &self.member.endpoint
-    }
-
-    /// How connections to the endpoint are to be made: keepalive, above all. The pool sees to the rest.
-    pub(crate) fn tcp(&self) -> &TcpPool {
-        &self.spec.settings.pool.tcp
     }
 
     /// The attempt is over: to be called once the answer was read to its end, or has failed.
