@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method};
-use undermesh_model::traffic::HttpPool;
+use http::{HeaderValue, Method, Version as HttpVersion};
+use undermesh_model::traffic::{HttpPool, UpgradePolicy};
+use undermesh_snapshot::traffic::AppProtocol;
 
 use super::*;
 use crate::upstream::{
