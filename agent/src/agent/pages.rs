@@ -20,6 +20,7 @@ use crate::{
     admin::{Answer, Pages as PageFn},
     config::Config,
     enrolment::EnrolmentView,
+    flows,
     readiness::Readiness,
     status::{AgentStatus, CertificateRow, MapRow, ProgramRow, Status},
 };
@@ -29,6 +30,7 @@ const FULL: u64 = 80;
 
 const INDEX: &str = "\
 GET  /status           what `undermesh status` shows, as JSON
+GET  /flows            recent flow records, as `undermesh flows` asks for them
 GET  /config_dump      the snapshot in force, the proxy's state, certificates without keys
 POST /logging?level=X  change the log filter
 ";
@@ -71,6 +73,7 @@ impl Pages {
             (&Method::GET, "/") => Answer::text(StatusCode::OK, INDEX),
             (&Method::GET, "/status") => json_page(&pages.status()),
             (&Method::GET, "/config_dump") => json_page(&pages.dump()),
+            (&Method::GET, "/flows") => flows::page(pages.telemetry.flows(), query),
             (&Method::POST, "/logging") => pages.set_log_level(query),
             _ => Answer::text(StatusCode::NOT_FOUND, format!("no such page; there are\n{INDEX}")),
         })
@@ -121,12 +124,7 @@ impl Pages {
         let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
         let maps = maps(&datapath);
         let mut warnings = self.warnings.list();
-        warnings.extend(maps.iter().filter(|map| map.percent >= FULL).map(|map| {
-            format!(
-                "map {} is {}% full; raise its size (docs/reference/names.md)",
-                map.name, map.percent
-            )
-        }));
+        warnings.extend(maps.iter().filter(|map| map.percent >= FULL).map(filling));
         Status {
             agent: AgentStatus {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -207,8 +205,15 @@ fn maps(datapath: &Datapath) -> Vec<MapRow> {
         entries: map.entries,
         max_entries: map.max_entries,
         percent: map.percent(),
+        setting: map.setting().to_owned(),
     });
     rows.collect()
+}
+
+fn filling(map: &MapRow) -> String {
+    let MapRow { name, percent, setting, .. } = map;
+    let remedy = "and restart the agent after `undermesh cleanup`";
+    format!("map {name} is {percent}% full; raise `{setting}` {remedy}")
 }
 
 fn verdicts(datapath: &Datapath) -> BTreeMap<String, u64> {

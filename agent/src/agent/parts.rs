@@ -91,7 +91,7 @@ impl Parts {
             return_routes: Mutex::new(datapath.return_routes()),
             connect_timeout: config.connect_timeout,
             cgroups: CgroupRoot::find()?,
-            features: datapath.features(),
+            reports_listeners: datapath.reports_listeners(),
         });
         let discovery = Discovery::open(&node.cgroups, config.gate.pods.as_ref())?;
         let gate = datapath.take_gate().context("the startup gate is taken")?;
@@ -225,7 +225,7 @@ impl Parts {
 
 /// The metrics and the access log.
 pub(super) fn telemetry(config: &Config) -> Result<Arc<Telemetry>> {
-    Ok(Telemetry::new(access_log(config)?))
+    Ok(Telemetry::with_flows(access_log(config)?, config.flow_buffer))
 }
 
 fn access_log(config: &Config) -> Result<AccessLog> {
