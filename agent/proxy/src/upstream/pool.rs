@@ -206,9 +206,7 @@ impl Pool {
             }
             self.terms.metrics.overflow(CONNECTIONS);
         }
-        let (sender, receiver) = oneshot::channel();
-        state.queue(version).push_back(sender);
-        Found::Wait(receiver, pending)
+        Found::Wait(state.wait(version), pending)
     }
 
     /// Leave to open a connection. An endpoint may always have one of each version, as in Envoy: what waits
@@ -236,8 +234,7 @@ impl Pool {
         let mut dead = Dead::default();
         let mut state = self.lock();
         for version in [Version::Http1, Version::Http2] {
-            state.queue(version).retain(|waiter| !waiter.is_closed());
-            if state.queue(version).is_empty() {
+            if !state.has_waiting(version) {
                 continue;
             }
             let grant = match state.ready(self, version, &rules, &mut dead) {
@@ -287,6 +284,27 @@ impl State {
             Version::Http1 => &mut self.waiting_http1,
             Version::Http2 => &mut self.waiting_http2,
         }
+    }
+
+    /// A place in the queue.
+    fn wait(&mut self, version: Version) -> oneshot::Receiver<Grant> {
+        let (sender, receiver) = oneshot::channel();
+        let queue = self.queue(version);
+        if queue.len() == queue.capacity() {
+            // Before it grows: some of those behind the first may have gone away.
+            queue.retain(|waiter| !waiter.is_closed());
+        }
+        queue.push_back(sender);
+        receiver
+    }
+
+    /// Whether the first in the queue waits still; those who do not are forgotten.
+    fn has_waiting(&mut self, version: Version) -> bool {
+        let queue = self.queue(version);
+        while queue.front().is_some_and(oneshot::Sender::is_closed) {
+            queue.pop_front();
+        }
+        !queue.is_empty()
     }
 
     /// An open connection that takes a request.
