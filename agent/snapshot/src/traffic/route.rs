@@ -8,7 +8,7 @@ use undermesh_model::{
     traffic::{Cors, DirectResponse, Fault, L4Match, Millionths, PathRewrite, Redirect, Retries},
 };
 
-use super::{Client, ClusterSpec, RequestView};
+use super::{ClusterSpec, RouteTable};
 
 /// What a service port speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,28 +39,6 @@ pub struct PortTraffic {
     pub l4: Vec<L4Route>,
     /// Where everything goes that no route is about.
     pub default: Arc<ClusterSpec>,
-}
-
-/// Routes for requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RouteTable {
-    routes: Vec<Arc<Compiled>>,
-}
-
-/// A route that a request has matched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matched<'a> {
-    /// The route.
-    pub route: &'a Arc<Compiled>,
-    /// How many bytes of the path the match was about: what a rewrite of the prefix replaces.
-    pub path_len: usize,
-}
-
-impl RouteTable {
-    /// The route of a request. `None`: no route is about it, the answer is 404.
-    pub fn find(&self, _client: &Client<'_>, _request: &RequestView<'_>) -> Option<Matched<'_>> {
-        self.routes.first().map(|route| Matched { route, path_len: 0 })
-    }
 }
 
 /// One route.
