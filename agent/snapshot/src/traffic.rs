@@ -9,7 +9,7 @@ mod route;
 mod table;
 
 pub use cluster::{ClusterEndpoint, ClusterKey, ClusterSpec, Settings};
-pub use matcher::{HostPattern, PatternError, RequestMatch};
+pub use matcher::{HostPattern, PatternError, RequestMatch, Substitution};
 pub use request::{Client, RequestView};
 pub use route::{
     AppProtocol, Compiled as CompiledRoute, HeaderEdits, L4Route, PortTraffic, RouteAction, Target,

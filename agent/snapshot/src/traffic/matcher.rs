@@ -8,6 +8,7 @@ mod host;
 mod path;
 mod query;
 mod re2;
+mod substitution;
 mod text;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use undermesh_model::traffic::{Dialect, HttpMatch};
 
 pub(crate) use self::path::PathMatcher;
 use self::{header::HeaderMatcher, text::TextMatcher};
-pub use self::{host::HostPattern, text::PatternError};
+pub use self::{host::HostPattern, substitution::Substitution, text::PatternError};
 use super::{Client, RequestView};
 
 /// One alternative of a rule: everything that is set has to match.

@@ -24,6 +24,12 @@ pub(super) fn whole(pattern: &str) -> Result<Regex, PatternError> {
     build(&format!(r"\A(?:{translated})\z")).map_err(|why| error(pattern, &why))
 }
 
+/// An expression that may match any part of a text.
+pub(super) fn part(pattern: &str) -> Result<Regex, PatternError> {
+    let translated = translate(pattern).map_err(|why| error(pattern, why))?;
+    build(&translated).map_err(|why| error(pattern, &why))
+}
+
 fn build(translated: &str) -> Result<Regex, String> {
     RegexBuilder::new(translated)
         .size_limit(MAX_PROGRAM)

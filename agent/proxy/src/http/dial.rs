@@ -1,0 +1,110 @@
+//! Step *dial*: a connection to an endpoint, for requests.
+//!
+//! To another node it travels inside the wire that all connections use. To a pod of this node it is
+//! delivered here, after the same check of policy that a tunnel gets: one proxy, once (ADR 0018).
+
+use std::{net::SocketAddr, sync::Arc};
+
+use undermesh_snapshot::{WorkloadInfo, traffic::ClusterEndpoint};
+
+use super::front::Front;
+use crate::{
+    authorize::{Attempt, Denial, authorize, revoked},
+    deliver,
+    duplex::{Socket, Stream},
+    error::Failure,
+    plan::Target,
+    pod::Pod,
+    reach::{Reach, Upstream},
+    upstream::{ByteStream, Dial, Dialling},
+};
+
+/// Makes connections on behalf of one client.
+pub(crate) struct Dialer<'a> {
+    pub(crate) front: &'a Front,
+    /// The service that was dialled.
+    pub(crate) host: &'a str,
+}
+
+impl Dial for Dialer<'_> {
+    fn dial<'a>(&'a self, endpoint: &'a ClusterEndpoint) -> Dialling<'a> {
+        Box::pin(async {
+            let pod = &self.front.pod;
+            let target = Target::new(endpoint.address, endpoint.workload.as_ref());
+            let upstream = connect(self.front, self.host, &target, None).await?;
+            Ok(byte_stream(pod, upstream))
+        })
+    }
+}
+
+/// Connects to an endpoint of this or of another node.
+pub(crate) async fn connect(
+    front: &Front,
+    host: &str,
+    target: &Target,
+    client: Option<&mut Socket>,
+) -> Result<Upstream, Failure> {
+    let pod = &front.pod;
+    if let Some(local) = target.workload.as_ref().and_then(|workload| local_pod(pod, workload)) {
+        return deliver_locally(front, &local, target.address).await.map(Upstream::Plain);
+    }
+    let host = Some(host).filter(|host| !host.is_empty());
+    let reach = Reach { pod, host, client: front.client };
+    reach.target(target, client, &mut |_| {}).await
+}
+
+/// The pod of this node that can be reached without a wire.
+fn local_pod(pod: &Pod, workload: &Arc<WorkloadInfo>) -> Option<Arc<Pod>> {
+    let direct = workload.local && workload.direct;
+    direct.then(|| pod.shared.local_pod(workload)).flatten()
+}
+
+/// Delivers into another pod of this node, for as long as its policy lets this client in.
+async fn deliver_locally(
+    front: &Front,
+    to: &Arc<Pod>,
+    destination: SocketAddr,
+) -> Result<Socket, Failure> {
+    deliver::check(to, destination)?;
+    // From before the decision, so that no change of policy is missed.
+    let mut policies = to.policy.subscribe();
+    let policy = policies.borrow_and_update().clone();
+    let attempt = |source, workload| Attempt {
+        source: Some(source),
+        source_addr: front.client,
+        destination,
+        workload,
+    };
+    let (from, to) = (Arc::clone(&front.pod), Arc::clone(to));
+    let asked = attempt(&from.workload.identity, &to.workload.identity);
+    authorize(&asked, policy.as_deref(), &to.shared.metrics)
+        .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
+    let socket = deliver::deliver(&to, front.client, destination).await?;
+    let client = front.client;
+    Ok(socket.until(async move {
+        let asked = Attempt {
+            source: Some(&from.workload.identity),
+            source_addr: client,
+            destination,
+            workload: &to.workload.identity,
+        };
+        tokio::select! {
+            denial = revoked(&asked, &mut policies, &to.shared.metrics) => {
+                tracing::debug!(%destination, detail = %denial.detail, "a connection was revoked");
+            }
+            () = to.kill.cancelled() => {}
+        }
+    }))
+}
+
+fn byte_stream(pod: &Arc<Pod>, upstream: Upstream) -> Box<dyn ByteStream> {
+    match upstream {
+        Upstream::Plain(socket) => Box::new(Stream::new(socket)),
+        Upstream::Tunnel(tunnel) => Box::new(Stream::new(tunnel)),
+        Upstream::Native(session) => {
+            let (stream, give_back) = session.split();
+            let pod = Arc::clone(pod);
+            Box::new(Stream::new(stream).when_over(move |stream, _| give_back(stream, &pod.native)))
+        }
+    }
+}

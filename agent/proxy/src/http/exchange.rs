@@ -1,0 +1,272 @@
+//! One request and its answer: head -> route -> cors -> fault -> (redirect | direct | rewrite ->
+//! mirror -> forward) -> answer.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, SET_COOKIE, UPGRADE},
+};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use undermesh_snapshot::traffic::{
+    ClusterSpec, CompiledRoute, HeaderEdits, Matched, RouteAction, Target, Weighted,
+};
+
+use super::{
+    body::{self, AnswerBody, UntilEnd},
+    cors,
+    deadline::arrival,
+    edits, fault,
+    forward::{Answered, Forward},
+    front::{Front, Rules},
+    hash,
+    head::{self, Head},
+    local_reply::LocalReply,
+    log::RequestLog,
+    mirror, random, redirect,
+    replay::Replay,
+    retry, rewrite, upgrade,
+};
+
+/// Serves one request.
+pub(crate) async fn serve(
+    front: Arc<Front>,
+    mut request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let (parts, body) = request.into_parts();
+    let version = parts.version;
+    let rules = front.rules();
+    let mut log = RequestLog::new(&front, rules.generation, &parts);
+    let exchange = Exchange { front: &front, rules: &rules };
+    let mut response = match Box::pin(exchange.answer(parts, body, &mut log)).await {
+        Ok(answer) => passed_on(&front, answer, on_upgrade, log),
+        Err(reply) => answered_here(reply, log),
+    };
+    if rules.leaving && version <= Version::HTTP_11 && !is_upgrade(response.status()) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// An endpoint's answer, changed as the route says.
+struct Answer {
+    upstream: Answered,
+    replay: Replay,
+    /// The client's connection becomes the endpoint's.
+    upgraded: Option<OnUpgrade>,
+}
+
+fn passed_on(
+    front: &Arc<Front>,
+    answer: Answer,
+    client: OnUpgrade,
+    mut log: RequestLog,
+) -> Response<AnswerBody> {
+    let Answer { upstream, replay, upgraded } = answer;
+    let Answered { response, lease, deadline } = upstream;
+    log.answered(&response);
+    let until_end = UntilEnd { log, lease: Some(lease), deadline, replay: Some(replay) };
+    if let Some(upstream) = upgraded {
+        // Both ends have agreed on something that no time limit of a request is about.
+        upgrade::join(front, client, upstream, UntilEnd { deadline: None, ..until_end });
+        return response.map(|_| AnswerBody::local(bytes::Bytes::new()));
+    }
+    let mut response = response.map(AnswerBody::upstream);
+    response.body_mut().hold(until_end);
+    response
+}
+
+fn answered_here(reply: LocalReply, mut log: RequestLog) -> Response<AnswerBody> {
+    if let Some(flag) = reply.flag {
+        log.flag(flag);
+    }
+    log.detail = reply.detail.clone();
+    let mut response = reply.into_response(log.grpc);
+    log.status = Some(response.status());
+    log.grpc_status = body::grpc_status(response.headers());
+    let until_end = UntilEnd { log, lease: None, deadline: None, replay: None };
+    response.body_mut().hold(until_end);
+    response
+}
+
+fn is_upgrade(status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// A request while it is being answered.
+struct Exchange<'a> {
+    front: &'a Front,
+    rules: &'a Rules,
+}
+
+/// Where a request goes.
+struct Way<'a> {
+    route: Option<&'a CompiledRoute>,
+    /// How many bytes of the path the route's match was about.
+    path_len: usize,
+    spec: &'a Arc<ClusterSpec>,
+    /// Of the chosen target alone.
+    edits: Option<&'a HeaderEdits>,
+}
+
+impl Exchange<'_> {
+    async fn answer(
+        &self,
+        parts: http::request::Parts,
+        body: Incoming,
+        log: &mut RequestLog,
+    ) -> Result<Answer, LocalReply> {
+        let head = Head::new(parts, self.front.dialled)?;
+        log.read(&head);
+        let table = &self.rules.traffic.http;
+        let Some(Matched { route, path_len }) = table.find(&self.front.as_client(), &head.view())
+        else {
+            if !table.is_empty() {
+                return Err(LocalReply::no_route());
+            }
+            let spec = &self.rules.traffic.default;
+            let way = Way { route: None, path_len: 0, spec, edits: None };
+            return self.forward(way, head, body, log).await;
+        };
+        log.route = Some((route.origin.clone(), route.name.clone()));
+        let allowed = route.cors.as_ref().map(|rule| cors::judge(rule, &head)).transpose()?;
+        let answer = self.by_route(route, path_len, head, body, log).await;
+        match (answer, allowed.flatten()) {
+            (answer, None) => answer,
+            (Ok(mut answer), Some(allowed)) => {
+                allowed.apply(answer.upstream.response.headers_mut());
+                Ok(answer)
+            }
+            (Err(mut reply), Some(allowed)) => {
+                allowed.apply(&mut reply.headers);
+                Err(reply)
+            }
+        }
+    }
+
+    async fn by_route(
+        &self,
+        route: &CompiledRoute,
+        path_len: usize,
+        head: Head,
+        body: Incoming,
+        log: &mut RequestLog,
+    ) -> Result<Answer, LocalReply> {
+        if let Some(fault) = &route.fault {
+            fault::inject(fault, log).await?;
+        }
+        let mut reply = match &route.action {
+            RouteAction::Forward(targets) => {
+                let chosen = choose(targets)?;
+                let Target::Cluster(spec) = &chosen.target else {
+                    return Err(unusable(&chosen.target));
+                };
+                let edits = Some(&chosen.headers);
+                let way = Way { route: Some(route), path_len, spec, edits };
+                return self.forward(way, head, body, log).await;
+            }
+            RouteAction::Redirect(rule) => {
+                redirect::redirect(rule, &head, path_len, self.front.dialled.port())
+            }
+            RouteAction::Direct(rule) => redirect::direct(rule),
+        };
+        edits::response(&route.headers, &mut reply.headers);
+        Err(reply)
+    }
+
+    async fn forward(
+        &self,
+        way: Way<'_>,
+        mut head: Head,
+        body: Incoming,
+        log: &mut RequestLog,
+    ) -> Result<Answer, LocalReply> {
+        log.cluster = Some(way.spec.key.clone());
+        let new_cookie = hash::missing_cookie(way.spec, &head, self.front.client);
+        way.change(&mut head, new_cookie.as_ref().map(|cookie| &cookie.pair));
+        let retries = way.retries();
+        let (arrived, arrival) = arrival(false);
+        let copies = mirror::start(self.front, &self.rules.host, way.route, &head, &body);
+        let keep = retries.as_ref().is_some_and(|retries| retries.attempts > 0);
+        let replay = Replay::new(body, keep && head.upgrade.is_none(), arrived, copies);
+        let timeout = way.route.and_then(|route| route.timeout);
+        let forward = Forward {
+            front: self.front,
+            host: &self.rules.host,
+            spec: way.spec,
+            head,
+            replay: replay.clone(),
+            arrival,
+            timeout: timeout.filter(|timeout| !timeout.is_zero()),
+            retries,
+        };
+        let mut upstream = forward.send(log).await?;
+        // Nothing is sent again from here on.
+        replay.last();
+        let upgraded = upgraded(&forward.head, &mut upstream.response);
+        let headers = upstream.response.headers_mut();
+        way.change_answer(headers, upgraded.is_some());
+        if let Some(cookie) = new_cookie {
+            headers.append(SET_COOKIE, cookie.set);
+        }
+        Ok(Answer { upstream, replay, upgraded })
+    }
+}
+
+impl Way<'_> {
+    /// Changes the request as the route says.
+    fn change(&self, head: &mut Head, cookie: Option<&HeaderValue>) {
+        for edits in [self.route.map(|route| &route.headers), self.edits].into_iter().flatten() {
+            edits::request(edits, &mut head.parts.headers, &mut head.parts.uri);
+        }
+        if let Some(route) = self.route {
+            rewrite::rewrite(route, self.path_len, head);
+        }
+        if let Some(cookie) = cookie {
+            head.parts.headers.append(http::header::COOKIE, cookie.clone());
+        }
+    }
+
+    /// Changes the answer as the route says.
+    fn change_answer(&self, headers: &mut HeaderMap, upgraded: bool) {
+        let protocol = headers.get(UPGRADE).cloned().filter(|_| upgraded);
+        head::remove_hop_by_hop(headers);
+        for edits in [self.edits, self.route.map(|route| &route.headers)].into_iter().flatten() {
+            edits::response(edits, headers);
+        }
+        if let Some(protocol) = protocol {
+            headers.insert(UPGRADE, protocol);
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+    }
+
+    fn retries(&self) -> Option<undermesh_model::traffic::Retries> {
+        match self.route {
+            Some(route) => route.retries.clone(),
+            None => Some(retry::by_default()),
+        }
+    }
+}
+
+/// One of the targets, by their weights.
+fn choose(targets: &[Weighted]) -> Result<&Weighted, LocalReply> {
+    let index = random::weighted(targets.iter().map(|target| target.weight));
+    let chosen = index.and_then(|index| targets.get(index));
+    chosen.ok_or_else(|| LocalReply::unusable(StatusCode::SERVICE_UNAVAILABLE.as_u16()))
+}
+
+fn unusable(target: &Target) -> LocalReply {
+    match target {
+        Target::Unusable(status) => LocalReply::unusable(*status),
+        Target::Cluster(_) => LocalReply::no_route(),
+    }
+}
+
+/// The endpoint's end of a connection that is no longer about requests.
+fn upgraded(head: &Head, response: &mut Response<Incoming>) -> Option<OnUpgrade> {
+    let status = response.status();
+    let switched = head.upgrade.is_some() && is_upgrade(status);
+    let connected = head.parts.method == Method::CONNECT && status.is_success();
+    (switched || connected).then(|| hyper::upgrade::on(response))
+}

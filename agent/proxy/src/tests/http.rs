@@ -1,0 +1,4 @@
+//! Requests through the proxy.
+
+mod rig;
+mod routing;
