@@ -28,7 +28,7 @@ map_type! {
 pub mod service_flags {
     /// A client always gets the same backend, for as long as the backends are the same.
     pub const AFFINITY: u32 = 1;
-    /// Rules are about its connections: the agent takes them all, those to pods of this node too.
+    /// The proxy looks at connections to it, wherever they lead.
     pub const PROXY: u32 = 2;
 }
 

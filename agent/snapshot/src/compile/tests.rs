@@ -53,6 +53,7 @@ fn service(name: &str, vips: &[&str], endpoints: &[(&str, bool)]) -> (Service, E
         publish_not_ready: false,
         affinity: false,
         distribution: Distribution::Anywhere,
+        l7: false,
     };
     let slice = EndpointSlice {
         origin,

@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 
 use undermesh_model::traffic::{Dialect, HttpMatch};
 
-pub(crate) use self::path::PathMatcher;
 use self::{header::HeaderMatcher, text::TextMatcher};
 pub use self::{host::HostPattern, substitution::Substitution, text::PatternError};
+pub(crate) use self::{host::host_matches, path::PathMatcher};
 use super::{Client, RequestView};
 
 /// One alternative of a rule: everything that is set has to match.
@@ -70,6 +70,33 @@ impl RequestMatch {
         self
     }
 
+    /// For every request.
+    pub fn any() -> Self {
+        Self {
+            path: PathMatcher::Any { replaces: 0 },
+            scheme: None,
+            method: None,
+            authority: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+            source_labels: BTreeMap::new(),
+            source_namespace: None,
+            hosts: Vec::new(),
+        }
+    }
+
+    /// For clients with these labels only; `None` where no client can have them, because it would
+    /// have to have another value for one of them.
+    pub fn for_clients(mut self, labels: &BTreeMap<String, String>) -> Option<Self> {
+        for (label, value) in labels {
+            let known = self.source_labels.insert(label.clone(), value.clone());
+            if known.is_some_and(|known| known != *value) {
+                return None;
+            }
+        }
+        Some(self)
+    }
+
     pub(crate) fn path(&self) -> &PathMatcher {
         &self.path
     }
@@ -96,10 +123,7 @@ impl RequestMatch {
 
     fn is_about(&self, client: &Client<'_>) -> bool {
         self.source_namespace.as_ref().is_none_or(|wanted| wanted == client.namespace)
-            && self
-                .source_labels
-                .iter()
-                .all(|(label, value)| client.labels.get(label) == Some(value))
+            && client.has(&self.source_labels)
     }
 
     fn query_matches(&self, query: Option<&str>) -> bool {

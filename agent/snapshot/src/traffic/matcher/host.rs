@@ -23,22 +23,24 @@ impl HostPattern {
     /// Whether a name is meant. `*.a.b` is about `x.a.b` and `y.x.a.b`, not about `a.b`; case is
     /// disregarded.
     pub fn matches(&self, name: &str) -> bool {
-        let name = name.strip_suffix('.').unwrap_or(name).as_bytes();
-        match self.0.strip_prefix('*') {
-            None => name.eq_ignore_ascii_case(self.0.as_bytes()),
-            Some(suffix) => {
-                let suffix = suffix.as_bytes();
-                let end = name.len().checked_sub(suffix.len()).map(|at| &name[at..]);
-                (suffix.is_empty() || name.len() > suffix.len())
-                    && end.is_some_and(|end| end.eq_ignore_ascii_case(suffix))
-            }
-        }
+        host_matches(&self.0, name)
     }
 
     /// Whether an authority is meant: a name, perhaps with a port.
     pub fn matches_authority(&self, authority: &str) -> bool {
         self.matches(host_of(authority))
     }
+}
+
+/// Whether a pattern is about a name; both in any case.
+pub(crate) fn host_matches(pattern: &str, name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name).as_bytes();
+    let Some(suffix) = pattern.strip_prefix('*') else {
+        return name.eq_ignore_ascii_case(pattern.as_bytes());
+    };
+    let end = name.len().checked_sub(suffix.len()).map(|at| &name[at..]);
+    (suffix.is_empty() || name.len() > suffix.len())
+        && end.is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
 }
 
 /// An authority without its port.
