@@ -11,7 +11,6 @@ use crate::{
     balance,
     duplex::Socket,
     error::Failure,
-    forward::forward,
     http,
     metrics::Direction,
     plan::{self, Plan, Target},
@@ -39,7 +38,7 @@ async fn serve_connection(pod: &Arc<Pod>, mut client: Socket, peer: SocketAddr) 
     let plan = make_plan(pod, canonical(dialled));
     log.planned(&plan);
     if let Some(traffic) = http::asked(pod, &plan) {
-        return http::serve_connection(pod, client, peer, plan.dialled, &traffic).await;
+        return http::serve_connection(pod, client, plan.dialled, &traffic, log).await;
     }
     // Boxed, so that a connection which is established does not keep the room for connecting.
     let connecting = Box::pin(connect_upstream(pod, &mut client, &plan, &mut log));
@@ -48,16 +47,7 @@ async fn serve_connection(pod: &Arc<Pod>, mut client: Socket, peer: SocketAddr) 
         Err(failure) => return log.refused(&failure),
     };
     let record = log.open();
-    let ending = match upstream {
-        Upstream::Plain(mut server) => forward(&mut client, &mut server, record.counters()).await,
-        Upstream::Tunnel(mut server) => forward(&mut client, &mut server, record.counters()).await,
-        Upstream::Native(mut session) => {
-            record.counters().add_received(session.early);
-            let ending = forward(&mut client, &mut session.stream, record.counters()).await;
-            session.finish(&pod.native);
-            ending
-        }
-    };
+    let ending = upstream.relay(pod, &mut client, record.counters()).await;
     record.close(ending.close_reason());
 }
 

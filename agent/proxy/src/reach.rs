@@ -3,11 +3,13 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use undermesh_model::Wire;
+use undermesh_telemetry::ByteCounters;
 
 use crate::{
     connect::connect,
     duplex::{Socket, TunnelStream},
     error::Failure,
+    forward::{Ending, forward},
     native::{self, DialError, Session},
     plan::Target,
     pod::Pod,
@@ -20,6 +22,27 @@ pub(crate) enum Upstream {
     Plain(Socket),
     Tunnel(TunnelStream<Permit>),
     Native(Box<Session>),
+}
+
+impl Upstream {
+    /// Copies bytes between `client` and the endpoint until the end.
+    pub(crate) async fn relay(
+        self,
+        pod: &Pod,
+        client: &mut Socket,
+        counters: &ByteCounters,
+    ) -> Ending {
+        match self {
+            Self::Plain(mut server) => forward(client, &mut server, counters).await,
+            Self::Tunnel(mut server) => forward(client, &mut server, counters).await,
+            Self::Native(mut session) => {
+                counters.add_received(session.early);
+                let ending = forward(client, &mut session.stream, counters).await;
+                session.finish(&pod.native);
+                ending
+            }
+        }
+    }
 }
 
 /// On whose behalf an endpoint is connected to.

@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use undermesh_model::Wire;
 use undermesh_snapshot::{WorkloadInfo, traffic::ClusterEndpoint};
 
 use super::front::Front;
@@ -31,18 +32,19 @@ impl Dial for Dialer<'_> {
         Box::pin(async {
             let pod = &self.front.pod;
             let target = Target::new(endpoint.address, endpoint.workload.as_ref());
-            let upstream = connect(self.front, self.host, &target, None).await?;
+            let upstream = connect(self.front, self.host, &target, None, &mut |_| {}).await?;
             Ok(byte_stream(pod, upstream))
         })
     }
 }
 
-/// Connects to an endpoint of this or of another node.
+/// Connects to an endpoint of this or of another node, and says over which wire.
 pub(crate) async fn connect(
     front: &Front,
     host: &str,
     target: &Target,
     client: Option<&mut Socket>,
+    note: &mut (dyn FnMut(Wire) + Send),
 ) -> Result<Upstream, Failure> {
     let pod = &front.pod;
     if let Some(local) = target.workload.as_ref().and_then(|workload| local_pod(pod, workload)) {
@@ -50,7 +52,7 @@ pub(crate) async fn connect(
     }
     let host = Some(host).filter(|host| !host.is_empty());
     let reach = Reach { pod, host, client: front.client };
-    reach.target(target, client, &mut |_| {}).await
+    reach.target(target, client, note).await
 }
 
 /// The pod of this node that can be reached without a wire.

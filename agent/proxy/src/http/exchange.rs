@@ -36,10 +36,15 @@ pub(crate) async fn serve(
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let version = parts.version;
+    let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
     let rules = front.rules();
     let mut log = RequestLog::new(&front, rules.generation, &parts);
     let exchange = Exchange { front: &front, rules: &rules };
-    let mut response = match Box::pin(exchange.answer(parts, body, &mut log)).await {
+    let answer = Box::pin(exchange.answer(parts, body, &mut log)).await;
+    if asks && version <= Version::HTTP_11 {
+        front.switch.decide(answer.as_ref().is_ok_and(|answer| answer.upgraded.is_some()));
+    }
+    let mut response = match answer {
         Ok(answer) => passed_on(&front, answer, on_upgrade, log),
         Err(reply) => answered_here(reply, log),
     };

@@ -9,6 +9,7 @@ use undermesh_snapshot::{
     },
 };
 
+use super::strict::Switch;
 use crate::pod::Pod;
 
 /// A connection of a client whose requests are looked at.
@@ -21,6 +22,8 @@ pub(crate) struct Front {
     pub(crate) dialled: SocketAddr,
     /// What the port spoke when the connection was opened.
     protocol: AppProtocol,
+    /// Tells whoever reads the connection that it has become something else.
+    pub(crate) switch: Switch,
 }
 
 /// What holds for a request, as of now.
@@ -41,7 +44,7 @@ impl Front {
         traffic: &PortTraffic,
     ) -> Self {
         let protocol = traffic.default.protocol;
-        Self { pod: Arc::clone(pod), client, dialled, protocol }
+        Self { pod: Arc::clone(pod), client, dialled, protocol, switch: Switch::default() }
     }
 
     /// The client as rules look at it.
@@ -126,6 +129,7 @@ pub(crate) fn asked(
     route.traffic.get(&pod.workload.name.namespace).cloned()
 }
 
-fn is_about_requests(traffic: &PortTraffic) -> bool {
+/// Whether a port may carry requests at all.
+pub(crate) fn is_about_requests(traffic: &PortTraffic) -> bool {
     !matches!(traffic.protocol, AppProtocol::Tcp | AppProtocol::Tls)
 }

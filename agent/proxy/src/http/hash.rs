@@ -29,6 +29,12 @@ pub(crate) fn of(spec: &ClusterSpec, head: &Head, client: IpAddr) -> Option<u64>
     }
 }
 
+/// The hash of a connection that carries no requests.
+pub(crate) fn of_connection(spec: &ClusterSpec, client: IpAddr) -> Option<u64> {
+    let hash = spec.settings.balancer.hash.as_ref()?;
+    matches!(hash.key, HashKey::SourceIp).then(|| digest(client.to_string().as_bytes()))
+}
+
 /// A cookie that the client has not got yet.
 pub(crate) struct NewCookie {
     /// As the client will send it.

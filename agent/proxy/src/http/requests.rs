@@ -11,7 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{exchange, front::Front};
+use super::{exchange, framing::MAX_HEAD, front::Front, strict::Strict};
 use crate::{
     duplex::{Duplex, Socket, Stream},
     pod::Pod,
@@ -24,8 +24,6 @@ const LAST_REQUEST: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of it is thrown away meanwhile.
 const LINGER_BYTES: usize = 1 << 20;
-/// Largest head of a request, as Envoy has it.
-const MAX_HEAD: usize = 60 << 10;
 /// Streams that a client may have open on one connection.
 const MAX_STREAMS: u32 = 1024;
 /// Bytes in flight on one stream, and on all of a connection.
@@ -50,13 +48,13 @@ pub(crate) async fn serve(front: &Arc<Front>, client: Socket, http2: bool) {
 }
 
 async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
-    let io = TokioIo::new(stream);
     let service = service_fn(|request: Request<Incoming>| {
         let front = Arc::clone(front);
         async move { Ok::<_, Infallible>(exchange::serve(front, request).await) }
     });
     let ended = if http2 {
-        let mut connection = pin!(http2_builder(&front.pod).serve_connection(io, service));
+        let mut connection =
+            pin!(http2_builder(&front.pod).serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             ended = connection.as_mut() => ended,
             () = front.leaves() => {
@@ -65,6 +63,7 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
             }
         }
     } else {
+        let io = TokioIo::new(Strict::new(stream, front.switch.clone()));
         let connection = http1_builder().serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {

@@ -1,4 +1,10 @@
 //! Requests through the proxy.
 
+mod edge;
+mod leaving;
+mod protocols;
+mod resilience;
 mod rig;
 mod routing;
+mod same_node;
+mod strict;

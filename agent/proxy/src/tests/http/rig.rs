@@ -9,9 +9,16 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http1, service::service_fn};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 use undermesh_model::{
     ResourceRef,
     traffic::{Dialect, HttpMatch, Locality, PathMatch},
@@ -238,4 +245,42 @@ async fn answer(
     let status = statuses.get(number - 1).or(statuses.last()).copied().unwrap_or(200);
     let response = Response::builder().status(status).header("x-from", name);
     Ok(response.body(Full::from(name)).unwrap())
+}
+
+impl Rig {
+    /// Says this on a connection of its own, closes its half where asked to, and hears the rest.
+    pub(super) async fn say(&self, text: &str, and_close: bool) -> String {
+        let mut stream = self.client.dial(VIP.parse().unwrap()).await;
+        stream.write_all(text.as_bytes()).await.unwrap();
+        if and_close {
+            stream.shutdown().await.unwrap();
+        }
+        let mut heard = Vec::new();
+        // A reset after the answer does not matter to whoever has read it.
+        let _ = timeout(SOON, stream.read_to_end(&mut heard)).await.expect("an end");
+        String::from_utf8_lossy(&heard).into_owned()
+    }
+
+    /// An HTTP/2 connection.
+    pub(super) async fn http2(&self) -> http2::SendRequest<Full<Bytes>> {
+        let stream = self.client.dial(VIP.parse().unwrap()).await;
+        let io = TokioIo::new(stream);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    /// An HTTP/1.1 connection.
+    pub(super) async fn http1(&self) -> http1::SendRequest<Full<Bytes>> {
+        let stream = self.client.dial(VIP.parse().unwrap()).await;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        sender
+    }
+
+    /// All of the service's requests go to the first backend.
+    pub(super) fn plain_rules(&self) {
+        let all = self.cluster(&["v1"]);
+        self.rules(rules(&all, vec![("/", route(to(&all)))]));
+    }
 }
