@@ -210,3 +210,6 @@ fn destinations_of(set: &RouteSet) -> impl Iterator<Item = &str> {
         BackendRef::Invalid(_) => None,
     })
 }
+
+#[cfg(test)]
+mod tests;

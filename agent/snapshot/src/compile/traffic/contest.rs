@@ -237,7 +237,9 @@ impl<'a> Entrant<'a> {
 
 /// What is wrong with what an object says it is about.
 pub(super) fn check_parents(sets: &[RouteSet], hosts: &Hosts<'_>, findings: &mut Findings) {
-    for set in sets {
+    let has_rules =
+        |set: &&RouteSet| !(set.http.is_empty() && set.tls.is_empty() && set.tcp.is_empty());
+    for set in sets.iter().filter(has_rules) {
         for parent in &set.parents {
             let (name, wanted) = match parent {
                 Parent::Host(host) if host.starts_with('*') => continue,
