@@ -14,7 +14,6 @@ mod fault;
 mod forward;
 mod framing;
 mod front;
-mod hash;
 mod head;
 mod l4;
 mod local_reply;

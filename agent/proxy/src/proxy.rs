@@ -13,7 +13,13 @@ use undermesh_telemetry::Telemetry;
 
 use crate::{
     PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, authorize,
-    metrics::Metrics, native, pod::Pod, pool::Pool, status, tunnel::Dialer, upstream::Upstreams,
+    metrics::Metrics,
+    native,
+    pod::Pod,
+    pool::Pool,
+    status,
+    tunnel::Dialer,
+    upstream::{self, UpstreamMetrics, Upstreams},
 };
 
 /// The node's proxy. One instance serves all enrolled pods of the node.
@@ -28,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) identities: Arc<IdentityStore>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) metrics: Metrics,
+    /// What the pods share about destinations.
+    pub(crate) upstreams: Arc<upstream::Node>,
     pub(crate) runtime: Handle,
     /// Pods that are served, in the order in which they came.
     pods: Mutex<Vec<Weak<Pod>>>,
@@ -63,9 +71,21 @@ impl Proxy {
     ) -> Arc<Self> {
         let mut metrics = Metrics::default();
         telemetry.with_registry(|registry| metrics = Metrics::register(registry));
+        let mut upstream_metrics = UpstreamMetrics::default();
+        telemetry.with_registry(|registry| upstream_metrics = UpstreamMetrics::register(registry));
+        let upstreams = upstream::Node::new(upstream_metrics, &runtime);
         let (pods, changes) = (Mutex::default(), watch::Sender::new(0));
-        let shared =
-            Shared { config, snapshot, identities, telemetry, metrics, runtime, pods, changes };
+        let shared = Shared {
+            config,
+            snapshot,
+            identities,
+            telemetry,
+            metrics,
+            upstreams,
+            runtime,
+            pods,
+            changes,
+        };
         Arc::new(Self { shared: Arc::new(shared) })
     }
 
@@ -99,7 +119,7 @@ impl Proxy {
             pool: Pool::new(dialer.clone()),
             native: native::Pool::new(dialer),
             callers: native::Callers::default(),
-            upstreams: Upstreams::default(),
+            upstreams: Upstreams::new(&self.shared.upstreams),
             policy: watch::Sender::new(None),
             outbound_open: AtomicUsize::new(0),
             tunnels_open: AtomicUsize::new(0),

@@ -2,8 +2,22 @@
 //!
 //! `http/` decides what becomes of a request and asks here for an endpoint; it knows nothing of
 //! balancing, ejection or pools. What is here knows nothing of routes.
+//!
+//! `registry` finds a pod's cluster, `cluster` admits (`limits`, `balance`), `lease` sends (`pool`) and reports
+//! to `outlier`. Limits and connections are the pod's own; `node` is what its pods share.
 
-mod stand_in;
+mod balance;
+mod cluster;
+pub(crate) mod hash;
+mod lease;
+mod limits;
+mod member;
+mod metrics;
+mod node;
+mod outlier;
+mod pool;
+mod registry;
+mod status;
 
 use std::{future::Future, net::IpAddr, net::SocketAddr, pin::Pin, sync::Arc};
 
@@ -14,7 +28,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use undermesh_snapshot::traffic::ClusterEndpoint;
 
 use crate::error::Failure;
-pub(crate) use stand_in::{Cluster, Lease, Upstreams};
+pub(crate) use cluster::Cluster;
+pub(crate) use lease::{ConnectionLease, Lease};
+pub(crate) use metrics::UpstreamMetrics;
+pub(crate) use node::Node;
+pub(crate) use registry::Upstreams;
+pub use status::{EjectionStatus, EndpointStatus, LimitStatus, UpstreamStatus};
 
 /// What a body that is sent on may fail with.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;

@@ -28,6 +28,8 @@ pub(crate) struct Stream<D: Duplex> {
     read_ended: bool,
     write_ended: bool,
     over: Option<Over<D>>,
+    /// Whether it may be dropped without having been shut down.
+    unfinished: Option<Box<dyn Fn() -> bool + Send>>,
 }
 
 impl<D: Duplex> Stream<D> {
@@ -38,7 +40,14 @@ impl<D: Duplex> Stream<D> {
             read_ended: false,
             write_ended: false,
             over: None,
+            unfinished: None,
         }
+    }
+
+    /// Takes a drop for an orderly end where this says so; the writing half may then still be open.
+    pub(crate) fn unfinished_where(mut self, allowed: impl Fn() -> bool + Send + 'static) -> Self {
+        self.unfinished = Some(Box::new(allowed));
+        self
     }
 
     /// Hands the stream over when it is done with in order.
@@ -147,7 +156,8 @@ impl<D: Duplex + Unpin> AsyncWrite for Stream<D> {
 
 impl<D: Duplex> Drop for Stream<D> {
     fn drop(&mut self) {
-        let Some(mut duplex) = self.duplex.take().filter(|_| self.write_ended) else { return };
+        let orderly = self.write_ended || self.unfinished.as_ref().is_some_and(|allowed| allowed());
+        let Some(mut duplex) = self.duplex.take().filter(|_| orderly) else { return };
         duplex.ended();
         if let Some(over) = self.over.take() {
             over(duplex, self.read_ended);

@@ -19,14 +19,14 @@ use super::{
     edits, fault,
     forward::{Answered, Forward},
     front::{Front, Rules},
-    hash,
     head::{self, Head},
     local_reply::LocalReply,
-    log::RequestLog,
+    log::{Flag, RequestLog},
     mirror, random, redirect,
     replay::Replay,
     retry, rewrite, upgrade,
 };
+use crate::upstream::hash::{self, Key};
 
 /// Serves one request.
 pub(crate) async fn serve(
@@ -44,11 +44,14 @@ pub(crate) async fn serve(
     if asks && version <= Version::HTTP_11 {
         front.switch.decide(answer.as_ref().is_ok_and(|answer| answer.upgraded.is_some()));
     }
+    // Nobody knows what comes after such a request.
+    let broken = matches!(&answer, Err(reply) if reply.flag == Some(Flag::ProtocolError));
     let mut response = match answer {
         Ok(answer) => passed_on(&front, answer, on_upgrade, log),
         Err(reply) => answered_here(reply, log),
     };
-    if rules.leaving && version <= Version::HTTP_11 && !is_upgrade(response.status()) {
+    let last = rules.leaving || broken;
+    if last && version <= Version::HTTP_11 && !is_upgrade(response.status()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -188,8 +191,10 @@ impl Exchange<'_> {
         log: &mut RequestLog,
     ) -> Result<Answer, LocalReply> {
         log.cluster = Some(way.spec.key.clone());
-        let new_cookie = hash::missing_cookie(way.spec, &head, self.front.client);
-        way.change(&mut head, new_cookie.as_ref().map(|cookie| &cookie.pair));
+        let rule = way.spec.settings.balancer.hash.as_ref();
+        let key = rule.map(|rule| hash::key(&rule.key, &head.view(), self.front.client.ip()));
+        let Key { hash, set_cookie } = key.unwrap_or_default();
+        way.change(&mut head);
         let retries = way.retries();
         let (arrived, arrival) = arrival(false);
         let copies = mirror::start(self.front, &self.rules.host, way.route, &head, &body);
@@ -201,6 +206,7 @@ impl Exchange<'_> {
             host: &self.rules.host,
             spec: way.spec,
             head,
+            hash,
             replay: replay.clone(),
             arrival,
             timeout: timeout.filter(|timeout| !timeout.is_zero()),
@@ -212,8 +218,8 @@ impl Exchange<'_> {
         let upgraded = upgraded(&forward.head, &mut upstream.response);
         let headers = upstream.response.headers_mut();
         way.change_answer(headers, upgraded.is_some());
-        if let Some(cookie) = new_cookie {
-            headers.append(SET_COOKIE, cookie.set);
+        if let Some(cookie) = set_cookie {
+            headers.append(SET_COOKIE, cookie);
         }
         Ok(Answer { upstream, replay, upgraded })
     }
@@ -221,15 +227,12 @@ impl Exchange<'_> {
 
 impl Way<'_> {
     /// Changes the request as the route says.
-    fn change(&self, head: &mut Head, cookie: Option<&HeaderValue>) {
+    fn change(&self, head: &mut Head) {
         for edits in [self.route.map(|route| &route.headers), self.edits].into_iter().flatten() {
             edits::request(edits, &mut head.parts.headers, &mut head.parts.uri);
         }
         if let Some(route) = self.route {
             rewrite::rewrite(route, self.path_len, head);
-        }
-        if let Some(cookie) = cookie {
-            head.parts.headers.append(http::header::COOKIE, cookie.clone());
         }
     }
 

@@ -16,7 +16,6 @@ use super::{
     deadline::{Arrival, Deadline, passed},
     dial::Dialer,
     front::Front,
-    hash,
     head::Head,
     local_reply::LocalReply,
     log::{Flag, RequestLog},
@@ -32,6 +31,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) host: &'a str,
     pub(crate) spec: &'a Arc<ClusterSpec>,
     pub(crate) head: Head,
+    /// What consistent hashing goes by.
+    pub(crate) hash: Option<u64>,
     pub(crate) replay: Replay,
     pub(crate) arrival: Arrival,
     pub(crate) timeout: Option<Duration>,
@@ -90,7 +91,7 @@ impl Forward<'_> {
     ) -> Result<Lease, LocalReply> {
         let avoid = self.retries.as_ref().is_some_and(|retries| retries.avoid_previous);
         let pick = Pick {
-            hash: hash::of(self.spec, &self.head, self.front.client.ip()),
+            hash: self.hash,
             client: self.front.client.ip(),
             dialled: self.front.dialled,
             tried: if avoid { tried } else { &[] },

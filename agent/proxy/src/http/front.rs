@@ -56,20 +56,24 @@ impl Front {
     /// What holds for a request that comes now. Rules may have changed since the connection was opened,
     /// or there may be none any more.
     pub(crate) fn rules(&self) -> Rules {
+        self.rules_where(is_about_requests)
+    }
+
+    /// What holds for a connection that carries anything.
+    pub(crate) fn rules_for_all(&self) -> Rules {
+        self.rules_where(|_| true)
+    }
+
+    fn rules_where(&self, wanted: impl Fn(&PortTraffic) -> bool) -> Rules {
         let snapshot = self.pod.shared.snapshot.load();
         let generation = snapshot.generation.0;
         let route = snapshot.services.get(&self.dialled);
         let host = route.map(|route| route.host.clone()).unwrap_or_default();
-        let stopping = self.pod.stop.is_cancelled();
-        match asked(&snapshot, &self.pod, self.dialled) {
-            Some(traffic) if is_about_requests(&traffic) => {
-                Rules { traffic, generation, host, leaving: stopping }
-            }
-            _ => {
-                let traffic = Arc::new(self.without_rules(route.map(Arc::as_ref)));
-                Rules { traffic, generation, host, leaving: true }
-            }
-        }
+        let traffic = asked(&snapshot, &self.pod, self.dialled).filter(|traffic| wanted(traffic));
+        let leaving = traffic.is_none() || self.pod.stop.is_cancelled();
+        let traffic =
+            traffic.unwrap_or_else(|| Arc::new(self.without_rules(route.map(Arc::as_ref))));
+        Rules { traffic, generation, host, leaving }
     }
 
     /// Returns when the connection should end, although it works.

@@ -1,16 +1,17 @@
 //! Connections of a service port that rules are about and that carry something else than requests: they
 //! go where the rules for TLS and TCP lead, byte by byte.
 
-use std::{future::poll_fn, sync::Arc, task::ready, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::ready, time::Duration};
 
 use bytes::Bytes;
-use http::StatusCode;
-use undermesh_snapshot::traffic::{ClusterSpec, Target as Destination};
+use undermesh_model::traffic::{HashKey, TcpPool};
+use undermesh_snapshot::traffic::{ClusterSpec, PortTraffic, Target as Destination};
+use undermesh_telemetry::{ByteCounters, CloseReason};
 
 use super::{
     dial,
     front::Front,
-    hash, random,
+    random,
     sniff::{self, Look, Spoken},
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     plan::Target,
     reach::Upstream,
     record::Outbound,
-    upstream::{Cluster, Lease, LocalError, Outcome, Pick, Refusal},
+    upstream::{Cluster, ConnectionLease, LocalError, Pick, Refusal, hash},
 };
 
 /// How long the client's first bytes are waited for before anything else is done. A client that speaks
@@ -29,7 +30,7 @@ const HEAD_START: Duration = Duration::from_millis(10);
 /// An endpoint that a connection was led to.
 pub(crate) struct Led {
     pub(crate) upstream: Upstream,
-    lease: Lease,
+    lease: ConnectionLease,
     /// What the server said before anybody else did.
     first: Bytes,
 }
@@ -80,8 +81,7 @@ pub(crate) async fn sniff(
 }
 
 async fn sniff_within(client: &mut Socket, wait: Duration, patience: Duration) -> Option<Spoken> {
-    let readable = poll_fn(|cx| client.poll_readable(cx));
-    tokio::time::timeout(wait, readable).await.ok()?;
+    tokio::time::timeout(wait, sniff::speaks(client)).await.ok()?;
     Some(sniff::sniff(client, Look::ForAll, patience).await)
 }
 
@@ -133,9 +133,15 @@ impl Led {
         if greeted.await.is_ok() {
             record.counters().add_sent(said);
         }
-        let ending = self.upstream.relay(&front.pod, &mut client, record.counters()).await;
-        record.close(ending.close_reason());
-        self.lease.finish(Outcome::Status(StatusCode::OK));
+        let reason = {
+            let counters = record.counters();
+            tokio::select! {
+                ending = self.upstream.relay(&front.pod, &mut client, counters) => ending.close_reason(),
+                // Dropping both streams resets them.
+                () = expired(self.lease.tcp(), counters) => CloseReason::new("expired", "UT"),
+            }
+        };
+        record.close(reason);
     }
 }
 
@@ -146,25 +152,24 @@ pub(crate) async fn lead(
     mut client: Option<&mut Socket>,
     log: &mut Outbound<'_>,
 ) -> Result<Led, Failure> {
-    let rules = front.rules();
-    let no_endpoints = || Failure::NoEndpoints { dialled: front.dialled };
-    let spec = destination(front, server_name).ok_or_else(no_endpoints)?;
+    let rules = front.rules_for_all();
+    let spec =
+        destination(front, &rules.traffic, server_name).ok_or_else(|| no_endpoints(front))?;
     let cluster = front.pod.upstreams.cluster(&spec);
     let mut tried = Vec::new();
     loop {
-        let lease = admit(front, &spec, &cluster, &tried).map_err(|_| no_endpoints())?;
-        let endpoint = lease.endpoint();
-        let target = Target::new(endpoint.address, endpoint.workload.as_ref());
-        log.target(&target);
-        tried.push(target.address);
-        let note = &mut |wire| log.wire(wire);
-        let failure =
-            match dial::connect(front, &rules.host, &target, client.as_deref_mut(), note).await {
-                Ok(upstream) => return Ok(Led { upstream, lease, first: Bytes::new() }),
-                Err(failure) => failure,
-            };
-        lease.finish(Outcome::LocalError(LocalError::ConnectFailure));
-        tracing::debug!(to = %target.address, %failure, "endpoint failed");
+        let lease = admit(front, &spec, &cluster, &tried)?;
+        let to = lease.endpoint().address;
+        tried.push(to);
+        let failure = match connect(front, &rules.host, &lease, client.as_deref_mut(), log).await {
+            Ok(upstream) => {
+                lease.connected();
+                return Ok(Led { upstream, lease, first: Bytes::new() });
+            }
+            Err(failure) => failure,
+        };
+        lease.failed(LocalError::ConnectFailure);
+        tracing::debug!(%to, %failure, "endpoint failed");
         if !failure.may_try_another() || tried.len() >= front.pod.shared.config.connect_attempts {
             return Err(failure);
         }
@@ -172,9 +177,11 @@ pub(crate) async fn lead(
 }
 
 /// The destination of a connection; `None` where the rules lead nowhere.
-fn destination(front: &Front, server_name: Option<&str>) -> Option<Arc<ClusterSpec>> {
-    let rules = front.rules();
-    let traffic = &rules.traffic;
+fn destination(
+    front: &Front,
+    traffic: &PortTraffic,
+    server_name: Option<&str>,
+) -> Option<Arc<ClusterSpec>> {
     let route = traffic.l4_route(server_name, front.dialled.ip(), &front.as_client());
     let Some(route) = route else { return Some(Arc::clone(&traffic.default)) };
     let index = random::weighted(route.targets.iter().map(|target| target.weight))?;
@@ -188,9 +195,65 @@ fn admit(
     front: &Front,
     spec: &ClusterSpec,
     cluster: &Cluster,
-    tried: &[std::net::SocketAddr],
-) -> Result<Lease, Refusal> {
+    tried: &[SocketAddr],
+) -> Result<ConnectionLease, Failure> {
     let client = front.client.ip();
-    let hash = hash::of_connection(spec, client);
-    cluster.admit(&Pick { hash, client, dialled: front.dialled, tried, retry: !tried.is_empty() })
+    let rule = spec.settings.balancer.hash.as_ref().map(|hash| &hash.key);
+    let hash = matches!(rule, Some(HashKey::SourceIp)).then(|| hash::address(client));
+    let retry = !tried.is_empty();
+    let admitted =
+        cluster.admit_connection(&Pick { hash, client, dialled: front.dialled, tried, retry });
+    admitted.map_err(|refusal| match refusal {
+        Refusal::NoEndpoints | Refusal::NoHealthy => no_endpoints(front),
+        Refusal::Overflow(limit) => Failure::Overflow { limit },
+    })
+}
+
+fn no_endpoints(front: &Front) -> Failure {
+    Failure::NoEndpoints { dialled: front.dialled }
+}
+
+/// Connects within the time that the destination's rule gives.
+async fn connect(
+    front: &Front,
+    host: &str,
+    lease: &ConnectionLease,
+    client: Option<&mut Socket>,
+    log: &mut Outbound<'_>,
+) -> Result<Upstream, Failure> {
+    let endpoint = lease.endpoint();
+    let target = Target::new(endpoint.address, endpoint.workload.as_ref());
+    log.target(&target);
+    let note = &mut |wire| log.wire(wire);
+    let connecting = dial::connect(front, host, &target, client, note);
+    let late = Failure::Connect { to: target.address, kind: std::io::ErrorKind::TimedOut };
+    tokio::time::timeout(lease.connect_timeout(), connecting).await.unwrap_or(Err(late))
+}
+
+/// Returns when a connection has lasted, or has been idle, for as long as its rule allows.
+async fn expired(tcp: &TcpPool, counters: &ByteCounters) {
+    let longest = tcp.max_connection_duration.filter(|time| !time.is_zero());
+    let idle = tcp.idle_timeout.filter(|time| !time.is_zero());
+    let end = async {
+        match longest {
+            Some(longest) => tokio::time::sleep(longest).await,
+            None => std::future::pending().await,
+        }
+    };
+    let silence = async {
+        let Some(idle) = idle else { return std::future::pending().await };
+        let carried = || (counters.received(), counters.sent());
+        let mut before = carried();
+        loop {
+            tokio::time::sleep(idle).await;
+            if carried() == before {
+                return;
+            }
+            before = carried();
+        }
+    };
+    tokio::select! {
+        () = end => {}
+        () = silence => {}
+    }
 }

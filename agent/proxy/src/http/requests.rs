@@ -40,6 +40,8 @@ pub(crate) async fn serve(front: &Arc<Front>, client: Socket, http2: bool) {
             pod.tasks.spawn_on(linger(socket), &runtime);
         }
     });
+    let switch = front.switch.clone();
+    let stream = stream.unfinished_where(move || switch.has_stayed());
     tokio::select! {
         () = serve_stream(front, stream, http2) => {}
         // hyper does not look at a socket that it neither reads nor writes.
@@ -125,6 +127,8 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PodTasks {
 async fn linger(mut socket: Socket) {
     let mut left = LINGER_BYTES;
     let drain = poll_fn(move |cx| {
+        // Has been done already, but for a connection that hyper has let go.
+        let _ = std::task::ready!(socket.poll_finish(cx));
         while left > 0 {
             match std::task::ready!(socket.poll_read(cx, left)) {
                 Ok(Some(bytes)) => left -= bytes.len().min(left),

@@ -51,6 +51,11 @@ pub(crate) async fn sniff(client: &mut Socket, look: Look, patience: Duration) -
     spoken.unwrap_or(if look == Look::ForVersion { Spoken::Http1 } else { Spoken::Other })
 }
 
+/// Waits for the client's first bytes, and leaves them where they are. May be given up at any time.
+pub(crate) async fn speaks(client: &mut Socket) {
+    First { client, seen: BytesMut::new() }.read().await;
+}
+
 /// What a client has said, until it is given back.
 struct First<'a> {
     client: &'a mut Socket,

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -23,7 +23,15 @@ const READ: usize = 8 << 10;
 
 /// What the endpoint made of a request that wanted to be the last of its connection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Switch(Arc<AtomicU8>);
+pub(crate) struct Switch(Arc<Decision>);
+
+#[derive(Debug, Default)]
+struct Decision {
+    /// The newest one that nobody has heard of.
+    now: AtomicU8,
+    /// One of them was that the connection stays what it is.
+    stayed: AtomicBool,
+}
 
 const SWITCHED: u8 = 1;
 const STAYED: u8 = 2;
@@ -31,11 +39,20 @@ const STAYED: u8 = 2;
 impl Switch {
     /// It has been answered: the connection has become something else, or has not.
     pub(crate) fn decide(&self, switched: bool) {
-        self.0.store(if switched { SWITCHED } else { STAYED }, Ordering::Release);
+        if !switched {
+            self.0.stayed.store(true, Ordering::Relaxed);
+        }
+        self.0.now.store(if switched { SWITCHED } else { STAYED }, Ordering::Release);
+    }
+
+    /// Whether an upgrade was asked for in vain. hyper then takes the end of the connection for the
+    /// upgrade's, and drops it without shutting it down.
+    pub(crate) fn has_stayed(&self) -> bool {
+        self.0.stayed.load(Ordering::Relaxed)
     }
 
     fn take(&self) -> Option<bool> {
-        match self.0.swap(0, Ordering::AcqRel) {
+        match self.0.now.swap(0, Ordering::AcqRel) {
             SWITCHED => Some(true),
             STAYED => Some(false),
             _ => None,
