@@ -218,6 +218,10 @@ impl Exchange<'_> {
         let upgraded = upgraded(&forward.head, &mut upstream.response);
         let headers = upstream.response.headers_mut();
         way.change_answer(headers, upgraded.is_some());
+        if forward.head.extended && upgraded.is_some() {
+            upgrade::as_http2(&mut upstream.response);
+        }
+        let headers = upstream.response.headers_mut();
         if let Some(cookie) = set_cookie {
             headers.append(SET_COOKIE, cookie);
         }

@@ -135,10 +135,6 @@ impl Forward<'_> {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, upgrade.clone());
         }
-        // An extended CONNECT says there what it wants.
-        if let Some(protocol) = parts.extensions.get::<hyper::ext::Protocol>() {
-            request.extensions_mut().insert(protocol.clone());
-        }
         request
     }
 

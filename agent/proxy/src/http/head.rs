@@ -8,11 +8,13 @@ use std::net::SocketAddr;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     header::{
-        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, SEC_WEBSOCKET_KEY, TE,
+        TRANSFER_ENCODING, UPGRADE,
     },
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
+use hyper::ext::Protocol;
 use undermesh_snapshot::traffic::RequestView;
 
 use super::{local_reply::LocalReply, random};
@@ -34,6 +36,8 @@ pub(crate) struct Head {
     pub(crate) grpc: bool,
     /// What the connection is to be upgraded to.
     pub(crate) upgrade: Option<HeaderValue>,
+    /// The client has asked for it as HTTP/2 does, with an extended CONNECT.
+    pub(crate) extended: bool,
 }
 
 impl Head {
@@ -41,7 +45,8 @@ impl Head {
     pub(crate) fn new(mut parts: Parts, dialled: SocketAddr) -> Result<Self, LocalReply> {
         let authority = authority(&parts, dialled)?;
         parts.uri = absolute(&parts, authority)?;
-        let upgrade = upgrade(&parts);
+        let extended = extended_connect(&mut parts);
+        let upgrade = extended.clone().or_else(|| upgrade(&parts));
         parts.headers.remove(HOST);
         parts.headers.remove(EXPECT);
         remove_hop_by_hop(&mut parts.headers);
@@ -52,7 +57,7 @@ impl Head {
             parts.headers.insert(REQUEST_ID, random::request_id());
         }
         let grpc = is_grpc(&parts.headers);
-        Ok(Self { parts, grpc, upgrade })
+        Ok(Self { parts, grpc, upgrade, extended: extended.is_some() })
     }
 
     /// What a rule looks at.
@@ -122,6 +127,20 @@ fn upgrade(parts: &Parts) -> Option<HeaderValue> {
     let wanted = parts.headers.get(UPGRADE)?;
     let h2c = wanted.as_bytes().to_ascii_lowercase().starts_with(b"h2c");
     (parts.version == Version::HTTP_11 && nominated && !h2c).then(|| wanted.clone())
+}
+
+/// An extended CONNECT (RFC 8441) as HTTP/1.1 asks for the same; endpoints understand that.
+fn extended_connect(parts: &mut Parts) -> Option<HeaderValue> {
+    let protocol = parts.extensions.remove::<Protocol>()?;
+    if parts.method != Method::CONNECT {
+        return None;
+    }
+    parts.method = Method::GET;
+    if protocol.as_str() == "websocket" {
+        let key = random::websocket_key();
+        parts.headers.entry(SEC_WEBSOCKET_KEY).or_insert(key);
+    }
+    HeaderValue::try_from(protocol.as_str()).ok()
 }
 
 /// Comma-separated words of a header, in lower case.

@@ -50,6 +50,17 @@ pub(crate) fn request_id() -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
+/// Sixteen random bytes in base64 (RFC 6455, section 4.1).
+pub(crate) fn websocket_key() -> HeaderValue {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |among: usize| char::from(DIGITS[balance::random(DIGITS.len() / among) * among]);
+    let mut text: String = (0..21).map(|_| digit(1)).collect();
+    // The last digit stands for two bits of the bytes, and four of nothing.
+    text.push(digit(16));
+    text.push_str("==");
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,10 +3,22 @@
 
 use std::sync::Arc;
 
+use http::{
+    Response, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, UPGRADE},
+};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::{body::UntilEnd, front::Front};
+
+/// An endpoint's `101` as HTTP/2 says it (RFC 8441, section 5).
+pub(crate) fn as_http2<B>(response: &mut Response<B>) {
+    *response.status_mut() = StatusCode::OK;
+    for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT, CONTENT_LENGTH] {
+        response.headers_mut().remove(name);
+    }
+}
 
 /// Copies bytes between both ends until they are done, in a task of its own.
 pub(crate) fn join(

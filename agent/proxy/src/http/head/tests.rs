@@ -95,3 +95,15 @@ fn grpc_is_told_by_its_content_type() {
         assert_eq!(is_grpc(&headers), expected, "{value}");
     }
 }
+
+#[test]
+fn an_extended_connect_is_asked_as_http_1_1_does() {
+    let mut request = Request::connect("http://cart/chat").body(()).unwrap();
+    *request.version_mut() = Version::HTTP_2;
+    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    let head = Head::new(request.into_parts().0, "10.96.0.1:80".parse().unwrap()).unwrap();
+    assert_eq!((&head.parts.method, head.extended), (&Method::GET, true));
+    assert_eq!(head.upgrade.unwrap(), "websocket");
+    assert_eq!(head.parts.headers["sec-websocket-key"].len(), 24);
+    assert_eq!(head.parts.uri, "http://cart/chat");
+}

@@ -191,6 +191,40 @@ async fn a_websocket_becomes_the_endpoints() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_over_http_2_reaches_an_http_1_1_endpoint() {
+    let (rig, server) = with_server(AppProtocol::Http).await;
+    let app = tokio::spawn(async move {
+        let mut stream = server.accept().await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                      Connection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        assert_eq!(read_exactly(&mut stream, 4).await, b"ping");
+        stream.write_all(b"pong").await.unwrap();
+        stream
+    });
+    let mut sender = rig.http2().await;
+    let mut request = Request::connect("http://cart/ws").body(Full::default()).unwrap();
+    request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+    crate::tests::mesh::eventually("the settings arrive", || {
+        sender.is_extended_connect_protocol_enabled()
+    })
+    .await;
+    let mut response = timeout(SOON, sender.send_request(request)).await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let upgraded = hyper::upgrade::on(&mut response).await.unwrap();
+    let mut stream = TokioIo::new(upgraded);
+    stream.write_all(b"ping").await.unwrap();
+    let mut pong = [0; 4];
+    timeout(SOON, stream.read_exact(&mut pong)).await.unwrap().unwrap();
+    assert_eq!(&pong, b"pong");
+    drop(app);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_is_refused_leaves_the_connection_as_it_was() {
     let rig = Rig::new(&["v1"]).await;
     rig.plain_rules();

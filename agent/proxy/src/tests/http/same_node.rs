@@ -18,7 +18,7 @@ fn lead_there(rig: &Rig) {
     let backend = &rig.backends[0].server;
     let endpoint = endpoint(backend.address, &known_as_local(rig));
     let local =
-        cluster("v1".to_owned(), undermesh_snapshot::traffic::AppProtocol::Http, vec![endpoint]);
+        cluster("local".to_owned(), undermesh_snapshot::traffic::AppProtocol::Http, vec![endpoint]);
     rig.rules(rules(&local, vec![("/", route(to(&local)))]));
 }
 
