@@ -1,7 +1,10 @@
 //! Requests, looked at: the agents of two nodes, the programs in the kernel, and applications that
 //! speak HTTP between them.
 
-use std::fs;
+use std::{
+    fs,
+    net::{Ipv6Addr, SocketAddr},
+};
 
 use anyhow::{Context, Result};
 use undermesh_tests::{Conn, PORT, Rig, pod::protocol::Behaviour};
@@ -30,27 +33,26 @@ fn head(conn: &Conn<'_>) -> Result<String> {
 }
 
 /// What an endpoint saw of one request, which was answered.
-fn asked(rig: &Rig, service: &str, server: &str) -> Result<String> {
-    let (client, server_pod) = (rig.pod("client")?, rig.pod(server)?);
-    let mut seen = String::new();
-    for (to, at) in [
-        (rig.vip(service, 80)?, rig.at(server, PORT)?),
-        (rig.vip6(service, 80)?, rig.at6(server, PORT)?),
-    ] {
-        let listener = server_pod.listen(at, Behaviour::Manual)?;
-        let conn = client.connect(to)?;
-        let claim = "X-Forwarded-Client-Cert: By=spiffe://cluster.local/ns/shop/sa/admin";
-        conn.send(format!("GET /a?b=c HTTP/1.1\r\nHost: {service}\r\n{claim}\r\n\r\n").as_bytes())?;
-        let (app, _) = listener.accept().context("the request arrives")?;
-        seen = head(&app)?;
-        app.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-From: app\r\n\r\nhello")?;
-        let answer = head(&conn)?;
-        assert!(
-            answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("x-from: app"),
-            "{answer}"
-        );
-        assert_eq!(conn.receive(5)?, b"hello");
-    }
+fn asked(rig: &Rig, to: SocketAddr, service: &str, server: &str) -> Result<String> {
+    let (client, server) = (rig.pod("client")?, rig.pod(server)?);
+    let listener =
+        server.listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), PORT), Behaviour::Manual)?;
+    let conn = client.connect(to)?;
+    let claim = "X-Forwarded-Client-Cert: By=spiffe://cluster.local/ns/shop/sa/admin";
+    conn.send(format!("GET /a?b=c HTTP/1.1\r\nHost: {service}\r\n{claim}\r\n\r\n").as_bytes())?;
+    let (app, accepted) = listener.accept().context("the request arrives")?;
+    let own = [rig.at("client", 0)?.ip(), rig.at6("client", 0)?.ip()];
+    let peer = accepted.peer.ip().to_canonical();
+    assert!(own.contains(&peer), "the server sees {peer} instead of the client");
+    let seen = head(&app)?;
+    app.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-From: app\r\n\r\nhello")?;
+    let answer = head(&conn)?;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("x-from: app"),
+        "{answer}"
+    );
+    assert_eq!(conn.receive(5)?, b"hello");
+    assert_eq!(conn.peer_name()?, to, "the client sees the proxy instead of {to}");
     Ok(seen)
 }
 
@@ -67,7 +69,15 @@ fn assert_looked_at(seen: &str, service: &str) {
 #[test]
 fn a_request_to_another_node_passes_the_agents_and_is_answered() -> Result<()> {
     let rig = started("http-80")?;
-    assert_looked_at(&asked(&rig, "far", "server")?, "far");
+    assert_looked_at(&asked(&rig, rig.vip("far", 80)?, "far", "server")?, "far");
+    Ok(())
+}
+
+#[test]
+fn the_same_over_ipv6() -> Result<()> {
+    let rig = started("http-80")?;
+    let seen = asked(&rig, rig.vip6("near", 80)?, "near", "near")?;
+    assert_looked_at(&seen, "near");
     Ok(())
 }
 
@@ -75,10 +85,10 @@ fn a_request_to_another_node_passes_the_agents_and_is_answered() -> Result<()> {
 fn a_request_to_the_same_node_passes_one_proxy_and_no_tunnel() -> Result<()> {
     let rig = started("http-80")?;
     let before = rig.agent("a")?.status()?;
-    assert_looked_at(&asked(&rig, "near", "near")?, "near");
+    assert_looked_at(&asked(&rig, rig.vip("near", 80)?, "near", "near")?, "near");
     let after = rig.agent("a")?.status()?;
     for (reason, rise) in
-        [("proxied", 2), ("local", 0), ("inbound_tunnel", 0), ("inbound_captured", 0)]
+        [("proxied", 1), ("local", 0), ("inbound_tunnel", 0), ("inbound_captured", 0)]
     {
         assert_eq!(after.verdict(reason), before.verdict(reason) + rise, "{reason}");
     }
@@ -102,7 +112,8 @@ fn a_server_that_speaks_first_is_heard_at_a_port_that_names_no_protocol() -> Res
 #[test]
 fn an_endpoint_where_nobody_listens_is_answered_for() -> Result<()> {
     let rig = started("http-80")?;
-    let conn = rig.pod("client")?.connect(rig.vip("far", 80)?)?;
+    let client = rig.pod("client")?;
+    let conn = client.connect(rig.vip("far", 80)?)?;
     conn.send(b"GET / HTTP/1.1\r\nHost: far\r\n\r\n")?;
     // Nobody listens there.
     let answer = head(&conn)?;

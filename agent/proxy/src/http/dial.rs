@@ -51,7 +51,7 @@ pub(crate) async fn connect(
         return deliver_locally(front, &local, target.address).await.map(Upstream::Plain);
     }
     let host = Some(host).filter(|host| !host.is_empty());
-    let reach = Reach { pod, host, client: front.client };
+    let reach = Reach { pod, host, client: front.client_towards(target.address) };
     reach.target(target, client, note).await
 }
 
@@ -71,25 +71,14 @@ async fn deliver_locally(
     // From before the decision, so that no change of policy is missed.
     let mut policies = to.policy.subscribe();
     let policy = policies.borrow_and_update().clone();
-    let attempt = |source, workload| Attempt {
-        source: Some(source),
-        source_addr: front.client,
-        destination,
-        workload,
-    };
     let (from, to) = (Arc::clone(&front.pod), Arc::clone(to));
-    let asked = attempt(&from.workload.identity, &to.workload.identity);
+    let client = front.client_towards(destination);
+    let asked = attempt(&from, &to, client, destination);
     authorize(&asked, policy.as_deref(), &to.shared.metrics)
         .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
-    let socket = deliver::deliver(&to, front.client, destination).await?;
-    let client = front.client;
+    let socket = deliver::deliver(&to, client, destination).await?;
     Ok(socket.until(async move {
-        let asked = Attempt {
-            source: Some(&from.workload.identity),
-            source_addr: client,
-            destination,
-            workload: &to.workload.identity,
-        };
+        let asked = attempt(&from, &to, client, destination);
         tokio::select! {
             denial = revoked(&asked, &mut policies, &to.shared.metrics) => {
                 tracing::debug!(%destination, detail = %denial.detail, "a connection was revoked");
@@ -97,6 +86,20 @@ async fn deliver_locally(
             () = to.kill.cancelled() => {}
         }
     }))
+}
+
+fn attempt<'a>(
+    from: &'a Pod,
+    to: &'a Pod,
+    client: SocketAddr,
+    destination: SocketAddr,
+) -> Attempt<'a> {
+    Attempt {
+        source: Some(&from.workload.identity),
+        source_addr: client,
+        destination,
+        workload: &to.workload.identity,
+    }
 }
 
 fn byte_stream(pod: &Arc<Pod>, upstream: Upstream) -> Box<dyn ByteStream> {

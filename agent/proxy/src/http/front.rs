@@ -47,6 +47,19 @@ impl Front {
         Self { pod: Arc::clone(pod), client, dialled, protocol, switch: Switch::default() }
     }
 
+    /// The client as an endpoint at this address should see it: by its pod's address of the same
+    /// family, whichever the client has dialled.
+    pub(crate) fn client_towards(&self, to: SocketAddr) -> SocketAddr {
+        let mut own = self.pod.workload.addresses.iter();
+        let same = own.find(|own| own.is_ipv4() == to.is_ipv4());
+        match same {
+            Some(own) if self.client.is_ipv4() != to.is_ipv4() => {
+                SocketAddr::new(*own, self.client.port())
+            }
+            _ => self.client,
+        }
+    }
+
     /// The client as rules look at it.
     pub(crate) fn as_client(&self) -> Client<'_> {
         let workload = &self.pod.workload;

@@ -1,5 +1,7 @@
 //! What HTTP/1 and HTTP/2 clients may do besides plain requests.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
@@ -206,13 +208,16 @@ async fn a_websocket_over_http_2_reaches_an_http_1_1_endpoint() {
         stream.write_all(b"pong").await.unwrap();
         stream
     });
-    let mut sender = rig.http2().await;
-    let mut request = Request::connect("http://cart/ws").body(Full::default()).unwrap();
+    let io = TokioIo::new(rig.client.dial(VIP.parse().unwrap()).await);
+    let (mut sender, mut connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    // The server's settings say that it may be asked.
+    while !connection.is_extended_connect_protocol_enabled() {
+        let _ = timeout(Duration::from_millis(5), &mut connection).await;
+    }
+    tokio::spawn(connection);
+    let mut request = Request::connect("http://cart/ws").body(Full::<Bytes>::default()).unwrap();
     request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
-    crate::tests::mesh::eventually("the settings arrive", || {
-        sender.is_extended_connect_protocol_enabled()
-    })
-    .await;
     let mut response = timeout(SOON, sender.send_request(request)).await.unwrap().unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     let upgraded = hyper::upgrade::on(&mut response).await.unwrap();
