@@ -29,6 +29,7 @@ mod rewrite;
 mod sniff;
 mod strict;
 mod upgrade;
+mod way;
 
 use std::{net::SocketAddr, sync::Arc};
 

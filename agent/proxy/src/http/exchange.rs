@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, SET_COOKIE, UPGRADE},
 };
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use undermesh_snapshot::traffic::{
-    ClusterSpec, CompiledRoute, HeaderEdits, Matched, RouteAction, Target, Weighted,
-};
+use undermesh_snapshot::traffic::{CompiledRoute, Matched, RouteAction, Target};
 
 use super::{
     body::{self, AnswerBody, UntilEnd},
@@ -19,12 +17,13 @@ use super::{
     edits, fault,
     forward::{Answered, Forward},
     front::{Front, Rules},
-    head::{self, Head},
+    head::Head,
     local_reply::LocalReply,
     log::{Flag, RequestLog},
-    mirror, random, redirect,
+    mirror, redirect,
     replay::Replay,
-    retry, rewrite, upgrade,
+    upgrade,
+    way::{Way, choose, unusable},
 };
 use crate::upstream::hash::{self, Key};
 
@@ -108,16 +107,6 @@ struct Exchange<'a> {
     rules: &'a Rules,
 }
 
-/// Where a request goes.
-struct Way<'a> {
-    route: Option<&'a CompiledRoute>,
-    /// How many bytes of the path the route's match was about.
-    path_len: usize,
-    spec: &'a Arc<ClusterSpec>,
-    /// Of the chosen target alone.
-    edits: Option<&'a HeaderEdits>,
-}
-
 impl Exchange<'_> {
     async fn answer(
         &self,
@@ -195,26 +184,10 @@ impl Exchange<'_> {
         let key = rule.map(|rule| hash::key(&rule.key, &head.view(), self.front.client.ip()));
         let Key { hash, set_cookie } = key.unwrap_or_default();
         way.change(&mut head);
-        let retries = way.retries();
-        let (arrived, arrival) = arrival(false);
-        let copies = mirror::start(self.front, &self.rules.host, way.route, &head, &body);
-        let keep = retries.as_ref().is_some_and(|retries| retries.attempts > 0);
-        let replay = Replay::new(body, keep && head.upgrade.is_none(), arrived, copies);
-        let timeout = way.route.and_then(|route| route.timeout);
-        let forward = Forward {
-            front: self.front,
-            host: &self.rules.host,
-            spec: way.spec,
-            head,
-            hash,
-            replay: replay.clone(),
-            arrival,
-            timeout: timeout.filter(|timeout| !timeout.is_zero()),
-            retries,
-        };
+        let forward = self.prepare(&way, head, hash, body);
         let mut upstream = forward.send(log).await?;
         // Nothing is sent again from here on.
-        replay.last();
+        forward.replay.last();
         let upgraded = upgraded(&forward.head, &mut upstream.response);
         let headers = upstream.response.headers_mut();
         way.change_answer(headers, upgraded.is_some());
@@ -225,53 +198,35 @@ impl Exchange<'_> {
         if let Some(cookie) = set_cookie {
             headers.append(SET_COOKIE, cookie);
         }
-        Ok(Answer { upstream, replay, upgraded })
-    }
-}
-
-impl Way<'_> {
-    /// Changes the request as the route says.
-    fn change(&self, head: &mut Head) {
-        for edits in [self.route.map(|route| &route.headers), self.edits].into_iter().flatten() {
-            edits::request(edits, &mut head.parts.headers, &mut head.parts.uri);
-        }
-        if let Some(route) = self.route {
-            rewrite::rewrite(route, self.path_len, head);
-        }
+        Ok(Answer { upstream, replay: forward.replay, upgraded })
     }
 
-    /// Changes the answer as the route says.
-    fn change_answer(&self, headers: &mut HeaderMap, upgraded: bool) {
-        let protocol = headers.get(UPGRADE).cloned().filter(|_| upgraded);
-        head::remove_hop_by_hop(headers);
-        for edits in [self.edits, self.route.map(|route| &route.headers)].into_iter().flatten() {
-            edits::response(edits, headers);
+    /// Everything that an attempt needs; copies of the request are on their way after this.
+    fn prepare<'a>(
+        &'a self,
+        way: &Way<'a>,
+        head: Head,
+        hash: Option<u64>,
+        body: Incoming,
+    ) -> Forward<'a> {
+        let host = &self.rules.host;
+        let retries = way.retries();
+        let (arrived, arrival) = arrival(false);
+        let copies = mirror::start(self.front, host, way.route, &head, &body);
+        let keep = retries.as_ref().is_some_and(|retries| retries.attempts > 0);
+        let replay = Replay::new(body, keep && head.upgrade.is_none(), arrived, copies);
+        let timeout = way.route.and_then(|route| route.timeout);
+        Forward {
+            front: self.front,
+            host,
+            spec: way.spec,
+            head,
+            hash,
+            replay,
+            arrival,
+            timeout: timeout.filter(|timeout| !timeout.is_zero()),
+            retries,
         }
-        if let Some(protocol) = protocol {
-            headers.insert(UPGRADE, protocol);
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        }
-    }
-
-    fn retries(&self) -> Option<undermesh_model::traffic::Retries> {
-        match self.route {
-            Some(route) => route.retries.clone(),
-            None => Some(retry::by_default()),
-        }
-    }
-}
-
-/// One of the targets, by their weights.
-fn choose(targets: &[Weighted]) -> Result<&Weighted, LocalReply> {
-    let index = random::weighted(targets.iter().map(|target| target.weight));
-    let chosen = index.and_then(|index| targets.get(index));
-    chosen.ok_or_else(|| LocalReply::unusable(StatusCode::SERVICE_UNAVAILABLE.as_u16()))
-}
-
-fn unusable(target: &Target) -> LocalReply {
-    match target {
-        Target::Unusable(status) => LocalReply::unusable(*status),
-        Target::Cluster(_) => LocalReply::no_route(),
     }
 }
 
