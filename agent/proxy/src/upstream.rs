@@ -18,6 +18,8 @@ mod outlier;
 mod pool;
 mod registry;
 mod status;
+#[cfg(test)]
+mod testing;
 
 use std::{future::Future, net::IpAddr, net::SocketAddr, pin::Pin, sync::Arc};
 

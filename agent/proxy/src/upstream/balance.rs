@@ -15,10 +15,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use undermesh_model::traffic::{LoadBalancer, Locality};
+use undermesh_model::traffic::{HashKey, LoadBalancer, Locality};
 use undermesh_snapshot::traffic::ClusterSpec;
 
-use super::{Pick, Refusal, member::Member};
+use super::{Pick, Refusal, hash, member::Member};
 use chart::Chart;
 
 /// How often an endpoint that was tried before may be drawn again before they are looked through
@@ -66,10 +66,11 @@ impl Balancer {
             return Err(Refusal::NoEndpoints);
         }
         let chart = self.chart(ejections);
+        let hash = pick.hash.or_else(|| self.by_address(pick));
         let fresh = |member: &Arc<Member>| !pick.tried.contains(&member.endpoint.address);
         let mut last = None;
         for draw in 0..DRAWS {
-            let (member, panic) = chart.draw(pick.hash, draw).ok_or(Refusal::NoHealthy)?;
+            let (member, panic) = chart.draw(hash, draw).ok_or(Refusal::NoHealthy)?;
             if fresh(member) {
                 return Ok((Arc::clone(member), panic));
             }
@@ -77,6 +78,12 @@ impl Balancer {
         }
         let other = chart.members().find(|(member, _)| fresh(member)).or(last);
         other.map(|(member, panic)| (Arc::clone(member), panic)).ok_or(Refusal::NoHealthy)
+    }
+
+    /// The key of a connection: all that is known of it is where it comes from.
+    fn by_address(&self, pick: &Pick<'_>) -> Option<u64> {
+        let by_address = self.rule.hash.as_ref().is_some_and(|rule| rule.key == HashKey::SourceIp);
+        by_address.then(|| hash::address(pick.client))
     }
 
     /// The chart for this state of ejections; made anew by whoever sees first that it has changed.

@@ -117,7 +117,7 @@ impl Cluster {
         };
         let detector = self.view.detector.clone();
         let spec = Arc::clone(&self.spec);
-        Ok(Lease { member, spec, detector, counts, sending: Mutex::default() })
+        Ok(Lease { member, spec, detector, counts, progress: Mutex::default() })
     }
 
     /// Admits one connection that is not looked into.

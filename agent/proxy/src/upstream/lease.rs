@@ -1,7 +1,7 @@
 //! An attempt that was admitted, for requests and for connections.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -25,8 +25,19 @@ pub(crate) struct Lease {
     pub(super) spec: Arc<ClusterSpec>,
     pub(super) detector: Option<Arc<Detector>>,
     pub(super) counts: Counts,
-    /// What the request counts in once it is on its way.
-    pub(super) sending: Mutex<Option<Sending>>,
+    /// How far the request has come.
+    pub(super) progress: Mutex<Progress>,
+}
+
+/// How far a request has come.
+#[derive(Default)]
+pub(super) enum Progress {
+    #[default]
+    Admitted,
+    /// A limit kept it here, which says nothing about the endpoint.
+    Kept,
+    /// It has an answer, and counts until that was read.
+    Answered(#[expect(dead_code, reason = "counts while it lives")] Sending),
 }
 
 /// What an attempt counts in for as long as it lives.
@@ -49,6 +60,9 @@ impl Lease {
 
     /// The attempt is over: to be called once the answer was read to its end, or has failed.
     pub(crate) fn finish(self, outcome: Outcome) {
+        if matches!(*self.progress(), Progress::Kept) {
+            return;
+        }
         record(self.detector.as_ref(), &self.member, outcome);
     }
 
@@ -61,9 +75,22 @@ impl Lease {
     ) -> Result<Response<Incoming>, SendError> {
         let version = version(&self.spec, &request);
         let via = Via { dial, endpoint: &self.member.endpoint };
-        let (answer, sending) = self.member.host.pool.send(version, via, request).await?;
-        *self.sending.lock().unwrap_or_else(PoisonError::into_inner) = Some(sending);
-        Ok(answer)
+        match self.member.host.pool.send(version, via, request).await {
+            Ok((answer, sending)) => {
+                *self.progress() = Progress::Answered(sending);
+                Ok(answer)
+            }
+            Err(error) => {
+                if matches!(error, SendError::Overflow(_)) {
+                    *self.progress() = Progress::Kept;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use undermesh_model::traffic::OutlierDetection;
 use undermesh_snapshot::traffic::{ClusterEndpoint, ClusterKey};
@@ -31,13 +32,13 @@ use rule::Rule;
 pub(super) struct Detector {
     key: ClusterKey,
     metrics: Arc<ClusterMetrics>,
+    rule: ArcSwap<Rule>,
     state: Mutex<State>,
     /// Goes up whenever an endpoint is ejected or comes back.
     ejections: AtomicU64,
 }
 
 struct State {
-    rule: Rule,
     endpoints: HashMap<SocketAddr, Arc<Health>>,
     next_sweep: Instant,
 }
@@ -79,8 +80,14 @@ impl Detector {
     ) -> Self {
         let rule = Rule::new(settings);
         let next_sweep = Instant::now() + rule.interval;
-        let state = State { rule, endpoints: HashMap::new(), next_sweep };
-        Self { key, metrics, state: Mutex::new(state), ejections: AtomicU64::new(0) }
+        let state = Mutex::new(State { endpoints: HashMap::new(), next_sweep });
+        Self {
+            key,
+            metrics,
+            rule: ArcSwap::from_pointee(rule),
+            state,
+            ejections: AtomicU64::new(0),
+        }
     }
 
     /// Takes the endpoints and the rule of a snapshot over. What is known of those that stay is kept.
@@ -89,9 +96,10 @@ impl Detector {
         endpoints: &[ClusterEndpoint],
         settings: &OutlierDetection,
     ) -> Vec<Arc<Health>> {
+        let rule = Rule::new(settings);
         let mut state = self.lock();
-        state.rule = Rule::new(settings);
-        state.next_sweep = state.next_sweep.min(Instant::now() + state.rule.interval);
+        state.next_sweep = state.next_sweep.min(Instant::now() + rule.interval);
+        self.rule.store(Arc::new(rule));
         let mut known = std::mem::take(&mut state.endpoints);
         let mut watched = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
@@ -114,21 +122,23 @@ impl Detector {
 
     /// An attempt at this endpoint has ended. Ejects the endpoint if it was one too many.
     pub(super) fn record(&self, health: &Health, outcome: Outcome) {
-        let mut state = self.lock();
-        let cause = health.lock().counts.record(outcome, &state.rule);
-        if let Some(cause) = cause.filter(|_| !health.is_ejected()) {
-            self.eject(&mut state, health, cause);
+        // Most attempts change nothing that others have to know.
+        let cause = health.lock().counts.record(outcome, &self.rule.load());
+        if let Some(cause) = cause {
+            self.eject(health, cause);
         }
     }
 
-    fn eject(&self, state: &mut State, health: &Health, cause: Cause) {
-        let Some(watched) = state.endpoints.get(&health.address) else { return };
-        if !std::ptr::eq(&**watched, health) {
+    fn eject(&self, health: &Health, cause: Cause) {
+        let state = self.lock();
+        let rule = self.rule.load();
+        let watched = state.endpoints.get(&health.address);
+        if health.is_ejected() || !watched.is_some_and(|one| std::ptr::eq(&**one, health)) {
             return;
         }
         let ejected = state.endpoints.values().filter(|one| one.is_ejected()).count();
         let (host, address) = (&self.key.host, health.address);
-        if !state.rule.may_eject(ejected, state.endpoints.len()) {
+        if !rule.may_eject(ejected, state.endpoints.len()) {
             self.metrics.ejection_refused();
             tracing::info!(%host, %address, cause = cause.as_str(), "not ejected: too many are");
             return;
@@ -137,8 +147,8 @@ impl Detector {
         let mut record = health.lock();
         record.ejected_at = Some(now);
         record.ejections += 1;
-        record.backoff = state.rule.next_backoff(record.backoff);
-        let time = state.rule.ejection_time(record.backoff);
+        record.backoff = rule.next_backoff(record.backoff);
+        let time = rule.ejection_time(record.backoff);
         drop(record);
         health.ejected.store(true, Ordering::Release);
         self.ejections.fetch_add(1, Ordering::AcqRel);
@@ -152,24 +162,25 @@ impl Detector {
         if now < state.next_sweep {
             return state.next_sweep;
         }
+        let rule = self.rule.load();
         for health in state.endpoints.values() {
-            if health.sweep(&state.rule, now) {
+            if health.sweep(&rule, now) {
                 self.ejections.fetch_add(1, Ordering::AcqRel);
                 self.metrics.returned();
                 let (host, address) = (&self.key.host, health.address);
                 tracing::info!(%host, %address, "ejected endpoint is used again");
             }
         }
-        state.next_sweep = now + state.rule.interval;
+        state.next_sweep = now + rule.interval;
         state.next_sweep
     }
 
     /// The ejection of an endpoint that is ejected.
     pub(super) fn ejected(&self, health: &Health) -> Option<Ejected> {
-        let state = self.lock();
         let record = health.lock();
         let since = record.ejected_at.filter(|_| health.is_ejected())?;
-        let returns_in = state.rule.ejection_time(record.backoff).saturating_sub(since.elapsed());
+        let returns_in =
+            self.rule.load().ejection_time(record.backoff).saturating_sub(since.elapsed());
         Some(Ejected { ejections: record.ejections, returns_in })
     }
 

@@ -18,7 +18,10 @@ mod slot;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{sync::oneshot, time::Instant};
@@ -52,6 +55,8 @@ pub(super) enum Version {
 /// The connections to one endpoint.
 pub(super) struct Pool {
     terms: Arc<Terms>,
+    /// Streams that the peer allowed on its last HTTP/2 connection; a new one does not say at once.
+    peer_streams: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -61,7 +66,8 @@ struct State {
     idle: Vec<Idle>,
     multiplexed: Vec<Arc<Multiplexed>>,
     /// All that are open or being opened.
-    connections: usize,
+    http1: usize,
+    http2: usize,
     /// Those of HTTP/2 that are being opened.
     opening: usize,
     waiting_http1: VecDeque<oneshot::Sender<Grant>>,
@@ -118,12 +124,14 @@ impl Terms {
 
 impl Pool {
     pub(super) fn new(terms: Arc<Terms>) -> Arc<Self> {
-        Arc::new(Self { terms, state: Mutex::default() })
+        let peer_streams = AtomicUsize::new(http2::STREAMS_OF_UNKNOWN);
+        Arc::new(Self { terms, peer_streams, state: Mutex::default() })
     }
 
     /// Connections that are open or being opened.
     pub(super) fn connections(&self) -> usize {
-        self.lock().connections
+        let state = self.lock();
+        state.http1 + state.http2
     }
 
     /// Keeps no connection any more; requests that are running end as they would have.
@@ -139,6 +147,13 @@ impl Pool {
     fn drop_idle(&self) {
         let idle = std::mem::take(&mut self.lock().idle);
         drop(idle);
+    }
+
+    /// Streams that a new HTTP/2 connection is expected to take.
+    fn streams_of_new(&self, rules: &Rules) -> usize {
+        let requests = usize::try_from(rules.max_requests).unwrap_or(usize::MAX);
+        let streams = (rules.max_streams as usize).min(requests);
+        streams.min(self.peer_streams.load(Ordering::Relaxed)).max(1)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -185,7 +200,7 @@ impl Pool {
             return Found::Ready(lent);
         }
         let Some(pending) = self.terms.pending() else { return Found::Overflow };
-        if !state.may_join(version, &rules) {
+        if !state.may_join(version, self.streams_of_new(&rules)) {
             if let Some(opening) = self.book(&mut state, version) {
                 return Found::Open(opening, pending);
             }
@@ -196,15 +211,15 @@ impl Pool {
         Found::Wait(receiver, pending)
     }
 
-    /// Leave to open a connection. An endpoint may always have one, as in Envoy: what waits for it would
-    /// otherwise wait for other endpoints' connections to end.
+    /// Leave to open a connection. An endpoint may always have one of each version, as in Envoy: what waits
+    /// for it would otherwise wait for other endpoints' connections to end.
     fn book(self: &Arc<Self>, state: &mut State, version: Version) -> Option<Opening> {
         let limit = &self.terms.limits.connections;
-        let held =
-            limit.take().or_else(|| (state.connections == 0).then(|| limit.take_anyway()))?;
-        state.connections += 1;
+        let open = state.open(version);
+        let held = limit.take().or_else(|| (*open == 0).then(|| limit.take_anyway()))?;
+        *open += 1;
         state.opening += usize::from(version == Version::Http2);
-        Some(Opening::new(Slot::new(self, held), version))
+        Some(Opening::new(Slot::new(self, held, version)))
     }
 
     /// Hands out what there is to those who wait, after something was given back.
@@ -217,6 +232,7 @@ impl Pool {
 
     fn next_grant(self: &Arc<Self>) -> Option<(oneshot::Sender<Grant>, Grant)> {
         let rules = self.terms.rules();
+        let streams = self.streams_of_new(&rules);
         let mut dead = Dead::default();
         let mut state = self.lock();
         for version in [Version::Http1, Version::Http2] {
@@ -226,7 +242,7 @@ impl Pool {
             }
             let grant = match state.ready(self, version, &rules, &mut dead) {
                 Some(lent) => Grant::Ready(lent),
-                None if state.is_enough_opening(version, &rules) => continue,
+                None if state.is_enough_opening(version, streams) => continue,
                 None => match self.book(&mut state, version) {
                     Some(opening) => Grant::Open(opening),
                     None => continue,
@@ -258,6 +274,14 @@ struct Dead {
 }
 
 impl State {
+    /// How many connections of a version are open or being opened.
+    fn open(&mut self, version: Version) -> &mut usize {
+        match version {
+            Version::Http1 => &mut self.http1,
+            Version::Http2 => &mut self.http2,
+        }
+    }
+
     fn queue(&mut self, version: Version) -> &mut VecDeque<oneshot::Sender<Grant>> {
         match version {
             Version::Http1 => &mut self.waiting_http1,
@@ -290,18 +314,18 @@ impl State {
     }
 
     /// Whether connections that are being opened have room for one more than wait already.
-    fn may_join(&self, version: Version, rules: &Rules) -> bool {
-        version == Version::Http2 && self.room_opening(rules) > self.waiting_http2.len()
+    fn may_join(&self, version: Version, streams: usize) -> bool {
+        version == Version::Http2 && self.room_opening(streams) > self.waiting_http2.len()
     }
 
     /// Whether all who wait fit on connections that are being opened.
-    fn is_enough_opening(&self, version: Version, rules: &Rules) -> bool {
-        version == Version::Http2 && self.room_opening(rules) >= self.waiting_http2.len()
+    fn is_enough_opening(&self, version: Version, streams: usize) -> bool {
+        version == Version::Http2 && self.room_opening(streams) >= self.waiting_http2.len()
     }
 
     /// Room beside the requests that connections are opened for.
-    fn room_opening(&self, rules: &Rules) -> usize {
-        self.opening.saturating_mul(rules.streams_of_new().saturating_sub(1))
+    fn room_opening(&self, streams: usize) -> usize {
+        self.opening.saturating_mul(streams.saturating_sub(1))
     }
 }
 

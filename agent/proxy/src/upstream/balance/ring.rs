@@ -16,11 +16,9 @@ pub(super) struct Ring(Vec<(u64, u32)>);
 impl Ring {
     /// A ring with at least `minimum` points for endpoints of these names and weights.
     pub(super) fn new(endpoints: &[(String, f64)], minimum: u64) -> Self {
-        let minimum = if minimum == 0 { DEFAULT_POINTS } else { minimum.min(MAX_POINTS) };
-        let total: f64 = endpoints.iter().map(|(_, weight)| weight).sum();
-        let mut points = Vec::with_capacity(minimum as usize + endpoints.len());
-        for ((name, weight), index) in endpoints.iter().zip(0..) {
-            let count = (weight / total * minimum as f64).ceil().max(1.0) as u64;
+        let counts = counts(endpoints, minimum);
+        let mut points = Vec::with_capacity(counts.iter().sum::<u64>() as usize);
+        for (((name, _), count), index) in endpoints.iter().zip(counts).zip(0..) {
             let start = bytes(name.as_bytes());
             // The points of an endpoint are the same on rings of any size.
             let point = |nth: u64| (mix(start.wrapping_add(mix(nth + 1))), index);
@@ -36,12 +34,19 @@ impl Ring {
         let slot = next.wrapping_add(attempt).checked_rem(self.0.len())?;
         self.0.get(slot).map(|(_, index)| *index as usize)
     }
+}
 
-    /// The next owners of a key, each named as often as it has points.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
+/// How many points each endpoint has. The lightest has a power of two: were it just what makes the minimum
+/// (as in Envoy), all endpoints would get other points whenever one comes or goes.
+fn counts(endpoints: &[(String, f64)], minimum: u64) -> Vec<u64> {
+    let minimum = if minimum == 0 { DEFAULT_POINTS } else { minimum.min(MAX_POINTS) };
+    let weights = || endpoints.iter().map(|(_, weight)| *weight);
+    let (lightest, total) = (weights().fold(f64::MAX, f64::min), weights().sum::<f64>());
+    let least = (minimum as f64 * lightest / total).ceil().max(1.0) as u64;
+    let least = least.next_power_of_two() as f64;
+    // Far apart weights would need more than may be.
+    let scale = (least / lightest).min(2.0 * MAX_POINTS as f64 / total);
+    weights().map(|weight| (weight * scale).round().max(1.0) as u64).collect()
 }
 
 #[cfg(test)]
@@ -53,12 +58,21 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_has_at_least_its_minimum() {
+    fn the_ring_has_at_least_its_minimum_and_never_too_many_points() {
         let three = named(&[("a", 1.0), ("b", 1.0), ("c", 1.0)]);
-        assert!((1024..=1026).contains(&Ring::new(&three, 1024).len()));
-        assert!((1024..=1026).contains(&Ring::new(&three, 0).len()));
-        assert_eq!(Ring::new(&three, 1).len(), 3);
-        assert!(Ring::new(&three, u64::MAX).len() <= MAX_POINTS as usize + 3);
+        let size = |endpoints: &[(String, f64)], minimum| Ring::new(endpoints, minimum).0.len();
+        assert_eq!(size(&three, 1024), 3 * 512);
+        assert_eq!(size(&three, 0), 3 * 512);
+        assert_eq!(size(&three, 1), 3);
+        let most = 2 * MAX_POINTS as usize + 3;
+        assert!(size(&three, u64::MAX) <= most);
+        assert!(size(&named(&[("a", 1.0), ("b", 4e9)]), 1024) <= most);
+    }
+
+    #[test]
+    fn points_follow_weights() {
+        let names = named(&[("a", 0.2), ("b", 0.6)]);
+        assert_eq!(counts(&names, 64), [16, 48]);
     }
 
     #[test]

@@ -21,6 +21,9 @@ use super::{
 };
 use crate::upstream::{Body, ByteStream};
 
+/// What a peer is expected to allow that has not said it (RFC 9113 recommends no less).
+pub(super) const STREAMS_OF_UNKNOWN: usize = 100;
+
 /// One connection.
 pub(super) struct Multiplexed {
     sender: http2::SendRequest<Body>,
@@ -50,7 +53,9 @@ pub(super) async fn connect(
     slot: Slot,
 ) -> hyper::Result<Stream> {
     let io = TokioIo::new(Counted::new(stream, slot));
-    let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await?;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_max_send_streams(pool.peer_streams.load(Ordering::Relaxed));
+    let (sender, driver) = builder.handshake(io).await?;
     let allowed = Arc::new(AtomicUsize::new(driver.current_max_send_streams()));
     let now = Instant::now();
     let usage = Mutex::new(Usage { streams: 0, requests: 0, idle_since: now });
@@ -120,11 +125,27 @@ impl Multiplexed {
 }
 
 impl Stream {
+    /// Whether the connection has served others before, and may have been closed since.
+    pub(super) fn is_reused(&self) -> bool {
+        self.connection.usage().requests > 1
+    }
+
+    /// What the peer allows holds for its next connection as well, most likely.
+    fn note_allowed(&self) {
+        if let Some(pool) = self.pool.upgrade() {
+            let allowed = self.connection.allowed.load(Ordering::Relaxed).max(1);
+            pool.peer_streams.store(allowed, Ordering::Relaxed);
+        }
+    }
+
     /// Sends the one request. The stream is taken until the answer's part in it is dropped.
     pub(super) async fn send(self, request: Request<Body>) -> Sent {
         let sent = self.connection.sender.clone().try_send_request(request);
         match sent.await {
-            Ok(answer) => Sent::Answer(answer, Some(self)),
+            Ok(answer) => {
+                self.note_allowed();
+                Sent::Answer(answer, Some(self))
+            }
             Err(error) => error.into(),
         }
     }

@@ -31,8 +31,8 @@ struct Counted(Option<Weak<Pool>>);
 
 impl Opening {
     /// For a slot that was booked; the pool has counted it.
-    pub(super) fn new(slot: Slot, version: Version) -> Self {
-        let pool = (version == Version::Http2).then(|| slot.pool());
+    pub(super) fn new(slot: Slot) -> Self {
+        let pool = (slot.version() == Version::Http2).then(|| slot.pool());
         Self { counted: Counted(pool), slot }
     }
 

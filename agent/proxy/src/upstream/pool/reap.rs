@@ -1,10 +1,13 @@
 //! Closes connections that have nothing to do.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{Dead, Pool};
+
+/// Rules can change, and servers close connections, in the meantime.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 impl Pool {
     /// Starts to look after idle connections, unless somebody does already.
@@ -22,7 +25,7 @@ impl Pool {
         });
     }
 
-    /// Closes what has had its time. When to look again; `None` where nothing will end by itself.
+    /// Closes what has had its time. When to look again; `None` once there is nothing to look after.
     fn reap(&self) -> Option<Instant> {
         let rules = self.terms.rules();
         let now = Instant::now();
@@ -34,7 +37,8 @@ impl Pool {
         let multiplexed = over.collect();
         let ends = state.idle.iter().filter_map(|one| one.ends(&rules));
         let ends = ends.chain(state.multiplexed.iter().filter_map(|one| one.ends(&rules)));
-        let next = ends.min();
+        let next = ends.chain([now + LONGEST_SLEEP]).min();
+        let next = next.filter(|_| !state.idle.is_empty() || !state.multiplexed.is_empty());
         state.reaping = next.is_some();
         drop(state);
         drop(Dead { idle, multiplexed });

@@ -40,12 +40,6 @@ impl Rules {
             max_streams: on(pool.http.max_concurrent_streams).unwrap_or(STREAMS),
         }
     }
-
-    /// How many requests a connection is expected to take at a time that has said nothing yet.
-    pub(super) fn streams_of_new(&self) -> usize {
-        let streams = u64::from(self.max_streams).min(self.max_requests);
-        usize::try_from(streams).unwrap_or(usize::MAX)
-    }
 }
 
 #[cfg(test)]

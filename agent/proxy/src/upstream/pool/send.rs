@@ -48,7 +48,7 @@ impl Pool {
                 self.terms.metrics.overflow(limit.name);
                 return Err(SendError::Overflow(limit.name));
             };
-            let again = if replay && lent.is_reused() { copy(&request) } else { None };
+            let again = if replay { lent.copy(&request) } else { None };
             let error = match lent.send(request).await {
                 Sent::Answer(answer, stream) => {
                     return Ok((answer, Sending { _request: held, _stream: stream }));
@@ -59,11 +59,10 @@ impl Pool {
                 }
                 Sent::Broken(error) => error,
             };
-            let Some(again) = again.filter(|_| error.is_incomplete_message()) else {
+            let Some(again) = again.filter(|_| was_closing(&error)) else {
                 return Err(broken(&error));
             };
-            // The peer has closed the connection as it was used; others that lay idle as long are no
-            // better.
+            // Others that lay idle as long are no better.
             self.drop_idle();
             replay = false;
             request = again;
@@ -74,12 +73,15 @@ impl Pool {
 }
 
 impl Lent {
-    fn is_reused(&self) -> bool {
-        match self {
-            Self::Http1(connection) => connection.is_reused(),
-            // HTTP/2 says itself what was not processed.
-            Self::Http2(_) => false,
-        }
+    /// A copy of the request, if it may be sent twice should the peer turn out to have closed this
+    /// connection, which was kept open. Over HTTP/1.1, only what changes nothing may (RFC 9110, section
+    /// 9.2.2; RFC 9112, section 9.3.1); HTTP/2 says what was not processed.
+    fn copy(&self, request: &Request<Body>) -> Option<Request<Body>> {
+        let may_repeat = match self {
+            Self::Http1(connection) => connection.is_reused() && request.method().is_idempotent(),
+            Self::Http2(stream) => stream.is_reused(),
+        };
+        (may_repeat && request.body().is_end_stream()).then(|| copy(request))
     }
 
     async fn send(self, request: Request<Body>) -> Sent {
@@ -99,20 +101,15 @@ impl From<TrySendError<Request<Body>>> for Sent {
     }
 }
 
-/// A copy of a request that may be sent twice: one that changes nothing (RFC 9110, section 9.2.2) and has no
-/// body. A client may send such a request again by itself when a connection that it kept open turns out
-/// to be closed (RFC 9112, section 9.3.1).
-fn copy(request: &Request<Body>) -> Option<Request<Body>> {
-    let again = request.method().is_idempotent() && request.body().is_end_stream();
-    again.then(|| {
-        let mut copy = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.version_mut() = request.version();
-        *copy.headers_mut() = request.headers().clone();
-        *copy.extensions_mut() = request.extensions().clone();
-        copy
-    })
+/// A copy of a request without a body.
+fn copy(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
 }
 
 /// A request as HTTP/2 writes it.
@@ -121,23 +118,31 @@ fn in_http2(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
+/// Whether the peer was closing the connection as it was used.
+fn was_closing(error: &hyper::Error) -> bool {
+    error.is_incomplete_message() || in_http2_of(error).is_some_and(was_left_out)
+}
+
 /// What is known about a request that got no answer.
 fn broken(error: &hyper::Error) -> SendError {
-    let refused = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    let is_refusal = |error: &h2::Error| {
+        was_left_out(error)
+            || error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+    };
     SendError::Reset {
         sent: true,
-        refused: refused.is_some_and(was_refused),
+        refused: in_http2_of(error).is_some_and(is_refusal),
         detail: detail(error).into(),
     }
 }
 
-/// Whether the peer says that it has not looked at the request: it refused the stream, or left it out
-/// of those that it would still serve.
-fn was_refused(error: &h2::Error) -> bool {
-    let reason = error.reason();
-    error.is_remote()
-        && (reason == Some(h2::Reason::REFUSED_STREAM)
-            || error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
+fn in_http2_of(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref())
+}
+
+/// Whether the peer has said goodbye without this stream: it was none of those that it would still serve.
+fn was_left_out(error: &h2::Error) -> bool {
+    error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
 fn detail(error: &hyper::Error) -> String {

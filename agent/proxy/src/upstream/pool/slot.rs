@@ -9,25 +9,28 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Pool;
+use super::{Pool, Version};
 use crate::upstream::{ByteStream, limits::Held, metrics::Raised};
 
 /// A connection that is open or being opened, for as long as it lives.
-pub(in crate::upstream) struct Slot {
+pub(super) struct Slot {
     pool: Weak<Pool>,
+    version: Version,
     held: Option<Held>,
     raised: Option<Raised>,
 }
 
 impl Slot {
-    pub(super) fn new(pool: &Arc<Pool>, held: Held) -> Self {
+    pub(super) fn new(pool: &Arc<Pool>, held: Held, version: Version) -> Self {
         let raised = Some(Raised::new(&pool.terms.metrics.connections));
         // Weak: what the pool keeps idle must not keep the pool.
-        Self { pool: Arc::downgrade(pool), held: Some(held), raised }
+        Self { pool: Arc::downgrade(pool), version, held: Some(held), raised }
     }
-}
 
-impl Slot {
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
     pub(super) fn pool(&self) -> Weak<Pool> {
         Weak::clone(&self.pool)
     }
@@ -38,7 +41,7 @@ impl Drop for Slot {
         // Before those who wait are told.
         drop((self.held.take(), self.raised.take()));
         if let Some(pool) = self.pool.upgrade() {
-            pool.lock().connections -= 1;
+            *pool.lock().open(self.version) -= 1;
             pool.serve();
         }
     }
