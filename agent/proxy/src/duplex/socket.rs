@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{Broken, Duplex};
@@ -57,6 +57,11 @@ impl Socket {
             until: None,
             cut: false,
         }
+    }
+
+    /// Sets how a peer that is gone is noticed.
+    pub(crate) fn set_keepalive(&self, keepalive: &TcpKeepalive) -> io::Result<()> {
+        SockRef::from(&*self.stream).set_tcp_keepalive(keepalive)
     }
 
     /// Breaks the connection when `event` happens.

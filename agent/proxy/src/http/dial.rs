@@ -5,7 +5,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use undermesh_model::Wire;
+use socket2::TcpKeepalive;
+use undermesh_model::{Wire, traffic::TcpPool};
 use undermesh_snapshot::{WorkloadInfo, traffic::ClusterEndpoint};
 
 use super::front::Front;
@@ -25,6 +26,8 @@ pub(crate) struct Dialer<'a> {
     pub(crate) front: &'a Front,
     /// The service that was dialled.
     pub(crate) host: &'a str,
+    /// How the destination's rule wants its connections.
+    pub(crate) tcp: &'a TcpPool,
 }
 
 impl Dial for Dialer<'_> {
@@ -33,6 +36,7 @@ impl Dial for Dialer<'_> {
             let pod = &self.front.pod;
             let target = Target::new(endpoint.address, endpoint.workload.as_ref());
             let upstream = connect(self.front, self.host, &target, None, &mut |_| {}).await?;
+            keep_alive(&upstream, self.tcp);
             Ok(byte_stream(pod, upstream))
         })
     }
@@ -53,6 +57,28 @@ pub(crate) async fn connect(
     let host = Some(host).filter(|host| !host.is_empty());
     let reach = Reach { pod, host, client: front.client_towards(target.address) };
     reach.target(target, client, note).await
+}
+
+/// Sets keepalive as a rule wants it, where the connection is the endpoint's own; agents look after those
+/// between them.
+pub(crate) fn keep_alive(upstream: &Upstream, tcp: &TcpPool) {
+    let (Upstream::Plain(socket), Some((probes, time, interval))) = (upstream, tcp.keepalive)
+    else {
+        return;
+    };
+    let mut keepalive = TcpKeepalive::new();
+    if let Some(time) = time {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if let Some(probes) = probes {
+        keepalive = keepalive.with_retries(probes);
+    }
+    if let Err(error) = socket.set_keepalive(&keepalive) {
+        tracing::debug!(%error, "keepalive cannot be set as the DestinationRule has it");
+    }
 }
 
 /// The pod of this node that can be reached without a wire.

@@ -111,7 +111,7 @@ impl Forward<'_> {
     ) -> Attempted {
         let per_try = self.retries.as_ref().and_then(|retries| retries.per_try_timeout);
         let mut per_try = per_try.map(|limit| Deadline::new(limit, &self.arrival));
-        let dialer = Dialer { front: self.front, host: self.host };
+        let dialer = Dialer { front: self.front, host: self.host, tcp: lease.tcp() };
         tokio::select! {
             sent = lease.send(&dialer, self.request(number)) => match sent {
                 Ok(response) => Attempted::Answered(response),

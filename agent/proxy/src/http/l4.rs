@@ -163,6 +163,7 @@ pub(crate) async fn lead(
         tried.push(to);
         let failure = match connect(front, &rules.host, &lease, client.as_deref_mut(), log).await {
             Ok(upstream) => {
+                dial::keep_alive(&upstream, lease.tcp());
                 lease.connected();
                 return Ok(Led { upstream, lease, first: Bytes::new() });
             }

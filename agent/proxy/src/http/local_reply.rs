@@ -19,7 +19,7 @@ pub(crate) struct LocalReply {
     /// Overrides what `status` means for gRPC.
     pub(crate) grpc: Option<u16>,
     pub(crate) body: Bytes,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Box<HeaderMap>,
     pub(crate) flag: Option<Flag>,
     /// For logs.
     pub(crate) detail: Option<String>,
@@ -32,7 +32,7 @@ impl LocalReply {
             status,
             grpc: None,
             body: Bytes::new(),
-            headers: HeaderMap::new(),
+            headers: Box::default(),
             flag: None,
             detail: None,
         }
@@ -115,7 +115,7 @@ impl LocalReply {
             let text = HeaderValue::from_static("text/plain");
             response.headers_mut().insert(CONTENT_TYPE, text);
         }
-        response.headers_mut().extend(self.headers);
+        response.headers_mut().extend(*self.headers);
         response
     }
 
@@ -126,7 +126,7 @@ impl LocalReply {
         let message = percent_encoded(&self.body);
         let mut response = Response::new(AnswerBody::local(Bytes::new()));
         let headers = response.headers_mut();
-        headers.extend(self.headers);
+        headers.extend(*self.headers);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", HeaderValue::from(status));
         if !message.is_empty()

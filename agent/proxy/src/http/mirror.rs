@@ -153,7 +153,7 @@ async fn send(front: &Front, host: &str, spec: &Arc<ClusterSpec>, request: Reque
     let (client, dialled) = (front.client.ip(), front.dialled);
     let pick = Pick { hash: None, client, dialled, tried: &[], retry: false };
     let Ok(lease) = cluster.admit(&pick) else { return };
-    let outcome = match lease.send(&Dialer { front, host }, request).await {
+    let outcome = match lease.send(&Dialer { front, host, tcp: lease.tcp() }, request).await {
         Ok(response) => {
             let status = response.status();
             let mut body = response.into_body();

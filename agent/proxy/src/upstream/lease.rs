@@ -24,6 +24,7 @@ pub(crate) struct Lease {
     pub(super) member: Arc<Member>,
     pub(super) spec: Arc<ClusterSpec>,
     pub(super) detector: Option<Arc<Detector>>,
+    #[expect(dead_code, reason = "counts while it lives")]
     pub(super) counts: Counts,
     /// How far the request has come.
     pub(super) progress: Mutex<Progress>,
