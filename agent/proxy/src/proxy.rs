@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
-use undermesh_identity::IdentityStore;
+use undermesh_identity::{IdentityStore, OutsideTls};
 use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, Snapshot, WorkloadInfo};
 use undermesh_telemetry::Telemetry;
 
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     /// What the pods share about destinations.
     pub(crate) upstreams: Arc<upstream::Node>,
     pub(crate) runtime: Handle,
+    /// TLS towards hosts outside the mesh.
+    pub(crate) outside: OutsideTls,
     /// Pods that are served, in the order in which they came.
     pods: Mutex<Vec<Weak<Pod>>>,
     /// Counts snapshots up, for connections whose treatment may end with one.
@@ -83,6 +85,7 @@ impl Proxy {
             metrics,
             upstreams,
             runtime,
+            outside: OutsideTls::default(),
             pods,
             changes,
         };

@@ -5,11 +5,18 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use http::Version;
 use socket2::TcpKeepalive;
-use undermesh_model::{Wire, traffic::TcpPool};
-use undermesh_snapshot::{WorkloadInfo, traffic::ClusterEndpoint};
+use undermesh_model::{
+    Wire,
+    traffic::{TcpPool, UpgradePolicy},
+};
+use undermesh_snapshot::{
+    WorkloadInfo,
+    traffic::{AppProtocol, ClusterEndpoint, ClusterSpec},
+};
 
-use super::front::Front;
+use super::{front::Front, outside};
 use crate::{
     authorize::{Attempt, Denial, authorize, revoked},
     deliver,
@@ -26,8 +33,20 @@ pub(crate) struct Dialer<'a> {
     pub(crate) front: &'a Front,
     /// The service that was dialled.
     pub(crate) host: &'a str,
+    pub(crate) spec: &'a ClusterSpec,
     /// How the destination's rule wants its connections.
     pub(crate) tcp: &'a TcpPool,
+    /// The request that the first connection is for.
+    pub(crate) request: Asks<'a>,
+}
+
+/// What a connection depends on that is the request's.
+#[derive(Clone, Copy)]
+pub(crate) struct Asks<'a> {
+    /// Host of its authority.
+    pub(crate) host: &'a str,
+    /// Version that its client speaks.
+    pub(crate) version: Version,
 }
 
 impl Dial for Dialer<'_> {
@@ -37,8 +56,32 @@ impl Dial for Dialer<'_> {
             let target = Target::new(endpoint.address, endpoint.workload.as_ref());
             let upstream = connect(self.front, self.host, &target, None, &mut |_| {}).await?;
             keep_alive(&upstream, self.tcp);
-            Ok(byte_stream(pod, upstream))
+            match (upstream, outside::wanted(self.spec, endpoint)) {
+                (Upstream::Plain(socket), Some(tls)) => {
+                    let name = outside::name(tls, self.spec, self.request.host);
+                    let to = (socket, endpoint.address);
+                    outside::secure(&pod.shared, tls, name, self.speaks_http2(), to).await
+                }
+                (upstream, _) => Ok(byte_stream(pod, upstream)),
+            }
         })
+    }
+}
+
+impl Dialer<'_> {
+    /// Whether the endpoint is going to be spoken to in HTTP/2.
+    fn speaks_http2(&self) -> bool {
+        let http = &self.spec.settings.pool.http;
+        let as_client = self.request.version == Version::HTTP_2;
+        if http.use_client_protocol {
+            return as_client;
+        }
+        match self.spec.protocol {
+            AppProtocol::Http2 | AppProtocol::Grpc => true,
+            _ if http.upgrade == Some(UpgradePolicy::Upgrade) => true,
+            AppProtocol::Auto => as_client,
+            AppProtocol::Http | AppProtocol::Tls | AppProtocol::Tcp => false,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use undermesh_snapshot::traffic::ClusterSpec;
 
 use super::{
     deadline::{Arrival, Deadline, passed},
-    dial::Dialer,
+    dial::{Asks, Dialer},
     front::Front,
     head::Head,
     local_reply::LocalReply,
@@ -111,7 +111,10 @@ impl Forward<'_> {
     ) -> Attempted {
         let per_try = self.retries.as_ref().and_then(|retries| retries.per_try_timeout);
         let mut per_try = per_try.map(|limit| Deadline::new(limit, &self.arrival));
-        let dialer = Dialer { front: self.front, host: self.host, tcp: lease.tcp() };
+        let (parts, spec) = (&self.head.parts, self.spec);
+        let request = Asks { host: parts.uri.host().unwrap_or_default(), version: parts.version };
+        let tcp = lease.tcp();
+        let dialer = Dialer { front: self.front, host: self.host, spec, tcp, request };
         tokio::select! {
             sent = lease.send(&dialer, self.request(number)) => match sent {
                 Ok(response) => Attempted::Answered(response),

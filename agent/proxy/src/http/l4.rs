@@ -11,7 +11,7 @@ use undermesh_telemetry::{ByteCounters, CloseReason};
 use super::{
     dial,
     front::Front,
-    random,
+    outside, random,
     sniff::{self, Look, Spoken},
 };
 use crate::{
@@ -161,14 +161,15 @@ pub(crate) async fn lead(
         let lease = admit(front, &spec, &cluster, &tried)?;
         let to = lease.endpoint().address;
         tried.push(to);
-        let failure = match connect(front, &rules.host, &lease, client.as_deref_mut(), log).await {
-            Ok(upstream) => {
-                dial::keep_alive(&upstream, lease.tcp());
-                lease.connected();
-                return Ok(Led { upstream, lease, first: Bytes::new() });
-            }
-            Err(failure) => failure,
-        };
+        let failure =
+            match connect(front, &rules.host, &spec, &lease, client.as_deref_mut(), log).await {
+                Ok(upstream) => {
+                    dial::keep_alive(&upstream, lease.tcp());
+                    lease.connected();
+                    return Ok(Led { upstream, lease, first: Bytes::new() });
+                }
+                Err(failure) => failure,
+            };
         lease.failed(LocalError::ConnectFailure);
         tracing::debug!(%to, %failure, "endpoint failed");
         if !failure.may_try_another() || tried.len() >= front.pod.shared.config.connect_attempts {
@@ -218,11 +219,16 @@ fn no_endpoints(front: &Front) -> Failure {
 async fn connect(
     front: &Front,
     host: &str,
+    spec: &ClusterSpec,
     lease: &ConnectionLease,
     client: Option<&mut Socket>,
     log: &mut Outbound<'_>,
 ) -> Result<Upstream, Failure> {
     let endpoint = lease.endpoint();
+    if outside::wanted(spec, endpoint).is_some() {
+        let detail = "TLS of a rule's own is made for requests only; let the port be HTTP";
+        return Err(outside::unusable(endpoint.address, detail.to_owned()));
+    }
     let target = Target::new(endpoint.address, endpoint.workload.as_ref());
     log.target(&target);
     let note = &mut |wire| log.wire(wire);

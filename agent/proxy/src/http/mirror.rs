@@ -14,7 +14,14 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use undermesh_snapshot::traffic::{ClusterSpec, CompiledRoute, Target};
 
-use super::{dial::Dialer, edits, front::Front, head::Head, random, replay::Copies};
+use super::{
+    dial::{Asks, Dialer},
+    edits,
+    front::Front,
+    head::Head,
+    random,
+    replay::Copies,
+};
 use crate::upstream::{Body, BodyError, LocalError, Outcome, Pick};
 
 /// Copies that may be under way on a node.
@@ -153,7 +160,10 @@ async fn send(front: &Front, host: &str, spec: &Arc<ClusterSpec>, request: Reque
     let (client, dialled) = (front.client.ip(), front.dialled);
     let pick = Pick { hash: None, client, dialled, tried: &[], retry: false };
     let Ok(lease) = cluster.admit(&pick) else { return };
-    let outcome = match lease.send(&Dialer { front, host, tcp: lease.tcp() }, request).await {
+    let name = request.uri().host().unwrap_or_default().to_owned();
+    let asks = Asks { host: &name, version: request.version() };
+    let dialer = Dialer { front, host, spec, tcp: lease.tcp(), request: asks };
+    let outcome = match lease.send(&dialer, request).await {
         Ok(response) => {
             let status = response.status();
             let mut body = response.into_body();
