@@ -1,3 +1,5 @@
+//! Rules that can and cannot be used, and handshakes in memory.
+
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};

@@ -2,6 +2,7 @@
 
 mod edge;
 mod leaving;
+mod outside;
 mod protocols;
 mod resilience;
 mod rig;

@@ -1,3 +1,5 @@
+//! Requests that begin and end where they should, and those that are refused.
+
 use proptest::prelude::*;
 
 use super::*;

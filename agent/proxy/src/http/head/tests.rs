@@ -1,3 +1,5 @@
+//! What is left of a head, and which ones are refused.
+
 use http::Request;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Every condition, and the time between attempts.
+
 use super::*;
 
 fn answered(on: &RetryOn, status: u16, headers: &[(&'static str, &'static str)]) -> bool {
