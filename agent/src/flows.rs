@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     process::ExitCode,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
@@ -22,6 +22,8 @@ use filter::Query;
 
 /// How often a follower asks.
 const EVERY: Duration = Duration::from_millis(250);
+/// How long a follower goes on asking an agent that does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(crate) struct FlowsArgs {
@@ -94,9 +96,18 @@ pub(crate) fn run(args: &FlowsArgs) -> Result<ExitCode> {
     let filters = args.filters();
     let first = args.last.map(|last| format!("&last={last}")).unwrap_or_default();
     let mut next = show(args, &format!("/flows?cursor=1{first}{filters}"))?;
+    let mut silent_since = None;
     while let (true, Some(after)) = (args.follow, next) {
         thread::sleep(EVERY);
-        next = show(args, &format!("/flows?cursor=1&after={after}{filters}"))?;
+        match show(args, &format!("/flows?cursor=1&after={after}{filters}")) {
+            Ok(found) => (next, silent_since) = (found, None),
+            // One agent may be taking over from another.
+            Err(error) => {
+                if silent_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                    return Err(error);
+                }
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,20 +6,23 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// Flow records, the newest of them; the oldest goes when there is no room.
 #[derive(Debug)]
 pub struct Flows {
     capacity: usize,
+    /// What numbers begin after. Those of a former agent are lower.
+    base: u64,
     ring: Mutex<Ring>,
 }
 
 #[derive(Debug, Default)]
 struct Ring {
     lines: VecDeque<Arc<str>>,
-    /// Records that were ever pushed: the number of the newest, as they are numbered from 1.
-    newest: u64,
+    /// Records that were ever pushed.
+    pushed: u64,
 }
 
 /// What one question found.
@@ -34,9 +37,15 @@ pub struct FlowPage {
 }
 
 impl Flows {
-    /// Keeps up to `capacity` records; none where that is 0.
+    /// Keeps up to `capacity` records; none where that is 0. Their numbers begin with the time, in
+    /// microseconds, so that no two agents of a node give the same.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, ring: Mutex::default() }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::numbered(capacity, u64::try_from(now.as_micros()).unwrap_or_default())
+    }
+
+    fn numbered(capacity: usize, base: u64) -> Self {
+        Self { capacity, base, ring: Mutex::default() }
     }
 
     /// Whether anything is kept.
@@ -45,23 +54,25 @@ impl Flows {
     }
 
     /// What is kept of the records after number `after`; everything that is kept for `None`. A
-    /// number that was not given out yet is one of a former agent, and stands for `None`.
+    /// number that was not given out is one of another agent, and stands for `None`.
     pub fn after(&self, after: Option<u64>) -> FlowPage {
         let ring = self.lock();
-        let oldest = ring.newest - ring.lines.len() as u64;
-        let from = after.filter(|after| *after <= ring.newest).unwrap_or(oldest);
+        let newest = self.base + ring.pushed;
+        let oldest = newest - ring.lines.len() as u64;
+        let given = self.base..=newest;
+        let from = after.filter(|after| given.contains(after)).unwrap_or(oldest);
         let skip = usize::try_from(from.saturating_sub(oldest)).unwrap_or(usize::MAX);
         FlowPage {
             lines: ring.lines.iter().skip(skip).cloned().collect(),
             lost: oldest.saturating_sub(from),
-            next: ring.newest,
+            next: newest,
         }
     }
 
     pub(crate) fn push(&self, line: &str) {
         let line = Arc::from(line);
         let mut ring = self.lock();
-        ring.newest += 1;
+        ring.pushed += 1;
         let overwritten =
             if ring.lines.len() >= self.capacity { ring.lines.pop_front() } else { None };
         ring.lines.push_back(line);
@@ -80,7 +91,7 @@ mod tests {
     use super::*;
 
     fn filled(capacity: usize, records: u64) -> Flows {
-        let flows = Flows::new(capacity);
+        let flows = Flows::numbered(capacity, 0);
         (1..=records).for_each(|number| flows.push(&number.to_string()));
         flows
     }
@@ -111,8 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_a_former_agent_starts_from_the_oldest_record() {
-        let page = filled(3, 2).after(Some(900));
-        assert_eq!((text(&page), page.lost, page.next), (vec!["1", "2"], 0, 2));
+    fn a_number_of_another_agent_starts_from_the_oldest_record() {
+        for other in [99, 900] {
+            let flows = Flows::numbered(3, 100);
+            flows.push("1");
+            flows.push("2");
+            let page = flows.after(Some(other));
+            assert_eq!((text(&page), page.lost, page.next), (vec!["1", "2"], 0, 102));
+        }
+        assert!(Flows::new(1).after(None).next > 1_600_000_000_000_000);
     }
 }
