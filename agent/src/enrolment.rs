@@ -145,7 +145,7 @@ impl Enrolment {
     ) {
         let mut ticks = tokio::time::interval(PASS);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let reported = self.node.features.sockops_netns_cookie;
+        let reported = self.node.reports_listeners;
         let mut listener_ticks =
             tokio::time::interval(if reported { LISTENERS } else { LISTENERS_UNREPORTED });
         listener_ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

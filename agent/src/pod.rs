@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use undermesh_datapath::{
-    AgentMark, CgroupRoot, DeliveryTable, Features, Moment, Netns, NetnsId, OriginalDstTable,
+    AgentMark, CgroupRoot, DeliveryTable, Moment, Netns, NetnsId, OriginalDstTable,
     PodListeners as ListenerFds, PodPrograms, ReturnRoutes,
     sock_diag::{self, ListeningSocket},
 };
@@ -42,7 +42,8 @@ pub(crate) struct Node {
     pub(crate) return_routes: Mutex<ReturnRoutes>,
     pub(crate) connect_timeout: Duration,
     pub(crate) cgroups: CgroupRoot,
-    pub(crate) features: Features,
+    /// Whether the kernel tells by itself who listens; without, it is looked up more often.
+    pub(crate) reports_listeners: bool,
 }
 
 /// A pod that is switched on.

@@ -166,6 +166,8 @@ pub(crate) struct MapRow {
     pub(crate) entries: u64,
     pub(crate) max_entries: u64,
     pub(crate) percent: u64,
+    /// The setting that its size comes from; empty where that is fixed.
+    pub(crate) setting: String,
 }
 
 impl fmt::Display for Status {
@@ -338,7 +340,13 @@ mod tests {
             gate: GateStatus { state: GateState::Refuse, held_pods: 2, ..GateStatus::default() },
             certificates: vec![],
             programs: vec![],
-            maps: vec![MapRow { name: "PODS".into(), entries: 1, max_entries: 4, percent: 25 }],
+            maps: vec![MapRow {
+                name: "PODS".into(),
+                entries: 1,
+                max_entries: 4,
+                percent: 25,
+                setting: "maxPods".into(),
+            }],
             verdicts: [("local".to_owned(), 2)].into(),
             warnings: vec!["Pod shop/cart: something".into()],
         };

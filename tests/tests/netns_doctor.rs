@@ -1,4 +1,4 @@
-//! `undermesh doctor` before anything is installed: kernel, mounts, capabilities, programs. Each
+//! `undermesh doctor` before anything is installed: the kernel's files, mounts, capabilities, programs. Each
 //! finding is produced, in a mount namespace, a cgroup or a process of the test's own.
 
 use std::{fs, path::Path, process::Command};
@@ -14,22 +14,13 @@ fn rig() -> Result<Rig> {
 }
 
 #[test]
-fn a_node_without_problems_gets_no_errors_and_every_feature_is_there() -> Result<()> {
+fn a_node_without_problems_gets_no_errors() -> Result<()> {
     let diagnosis = rig()?.preflight("a")?.run()?;
     let errors: Vec<_> = diagnosis.findings.iter().filter(|row| row.severity == "error").collect();
     assert!(errors.is_empty(), "{errors:#?}");
     assert!(
         diagnosis.is_ok("kernel") && diagnosis.is_ok("capabilities") && diagnosis.is_ok("bpffs")
     );
-    // The kernel that these tests run on has all but one, which no kernel has: a probe can say no.
-    let other: Vec<_> = diagnosis
-        .features
-        .iter()
-        .filter(|row| row.availability.state != "available")
-        .map(|row| (row.feature.as_str(), row.availability.state.as_str()))
-        .collect();
-    assert_eq!(other, [("helper.sk_lookup.get_netns_cookie", "missing")]);
-    assert!(diagnosis.features.len() > 25);
     Ok(())
 }
 

@@ -44,7 +44,8 @@ fn maps_that_fill_up_and_programs_that_are_gone_are_found() -> Result<()> {
     diagnosis.lacks("agent-warning")?;
 
     let pins = rig.node("a")?.settings.get("pinDir").context("no pinDir")?.to_owned();
-    let version = fs::read_dir(&pins)?.next().context("no pins")??.path();
+    let mut entries = fs::read_dir(&pins)?.flatten().map(|entry| entry.path());
+    let version = entries.find(|path| path.is_dir()).context("no pins")?;
     fs::remove_file(version.join("links/undermesh_connect4"))?;
     let diagnosis = rig.doctor("a")?.run()?;
     let gone = diagnosis.find("program-detached")?;

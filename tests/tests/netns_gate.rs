@@ -361,6 +361,8 @@ fn an_agent_without_a_gate_removes_that_of_the_one_before() -> Result<()> {
     rig.take_agent("a")?.kill()?;
     rig.node_mut("a")?.settings.set("startupGate", "off");
     let agent = Agent::start(rig.node("a")?)?;
+    // Until its first pass, an agent knows of no gate, and has not removed one either.
+    agent.wait_enrolled("early")?;
     agent.wait_status("the gate to be gone", WITHIN * 3, |status| status.gate.state == "off")?;
     assert_eq!(new.connect(to)?.exchange(b"hello")?, b"hello");
     Ok(())

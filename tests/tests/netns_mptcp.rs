@@ -88,6 +88,36 @@ fn both_see_each_other(
     Ok(())
 }
 
+/// Debian's 5.10 for the cloud, for one, is built without it.
+#[test]
+fn multipath_tcp_is_had_or_refused_as_without_a_mesh_and_plain_tcp_serves_either_way() -> Result<()>
+{
+    let rig = Rig::started()?;
+    let client = rig.pod("client")?;
+    let offered = fs::exists("/proc/sys/net/mptcp")?;
+    for (pod, service) in [("server", "far"), ("near", "near")] {
+        let (server, at) = (rig.pod(pod)?, "[::]:8080".parse()?);
+        let (to, to6) = (rig.vip(service, 80)?, rig.vip6(service, 80)?);
+        let plain = ConnectOptions::default();
+        let listener = if offered {
+            server.listen_mptcp(at, Behaviour::Manual)?
+        } else {
+            let refusal = server.listen_mptcp(at, Behaviour::Manual).unwrap_err().to_string();
+            assert!(refusal.contains("Protocol not supported"), "{refusal}");
+            let refusal = client.connect_with(to, mptcp()).unwrap_err().to_string();
+            assert!(refusal.contains("Protocol not supported"), "{refusal}");
+            server.listen(at, Behaviour::Manual)?
+        };
+        for to in [to, to6] {
+            both_see_each_other(&client, to, &plain, &listener)?;
+            if offered {
+                both_see_each_other(&client, to, &mptcp(), &listener)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn clients_and_servers_of_multipath_tcp_see_each_other_on_every_way() -> Result<()> {
     let rig = Rig::started()?;

@@ -1,5 +1,5 @@
 //! `test`: build everything once, then run the test executables ring by ring: unit -> process ->
-//! netns. The executables are run directly, so that choosing a ring never makes cargo see another
+//! netns, and some of the last on other kernels: -> vm. The executables are run directly, so that choosing a ring never makes cargo see another
 //! set of packages, unify features anew and compile twice.
 
 pub(crate) mod build;
@@ -13,13 +13,14 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{
     build_ebpf::Builder,
     command,
     install::{self, Need, Policy},
     machine::Machine,
+    vm::Machines,
     workspace::Workspace,
 };
 use build::Built;
@@ -51,6 +52,8 @@ enum RingChoice {
     Process,
     /// Real programs between network namespaces; needs root and BPF
     Netns,
+    /// Those of them that depend on the kernel, on three other kernels in virtual machines
+    Vm,
     /// Every ring
     All,
 }
@@ -61,7 +64,8 @@ impl RingChoice {
             Self::Unit => vec![Ring::Unit],
             Self::Process => vec![Ring::Process],
             Self::Netns => vec![Ring::Netns],
-            Self::All => vec![Ring::Unit, Ring::Process, Ring::Netns],
+            Self::Vm => vec![Ring::Vm],
+            Self::All => vec![Ring::Unit, Ring::Process, Ring::Netns, Ring::Vm],
         }
     }
 }
@@ -70,17 +74,17 @@ impl RingChoice {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let mut rings = args.ring.rings();
     let mut summary = Summary::default();
-    if rings.contains(&Ring::Netns)
-        && let Err(reason) = prepare_netns(workspace, Policy::from_flag(args.no_install))?
-    {
-        rings.retain(|ring| *ring != Ring::Netns);
-        summary.not_run(Ring::Netns, reason);
-    }
+    let machines = prepare(workspace, args, &mut rings, &mut summary)?;
     if !rings.is_empty() {
         let built = build::everything(workspace)?;
         for ring in rings {
             let started = Instant::now();
-            let tally = run_ring(workspace, args, &built, ring)?;
+            let tally = match &machines {
+                Some(machines) if ring == Ring::Vm => {
+                    run_machines(workspace, args, &built, machines)?
+                }
+                _ => run_ring(workspace, args, &built, ring)?,
+            };
             summary.add(ring, tally, started.elapsed());
         }
     }
@@ -89,20 +93,66 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     Ok(if summary.is_success(in_ci) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Tools and programs for the namespace ring. The inner error is the reason why this machine
-/// cannot run it; the outer one is a build that failed, which stops everything.
-fn prepare_netns(workspace: &Workspace, policy: Policy) -> Result<Result<(), String>> {
+/// Gets what the rings need beyond a build, and takes those off the list that this machine cannot
+/// run. An error is a build that failed, which stops everything.
+fn prepare(
+    workspace: &Workspace,
+    args: &Args,
+    rings: &mut Vec<Ring>,
+    summary: &mut Summary,
+) -> Result<Option<Machines>> {
+    let policy = Policy::from_flag(args.no_install);
+    let mut machines = None;
+    for ring in [Ring::Netns, Ring::Vm] {
+        if !rings.contains(&ring) {
+            continue;
+        }
+        let ready = match ring {
+            Ring::Vm => Machines::of_the_ring(policy).map(|it| machines = Some(it)),
+            _ => prepare_netns(policy),
+        };
+        let ready = match ready {
+            Ok(()) => build_programs(workspace, policy)?,
+            Err(error) => Err(error),
+        };
+        if let Err(reason) = ready {
+            rings.retain(|it| *it != ring);
+            summary.not_run(ring, format!("{reason:#}"));
+        }
+    }
+    for (kernel, reason) in machines.iter().flat_map(Machines::missing) {
+        summary.not_run(Ring::Vm, format!("kernel {kernel}: {reason}"));
+    }
+    Ok(machines)
+}
+
+/// Tools for the namespace ring. The error is why this machine cannot run it.
+fn prepare_netns(policy: Policy) -> Result<()> {
     let missing = Machine::read().missing_for_bpf();
-    if !missing.is_empty() {
-        return Ok(Err(missing.join("; ")));
-    }
-    if let Err(error) = install::ensure(Need::Netns, policy) {
-        return Ok(Err(format!("{error:#}")));
-    }
+    ensure!(missing.is_empty(), "{}", missing.join("; "));
+    install::ensure(Need::Netns, policy)
+}
+
+/// The programs. The inner error is why this machine cannot build any.
+fn build_programs(workspace: &Workspace, policy: Policy) -> Result<Result<()>> {
     match Builder::prepare(workspace, policy) {
         Ok(builder) => builder.build(false).map(Ok),
-        Err(error) => Ok(Err(format!("{error:#}"))),
+        Err(error) => Ok(Err(error)),
     }
+}
+
+fn run_machines(
+    workspace: &Workspace,
+    args: &Args,
+    built: &Built,
+    machines: &Machines,
+) -> Result<Tally> {
+    println!("\n{}: on other kernels", Ring::Vm);
+    let mut tally = Tally::default();
+    for (check, passed) in machines.run_ring(workspace, built, args.filter.as_deref())? {
+        if passed { tally.pass() } else { tally.fail(check) }
+    }
+    Ok(tally)
 }
 
 fn run_ring(workspace: &Workspace, args: &Args, built: &Built, ring: Ring) -> Result<Tally> {

@@ -5,6 +5,7 @@
 //! ```text
 //! catalog ─ version   which kernels there are, and which are meant
 //! apt ─ kernel, qemu  fetched and unpacked, never installed
+//! machines            all of these, for `vm` and for the ring `vm` of `test`
 //! initramfs ─ cpio    what a machine boots into; ring: what it has to pass
 //! boot ─ outcome      one run, and what it comes to; budget: what programs may cost
 //! report, docs        for the terminal, and for the reference
@@ -18,6 +19,7 @@ mod cpio;
 mod docs;
 mod initramfs;
 mod kernel;
+mod machines;
 mod outcome;
 mod qemu;
 mod report;
@@ -25,20 +27,20 @@ mod ring;
 mod run;
 mod version;
 
-use std::{env, fs, path::PathBuf, process::ExitCode};
+use std::{fs, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
-    command,
-    install::{self, Need, Policy},
+    build_ebpf::Builder, command, install::Policy, progress::step, test::build,
     workspace::Workspace,
 };
-use apt::Apt;
 use catalog::{Catalog, Choice};
-use kernel::Kernel;
-use outcome::{Ending, Outcome};
+pub(crate) use machines::Machines;
+use machines::Store;
+use outcome::Outcome;
 use qemu::{Accelerator, Qemu};
+use run::Manner;
 
 /// Options of `vm`.
 #[derive(clap::Args)]
@@ -95,32 +97,23 @@ impl Output {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let policy = Policy::from_flag(args.no_install);
     let choices = catalog::choices(&args.kernels, args.all)?;
-    install::ensure(Need::Vm, policy)?;
-    let cache = Cache::lock()?;
-    let apt = Apt::open(&cache.directory)?;
-    let catalog = apt.catalog()?;
+    let store = Store::open(policy)?;
     if args.list {
-        print!("{}", list(&catalog, &cache));
+        print!("{}", list(&store.catalog, &store));
         return Ok(ExitCode::SUCCESS);
     }
-    let qemu = Qemu::find_or_fetch(&apt, &cache.directory, policy)?;
-    let mut kernels = Vec::new();
-    let mut outcomes = Vec::new();
-    for choice in choices {
-        match Kernel::fetch(choice, &catalog, &apt, &cache.directory) {
-            Ok(kernel) if kernels.iter().any(|it: &Kernel| it.package == kernel.package) => {
-                eprintln!("{choice} is {}, which runs anyway", kernel.package.version.as_str());
-            }
-            Ok(kernel) => kernels.push(kernel),
-            // Not skipped: what cannot be had has not passed.
-            Err(error) => outcomes.push(not_booted(args, choice, &format!("{error:#}"))),
-        }
-    }
-    // What is there is only read from now on.
-    drop(cache);
-    let place = run::Place::prepare(workspace, args, qemu.clone(), policy)?;
-    outcomes.extend(place.run_all(&kernels)?);
-    finish(workspace, args, &outcomes, &qemu)
+    let machines = Machines::fetch(store, &choices, policy)?;
+    Builder::prepare(workspace, policy)?.build(false)?;
+    let built = step("building the agent and the tests", || build::everything(workspace))?;
+    let tests = match &args.test {
+        Some(filter) => ring::matching(&built, filter)?,
+        None => ring::tests(),
+    };
+    let manner = Manner { accelerator: args.accel, jobs: args.jobs, output: args.output };
+    // Not skipped: what cannot be had has not passed.
+    let mut outcomes = machines.outcomes_of_missing(args.output);
+    outcomes.extend(machines.run(workspace, &built, tests, manner)?);
+    finish(workspace, args, &outcomes, &machines.qemu)
 }
 
 fn finish(
@@ -131,7 +124,7 @@ fn finish(
 ) -> Result<ExitCode> {
     eprint!("{}", report::failures(outcomes));
     match args.output {
-        Output::Table => print!("\n{}", report::summary(outcomes)),
+        Output::Table => print!("\n{}{}", report::table(outcomes), report::total(outcomes)),
         Output::Json => println!("{}", serde_json::to_string_pretty(outcomes)?),
     }
     if args.write_docs {
@@ -144,15 +137,8 @@ fn finish(
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn not_booted(args: &Args, choice: Choice, why: &str) -> Outcome {
-    let mut outcome = Outcome::new(&choice.to_string(), "", PathBuf::new());
-    outcome.end(Ending::NotBooted(why.to_owned()), &[], 0.0);
-    outcome.checks.iter().for_each(|it| args.output.say(&report::line(outcome.kernel(), it)));
-    outcome
-}
-
 /// Every kernel that can be named, newest last.
-fn list(catalog: &Catalog, cache: &Cache) -> String {
+fn list(catalog: &Catalog, store: &Store) -> String {
     let series = catalog.series().into_iter().map(Choice::Series);
     let mut text =
         format!("{:<8} {:<20} {:<8} {:<7} PACKAGE\n", "KERNEL", "VERSION", "RUN BY", "CACHED");
@@ -164,34 +150,10 @@ fn list(catalog: &Catalog, cache: &Cache) -> String {
             (true, false) => "--all",
             (false, false) => "name",
         };
-        let cached = candidates.iter().any(|it| kernel::is_cached(&cache.directory, it));
+        let cached = candidates.iter().any(|it| kernel::is_cached(store.directory(), it));
         let cached = if cached { "yes" } else { "no" };
         let (version, name) = (package.version.as_str(), &package.name);
         text.push_str(&format!("{choice:<8} {version:<20} {run_by:<8} {cached:<7} {name}\n"));
     }
     text
-}
-
-/// Downloads that outlive a build directory, shared by all clones of this user; one run at a time
-/// fetches.
-struct Cache {
-    directory: PathBuf,
-    _lock: fs::File,
-}
-
-impl Cache {
-    fn lock() -> Result<Self> {
-        let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let base = base.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
-        let directory =
-            base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("undermesh/vm");
-        let shown = directory.display();
-        fs::create_dir_all(&directory).with_context(|| format!("cannot make {shown}"))?;
-        let lock = fs::File::create(directory.join("lock"))?;
-        if lock.try_lock().is_err() {
-            eprintln!("waiting for another run that uses {shown}");
-            lock.lock().with_context(|| format!("cannot lock {shown}"))?;
-        }
-        Ok(Self { directory, _lock: lock })
-    }
 }

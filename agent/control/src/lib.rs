@@ -16,6 +16,7 @@ mod documents;
 mod endpoints;
 mod enrolment;
 mod field;
+mod fields;
 mod files;
 #[cfg(test)]
 mod fixtures;
@@ -28,6 +29,7 @@ mod objects;
 mod report;
 mod security;
 mod source;
+mod traffic;
 
 pub use directory::{ManifestSource, parse_manifests};
 pub use kinds::{KindDescription, describe_kinds};

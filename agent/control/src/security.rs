@@ -4,7 +4,7 @@
 //! is (a field that nobody knows is reported and has no effect).
 
 mod authorization_policy;
-mod fields;
+
 mod peer_authentication;
 
 pub(crate) use authorization_policy::{AuthorizationPolicy, authorization_policy};

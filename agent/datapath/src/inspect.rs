@@ -12,6 +12,7 @@ use undermesh_ebpf_common::{
 use crate::{
     Datapath, DatapathError,
     load::POD_PROGRAM,
+    sizes::setting_of,
     sys::{self, LinkTarget},
 };
 
@@ -47,6 +48,11 @@ impl MapStatus {
     /// Occupancy in percent.
     pub fn percent(&self) -> u64 {
         (self.entries * 100).checked_div(self.max_entries).unwrap_or(0)
+    }
+
+    /// The setting that its size comes from.
+    pub fn setting(&self) -> &'static str {
+        setting_of(self.name)
     }
 }
 

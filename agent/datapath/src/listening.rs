@@ -10,7 +10,7 @@ use aya::maps::{HashMap, MapData, MapError};
 use undermesh_ebpf_common::PortKey;
 use undermesh_snapshot::{addr, ip};
 
-use crate::{DatapathError, load::POD_PORTS_SETTING};
+use crate::{DatapathError, sizes::setting_of};
 
 /// Create, never replace (bpf(2)).
 const BPF_NOEXIST: u64 = 1;
@@ -66,7 +66,7 @@ impl ListeningPorts {
 
     fn add(&mut self, port: SocketAddr) -> Result<(), DatapathError> {
         let refused =
-            DatapathError::write("LISTENING", self.max_entries, POD_PORTS_SETTING, || {
+            DatapathError::write("LISTENING", self.max_entries, setting_of("LISTENING"), || {
                 format!("port {port}")
             });
         match self.map.insert(key(port), 0, BPF_NOEXIST) {

@@ -15,7 +15,7 @@ use undermesh_ebpf_common::{ListenerKey, Pod};
 use undermesh_snapshot::DatapathTables;
 
 use crate::{
-    AgentMark, DatapathError, DeliveryTable, Events, LocalTupleTable, OriginalDstTable,
+    AgentMark, DatapathError, DeliveryTable, Events, LocalTupleTable, MapSizes, OriginalDstTable,
     ReturnRoutes, StartupGate,
     attach::{self, Attachment, Site},
     bpffs::{self, PinDir},
@@ -23,10 +23,11 @@ use crate::{
     cleanup::{CleanupReport, cleanup_other_versions, silence_other_versions},
     cookie,
     error::chain,
-    features::Features,
     kernel_log,
     listening::ListeningPorts,
     pods::PodPrograms,
+    probe::{Feature, KernelFeatures},
+    sizes::setting_of,
     table::Table,
     tables::ConfigTables,
 };
@@ -54,8 +55,6 @@ const BIND_PROGRAMS: [(&str, &str); 2] =
     [("undermesh_bind4", "cgroup/bind4"), ("undermesh_bind6", "cgroup/bind6")];
 /// The program at the agent's own cgroup, on kernels that need it.
 const COOKIE_PROGRAM: (&str, &str) = ("undermesh_cookie", "cgroup/connect4");
-/// The setting that sizes the maps of ports.
-pub(crate) const POD_PORTS_SETTING: &str = "maxPodPorts";
 /// The program in every enrolled pod's network namespace.
 pub(crate) const POD_PROGRAM: &str = "undermesh_steer";
 
@@ -72,44 +71,6 @@ pub struct Config {
     pub kernel_log: bool,
 }
 
-/// Sizes of the maps, in entries unless said otherwise. They count when a map is created; a map
-/// that a former agent has pinned keeps its size until `undermesh cleanup`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapSizes {
-    /// Enrolled pods of this node.
-    pub pods: u32,
-    /// Meshed addresses of all nodes.
-    pub workloads: u32,
-    /// Answers of policies.
-    pub policy_entries: u32,
-    /// Service ports.
-    pub services: u32,
-    /// Endpoints of all service ports.
-    pub backends: u32,
-    /// Live connections of either kind.
-    pub connections: u32,
-    /// Ports of this node's pods: those where applications listen, and as many that the kubelet
-    /// probes.
-    pub pod_ports: u32,
-    /// Ring buffer of events, in bytes; a power of two and a multiple of the page size.
-    pub event_bytes: u32,
-}
-
-impl Default for MapSizes {
-    fn default() -> Self {
-        Self {
-            pods: 1 << 10,
-            workloads: 1 << 16,
-            policy_entries: 1 << 16,
-            services: 1 << 14,
-            backends: 1 << 17,
-            connections: 1 << 17,
-            pod_ports: 1 << 14,
-            event_bytes: 1 << 20,
-        }
-    }
-}
-
 /// The loaded and attached programs.
 pub struct Datapath {
     pub(crate) ebpf: Ebpf,
@@ -124,7 +85,7 @@ pub struct Datapath {
     local_tuples: LocalTupleTable,
     mark: AgentMark,
     deliveries: DeliveryTable,
-    features: Features,
+    features: KernelFeatures,
     _cgroup: File,
 }
 
@@ -141,17 +102,17 @@ impl Datapath {
         attach::raise_memlock();
         let pins = PinDir::create(&config.pin_dir)?;
         let (cgroup_file, cgroup_id) = cgroup::open(&config.cgroup)?;
-        let features = Features::probe();
-        let mut ebpf = load_object(config, &pins, features)?;
+        let features = KernelFeatures::probe_alternatives();
+        let mut ebpf = load_object(config, &pins, &features)?;
         if config.kernel_log {
             kernel_log::start(&mut ebpf)?;
         }
         let tables = ConfigTables {
-            policy: adopt(&mut ebpf, "POLICY", "maxPolicyEntries")?,
-            workloads: adopt(&mut ebpf, "WORKLOADS", "maxWorkloads")?,
-            services: adopt(&mut ebpf, "SERVICES", "maxServices")?,
-            backends: adopt(&mut ebpf, "BACKENDS", "maxBackends")?,
-            probe_ports: adopt(&mut ebpf, "PROBE_PORTS", POD_PORTS_SETTING)?,
+            policy: adopt(&mut ebpf, "POLICY")?,
+            workloads: adopt(&mut ebpf, "WORKLOADS")?,
+            services: adopt(&mut ebpf, "SERVICES")?,
+            backends: adopt(&mut ebpf, "BACKENDS")?,
+            probe_ports: adopt(&mut ebpf, "PROBE_PORTS")?,
             settings: Array::try_from(take(&mut ebpf, "SETTINGS")?)
                 .map_err(DatapathError::map("open", "SETTINGS"))?,
         };
@@ -167,11 +128,11 @@ impl Datapath {
         );
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
             .map_err(DatapathError::map("open", "EVENTS"))?;
-        let pods: Table<u64, Pod> = adopt(&mut ebpf, "PODS", "maxPods")?;
+        let pods: Table<u64, Pod> = adopt(&mut ebpf, "PODS")?;
         let gate = StartupGate::new(
             Array::try_from(take(&mut ebpf, "GATE")?)
                 .map_err(DatapathError::map("open", "GATE"))?,
-            adopt(&mut ebpf, "GATE_MARKS", "maxPods")?,
+            adopt(&mut ebpf, "GATE_MARKS")?,
             SockHash::try_from(take(&mut ebpf, "WATCHER")?)
                 .map_err(DatapathError::map("open", "WATCHER"))?,
         );
@@ -197,7 +158,7 @@ impl Datapath {
             _cgroup: cgroup_file,
         };
         datapath.attach_to_cgroup(config, cgroup_id)?;
-        if !features.socket_netns_cookie {
+        if !datapath.features.has(Feature::SocketNetnsCookie) {
             datapath.attach_to_self()?;
         }
         let steer = datapath.load_pod_program()?;
@@ -285,9 +246,9 @@ impl Datapath {
         ReturnRoutes::new(&self.pin_dir)
     }
 
-    /// What the kernel offers.
-    pub fn features(&self) -> Features {
-        self.features
+    /// Whether the kernel tells by itself who listens, through sockops that know the pod.
+    pub fn reports_listeners(&self) -> bool {
+        self.features.has(Feature::SockOpsNetnsCookie)
     }
 
     /// Lets this process ask for netns cookies where the kernel itself does not say them.
@@ -325,7 +286,7 @@ impl Datapath {
 
     fn attach_to_cgroup(&mut self, config: &Config, cgroup_id: u64) -> Result<(), DatapathError> {
         let cgroup = self._cgroup.try_clone().map_err(DatapathError::file("open", "cgroup"))?;
-        let without_cookie = !self.features.sockops_netns_cookie;
+        let without_cookie = !self.features.has(Feature::SockOpsNetnsCookie);
         let fallback = BIND_PROGRAMS.iter().filter(|_| without_cookie);
         for (name, hook) in CGROUP_PROGRAMS.iter().chain(fallback).copied() {
             let pin = self.pins.links.join(name);
@@ -388,28 +349,18 @@ impl Datapath {
 pub(crate) fn load_object(
     config: &Config,
     pins: &PinDir,
-    features: Features,
+    features: &KernelFeatures,
 ) -> Result<Ebpf, DatapathError> {
     let sizes = &config.sizes;
     let conn_meta = pins.maps.join("CONN_META");
-    EbpfLoader::new()
+    let sockops_netns_cookie = u32::from(features.has(Feature::SockOpsNetnsCookie));
+    let mut loader = EbpfLoader::new();
+    sizes.apply(&mut loader);
+    loader
         .default_map_pin_directory(&pins.maps)
         .map_pin_path("CONN_META", &*conn_meta)
         .map_pin_path(bpffs::AGENT_SOCKETS, &*pins.agent_sockets)
-        .map_max_entries("PODS", sizes.pods)
-        .map_max_entries("GATE_MARKS", sizes.pods.saturating_mul(8))
-        .map_max_entries("LISTENERS", sizes.pods.saturating_mul(4))
-        .map_max_entries("WORKLOADS", sizes.workloads)
-        .map_max_entries("POLICY", sizes.policy_entries)
-        .map_max_entries("LISTENING", sizes.pod_ports)
-        .map_max_entries("PROBE_PORTS", sizes.pod_ports)
-        .map_max_entries("SERVICES", sizes.services)
-        .map_max_entries("BACKENDS", sizes.backends)
-        .map_max_entries("ORIGINAL_DST", sizes.connections)
-        .map_max_entries("LOCAL_TUPLES", sizes.connections)
-        .map_max_entries("DELIVERIES", sizes.connections)
-        .map_max_entries("EVENTS", sizes.event_bytes)
-        .override_global("SOCKOPS_NETNS_COOKIE", &u32::from(features.sockops_netns_cookie), true)
+        .override_global("SOCKOPS_NETNS_COOKIE", &sockops_netns_cookie, true)
         .override_global(aya_log::LEVEL, &kernel_log::level(config.kernel_log), false)
         .load(OBJECT)
         .map_err(|error| DatapathError::Load(chain(&error)))
@@ -426,17 +377,13 @@ fn hash<K: aya::Pod, V: aya::Pod>(
     HashMap::try_from(take(ebpf, name)?).map_err(DatapathError::map("open", name))
 }
 
-fn adopt<K, V>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    setting: &'static str,
-) -> Result<Table<K, V>, DatapathError>
+fn adopt<K, V>(ebpf: &mut Ebpf, name: &'static str) -> Result<Table<K, V>, DatapathError>
 where
     K: aya::Pod + Ord + std::fmt::Debug,
     V: aya::Pod + PartialEq,
 {
     let (map, max_entries) = sized(ebpf, name)?;
-    Table::adopt(name, setting, max_entries, map)
+    Table::adopt(name, setting_of(name), max_entries, map)
 }
 
 /// A hash map, and how many entries it takes.

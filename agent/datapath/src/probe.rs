@@ -66,7 +66,19 @@ pub struct Probed {
     pub without: &'static str,
 }
 
-/// Every feature that Undermesh uses or would use, each one probed.
+impl Probed {
+    fn of(feature: Feature, availability: Availability) -> Self {
+        Self {
+            feature: feature.name(),
+            availability,
+            need: feature.need(),
+            used_for: feature.used_for(),
+            without: feature.without(),
+        }
+    }
+}
+
+/// Features that Undermesh uses or would use, each one probed.
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
 pub struct KernelFeatures(Vec<Probed>);
@@ -86,18 +98,18 @@ impl KernelFeatures {
                 Feature::LinkDetach => links.detach.clone(),
                 feature => feature.probe(),
             };
-            Probed {
-                feature: feature.name(),
-                availability,
-                need: feature.need(),
-                used_for: feature.used_for(),
-                without: feature.without(),
-            }
+            Probed::of(*feature, availability)
         });
         Self(with_fallbacks(probed.collect()))
     }
 
-    /// All of them, in the order of [`Feature::ALL`].
+    /// Asks only for what the agent does something else without.
+    pub fn probe_alternatives() -> Self {
+        let probed = Feature::ALTERNATIVES.iter().map(|one| Probed::of(*one, one.probe()));
+        Self(probed.collect())
+    }
+
+    /// All that have been asked for, in the order of [`Feature::ALL`].
     pub fn all(&self) -> &[Probed] {
         &self.0
     }

@@ -22,8 +22,8 @@ use crate::{
     Config, DatapathError, MapSizes, attach,
     bpffs::PinDir,
     error::chain,
-    features::Features,
     load::{OBJECT, load_object, tail},
+    probe::KernelFeatures,
     sys::{
         self,
         verifier::{LogLevel, ProgramImage, btf_load, prog_load, prog_size},
@@ -104,7 +104,7 @@ impl Scratch {
         };
         let config =
             Config { pin_dir: self.0.clone(), cgroup: PathBuf::new(), sizes, kernel_log: false };
-        let ebpf = load_object(&config, &pins, Features::probe())?;
+        let ebpf = load_object(&config, &pins, &KernelFeatures::probe_alternatives())?;
         ebpf.maps()
             .map(|(name, map)| {
                 let pin = pins.maps.join(name);

@@ -121,12 +121,7 @@ impl Pages {
         let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
         let maps = maps(&datapath);
         let mut warnings = self.warnings.list();
-        warnings.extend(maps.iter().filter(|map| map.percent >= FULL).map(|map| {
-            format!(
-                "map {} is {}% full; raise its size (docs/reference/names.md)",
-                map.name, map.percent
-            )
-        }));
+        warnings.extend(maps.iter().filter(|map| map.percent >= FULL).map(filling));
         Status {
             agent: AgentStatus {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -207,8 +202,15 @@ fn maps(datapath: &Datapath) -> Vec<MapRow> {
         entries: map.entries,
         max_entries: map.max_entries,
         percent: map.percent(),
+        setting: map.setting().to_owned(),
     });
     rows.collect()
+}
+
+fn filling(map: &MapRow) -> String {
+    let MapRow { name, percent, setting, .. } = map;
+    let remedy = "and restart the agent after `undermesh cleanup`";
+    format!("map {name} is {percent}% full; raise `{setting}` {remedy}")
 }
 
 fn verdicts(datapath: &Datapath) -> BTreeMap<String, u64> {

@@ -91,7 +91,7 @@ impl Parts {
             return_routes: Mutex::new(datapath.return_routes()),
             connect_timeout: config.connect_timeout,
             cgroups: CgroupRoot::find()?,
-            features: datapath.features(),
+            reports_listeners: datapath.reports_listeners(),
         });
         let discovery = Discovery::open(&node.cgroups, config.gate.pods.as_ref())?;
         let gate = datapath.take_gate().context("the startup gate is taken")?;

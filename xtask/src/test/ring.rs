@@ -19,6 +19,8 @@ pub(crate) enum Ring {
     Process,
     /// Root, network namespaces and the real programs.
     Netns,
+    /// The kernel ring, in virtual machines. No executable is of it: it runs those of the one before.
+    Vm,
 }
 
 impl Ring {
@@ -43,7 +45,7 @@ impl Ring {
     /// Namespace tests start several agents each and would starve one another on a small machine.
     pub(crate) fn threads(self) -> Option<u32> {
         match self {
-            Self::Unit | Self::Process => None,
+            Self::Unit | Self::Process | Self::Vm => None,
             Self::Netns => Some(2),
         }
     }
@@ -53,6 +55,8 @@ impl Ring {
         let minutes = match self {
             Self::Unit | Self::Process => 10,
             Self::Netns => 15,
+            // Of one machine; see `vm`.
+            Self::Vm => 45,
         };
         Duration::from_secs(minutes * 60)
     }
@@ -64,6 +68,7 @@ impl fmt::Display for Ring {
             Self::Unit => "unit",
             Self::Process => "process",
             Self::Netns => "netns",
+            Self::Vm => "vm",
         })
     }
 }

@@ -40,8 +40,8 @@ pub(crate) fn failures(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// The last lines of a run; the very last is `N passed, N failed`.
-pub(crate) fn summary(outcomes: &[Outcome]) -> String {
+/// How each kernel did, and what has failed there.
+pub(crate) fn table(outcomes: &[Outcome]) -> String {
     let mut text = String::from("kernel              passed  failed  boot s  seconds  ending\n");
     for outcome in outcomes {
         let (passed, failed) = outcome.tally();
@@ -59,10 +59,14 @@ pub(crate) fn summary(outcomes: &[Outcome]) -> String {
             let _ = writeln!(text, "failed: {} {}", outcome.kernel(), check.name);
         }
     }
+    text
+}
+
+/// The last line of a run: `N passed, N failed`.
+pub(crate) fn total(outcomes: &[Outcome]) -> String {
     let tallies = outcomes.iter().map(Outcome::tally);
     let (passed, failed) = tallies.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
-    let _ = writeln!(text, "{passed} passed, {failed} failed");
-    text
+    format!("{passed} passed, {failed} failed\n")
 }
 
 /// How a machine ended, in a word.
@@ -100,10 +104,11 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_sums_every_kernel_and_each_failure_is_named() {
+    fn the_last_line_sums_every_kernel_and_the_table_names_each_failure() {
         let panicked = outcome(Ending::Panicked("Kernel panic".to_owned()));
-        let text = summary(&[outcome(Ending::Done), panicked]);
-        assert_eq!(text.lines().last(), Some("2 passed, 4 failed"));
+        let outcomes = [outcome(Ending::Done), panicked];
+        assert_eq!(total(&outcomes), "2 passed, 4 failed\n");
+        let text = table(&outcomes);
         assert_eq!(text.matches("failed: 6.12.1-1 b").count(), 2);
         assert!(text.contains("PANIC"), "{text}");
     }

@@ -8,33 +8,40 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use undermesh_tests::vm::{Plan, PlannedTest};
 
 use super::{
-    Args, Output,
+    Output,
     boot::Run,
     initramfs::{Programs, Userland},
     kernel::Kernel,
     outcome::{Check, Ending, Outcome},
     qemu::{Accelerator, MEMORY, Machine, Qemu},
-    report, ring,
+    report,
 };
-use crate::{
-    build_ebpf::Builder,
-    command,
-    install::Policy,
-    progress::step,
-    test::build::{self, Built},
-    workspace::Workspace,
-};
+use crate::{command, test::build::Built, workspace::Workspace};
 
 /// Memory that QEMU takes beside the machine's, in MiB.
 const OVERHEAD: u64 = 512;
 /// Programs that are not tests, besides the agent; they lie beside it.
 const TOOLS: [&str; 1] = ["undermesh-pod"];
+/// Programs of this system that tests run, and their packages.
+const SYSTEM: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("ss", "iproute2"), ("prlimit", "util-linux"), ("setpriv", "util-linux")];
 /// What the kernel starts.
 const INIT: &str = "undermesh-vm";
+
+/// How machines are run, as far as the user may choose.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    /// How processors are had.
+    pub(crate) accelerator: Accelerator,
+    /// How many run at once; none leaves it to this machine.
+    pub(crate) jobs: Option<usize>,
+    /// Where progress goes.
+    pub(crate) output: Output,
+}
 
 /// Everything that all machines share.
 pub(crate) struct Place {
@@ -42,43 +49,29 @@ pub(crate) struct Place {
     userland: Userland,
     plan: Plan,
     qemu: Qemu,
-    accelerator: Accelerator,
-    jobs: usize,
-    output: Output,
+    manner: Manner,
 }
 
 impl Place {
-    /// Builds what the machines run, and chooses the tests.
+    /// Collects what the machines run: what has been built, as far as `tests` need it.
     pub(crate) fn prepare(
         workspace: &Workspace,
-        args: &Args,
+        built: &Built,
+        tests: Vec<PlannedTest>,
         qemu: Qemu,
-        policy: Policy,
+        manner: Manner,
     ) -> Result<Self> {
-        Builder::prepare(workspace, policy)?.build(false)?;
-        let built = step("building the agent and the tests", || build::everything(workspace))?;
-        let tests = match &args.test {
-            Some(filter) => filtered(&built, filter)?,
-            None => ring::tests(),
-        };
         let directory = workspace.root().join("target/vm");
         fs::create_dir_all(&directory).context("cannot make target/vm")?;
         let bin = built.agent.parent().context("the agent has no directory")?;
-        let programs = programs(&built, &tests, bin)?;
+        let programs = programs(built, &tests, bin)?;
         let userland = Userland::collect(&bin.join(INIT), &programs, &directory)?;
-        Ok(Self {
-            directory,
-            userland,
-            plan: Plan { modules: Vec::new(), tests },
-            qemu,
-            accelerator: args.accel,
-            jobs: args.jobs.unwrap_or_else(jobs).max(1),
-            output: args.output,
-        })
+        Ok(Self { directory, userland, plan: Plan { modules: Vec::new(), tests }, qemu, manner })
     }
 
     /// Runs every kernel; the outcomes come in the kernels' order.
     pub(crate) fn run_all(&self, kernels: &[Kernel]) -> Result<Vec<Outcome>> {
+        let jobs = self.manner.jobs.unwrap_or_else(jobs).max(1);
         let queue = Mutex::new(kernels.iter().enumerate());
         let outcomes = Mutex::new(Vec::new());
         thread::scope(|scope| {
@@ -92,7 +85,7 @@ impl Place {
                 }
             };
             let workers: Vec<_> =
-                (0..self.jobs.min(kernels.len())).map(|_| scope.spawn(worker)).collect();
+                (0..jobs.min(kernels.len())).map(|_| scope.spawn(worker)).collect();
             workers.into_iter().try_for_each(|worker| match worker.join() {
                 Ok(result) => result,
                 Err(_) => bail!("a run of a machine panicked"),
@@ -115,12 +108,12 @@ impl Place {
             kernel: &kernel.image(),
             initramfs: &initramfs,
             console: &console,
-            accelerator: self.accelerator,
+            accelerator: self.manner.accelerator,
         });
         let mut outcome = Outcome::new(&kernel.choice.to_string(), version, console.clone());
-        self.output.say(&format!("{version:<18} booting, {} tests", self.plan.tests.len()));
+        self.manner.output.say(&format!("{version:<18} booting, {} tests", self.plan.tests.len()));
         let run = Run { command, console: &console, tests: &self.plan.tests };
-        let show = |check: &Check| self.output.say(&report::line(version, check));
+        let show = |check: &Check| self.manner.output.say(&report::line(version, check));
         if let Err(error) = run.finish(&mut outcome, show) {
             let ending = Ending::NotBooted(format!("{error:#}"));
             outcome.end(ending, &self.plan.tests, 0.0);
@@ -136,9 +129,12 @@ fn lock<T>(mutex: &Mutex<T>) -> Result<std::sync::MutexGuard<'_, T>> {
 
 /// The programs that a machine needs for its tests.
 fn programs(built: &Built, tests: &[PlannedTest], bin: &Path) -> Result<Programs> {
-    let ip = command::find("ip").context("no ip: install iproute2")?;
-    let mut programs: Programs =
-        vec![("undermesh".to_owned(), built.agent.clone()), ("ip".to_owned(), ip.canonicalize()?)];
+    let mut programs: Programs = vec![("undermesh".to_owned(), built.agent.clone())];
+    for (name, package) in SYSTEM {
+        let program = command::find(name)
+            .with_context(|| format!("no {name}: install Debian's package {package}"))?;
+        programs.push((name.to_owned(), program.canonicalize()?));
+    }
     programs.extend(TOOLS.map(|tool| (tool.to_owned(), bin.join(tool))));
     for test in tests {
         if programs.iter().any(|(name, _)| *name == test.program) {
@@ -150,23 +146,6 @@ fn programs(built: &Built, tests: &[PlannedTest], bin: &Path) -> Result<Programs
         programs.push((test.program.clone(), executable.to_owned()));
     }
     Ok(programs)
-}
-
-/// Namespace tests whose name contains `filter`.
-fn filtered(built: &Built, filter: &str) -> Result<Vec<PlannedTest>> {
-    let mut tests = Vec::new();
-    for (program, executable) in built.netns_tests() {
-        let mut list = std::process::Command::new(executable);
-        let list = command::stdout(list.args(["--list", "--format", "terse"]))?;
-        let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
-        tests.extend(
-            names
-                .map(|name| ring::planned(program, name))
-                .filter(|test| test.name().contains(filter)),
-        );
-    }
-    ensure!(!tests.is_empty(), "no namespace test has {filter:?} in its name");
-    Ok(tests)
 }
 
 /// How many machines run at once.

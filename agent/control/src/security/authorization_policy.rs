@@ -10,8 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, de::IgnoredAny};
 use undermesh_model::{self as model, NamespacedName, PolicyAction};
 
-use super::{Selector, annotation, fields, invalid, labels};
+use super::{Selector, annotation, invalid, labels};
 use crate::{
+    fields,
     objects::Placed,
     report::{Report, Subject},
 };

@@ -6,8 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, de};
 use undermesh_model::{self as model, MtlsMode, NamespacedName};
 
-use super::{Selector, fields, invalid, labels};
+use super::{Selector, invalid, labels};
 use crate::{
+    fields,
     objects::Placed,
     report::{Report, Subject},
 };

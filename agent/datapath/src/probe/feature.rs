@@ -176,6 +176,11 @@ features! {
 }
 
 impl Feature {
+    /// What the agent does something else without, by its own decision: sockops that cannot ask for
+    /// the netns cookie (before Linux 5.15) get it from a note that `bind` leaves in the socket; and
+    /// without SO_NETNS_COOKIE (before 5.14) a program at the agent's own cgroup answers.
+    pub(crate) const ALTERNATIVES: [Self; 2] = [Self::SockOpsNetnsCookie, Self::SocketNetnsCookie];
+
     /// Asks for it alone. Links and memory are asked for together ([`super::KernelFeatures`]).
     pub(crate) fn probe(self) -> Availability {
         use aya::maps::MapType;

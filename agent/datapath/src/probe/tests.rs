@@ -27,16 +27,9 @@ fn every_feature_has_a_name_of_its_own_and_says_what_happens_without() {
 
 #[test]
 fn bind_is_required_where_sockops_cannot_ask_for_the_cookie() {
-    let probed = |feature: Feature, availability| Probed {
-        feature: feature.name(),
-        availability,
-        need: feature.need(),
-        used_for: feature.used_for(),
-        without: feature.without(),
-    };
     let need = |cookie| {
-        let bind = probed(Feature::Bind4, Availability::Missing(String::new()));
-        with_fallbacks(vec![bind, probed(Feature::SockOpsNetnsCookie, cookie)])[0].need
+        let bind = Probed::of(Feature::Bind4, Availability::Missing(String::new()));
+        with_fallbacks(vec![bind, Probed::of(Feature::SockOpsNetnsCookie, cookie)])[0].need
     };
     assert_eq!(need(Availability::Available), Need::Degrades);
     assert_eq!(need(Availability::Missing(String::new())), Need::Required);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    io,
+    io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{
@@ -285,13 +285,26 @@ struct FromPod {
     moved: HashMap<SocketAddr, SocketAddr>,
 }
 
+/// Listens as soon as whoever listened there before has let go.
 fn listen(address: SocketAddr) -> std::net::TcpListener {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    socket.bind(&address.into()).unwrap();
-    socket.listen(128).unwrap();
-    socket.into()
+    let deadline = Instant::now() + SOON;
+    loop {
+        match try_to_listen(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            listener => return listener.unwrap(),
+        }
+    }
+}
+
+fn try_to_listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(128)?;
+    Ok(socket.into())
 }
 
 fn native_workload(name: &str, address: IpAddr) -> WorkloadInfo {
@@ -354,7 +367,7 @@ pub(super) async fn expect_refusal(connected: io::Result<TcpStream>) {
             let _ = stream.write_all(b"secret").await;
             expect_reset(&mut stream).await;
         }
-        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
 }
 
@@ -402,7 +415,7 @@ pub(super) async fn read_to_end(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 /// The connection must end with a reset, not with an orderly close.
 pub(super) async fn expect_reset(stream: &mut TcpStream) {
     let error = read_to_end(stream).await.expect_err("a reset");
-    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
 pub(super) fn reset(stream: TcpStream) {

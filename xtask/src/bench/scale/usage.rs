@@ -38,9 +38,9 @@ pub(super) fn of_maps(rig: &Rig, agent: &Agent) -> Result<Vec<String>> {
 
 /// The directory of the node's pinned maps.
 fn pins(rig: &Rig) -> Result<std::path::PathBuf> {
-    let versions = rig.footprint().bpffs().join("a").read_dir()?;
-    let version = versions.flatten().next().context("the agent has pinned nothing")?;
-    Ok(version.path().join("maps"))
+    let entries = rig.footprint().bpffs().join("a").read_dir()?.flatten();
+    let maps = entries.map(|entry| entry.path().join("maps")).find(|maps| maps.is_dir());
+    maps.context("the agent has pinned no maps")
 }
 
 fn memory(pin: &std::path::Path) -> Result<u64> {

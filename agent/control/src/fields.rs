@@ -6,11 +6,11 @@ use crate::{
 };
 
 /// The fields of an object below one of its fields; `[]` stands for the items of a list.
-pub(super) type Known = (&'static str, &'static [&'static str]);
+pub(crate) type Known = (&'static str, &'static [&'static str]);
 
 /// Reports fields of the object that are not in `known`. A source that hands over typed objects
 /// has dropped them already.
-pub(super) fn check(known: &[Known], subject: &Subject<'_>, report: &mut Report) {
+pub(crate) fn check(known: &[Known], subject: &Subject<'_>, report: &mut Report) {
     let Some(document) = subject.document else { return };
     for (at, fields) in known {
         let steps: Vec<&str> = at.split('.').filter(|step| !step.is_empty()).collect();
