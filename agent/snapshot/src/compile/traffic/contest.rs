@@ -3,7 +3,10 @@
 //! Source: Istio, `pilot/pkg/networking/core/route/route.go` (one VirtualService for each host);
 //! Gateway API, GEP-1294 "Route types", GEP-1426 (consumer routes), `HTTPRouteRule.matches`.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 
 use undermesh_model::{
     NamespacedName, Severity,
@@ -151,7 +154,7 @@ impl<'a> Contest<'a> {
             .flatten()
             .filter(|(_, wanted)| wanted.is_none_or(|wanted| wanted == port.number))
             .map(|(index, _)| (*index, (true, name.len())));
-        let mut found: Vec<Entrant<'a>> = Vec::new();
+        let mut found: BTreeMap<usize, Entrant<'a>> = BTreeMap::new();
         for (index, specificity) in exact.chain(wildcards).chain(of_service) {
             let set = &self.sets[index];
             let consumer =
@@ -160,12 +163,11 @@ impl<'a> Contest<'a> {
             if !sees || !(takes_requests(set, port) || takes_connections(set, port)) {
                 continue;
             }
-            match found.iter_mut().find(|one| one.index == index) {
-                Some(known) => known.specificity = known.specificity.max(specificity),
-                None => found.push(Entrant { index, set, specificity, consumer }),
-            }
+            let entrant = Entrant { index, set, specificity, consumer };
+            let known = found.entry(index).or_insert(entrant);
+            known.specificity = known.specificity.max(specificity);
         }
-        found
+        found.into_values().collect()
     }
 }
 
