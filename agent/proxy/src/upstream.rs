@@ -27,7 +27,8 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode, Version, header::HOST};
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::io::{AsyncRead, AsyncWrite};
-use undermesh_snapshot::traffic::ClusterEndpoint;
+use undermesh_model::traffic::UpgradePolicy;
+use undermesh_snapshot::traffic::{AppProtocol, ClusterEndpoint, ClusterSpec};
 
 use crate::error::Failure;
 pub(crate) use cluster::Cluster;
@@ -136,4 +137,23 @@ pub(crate) fn in_http1(mut request: Request<Body>) -> Request<Body> {
     }
     *request.version_mut() = Version::HTTP_11;
     request
+}
+
+/// Whether a request of a client that speaks `client` is sent over HTTP/2; `upgrade` if it asks for an upgrade.
+/// Whoever agrees on a protocol with the endpoint (ALPN) has to ask this too.
+pub(crate) fn speaks_http2(spec: &ClusterSpec, client: Version, upgrade: bool) -> bool {
+    let http = &spec.settings.pool.http;
+    // HTTP/2 has no `Upgrade`; what speaks HTTP/2 and WebSocket speaks HTTP/1.1 as well.
+    if upgrade {
+        return false;
+    }
+    let as_client = client == Version::HTTP_2;
+    if http.use_client_protocol {
+        return as_client;
+    }
+    match (http.upgrade, spec.protocol) {
+        (Some(UpgradePolicy::Upgrade), _) | (_, AppProtocol::Http2 | AppProtocol::Grpc) => true,
+        (_, AppProtocol::Auto) => as_client,
+        (_, AppProtocol::Http | AppProtocol::Tls | AppProtocol::Tcp) => false,
+    }
 }

@@ -32,24 +32,22 @@ pub(super) struct Balancer {
     /// Share of healthy endpoints, in millionths, under which all are used.
     panic_threshold: u32,
     members: Vec<Arc<Member>>,
-    /// Who is chosen from, and the state of ejections that it was made for.
-    chart: Mutex<(u64, Arc<Chart>)>,
+    /// Who is chosen from, and the state of ejections that it was made for. Made by the first who chooses:
+    /// a large table takes a while, and nobody else should wait for it.
+    chart: Mutex<Option<(u64, Arc<Chart>)>>,
 }
 
 impl Balancer {
-    /// A balancer for these members; `ejections` is the state of them now.
-    pub(super) fn new(spec: &ClusterSpec, members: Vec<Arc<Member>>, ejections: u64) -> Self {
+    pub(super) fn new(spec: &ClusterSpec, members: Vec<Arc<Member>>) -> Self {
         let outlier = spec.settings.outlier.as_ref();
         let panic_threshold = outlier.and_then(|rule| rule.min_health).map_or(0, |least| least.0);
-        let balancer = Self {
+        Self {
             rule: spec.settings.balancer.clone(),
             shares: spec.settings.locality_shares.clone(),
             panic_threshold,
             members,
             chart: Mutex::default(),
-        };
-        balancer.set_chart(ejections);
-        balancer
+        }
     }
 
     pub(super) fn members(&self) -> &[Arc<Member>] {
@@ -89,19 +87,13 @@ impl Balancer {
     /// The chart for this state of ejections; made anew by whoever sees first that it has changed.
     fn chart(&self, ejections: u64) -> Arc<Chart> {
         let mut chart = self.chart.lock().unwrap_or_else(PoisonError::into_inner);
-        if chart.0 != ejections {
-            *chart = (ejections, Arc::new(self.make_chart()));
+        let known = chart.as_ref().filter(|(made_for, _)| *made_for == ejections);
+        if let Some((_, chart)) = known {
+            return Arc::clone(chart);
         }
-        Arc::clone(&chart.1)
-    }
-
-    fn set_chart(&self, ejections: u64) {
-        let chart = Arc::new(self.make_chart());
-        *self.chart.lock().unwrap_or_else(PoisonError::into_inner) = (ejections, chart);
-    }
-
-    fn make_chart(&self) -> Chart {
-        Chart::new(&self.members, &self.rule, &self.shares, self.panic_threshold)
+        let new = Chart::new(&self.members, &self.rule, &self.shares, self.panic_threshold);
+        let (_, new) = chart.insert((ejections, Arc::new(new)));
+        Arc::clone(new)
     }
 }
 

@@ -77,8 +77,7 @@ impl Cluster {
         let members = spec.endpoints.iter().zip(hosts).map(|(endpoint, host)| {
             Arc::new(Member { endpoint: endpoint.clone(), host, health: health.next() })
         });
-        let ejections = detector.as_ref().map_or(0, |detector| detector.ejections());
-        let balancer = Balancer::new(spec, members.collect(), ejections);
+        let balancer = Balancer::new(spec, members.collect());
         let view = Arc::new(View { balancer, detector, state });
         Arc::new(Self { spec: Arc::clone(spec), view })
     }

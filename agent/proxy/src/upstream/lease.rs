@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Version as HttpVersion, header::UPGRADE};
+use http::{Request, Response, header::UPGRADE};
 use hyper::body::Incoming;
-use undermesh_model::traffic::{TcpPool, UpgradePolicy};
-use undermesh_snapshot::traffic::{AppProtocol, ClusterEndpoint, ClusterSpec};
+use undermesh_model::traffic::TcpPool;
+use undermesh_snapshot::traffic::{ClusterEndpoint, ClusterSpec};
 
 use super::{
     Body, Dial, Outcome, SendError,
@@ -17,6 +17,7 @@ use super::{
     metrics::Raised,
     outlier::Detector,
     pool::{Sending, Version, Via},
+    speaks_http2,
 };
 
 /// An attempt that was admitted. Dropped without [`Self::finish`], the client has given it up.
@@ -97,24 +98,10 @@ impl Lease {
 
 /// The version that a request is sent in.
 fn version(spec: &ClusterSpec, request: &Request<Body>) -> Version {
-    let http = &spec.settings.pool.http;
-    // HTTP/2 has no `Upgrade`; what speaks HTTP/2 in clear and WebSocket speaks HTTP/1.1 as well.
-    if request.headers().contains_key(UPGRADE) {
-        return Version::Http1;
-    }
-    let as_client = match request.version() {
-        HttpVersion::HTTP_2 => Version::Http2,
-        _ => Version::Http1,
-    };
-    if http.use_client_protocol {
-        return as_client;
-    }
-    match (http.upgrade, spec.protocol) {
-        (Some(UpgradePolicy::Upgrade), _) | (_, AppProtocol::Http2 | AppProtocol::Grpc) => {
-            Version::Http2
-        }
-        (_, AppProtocol::Auto) => as_client,
-        (_, AppProtocol::Http | AppProtocol::Tls | AppProtocol::Tcp) => Version::Http1,
+    let upgrade = request.headers().contains_key(UPGRADE);
+    match speaks_http2(spec, request.version(), upgrade) {
+        true => Version::Http2,
+        false => Version::Http1,
     }
 }
 

@@ -88,52 +88,8 @@ impl UpstreamMetrics {
     /// Registers the metrics; their names are part of the product's interface.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let all = &metrics.families;
-        registry.register(
-            "undermesh_upstream_requests",
-            "Attempts of requests that are running, by cluster",
-            all.requests.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_pending_requests",
-            "Requests that wait for a connection, by cluster",
-            all.pending.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_connections",
-            "Connections for requests and of TCP routes that are open now, by cluster",
-            all.connections.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_pool_requests",
-            "Requests by how they came by a connection: hit, miss or waited",
-            all.pool.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_overflow",
-            "Times that a limit of a DestinationRule was reached, by cluster and limit",
-            all.overflow.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_ejections",
-            "Ejections of endpoints, by cluster and cause",
-            all.ejections.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_ejections_refused",
-            "Ejections that maxEjectionPercent did not allow, by cluster",
-            all.refused.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_ejected_endpoints",
-            "Endpoints that are ejected now, by cluster",
-            all.ejected.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_panic_requests",
-            "Attempts sent to any endpoint because fewer than minHealthPercent are healthy",
-            all.panics.clone(),
-        );
+        metrics.families.register_use(registry);
+        metrics.families.register_ejections(registry);
         metrics
     }
 
@@ -147,6 +103,59 @@ impl UpstreamMetrics {
         let metrics = Arc::new(ClusterMetrics::new(name.clone(), self));
         clusters.insert(name, Arc::downgrade(&metrics));
         metrics
+    }
+}
+
+impl Families {
+    fn register_use(&self, registry: &mut Registry) {
+        registry.register(
+            "undermesh_upstream_requests",
+            "Attempts of requests that are running, by cluster",
+            self.requests.clone(),
+        );
+        registry.register(
+            "undermesh_upstream_pending_requests",
+            "Requests that wait for a connection, by cluster",
+            self.pending.clone(),
+        );
+        registry.register(
+            "undermesh_upstream_connections",
+            "Connections for requests and of TCP routes that are open now, by cluster",
+            self.connections.clone(),
+        );
+        registry.register(
+            "undermesh_upstream_pool_requests",
+            "Requests by how they came by a connection: hit, miss or waited",
+            self.pool.clone(),
+        );
+        registry.register(
+            "undermesh_upstream_overflow",
+            "Times that a limit of a DestinationRule was reached, by cluster and limit",
+            self.overflow.clone(),
+        );
+    }
+
+    fn register_ejections(&self, registry: &mut Registry) {
+        registry.register(
+            "undermesh_upstream_ejections",
+            "Ejections of endpoints, by cluster and cause",
+            self.ejections.clone(),
+        );
+        registry.register(
+            "undermesh_upstream_ejections_refused",
+            "Ejections that maxEjectionPercent did not allow, by cluster",
+            self.refused.clone(),
+        );
+        registry.register(
+            "undermesh_upstream_ejected_endpoints",
+            "Endpoints that are ejected now, by cluster",
+            self.ejected.clone(),
+        );
+        registry.register(
+            "undermesh_upstream_panic_requests",
+            "Attempts sent to any endpoint because fewer than minHealthPercent are healthy",
+            self.panics.clone(),
+        );
     }
 }
 

@@ -1,3 +1,5 @@
+//! Where attempts go, through a cluster: every balancer, tiers, shares, warmup.
+
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use http::StatusCode;

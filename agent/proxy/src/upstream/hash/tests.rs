@@ -1,3 +1,5 @@
+//! What is hashed, and the cookies that are made for it.
+
 use std::time::Duration;
 
 use http::Method;

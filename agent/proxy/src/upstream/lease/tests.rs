@@ -1,7 +1,10 @@
+//! What attempts count in, and which version of HTTP they are sent in.
+
 use std::sync::Arc;
 
-use http::{HeaderValue, Method};
-use undermesh_model::traffic::HttpPool;
+use http::{HeaderValue, Method, Version as HttpVersion};
+use undermesh_model::traffic::{HttpPool, UpgradePolicy};
+use undermesh_snapshot::traffic::AppProtocol;
 
 use super::*;
 use crate::upstream::{

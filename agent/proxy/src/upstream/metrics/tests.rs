@@ -1,3 +1,5 @@
+//! Series come and go with their clusters.
+
 use prometheus_client::encoding::text::encode;
 
 use super::*;

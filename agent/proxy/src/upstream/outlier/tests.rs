@@ -1,3 +1,5 @@
+//! Ejections over time, over snapshots, and between pods.
+
 use std::sync::Arc;
 
 use http::StatusCode;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{Dead, Pool};
 
@@ -12,13 +12,15 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 impl Pool {
     /// Starts to look after idle connections, unless somebody does already.
     pub(super) fn watch_idle(self: &Arc<Self>) {
+        // What is dropped when the agent ends may be dropped outside of the runtime.
+        let Ok(runtime) = Handle::try_current() else { return };
         let mut state = self.lock();
         if std::mem::replace(&mut state.reaping, true) {
             return;
         }
         drop(state);
         let pool = Arc::downgrade(self);
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             while let Some(next) = pool.upgrade().and_then(|pool| pool.reap()) {
                 tokio::time::sleep_until(next).await;
             }

@@ -46,7 +46,7 @@ pub(super) struct Translated {
 /// An expression that may match any part of a text.
 pub(super) fn part(pattern: &str) -> Result<Regex, PatternError> {
     let translated = translate(pattern).map_err(|why| error(pattern, why))?;
-    build(&translated).map_err(|why| error(pattern, &why))
+    build(&translated.text).map_err(|why| error(pattern, &why))
 }
 
 fn build(translated: &str) -> Result<Regex, String> {
