@@ -3,9 +3,10 @@
 //! Outbound (`outbound.rs`): accept -> original_dst -> resolve -> plan -> balance -> connect ->
 //! forward -> record. Inbound (`inbound.rs`): accept -> terminate -> request -> authorize ->
 //! connect (deliver) -> forward -> record. At an application's own port (`capture.rs`): accept ->
-//! detect -> authorize -> connect (deliver) -> forward -> record. `native/` is the wire between agents
-//! of this mesh, `tunnel/` and `pool/` the one that others speak as well. `upstream/` is where requests
-//! and connections that rules are about go: endpoints, limits, ejections, HTTP connections.
+//! detect -> authorize -> connect (deliver) -> forward -> record. Where rules are about the service
+//! that was dialled, `http/` takes over after *plan*: it looks at requests, and at what else passes.
+//! `upstream/` is where both go: endpoints, limits, ejections, HTTP connections. `native/` is the
+//! wire between agents of this mesh, `tunnel/` and `pool/` the one that others speak as well.
 //!
 //! It knows snapshots and identities; it knows neither Kubernetes nor BPF. Sockets come from the
 //! agent, which opens them inside the pods' network namespaces.

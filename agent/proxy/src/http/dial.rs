@@ -7,13 +7,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use http::Version;
 use socket2::TcpKeepalive;
-use undermesh_model::{
-    Wire,
-    traffic::{TcpPool, UpgradePolicy},
-};
+use undermesh_model::{Wire, traffic::TcpPool};
 use undermesh_snapshot::{
     WorkloadInfo,
-    traffic::{AppProtocol, ClusterEndpoint, ClusterSpec},
+    traffic::{ClusterEndpoint, ClusterSpec},
 };
 
 use super::{front::Front, outside};
@@ -25,7 +22,7 @@ use crate::{
     plan::Target,
     pod::Pod,
     reach::{Reach, Upstream},
-    upstream::{ByteStream, Dial, Dialling},
+    upstream::{ByteStream, Dial, Dialling, speaks_http2},
 };
 
 /// Makes connections on behalf of one client.
@@ -47,6 +44,8 @@ pub(crate) struct Asks<'a> {
     pub(crate) host: &'a str,
     /// Version that its client speaks.
     pub(crate) version: Version,
+    /// It asks for an upgrade.
+    pub(crate) upgrade: bool,
 }
 
 impl Dial for Dialer<'_> {
@@ -59,29 +58,14 @@ impl Dial for Dialer<'_> {
             match (upstream, outside::wanted(self.spec, endpoint)) {
                 (Upstream::Plain(socket), Some(tls)) => {
                     let name = outside::name(tls, self.spec, self.request.host);
+                    let Asks { version, upgrade, .. } = self.request;
+                    let http2 = speaks_http2(self.spec, version, upgrade);
                     let to = (socket, endpoint.address);
-                    outside::secure(&pod.shared, tls, name, self.speaks_http2(), to).await
+                    outside::secure(&pod.shared, tls, name, http2, to).await
                 }
                 (upstream, _) => Ok(byte_stream(pod, upstream)),
             }
         })
-    }
-}
-
-impl Dialer<'_> {
-    /// Whether the endpoint is going to be spoken to in HTTP/2.
-    fn speaks_http2(&self) -> bool {
-        let http = &self.spec.settings.pool.http;
-        let as_client = self.request.version == Version::HTTP_2;
-        if http.use_client_protocol {
-            return as_client;
-        }
-        match self.spec.protocol {
-            AppProtocol::Http2 | AppProtocol::Grpc => true,
-            _ if http.upgrade == Some(UpgradePolicy::Upgrade) => true,
-            AppProtocol::Auto => as_client,
-            AppProtocol::Http | AppProtocol::Tls | AppProtocol::Tcp => false,
-        }
     }
 }
 

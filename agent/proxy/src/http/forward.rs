@@ -112,7 +112,11 @@ impl Forward<'_> {
         let per_try = self.retries.as_ref().and_then(|retries| retries.per_try_timeout);
         let mut per_try = per_try.map(|limit| Deadline::new(limit, &self.arrival));
         let (parts, spec) = (&self.head.parts, self.spec);
-        let request = Asks { host: parts.uri.host().unwrap_or_default(), version: parts.version };
+        let request = Asks {
+            host: parts.uri.host().unwrap_or_default(),
+            version: parts.version,
+            upgrade: self.head.upgrade.is_some(),
+        };
         let tcp = lease.tcp();
         let dialer = Dialer { front: self.front, host: self.host, spec, tcp, request };
         tokio::select! {

@@ -161,7 +161,7 @@ async fn send(front: &Front, host: &str, spec: &Arc<ClusterSpec>, request: Reque
     let pick = Pick { hash: None, client, dialled, tried: &[], retry: false };
     let Ok(lease) = cluster.admit(&pick) else { return };
     let name = request.uri().host().unwrap_or_default().to_owned();
-    let asks = Asks { host: &name, version: request.version() };
+    let asks = Asks { host: &name, version: request.version(), upgrade: false };
     let dialer = Dialer { front, host, spec, tcp: lease.tcp(), request: asks };
     let outcome = match lease.send(&dialer, request).await {
         Ok(response) => {

@@ -1,6 +1,7 @@
 //! What rules make of service ports, for this node's clients: who wins, what it leads to, and whether
 //! the proxy has to look at all.
 
+mod checks;
 mod clusters;
 mod contest;
 mod destinations;
@@ -28,7 +29,7 @@ use undermesh_model::{
 pub(super) use self::entries::add_entries;
 use self::{
     clusters::{Clusters, Meaning},
-    contest::{Contest, Winners, check_parents},
+    contest::{Contest, Winners},
     destinations::Destinations,
     findings::Findings,
     hosts::{Host, HostPort, Hosts},
@@ -65,6 +66,9 @@ struct Part {
     default: Arc<ClusterSpec>,
 }
 
+/// A host's port, and whose routes hold there.
+type Contested<'h, 'a> = (&'h Host<'a>, &'h HostPort<'a>, Winners<'a>);
+
 /// All that a part depends on besides the port: for views with the same, it is the same.
 type Signature<'a> = (Vec<usize>, Vec<usize>, BTreeMap<String, Option<Meaning<'a>>>);
 
@@ -78,7 +82,8 @@ impl<'a> Traffic<'a> {
     ) -> Self {
         let hosts = Hosts::new(cluster);
         let mut findings = Findings::default();
-        check_parents(&cluster.routes, &hosts, &mut findings);
+        checks::routes(&cluster.routes, &hosts, &mut findings);
+        checks::destination_rules(cluster, &hosts, &mut findings);
         let destinations = Destinations::new(cluster, &options.root_namespace, diagnostics);
         let inventory = Inventory::new(cluster, &options.node, &workloads.by_address, slices);
         Self {
@@ -102,29 +107,18 @@ impl<'a> Traffic<'a> {
         let mut known: BTreeMap<Vec<Signature<'a>>, Arc<PortTraffic>> = BTreeMap::new();
         let mut found = ByClient::new();
         for (namespace, views) in self.clients.clone() {
-            let visible: Vec<_> =
-                hosts.iter().filter(|(host, _)| host.is_visible(&namespace)).collect();
-            let contested: Vec<_> = visible
-                .into_iter()
-                .map(|(host, port)| {
-                    let won = self.contest.winners(host, port, &namespace, &mut self.findings);
-                    (host, port, won)
-                })
-                .collect();
-            let asked = always && !contested.is_empty()
-                || contested.iter().any(|(host, port, won)| {
-                    !won.is_empty()
-                        || views
-                            .iter()
-                            .any(|view| self.clusters.needs_proxy(host, port.number, view))
-                });
+            let contested = self.contested(hosts, &namespace);
+            let asked = contested.iter().any(|(host, port, won)| {
+                let needs = |view| self.clusters.needs_proxy(host, port.number, view);
+                always || !won.is_empty() || views.iter().any(needs)
+            });
             if !asked {
                 continue;
             }
             let mut signatures: Vec<Signature<'a>> = Vec::new();
             for view in &views {
-                signatures
-                    .extend(contested.iter().map(|(host, _, won)| self.signature(host, won, view)));
+                let each = contested.iter().map(|(host, _, won)| self.signature(host, won, view));
+                signatures.extend(each);
             }
             let made = match known.get(&signatures) {
                 Some(made) => Arc::clone(made),
@@ -140,6 +134,20 @@ impl<'a> Traffic<'a> {
         found
     }
 
+    /// The hosts that clients of a namespace see, with those whose routes hold there.
+    fn contested<'h>(
+        &mut self,
+        hosts: &'h [(Host<'a>, HostPort<'a>)],
+        namespace: &str,
+    ) -> Vec<Contested<'h, 'a>> {
+        let visible = hosts.iter().filter(|(host, _)| host.is_visible(namespace));
+        let contested = visible.map(|(host, port)| {
+            let won = self.contest.winners(host, port, namespace, &mut self.findings);
+            (host, port, won)
+        });
+        contested.collect()
+    }
+
     fn signature(&self, host: &Host<'a>, won: &Winners<'a>, view: &View) -> Signature<'a> {
         let mut names = BTreeSet::from([host.name.as_str()]);
         for set in won.http.iter().chain(&won.l4) {
@@ -151,11 +159,7 @@ impl<'a> Traffic<'a> {
     }
 
     /// Compiles a port for all views of a namespace.
-    fn compile(
-        &mut self,
-        hosts: &[(&Host<'a>, &HostPort<'a>, Winners<'a>)],
-        views: &[View],
-    ) -> Option<PortTraffic> {
+    fn compile(&mut self, hosts: &[Contested<'_, 'a>], views: &[View]) -> Option<PortTraffic> {
         let mut compiled = Vec::new();
         for view in views {
             let parts =

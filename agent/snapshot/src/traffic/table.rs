@@ -50,6 +50,9 @@ impl RouteTable {
                 PathMatcher::PrefixFolded(path) | PathMatcher::ExactFolded(path) => {
                     folded.push((path.as_str(), index));
                 }
+                PathMatcher::Regex(regex) if !regex.start().is_empty() => {
+                    prefixes.push((regex.start(), index));
+                }
                 PathMatcher::Any { .. } | PathMatcher::Regex(_) => rest.push(index),
             }
         }

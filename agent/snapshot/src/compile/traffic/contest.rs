@@ -3,17 +3,20 @@
 //! Source: Istio, `pilot/pkg/networking/core/route/route.go` (one VirtualService for each host);
 //! Gateway API, GEP-1294 "Route types", GEP-1426 (consumer routes), `HTTPRouteRule.matches`.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 
 use undermesh_model::{
-    NamespacedName, Severity,
+    NamespacedName,
     traffic::{Dialect, L4Rule, Parent, RouteSet},
 };
 
 use super::{
     destinations::specificity,
     findings::{Findings, Overridden},
-    hosts::{Host, HostPort, Hosts, service_host},
+    hosts::{Host, HostPort},
 };
 use crate::traffic::{AppProtocol, HostPattern};
 
@@ -151,21 +154,20 @@ impl<'a> Contest<'a> {
             .flatten()
             .filter(|(_, wanted)| wanted.is_none_or(|wanted| wanted == port.number))
             .map(|(index, _)| (*index, (true, name.len())));
-        let mut found: Vec<Entrant<'a>> = Vec::new();
+        let mut found: BTreeMap<usize, Entrant<'a>> = BTreeMap::new();
         for (index, specificity) in exact.chain(wildcards).chain(of_service) {
             let set = &self.sets[index];
             let consumer =
                 set.dialect == Dialect::Gateway && set.name.namespace != host.namespace();
             let sees = set.scope.includes(client) && (!consumer || set.name.namespace == client);
-            if !sees || !(takes_requests(set, port) || takes_connections(set, port)) {
+            if !sees || !is_about(set, port) {
                 continue;
             }
-            match found.iter_mut().find(|one| one.index == index) {
-                Some(known) => known.specificity = known.specificity.max(specificity),
-                None => found.push(Entrant { index, set, specificity, consumer }),
-            }
+            let entrant = Entrant { index, set, specificity, consumer };
+            let known = found.entry(index).or_insert(entrant);
+            known.specificity = known.specificity.max(specificity);
         }
-        found
+        found.into_values().collect()
     }
 }
 
@@ -235,49 +237,6 @@ impl<'a> Entrant<'a> {
     }
 }
 
-/// What is wrong with what an object says it is about.
-pub(super) fn check_parents(sets: &[RouteSet], hosts: &Hosts<'_>, findings: &mut Findings) {
-    let has_rules =
-        |set: &&RouteSet| !(set.http.is_empty() && set.tls.is_empty() && set.tcp.is_empty());
-    for set in sets.iter().filter(has_rules) {
-        for parent in &set.parents {
-            let (name, wanted) = match parent {
-                Parent::Host(host) if host.starts_with('*') => continue,
-                Parent::Host(host) => (host.clone(), None),
-                Parent::Service { service, port } => (service_host(service), *port),
-            };
-            let all = hosts.all(&name);
-            if !all.iter().any(Host::has_address) {
-                let message = format!("nothing that can be dialled stands for {name}");
-                let remedy = "name a Service with a clusterIP, or a ServiceEntry with an address; \
-                              clients of headless services dial its pods";
-                findings.tell(
-                    Severity::Warning,
-                    &set.origin,
-                    "route-without-address",
-                    message,
-                    remedy,
-                );
-                continue;
-            }
-            let ports = all.iter().flat_map(Host::ports);
-            let mut ports = ports.filter(|port| wanted.is_none_or(|wanted| wanted == port.number));
-            if !ports.any(|port| takes_requests(set, &port) || takes_connections(set, &port)) {
-                let message = format!("no port of {name} takes its routes");
-                let remedy = "routes for requests need a port that is not said to be TCP or TLS; \
-                              correct the port's name or appProtocol";
-                findings.tell(
-                    Severity::Warning,
-                    &set.origin,
-                    "route-without-port",
-                    message,
-                    remedy,
-                );
-            }
-        }
-    }
-}
-
 /// Why one of two objects wins that are equal but for age and name.
 pub(super) fn age(winner: &RouteSet, loser: &RouteSet) -> &'static str {
     if winner.precedence != loser.precedence {
@@ -287,6 +246,11 @@ pub(super) fn age(winner: &RouteSet, loser: &RouteSet) -> &'static str {
     } else {
         "it comes first by name"
     }
+}
+
+/// Whether an object has something to say about a port.
+pub(super) fn is_about(set: &RouteSet, port: &HostPort<'_>) -> bool {
+    takes_requests(set, port) || takes_connections(set, port)
 }
 
 /// Whether an object has routes for requests of a port.

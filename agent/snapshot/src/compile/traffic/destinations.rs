@@ -177,6 +177,12 @@ impl<'a> Destinations<'a> {
     }
 }
 
+/// Whether a policy asks, for any port, for what the kernel cannot do.
+pub(super) fn needs_proxy(policy: &TrafficPolicy) -> bool {
+    let mut all = std::iter::once(policy).chain(policy.ports.values());
+    all.any(|policy| Effective::of(policy).needs_proxy())
+}
+
 /// How specific a host is: a full name, then the longer suffix.
 pub(super) fn specificity(host: &HostPattern) -> (bool, usize) {
     (!host.is_wildcard(), host.as_str().len())

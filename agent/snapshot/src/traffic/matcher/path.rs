@@ -28,6 +28,13 @@ pub(crate) enum PathMatcher {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RegexPath(FullRegex);
 
+impl RegexPath {
+    /// What every path begins with that it matches; may be empty.
+    pub(crate) fn start(&self) -> &str {
+        self.0.start()
+    }
+}
+
 impl PathMatcher {
     pub(super) fn new(
         pattern: Option<&PathMatch>,

@@ -18,16 +18,35 @@ const MAX_PROGRAM: usize = 1 << 20;
 /// Bytes that its cache may take, for each thread that uses it.
 const MAX_CACHE: usize = 1 << 18;
 
-/// An expression that has to match the whole of a text.
-pub(super) fn whole(pattern: &str) -> Result<Regex, PatternError> {
-    let translated = translate(pattern).map_err(|why| error(pattern, why))?;
-    build(&format!(r"\A(?:{translated})\z")).map_err(|why| error(pattern, &why))
+/// An expression that has to match the whole of a text, and what every text begins with that it
+/// matches.
+pub(super) fn whole(pattern: &str) -> Result<(Regex, &str), PatternError> {
+    let Translated { text, alternatives } =
+        translate(pattern).map_err(|why| error(pattern, why))?;
+    let regex = build(&format!(r"\A(?:{text})\z")).map_err(|why| error(pattern, &why))?;
+    Ok((regex, if alternatives { "" } else { literal_start(pattern) }))
+}
+
+/// The plain text that an expression without alternatives begins with, as far as that is easy to see.
+fn literal_start(pattern: &str) -> &str {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-_~%,:;=@!#&'".contains(c);
+    let end = pattern.find(|c| !plain(c)).unwrap_or(pattern.len());
+    // What follows may say how often the last character stands there.
+    let end = if end < pattern.len() { end.saturating_sub(1) } else { end };
+    &pattern[..end]
+}
+
+/// An expression of RE2, as one of `regex`.
+pub(super) struct Translated {
+    text: String,
+    /// It has several at its top level.
+    alternatives: bool,
 }
 
 /// An expression that may match any part of a text.
 pub(super) fn part(pattern: &str) -> Result<Regex, PatternError> {
     let translated = translate(pattern).map_err(|why| error(pattern, why))?;
-    build(&translated).map_err(|why| error(pattern, &why))
+    build(&translated.text).map_err(|why| error(pattern, &why))
 }
 
 fn build(translated: &str) -> Result<Regex, String> {
@@ -52,10 +71,10 @@ fn error(pattern: &str, why: &str) -> PatternError {
 }
 
 /// Writes an expression of RE2 as one of `regex`.
-pub(super) fn translate(pattern: &str) -> Result<String, &'static str> {
+pub(super) fn translate(pattern: &str) -> Result<Translated, &'static str> {
     let mut translation =
         Translation { pattern, rest: pattern.char_indices().peekable(), out: String::new() };
-    let mut depth = 0_usize;
+    let (mut depth, mut alternatives) = (0_usize, false);
     while let Some((at, next)) = translation.rest.next() {
         match next {
             '\\' => translation.escape()?,
@@ -70,10 +89,16 @@ pub(super) fn translate(pattern: &str) -> Result<String, &'static str> {
                 depth = depth.checked_sub(1).ok_or("a parenthesis is closed that is not open")?;
                 translation.out.push(')');
             }
-            other => translation.out.push(other),
+            other => {
+                alternatives |= other == '|' && depth == 0;
+                translation.out.push(other);
+            }
         }
     }
-    if depth > 0 { Err("a parenthesis is not closed") } else { Ok(translation.out) }
+    if depth > 0 {
+        return Err("a parenthesis is not closed");
+    }
+    Ok(Translated { text: translation.out, alternatives })
 }
 
 /// Whether a text begins with `{n}`, `{n,}` or `{n,m}`.

@@ -58,13 +58,23 @@ impl TextMatcher {
 #[derive(Clone, Debug)]
 pub(super) struct FullRegex {
     source: String,
+    /// What every text begins with that it matches; may be empty.
+    start: String,
     compiled: Arc<Regex>,
 }
 
 impl FullRegex {
     pub(super) fn new(source: &str) -> Result<Self, PatternError> {
-        let compiled = Arc::new(re2::whole(source)?);
-        Ok(Self { source: source.to_owned(), compiled })
+        let (compiled, start) = re2::whole(source)?;
+        Ok(Self {
+            source: source.to_owned(),
+            start: start.to_owned(),
+            compiled: Arc::new(compiled),
+        })
+    }
+
+    pub(super) fn start(&self) -> &str {
+        &self.start
     }
 
     pub(super) fn matches(&self, text: &[u8]) -> bool {

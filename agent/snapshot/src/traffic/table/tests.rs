@@ -112,11 +112,13 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 fn http_match() -> impl Strategy<Value = HttpMatch> {
-    let path = (0..5, path()).prop_map(|(kind, path)| match kind {
+    let path = (0..7, path()).prop_map(|(kind, path)| match kind {
         0 => Some(PathMatch::Exact(path)),
         1 => Some(PathMatch::Prefix(path)),
         2 => Some(PathMatch::Elements(path)),
         3 => Some(PathMatch::Regex(format!("{path}.*"))),
+        4 => Some(PathMatch::Regex(format!("{path}?.*"))),
+        5 => Some(PathMatch::Regex(format!("{path}|/b"))),
         _ => None,
     });
     let header = option::of(select(vec!["1", "2"]));
@@ -145,8 +147,14 @@ fn naive(matches: &[HttpMatch], path: &str, header: Option<&str>) -> Option<usiz
                 let prefix = prefix.trim_end_matches('/');
                 path == prefix || path.starts_with(&format!("{prefix}/"))
             }
-            // Only `text.*` is made above.
-            Some(PathMatch::Regex(pattern)) => path.starts_with(pattern.trim_end_matches(".*")),
+            // Of the three forms that are made above.
+            Some(PathMatch::Regex(pattern)) => match (pattern.strip_suffix("?.*"), pattern) {
+                (Some(start), _) => path.starts_with(&start[..start.len() - 1]),
+                (None, pattern) => match pattern.strip_suffix("|/b") {
+                    Some(one) => path == one || path == "/b",
+                    None => path.starts_with(pattern.trim_end_matches(".*")),
+                },
+            },
         };
         let header_matches = one.headers.iter().all(|(_, wanted)| match wanted {
             TextPattern::Exact(wanted) => header == Some(wanted.as_str()),

@@ -303,3 +303,17 @@ fn endpoints_come_in_tiers_by_the_nodes_where_they_are() {
     });
     assert_eq!(endpoints(&cluster).len(), 2);
 }
+
+#[test]
+fn a_rule_for_what_cannot_be_dialled_says_so() {
+    let mut cluster =
+        with_rules(&[("shop", "lost", "nowhere.example.com", 1), ("shop", "r", CART, 1)]);
+    let found = |cluster: &Cluster| {
+        findings(&run(cluster)).into_iter().map(|(code, _)| code).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&cluster), ["DestinationRule shop/lost rule-without-address"]);
+    cluster.services.values_mut().next().unwrap().cluster_ips.clear();
+    let both =
+        ["lost", "r"].map(|name| format!("DestinationRule shop/{name} rule-without-address"));
+    assert_eq!(found(&cluster), both);
+}
