@@ -14,6 +14,7 @@ use crate::{
     enrolment::{self, Choice},
     objects::{Objects, Placed},
     report::Report,
+    traffic,
 };
 
 /// Connects and checks everything.
@@ -53,6 +54,7 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     for placed in objects.authorization_policies {
         cluster.authorization_policies.insert(placed.name(), placed.value);
     }
+    cluster.routes.extend(traffic::resolve(objects.virtual_services, report));
     cluster.workloads = pods.into_iter().map(|pod| (pod.name(), pod.value.workload)).collect();
     cluster
 }

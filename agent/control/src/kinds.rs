@@ -11,6 +11,7 @@ use crate::{
     objects::Objects,
     report::{Report, Subject},
     security::{self, AuthorizationPolicy, PeerAuthentication},
+    traffic::{self, VirtualService},
 };
 
 /// A kind of object that sources read.
@@ -70,7 +71,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 8] = [
+static KINDS: [Kind; 9] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -144,6 +145,15 @@ static KINDS: [Kind; 8] = [
             objects
                 .authorization_policies
                 .extend(security::authorization_policy(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("VirtualService", &traffic::ISTIO_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<VirtualService>()?;
+            objects.virtual_services.extend(traffic::virtual_service(&read, subject, report));
             Ok(())
         },
     },

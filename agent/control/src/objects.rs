@@ -11,6 +11,7 @@ use undermesh_model::{
 use crate::{
     convert::{NamespaceRecord, PodRecord, ServiceRecord},
     report::{Report, Subject},
+    traffic,
 };
 
 /// Objects that one state may hold.
@@ -49,6 +50,7 @@ pub(crate) struct Objects {
     pub(crate) endpoint_slices: Vec<Placed<EndpointSlice>>,
     pub(crate) peer_authentications: Vec<Placed<PeerAuthentication>>,
     pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
+    pub(crate) virtual_services: Vec<Placed<traffic::Draft>>,
     seen: HashMap<ResourceRef, Option<SourcePosition>>,
     count: usize,
 }

@@ -20,7 +20,8 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    fn position_of(&self, path: &[&str]) -> Option<SourcePosition> {
+    /// Where a field stands, or the nearest that is written above it.
+    pub(crate) fn position_of(&self, path: &[&str]) -> Option<SourcePosition> {
         let position = self.position.as_ref()?;
         let line = self.document.map_or(position.line, |document| document.line_of(path));
         Some(SourcePosition { file: position.file.clone(), line })
