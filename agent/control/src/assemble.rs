@@ -14,7 +14,7 @@ use crate::{
     enrolment::{self, Choice},
     objects::{Objects, Placed},
     report::Report,
-    traffic::gateway,
+    traffic::{self, gateway},
 };
 
 /// Connects and checks everything.
@@ -56,6 +56,7 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     }
     let (routes, grants) = (objects.gateway_routes, objects.reference_grants);
     gateway::connect(routes, &grants, &unread, &mut cluster, report);
+    cluster.routes.extend(traffic::resolve(objects.virtual_services, report));
     cluster.workloads = pods.into_iter().map(|pod| (pod.name(), pod.value.workload)).collect();
     cluster
 }

@@ -11,7 +11,10 @@ use crate::{
     objects::Objects,
     report::{Report, Subject},
     security::{self, AuthorizationPolicy, PeerAuthentication},
-    traffic::gateway::{self, GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
+    traffic::{
+        self, VirtualService, gateway,
+        gateway::{GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
+    },
 };
 
 /// A kind of object that sources read.
@@ -71,7 +74,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 13] = [
+static KINDS: [Kind; 14] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -190,6 +193,15 @@ static KINDS: [Kind; 13] = [
         read: |document, subject, objects, report| {
             let read = document.read::<ReferenceGrant>()?;
             objects.reference_grants.push(gateway::reference_grant(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("VirtualService", &traffic::ISTIO_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<VirtualService>()?;
+            objects.virtual_services.extend(traffic::virtual_service(&read, subject, report));
             Ok(())
         },
     },

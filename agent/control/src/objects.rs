@@ -11,7 +11,10 @@ use undermesh_model::{
 use crate::{
     convert::{NamespaceRecord, PodRecord, ServiceRecord},
     report::{Report, Subject},
-    traffic::gateway::{Grant, RouteDraft},
+    traffic::{
+        self,
+        gateway::{Grant, RouteDraft},
+    },
 };
 
 /// Objects that one state may hold.
@@ -58,6 +61,7 @@ pub(crate) struct Objects {
     pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
     pub(crate) gateway_routes: Vec<Placed<RouteDraft>>,
     pub(crate) reference_grants: Vec<Placed<Grant>>,
+    pub(crate) virtual_services: Vec<Placed<traffic::Draft>>,
     seen: HashMap<ResourceRef, Option<SourcePosition>>,
     count: usize,
 }

@@ -1,6 +1,12 @@
 //! Istio's and the Gateway API's traffic objects: their shape here, their meaning in one file per kind.
 //! What they say ends in the nouns of `undermesh_model::traffic`.
 
-#[allow(dead_code)]
 mod common;
 pub(crate) mod gateway;
+mod virtual_service;
+
+pub(crate) use virtual_service::{Draft, VirtualService, resolve, virtual_service};
+
+/// The versions of Istio's group that say the same.
+pub(crate) const ISTIO_VERSIONS: [&str; 3] =
+    ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];

@@ -3,13 +3,12 @@
 //!
 //! The path: one file per kind reads an object to a [`RouteDraft`], and refuses what the API's
 //! validation refuses; [`connect`] adds what only shows when objects are seen together: Services,
-//! their ports, grants, and routes of other types on the same port.
+//! their ports, and grants. Which of several routes holds is decided where snapshots are compiled.
 //!
 //! Source: `gateway.networking.k8s.io` v1, GEP-1294 (mesh), GEP-1742 (time-outs), GEP-1731 (retries),
 //! GEP-1767 (CORS), GEP-3171 (mirrors).
 
 mod backends;
-mod conflicts;
 mod connect;
 mod cors;
 mod cursor;

@@ -176,6 +176,27 @@ pub struct Retries {
     pub other_localities: bool,
 }
 
+impl Retries {
+    /// What Istio does where nobody says anything: its `retry.DefaultPolicy`, without the status 503
+    /// that older versions had (`EXCLUDE_UNSAFE_503_FROM_DEFAULT_RETRY`, now true). The backoff is
+    /// Envoy's.
+    pub fn istio_default() -> Self {
+        Self {
+            attempts: 2,
+            per_try_timeout: None,
+            on: RetryOn {
+                connect_failure: true,
+                refused_stream: true,
+                grpc: vec![1, 14],
+                ..RetryOn::default()
+            },
+            backoff: Duration::from_millis(25),
+            avoid_previous: true,
+            other_localities: false,
+        }
+    }
+}
+
 /// Conditions for a retry, by Envoy's names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetryOn {

@@ -7,7 +7,7 @@ use undermesh_model::{
     traffic::{Backend, BackendRef, HttpAction, Parent, RouteSet, Scope},
 };
 
-use super::{Grant, RouteDraft, backends::Reference, conflicts, parents::ParentRef};
+use super::{Grant, RouteDraft, backends::Reference, parents::ParentRef};
 use crate::{objects::Placed, report::Report};
 
 /// Adds the routes to the cluster, once its Services are there. `unread` are Services that exist
@@ -20,13 +20,9 @@ pub(crate) fn connect(
     report: &mut Report,
 ) {
     let world = World { services: &cluster.services, grants, unread };
-    let mut sets = Vec::new();
-    for draft in drafts {
-        sets.extend(world.route(draft, report));
-    }
-    conflicts::settle(&mut sets, &cluster.services, report);
-    let sets = sets.into_iter().map(|placed| placed.value);
-    cluster.routes.extend(sets.filter(|set| !set.parents.is_empty()));
+    let drafts = drafts.into_iter();
+    let sets: Vec<_> = drafts.flat_map(|draft| world.route(draft, report)).collect();
+    cluster.routes.extend(sets);
 }
 
 struct World<'a> {
@@ -38,7 +34,7 @@ struct World<'a> {
 impl World<'_> {
     /// One set for the Services of the route's namespace (a producer's route, for all clients), one
     /// for those of others (a consumer's, for clients of its own namespace).
-    fn route(&self, draft: Placed<RouteDraft>, report: &mut Report) -> Vec<Placed<RouteSet>> {
+    fn route(&self, draft: Placed<RouteDraft>, report: &mut Report) -> Vec<RouteSet> {
         let subject = draft.subject();
         let RouteDraft { mut routes, parents, references } = draft.value;
         let own: BTreeSet<_> = parents.iter().map(|parent| parent.value.service.clone()).collect();
@@ -56,9 +52,7 @@ impl World<'_> {
         [(produced, Scope::Everywhere), (consumed, consumers)]
             .into_iter()
             .filter(|(parents, _)| !parents.is_empty())
-            .map(|(parents, scope)| {
-                Placed::new(RouteSet { parents, scope, ..routes.clone() }, &subject)
-            })
+            .map(|(parents, scope)| RouteSet { parents, scope, ..routes.clone() })
             .collect()
     }
 

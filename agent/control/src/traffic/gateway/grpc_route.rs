@@ -92,8 +92,12 @@ pub(crate) fn grpc_route(
     draft(metadata, &common, subject, report, |cursor| {
         hostnames(&spec.hostnames, cursor);
         let matches = spec.rules.iter().map(|rule| rule.matches.len()).sum();
-        // Unlike an HTTPRoute, a GRPCRoute may be without rules; it answers nothing then.
+        // Unlike an HTTPRoute, a GRPCRoute may be without rules.
         check_rules(spec.rules.len().max(1), matches, cursor);
+        if spec.rules.is_empty() {
+            let remedy = "it has no effect; write a rule";
+            cursor.warning(&[], "route-without-rules", "the route has no rules", remedy);
+        }
         let mut names = BTreeSet::new();
         let http = cursor
             .each("rules", &spec.rules, MAX_RULES, |cursor, rule| rule.read(&mut names, cursor));

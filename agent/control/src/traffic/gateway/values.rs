@@ -60,9 +60,9 @@ pub(super) fn header_name(name: &str, field: &[&str], cursor: &mut Cursor<'_, '_
 
 /// Checks the value of a header.
 pub(super) fn header_value(value: &str, cursor: &mut Cursor<'_, '_>) {
-    let good = |letter: char| letter == '\t' || !letter.is_control();
-    if value.is_empty() || value.len() > MAX_VALUE || !value.chars().all(good) {
-        let message = format!("has to have 1 to {MAX_VALUE} printable characters");
+    let good = |byte: u8| byte == b'\t' || byte == b' ' || byte.is_ascii_graphic();
+    if value.is_empty() || value.len() > MAX_VALUE || !value.bytes().all(good) {
+        let message = format!("has to have 1 to {MAX_VALUE} printable ASCII characters");
         cursor.error(&["value"], &message, "correct the value");
     }
 }

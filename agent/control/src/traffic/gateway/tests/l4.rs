@@ -1,9 +1,8 @@
-//! TCPRoute and TLSRoute, and routes of several types for one Service.
+//! TCPRoute and TLSRoute: what is read.
 
-use undermesh_model::traffic::{L4Match, L4Rule, Parent};
+use undermesh_model::traffic::{L4Match, L4Rule};
 
-use super::{backend, host, quiet, read, route, says};
-use crate::fixtures::{documents, name};
+use super::{backend, host, quiet, route, says};
 
 const RULES: &str = "  rules: [{name: one, backendRefs: [{name: cart, port: 90, weight: 9}, \
                      {name: v2, port: 80}]}]\n";
@@ -41,44 +40,4 @@ fn only_the_first_rule_for_connections_counts_and_that_is_said() {
     let text = "  rules: [{backendRefs: [{name: cart, port: 90}]}, \
                 {backendRefs: [{name: v2, port: 80}]}]\n";
     says(&route("TCPRoute", text), "Warning ignored-entry: spec.rules[1]");
-}
-
-#[test]
-fn on_one_port_the_most_specific_type_of_route_is_used() {
-    let backends = "  rules: [{backendRefs: [{name: v2, port: 80}]}]\n";
-    let of = |kind: &str, port: &str| {
-        let name = format!("name: cart{port}");
-        route(kind, backends).replace("name: cart", &name)
-    };
-    let parent = |port| Parent::Service { service: name("cart"), port };
-    // Two routes, and what is left of their parents.
-    for (first, second, left) in [
-        (of("GRPCRoute", ""), of("HTTPRoute", ""), [vec![parent(None)], vec![]]),
-        (of("HTTPRoute", ""), of("GRPCRoute", ""), [vec![], vec![parent(None)]]),
-        (of("HTTPRoute", ""), of("TCPRoute", ""), [vec![parent(None)], vec![]]),
-        (
-            of("HTTPRoute", ""),
-            of("GRPCRoute", ", port: 80"),
-            [vec![parent(Some(90))], vec![parent(Some(80))]],
-        ),
-        (
-            of("HTTPRoute", ", port: 80"),
-            of("TCPRoute", ", port: 90"),
-            [vec![parent(Some(80))], vec![parent(Some(90))]],
-        ),
-        (
-            of("HTTPRoute", ""),
-            of("HTTPRoute", "").replace("name: r,", "name: s,"),
-            [vec![parent(None)], vec![parent(None)]],
-        ),
-    ] {
-        let (cluster, said) = read(&documents(&[&first, &second]));
-        let parents: Vec<_> = cluster.routes.iter().map(|set| set.parents.clone()).collect();
-        let left: Vec<_> = left.into_iter().filter(|left| !left.is_empty()).collect();
-        assert_eq!(parents, left, "{first}{second}");
-        let untouched = parents.len() == 2 && !parents.contains(&vec![parent(Some(90))])
-            || first.contains("port: 80}]\n");
-        assert_eq!(said.is_empty(), untouched, "{said:?}");
-        assert!(said.iter().all(|one| one.starts_with("Warning conflicting-route: port ")));
-    }
 }

@@ -54,6 +54,7 @@ fn matches_that_no_request_could_have() {
         (header("{name: '', value: a}"), "spec.rules[0].matches[0].headers[0].name"),
         (header("{name: a, value: ''}"), "spec.rules[0].matches[0].headers[0].value"),
         (header("{name: a, value: \"b\\nc\"}"), "spec.rules[0].matches[0].headers[0].value"),
+        (header("{name: a, value: caf\u{e9}}"), "spec.rules[0].matches[0].headers[0].value"),
         (header("{name: a}"), "spec.rules[0].matches[0].headers[0]"),
         (
             header("{name: a, value: b}, {name: a, value: c}"),

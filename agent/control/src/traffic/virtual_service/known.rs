@@ -1,0 +1,126 @@
+//! The fields of a VirtualService that somebody may write.
+
+use crate::fields::Known;
+
+const HEADERS: &[&str] = &["request", "response"];
+const OPERATIONS: &[&str] = &["set", "add", "remove"];
+const DESTINATION: &[&str] = &["host", "subset", "port"];
+const NUMBER: &[&str] = &["number"];
+const VALUE: &[&str] = &["value"];
+
+/// `statPrefix` names metrics of Envoy and is passed over in silence.
+pub(super) const KNOWN: &[Known] = &[
+    ("", &["apiVersion", "kind", "metadata", "spec", "status"]),
+    ("spec", &["hosts", "gateways", "http", "tls", "tcp", "exportTo"]),
+    (
+        "spec.http.[]",
+        &[
+            "name",
+            "match",
+            "route",
+            "redirect",
+            "directResponse",
+            "delegate",
+            "rewrite",
+            "timeout",
+            "retries",
+            "fault",
+            "mirror",
+            "mirrors",
+            "mirrorPercent",
+            "mirror_percent",
+            "mirrorPercentage",
+            "corsPolicy",
+            "headers",
+        ],
+    ),
+    (
+        "spec.http.[].match.[]",
+        &[
+            "name",
+            "uri",
+            "ignoreUriCase",
+            "scheme",
+            "method",
+            "authority",
+            "headers",
+            "withoutHeaders",
+            "queryParams",
+            "port",
+            "sourceLabels",
+            "sourceNamespace",
+            "gateways",
+            "statPrefix",
+        ],
+    ),
+    ("spec.http.[].route.[]", &["destination", "weight", "headers"]),
+    ("spec.http.[].route.[].destination", DESTINATION),
+    ("spec.http.[].route.[].destination.port", NUMBER),
+    ("spec.http.[].route.[].headers", HEADERS),
+    ("spec.http.[].route.[].headers.request", OPERATIONS),
+    ("spec.http.[].route.[].headers.response", OPERATIONS),
+    ("spec.http.[].headers", HEADERS),
+    ("spec.http.[].headers.request", OPERATIONS),
+    ("spec.http.[].headers.response", OPERATIONS),
+    (
+        "spec.http.[].redirect",
+        &["uri", "authority", "port", "derivePort", "scheme", "redirectCode"],
+    ),
+    ("spec.http.[].directResponse", &["status", "body"]),
+    ("spec.http.[].directResponse.body", &["string", "bytes"]),
+    ("spec.http.[].delegate", &["name", "namespace"]),
+    ("spec.http.[].rewrite", &["uri", "authority", "uriRegexRewrite"]),
+    ("spec.http.[].rewrite.uriRegexRewrite", &["match", "rewrite"]),
+    (
+        "spec.http.[].retries",
+        &[
+            "attempts",
+            "perTryTimeout",
+            "retryOn",
+            "retryRemoteLocalities",
+            "retryIgnorePreviousHosts",
+            "backoff",
+        ],
+    ),
+    ("spec.http.[].fault", &["delay", "abort"]),
+    ("spec.http.[].fault.delay", &["fixedDelay", "exponentialDelay", "percentage", "percent"]),
+    ("spec.http.[].fault.delay.percentage", VALUE),
+    ("spec.http.[].fault.abort", &["httpStatus", "grpcStatus", "http2Error", "percentage"]),
+    ("spec.http.[].fault.abort.percentage", VALUE),
+    ("spec.http.[].mirror", DESTINATION),
+    ("spec.http.[].mirror.port", NUMBER),
+    ("spec.http.[].mirrors.[]", &["destination", "percentage"]),
+    ("spec.http.[].mirrors.[].destination", DESTINATION),
+    ("spec.http.[].mirrors.[].destination.port", NUMBER),
+    ("spec.http.[].mirrors.[].percentage", VALUE),
+    ("spec.http.[].mirrorPercentage", VALUE),
+    (
+        "spec.http.[].corsPolicy",
+        &[
+            "allowOrigins",
+            "allowOrigin",
+            "allowMethods",
+            "allowHeaders",
+            "exposeHeaders",
+            "maxAge",
+            "allowCredentials",
+            "unmatchedPreflights",
+        ],
+    ),
+    ("spec.tls.[]", &["match", "route"]),
+    (
+        "spec.tls.[].match.[]",
+        &["sniHosts", "destinationSubnets", "port", "sourceLabels", "sourceNamespace", "gateways"],
+    ),
+    ("spec.tls.[].route.[]", &["destination", "weight"]),
+    ("spec.tls.[].route.[].destination", DESTINATION),
+    ("spec.tls.[].route.[].destination.port", NUMBER),
+    ("spec.tcp.[]", &["match", "route"]),
+    (
+        "spec.tcp.[].match.[]",
+        &["destinationSubnets", "port", "sourceLabels", "sourceNamespace", "gateways"],
+    ),
+    ("spec.tcp.[].route.[]", &["destination", "weight"]),
+    ("spec.tcp.[].route.[].destination", DESTINATION),
+    ("spec.tcp.[].route.[].destination.port", NUMBER),
+];
