@@ -175,6 +175,8 @@ pub enum Behaviour {
     Banner(String),
     /// Sends the address that the connection came in at, as text, then closes.
     Address,
+    /// Speaks HTTP/1.1: answers with what it was asked, and this name in `x-pod`.
+    Http(String),
     /// Leaves connections to [`Request::Accept`].
     Manual,
 }

@@ -10,6 +10,7 @@
 mod burst;
 mod driver;
 mod first;
+mod http;
 mod serve;
 mod sockets;
 

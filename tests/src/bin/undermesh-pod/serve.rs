@@ -14,7 +14,7 @@ use std::{
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use undermesh_tests::pod::protocol::{Accepted, Behaviour};
 
-use crate::sockets::Sockets;
+use crate::{http, sockets::Sockets};
 
 const BACKLOG: i32 = 4096;
 /// Connections that are remembered; the rest is only served.
@@ -148,6 +148,7 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour) {
         Behaviour::Address => {
             stream.local_addr().and_then(|at| stream.write_all(plain(at).to_string().as_bytes()))
         }
+        Behaviour::Http(name) => http::serve(&stream, name),
         Behaviour::Manual => Ok(()),
     };
 }
