@@ -84,11 +84,10 @@ impl Resolver<'_> {
         }
         let mut rules = Vec::with_capacity(delegate.value.http.len());
         for (index, rule) in delegate.value.http.iter().enumerate() {
-            match merge::rule(root, &rule.read) {
-                Some(merged) => rules.push(merged),
-                None => {
-                    self.conflict(subject, &format!("{to}, rule {index} ({:?})", rule.read.name))
-                }
+            if let Some(merged) = merge::rule(root, &rule.read) {
+                rules.push(merged);
+            } else {
+                self.conflict(subject, &format!("{to}, rule {index} ({:?})", rule.read.name));
             }
         }
         rules

@@ -172,7 +172,7 @@ fn delegates_that_cannot_be_used_reject_the_state() {
         let (sets, said) = read(&[&root, &rest]);
         assert!(sets.is_empty());
         let error = |one: &String| one.starts_with("Error ") && one.ends_with(expected);
-        assert!(said.iter().any(|one| error(one)), "{expected} is not in {said:?}");
+        assert!(said.iter().any(error), "{expected} is not in {said:?}");
     }
     let (_, said) = read(&[&object("http: [{delegate: {}}]")]);
     assert!(said[0].contains("spec.http[0].delegate: has no name"), "{said:?}");
