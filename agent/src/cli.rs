@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use undermesh_datapath::ProgramCost;
 
-use crate::{agent, ca, client, config::RawConfig, doctor, status};
+use crate::{agent, ca, client, config::RawConfig, doctor, flows, status};
 
 /// Address of the admin interface where nothing else is said.
 pub(crate) const DEFAULT_ADMIN: &str = "127.0.0.1:15000";
@@ -27,6 +27,8 @@ enum Command {
     Agent(AgentArgs),
     /// Show what the agent of this node does: pods, certificates, programs, maps, warnings.
     Status(StatusArgs),
+    /// Show connections and refusals as they happen, with the reason of each.
+    Flows(flows::FlowsArgs),
     /// Look for what keeps the mesh from working on this node, before or after installation.
     Doctor(doctor::DoctorArgs),
     /// Make and look after a certificate authority on disk.
@@ -97,6 +99,7 @@ impl Cli {
         match self.command {
             Command::Agent(args) => agent::run(args.config.as_deref(), *args.settings),
             Command::Status(args) => show_status(&args),
+            Command::Flows(args) => flows::run(&args),
             Command::Doctor(args) => doctor::run(args),
             Command::Ca(command) => command.run(),
             Command::Cleanup(args) => cleanup(&args),

@@ -31,6 +31,11 @@ const DEFAULT_METRICS: &str = "[::]:15020";
 /// Address of readiness where nothing else is said.
 const DEFAULT_READINESS: &str = "[::]:15021";
 
+/// Flow records that are kept where nothing else is said.
+const DEFAULT_FLOW_BUFFER: usize = 4096;
+/// Most flow records that may be kept; each is a line of the access log, below 2 KiB as a rule.
+const MAX_FLOW_BUFFER: usize = 65_536;
+
 /// Every setting, all optional: the union of file, environment and flags.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -112,6 +117,9 @@ pub(crate) struct RawConfig {
     /// Where connections are logged: `stdout`, `off`, or a file [default: stdout].
     #[arg(long, env = "UNDERMESH_ACCESS_LOG", value_name = "TARGET")]
     access_log: Option<String>,
+    /// Flow records kept in memory for `undermesh flows`, at most 65536; 0 for none [default: 4096].
+    #[arg(long, env = "UNDERMESH_FLOW_BUFFER", value_name = "RECORDS")]
+    flow_buffer: Option<usize>,
     /// Log filter: a level, or directives such as `info,undermesh_proxy=debug` [default: info].
     #[arg(long, env = "UNDERMESH_LOG_LEVEL", value_name = "FILTER")]
     log_level: Option<String>,
@@ -257,6 +265,7 @@ pub(crate) struct Config {
     pub(crate) metrics_address: SocketAddr,
     pub(crate) readiness_address: SocketAddr,
     pub(crate) access_log: AccessLogTarget,
+    pub(crate) flow_buffer: usize,
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
     pub(crate) kernel_log: bool,
@@ -312,11 +321,20 @@ impl RawConfig {
     pub(crate) fn or(self, other: Self) -> Self {
         prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
             root_namespace outbound_failure same_node source_address svid_lifetime admin_address
-            metrics_address readiness_address access_log log_level log_format kernel_log connect_timeout
+            metrics_address readiness_address access_log flow_buffer log_level log_format kernel_log connect_timeout
             tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready drain_timeout handover_timeout workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports
             event_buffer_bytes kubelet_cgroup startup_gate startup_gate_timeout startup_gate_exempt
             pod_cgroup)
+    }
+
+    fn flow_buffer(&self) -> Result<usize> {
+        let records = self.flow_buffer.unwrap_or(DEFAULT_FLOW_BUFFER);
+        ensure!(
+            records <= MAX_FLOW_BUFFER,
+            "flowBuffer must be at most {MAX_FLOW_BUFFER} records; 0 switches flow records off"
+        );
+        Ok(records)
     }
 
     /// How connections of the native wire are kept.
@@ -400,6 +418,7 @@ impl RawConfig {
                 Some("off") => AccessLogTarget::Off,
                 Some(path) => AccessLogTarget::File(path.into()),
             },
+            flow_buffer: self.flow_buffer()?,
             log_level: self.log_level.clone().unwrap_or_else(|| "info".to_owned()),
             log_format: self.log_format.unwrap_or_default(),
             kernel_log: self.kernel_log.unwrap_or(false),

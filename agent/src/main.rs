@@ -9,6 +9,7 @@ mod config;
 mod discovery;
 mod doctor;
 mod enrolment;
+mod flows;
 mod gate;
 mod handover;
 mod kernel_events;

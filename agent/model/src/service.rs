@@ -40,6 +40,9 @@ pub struct Service {
     pub affinity: bool,
     /// Which endpoints a client may be led to, by where they are.
     pub distribution: Distribution,
+    /// Annotation `undermesh.io/l7: "true"`: the proxy looks at its connections even where no rule
+    /// asks for it.
+    pub l7: bool,
 }
 
 /// Which endpoints of a service a client is led to, by where they are.

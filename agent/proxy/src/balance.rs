@@ -14,16 +14,19 @@ use undermesh_snapshot::EndpointTarget;
 use crate::plan::Target;
 
 /// Up to `attempts` different endpoints in the order in which to try them: `first`, the one that
-/// affinity demands, before all others.
+/// affinity demands, before all others. With `all_here`, the kernel has kept nothing for itself: rules
+/// are about the service, though perhaps not for this client.
 pub(crate) fn order(
     endpoints: &[EndpointTarget],
+    all_here: bool,
     first: Option<usize>,
     attempts: usize,
     mut pick: impl FnMut(usize) -> usize,
 ) -> Vec<Target> {
     let first = first.and_then(|index| endpoints.get(index));
-    let is_local =
-        |endpoint: &&EndpointTarget| endpoint.workload.as_ref().is_some_and(|w| w.direct);
+    let is_local = |endpoint: &&EndpointTarget| {
+        !all_here && endpoint.workload.as_ref().is_some_and(|workload| workload.direct)
+    };
     let (mut local, mut remote): (Vec<_>, Vec<_>) = endpoints.iter().partition(is_local);
     let mut targets = Vec::with_capacity(attempts.min(endpoints.len()));
     if let Some(first) = first.filter(|_| attempts > 0) {
@@ -102,7 +105,7 @@ mod tests {
     #[test]
     fn other_nodes_come_first_and_no_endpoint_twice() {
         for choice in 0..4 {
-            let targets = ports(&order(&endpoints(), None, 3, |_| choice));
+            let targets = ports(&order(&endpoints(), false, None, 3, |_| choice));
             assert_eq!(targets.last().unwrap(), "10.0.0.1:80");
             assert_eq!(targets.len(), 3);
             assert_ne!(targets[0], targets[1]);
@@ -110,9 +113,19 @@ mod tests {
     }
 
     #[test]
+    fn where_the_kernel_takes_none_every_endpoint_gets_its_share() {
+        let mut local = 0_u32;
+        for _ in 0..3000 {
+            let targets = ports(&order(&endpoints(), true, None, 1, random));
+            local += u32::from(targets[0] == "10.0.0.1:80");
+        }
+        assert!((850..=1150).contains(&local), "{local} of 3000");
+    }
+
+    #[test]
     fn affinity_comes_first_and_is_not_tried_twice() {
         for first in 0..3 {
-            let targets = ports(&order(&endpoints(), Some(first), 3, random));
+            let targets = ports(&order(&endpoints(), false, Some(first), 3, random));
             assert_eq!(targets[0], endpoints()[first].address.to_string());
             assert_eq!(targets.len(), 3);
             assert!(!targets[1..].contains(&targets[0]));
@@ -121,16 +134,16 @@ mod tests {
 
     #[test]
     fn attempts_are_bounded() {
-        assert_eq!(order(&endpoints(), None, 1, |_| 0).len(), 1);
-        assert_eq!(order(&endpoints(), None, 9, |_| 0).len(), 3);
-        assert_eq!(order(&[], None, 3, |_| 0), []);
+        assert_eq!(order(&endpoints(), false, None, 1, |_| 0).len(), 1);
+        assert_eq!(order(&endpoints(), false, None, 9, |_| 0).len(), 3);
+        assert_eq!(order(&[], false, None, 3, |_| 0), []);
     }
 
     #[test]
     fn every_remote_endpoint_gets_its_share() {
         let mut first = [0_u32; 2];
         for _ in 0..4000 {
-            match ports(&order(&endpoints(), None, 1, random))[0].as_str() {
+            match ports(&order(&endpoints(), false, None, 1, random))[0].as_str() {
                 "10.0.1.1:80" => first[0] += 1,
                 "192.0.2.1:80" => first[1] += 1,
                 other => panic!("{other} is local"),
@@ -145,7 +158,7 @@ mod tests {
         endpoints[1].weight = 3;
         let mut heavy = 0_u32;
         for _ in 0..4000 {
-            let targets = ports(&order(&endpoints, None, 2, random));
+            let targets = ports(&order(&endpoints, false, None, 2, random));
             assert_ne!(targets[0], targets[1]);
             heavy += u32::from(targets[0] == "10.0.1.1:80");
         }

@@ -6,6 +6,7 @@
 //! buffer.
 
 mod socket;
+mod stream;
 mod tunnel_stream;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 use bytes::Bytes;
 
 pub(crate) use socket::{Socket, broken};
+pub(crate) use stream::Stream;
 pub(crate) use tunnel_stream::TunnelStream;
 
 /// A stream of bytes in each direction, with back-pressure and resets.

@@ -34,6 +34,12 @@ pub(crate) enum Failure {
         /// The service's virtual address.
         dialled: SocketAddr,
     },
+    /// A limit of the destination's rule is reached.
+    #[error("the limit {limit} is reached")]
+    Overflow {
+        /// Which one.
+        limit: &'static str,
+    },
     /// The source pod has no certificate.
     #[error("no certificate for {identity}: {detail}")]
     NoCertificate {
@@ -127,6 +133,7 @@ impl Failure {
         match self {
             Self::OriginalDstUnknown { .. } => "original_dst_unknown",
             Self::NoEndpoints { .. } => "no_endpoints",
+            Self::Overflow { .. } => "overflow",
             Self::NoCertificate { .. } => "no_certificate",
             Self::Connect { kind, .. } => match kind {
                 io::ErrorKind::ConnectionRefused => "connection_refused",
@@ -160,7 +167,9 @@ impl Failure {
             | Self::Denied { .. }
             | Self::ClientGone => Side::Downstream,
             Self::Exposed(failure) => failure.side(),
-            Self::NoEndpoints { .. } | Self::NoCertificate { .. } => Side::Local,
+            Self::NoEndpoints { .. } | Self::Overflow { .. } | Self::NoCertificate { .. } => {
+                Side::Local
+            }
             Self::Connect { .. }
             | Self::TunnelLost { .. }
             | Self::RequestTimeout { .. }
@@ -173,6 +182,7 @@ impl Failure {
         match self {
             Self::OriginalDstUnknown { .. } | Self::WrongDestination { .. } => "NR",
             Self::NoEndpoints { .. } => "UH",
+            Self::Overflow { .. } => "UO",
             Self::RequestTimeout { .. } => "UT",
             Self::Denied { .. } => "UAEX",
             Self::BadRequest { .. } => "DPE",

@@ -3,8 +3,10 @@
 //! Outbound (`outbound.rs`): accept -> original_dst -> resolve -> plan -> balance -> connect ->
 //! forward -> record. Inbound (`inbound.rs`): accept -> terminate -> request -> authorize ->
 //! connect (deliver) -> forward -> record. At an application's own port (`capture.rs`): accept ->
-//! detect -> authorize -> connect (deliver) -> forward -> record. `native/` is the wire between agents
-//! of this mesh, `tunnel/` and `pool/` the one that others speak as well.
+//! detect -> authorize -> connect (deliver) -> forward -> record. Where rules are about the service
+//! that was dialled, `http/` takes over after *plan*: it looks at requests, and at what else passes.
+//! `upstream/` is where both go: endpoints, limits, ejections, HTTP connections. `native/` is the
+//! wire between agents of this mesh, `tunnel/` and `pool/` the one that others speak as well.
 //!
 //! It knows snapshots and identities; it knows neither Kubernetes nor BPF. Sockets come from the
 //! agent, which opens them inside the pods' network namespaces.
@@ -22,6 +24,7 @@ mod duplex;
 mod error;
 mod forward;
 mod headers;
+mod http;
 mod identity;
 mod inbound;
 mod keepalive;
@@ -33,6 +36,7 @@ mod plan;
 mod pod;
 mod pool;
 mod proxy;
+mod reach;
 mod record;
 mod request;
 mod status;
@@ -42,6 +46,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod upstream;
 
 pub use config::{Http2Config, Keepalive, NativeConfig, PoolConfig, ProxyConfig};
 pub use native::count_frames;
@@ -49,3 +54,4 @@ pub use pod::{OriginalDst, Pass, PodHandle, PodListeners, PodSockets, Transparen
 pub use proxy::Proxy;
 pub use record::{peer, service_label};
 pub use status::{PodStatus, ProxyStatus, TunnelStatus};
+pub use upstream::{EjectionStatus, EndpointStatus, LimitStatus, UpstreamStatus};

@@ -57,7 +57,10 @@ pub(crate) fn decide(
 ) -> Plan {
     let (service, targets) = match snapshot.resolve(dialled) {
         Destination::Service(route) => {
-            let targets = balance::order(&route.endpoints, route.affine(client), attempts, pick);
+            // The kernel leads all connections here where a rule is about those of any client.
+            let all_here = !route.traffic.is_empty();
+            let first = route.affine(client);
+            let targets = balance::order(&route.endpoints, all_here, first, attempts, pick);
             (Some(Arc::clone(route)), targets)
         }
         Destination::Workload(workload) => (None, vec![Target::new(dialled, Some(workload))]),

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use undermesh_snapshot::{CompiledPolicy, Snapshot, WorkloadInfo};
 
-use crate::{native, pool::Pool, proxy::Shared};
+use crate::{native, pool::Pool, proxy::Shared, upstream::Upstreams};
 
 /// Where the connections of one pod were meant to go; the agent asks a BPF map.
 pub trait OriginalDst: Send + Sync {
@@ -85,6 +85,8 @@ pub(crate) struct Pod {
     pub(crate) native: native::Pool,
     /// Native connections that peers have open.
     pub(crate) callers: native::Callers,
+    /// Destinations of requests, with the limits of this pod.
+    pub(crate) upstreams: Upstreams,
     /// Who may reach it; kept up to date by [`crate::Proxy::policies_changed`].
     pub(crate) policy: watch::Sender<Option<Arc<CompiledPolicy>>>,
     /// No new connections.

@@ -7,19 +7,24 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
-use undermesh_identity::IdentityStore;
-use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, Snapshot};
+use undermesh_identity::{IdentityStore, OutsideTls};
+use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, Snapshot, WorkloadInfo};
 use undermesh_telemetry::Telemetry;
 
 use crate::{
     PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, authorize,
-    metrics::Metrics, native, pod::Pod, pool::Pool, status, tunnel::Dialer,
+    metrics::Metrics,
+    native,
+    pod::Pod,
+    pool::Pool,
+    status,
+    tunnel::Dialer,
+    upstream::{self, UpstreamMetrics, Upstreams},
 };
 
 /// The node's proxy. One instance serves all enrolled pods of the node.
 pub struct Proxy {
     shared: Arc<Shared>,
-    pods: Mutex<Vec<Weak<Pod>>>,
 }
 
 /// What every connection needs to reach.
@@ -29,7 +34,32 @@ pub(crate) struct Shared {
     pub(crate) identities: Arc<IdentityStore>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) metrics: Metrics,
+    /// What the pods share about destinations.
+    pub(crate) upstreams: Arc<upstream::Node>,
     pub(crate) runtime: Handle,
+    /// TLS towards hosts outside the mesh.
+    pub(crate) outside: OutsideTls,
+    /// Pods that are served, in the order in which they came.
+    pods: Mutex<Vec<Weak<Pod>>>,
+    /// Counts snapshots up, for connections whose treatment may end with one.
+    pub(crate) changes: watch::Sender<u64>,
+}
+
+impl Shared {
+    /// The pod of this node that this workload is, while it takes connections.
+    pub(crate) fn local_pod(&self, workload: &WorkloadInfo) -> Option<Arc<Pod>> {
+        let pods = self.lock();
+        let mut served = pods.iter().rev().filter_map(Weak::upgrade);
+        served.find(|pod| {
+            let known = &pod.workload;
+            let same = known.name == workload.name && known.identity == workload.identity;
+            same && !pod.stop.is_cancelled()
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Pod>>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Proxy {
@@ -43,9 +73,23 @@ impl Proxy {
     ) -> Arc<Self> {
         let mut metrics = Metrics::default();
         telemetry.with_registry(|registry| metrics = Metrics::register(registry));
-        let shared = Arc::new(Shared { config, snapshot, identities, telemetry, metrics, runtime });
-        let pods = Mutex::default();
-        Arc::new(Self { shared, pods })
+        let mut upstream_metrics = UpstreamMetrics::default();
+        telemetry.with_registry(|registry| upstream_metrics = UpstreamMetrics::register(registry));
+        let upstreams = upstream::Node::new(upstream_metrics, &runtime);
+        let (pods, changes) = (Mutex::default(), watch::Sender::new(0));
+        let shared = Shared {
+            config,
+            snapshot,
+            identities,
+            telemetry,
+            metrics,
+            upstreams,
+            runtime,
+            outside: OutsideTls::default(),
+            pods,
+            changes,
+        };
+        Arc::new(Self { shared: Arc::new(shared) })
     }
 
     /// Serves a pod until the handle says otherwise.
@@ -78,6 +122,7 @@ impl Proxy {
             pool: Pool::new(dialer.clone()),
             native: native::Pool::new(dialer),
             callers: native::Callers::default(),
+            upstreams: Upstreams::new(&self.shared.upstreams),
             policy: watch::Sender::new(None),
             outbound_open: AtomicUsize::new(0),
             tunnels_open: AtomicUsize::new(0),
@@ -91,11 +136,12 @@ impl Proxy {
     /// To be called when a new snapshot is in place: connections that its policies refuse are
     /// closed, and new ones are judged by them.
     pub fn policies_changed(&self) {
-        let pods = self.lock();
+        let pods = self.shared.lock();
         let snapshot = self.shared.snapshot.load();
         for pod in pods.iter().filter_map(Weak::upgrade) {
             pod.take_policy(&snapshot);
         }
+        self.shared.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Judges a connection that the kernel has let pass or refused already, so that it counts where
@@ -110,22 +156,23 @@ impl Proxy {
 
     /// What the proxy carries now.
     pub fn status(&self) -> ProxyStatus {
-        let mut pods: Vec<PodStatus> =
-            self.lock().iter().filter_map(Weak::upgrade).map(|pod| status::of(&pod)).collect();
+        let mut pods: Vec<PodStatus> = self
+            .shared
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|pod| status::of(&pod))
+            .collect();
         pods.sort_by(|a, b| a.pod.cmp(&b.pod));
         ProxyStatus { pods }
     }
 
     fn remember(&self, pod: &Arc<Pod>) {
-        let mut pods = self.lock();
+        let mut pods = self.shared.lock();
         // Under the lock, so that no snapshot comes between.
         pod.take_policy(&self.shared.snapshot.load());
         pods.retain(|pod| pod.strong_count() > 0);
         pods.push(Arc::downgrade(pod));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Pod>>> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

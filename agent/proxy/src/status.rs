@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Instant};
 use serde::Serialize;
 use undermesh_model::{NamespacedName, SpiffeId};
 
-use crate::{pod::Pod, tunnel::Tunnel};
+use crate::{UpstreamStatus, pod::Pod, tunnel::Tunnel};
 
 /// Everything that the proxy carries at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +35,8 @@ pub struct PodStatus {
     pub pool: Vec<TunnelStatus>,
     /// Its native connections to other pods that carry nothing at the moment.
     pub native_idle: usize,
+    /// Destinations that rules are about and that it has used lately.
+    pub upstreams: Vec<UpstreamStatus>,
 }
 
 /// One tunnel of a pod's pool.
@@ -64,6 +66,7 @@ pub(crate) fn of(pod: &Pod) -> PodStatus {
         inbound_connections: pod.inbound_open.load(Ordering::Relaxed),
         pool: pod.pool.tunnels().iter().map(|t| of_tunnel(t)).collect(),
         native_idle: pod.native.idle(),
+        upstreams: pod.upstreams.status(),
     }
 }
 

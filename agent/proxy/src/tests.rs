@@ -1,6 +1,7 @@
 //! Whole connections: real sockets, real TLS, one proxy that serves the pods of both ends.
 
 mod bytes;
+mod http;
 mod mesh;
 mod native;
 mod pooling;

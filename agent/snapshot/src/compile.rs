@@ -1,7 +1,9 @@
 //! From nouns to a snapshot, in the order in which one thing needs another: workloads, services,
 //! map entries.
 
+mod endpoints;
 mod services;
+mod traffic;
 mod workloads;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -25,7 +27,7 @@ pub struct Compiled {
 pub fn compile(cluster: &Cluster, options: &Options, generation: Generation) -> Compiled {
     let mut diagnostics = Vec::new();
     let workloads = workloads::compile(cluster, options, &mut diagnostics);
-    let services = services::compile(cluster, options, &workloads.by_address, &mut diagnostics);
+    let services = services::compile(cluster, options, &workloads, &mut diagnostics);
     let mut snapshot = Snapshot {
         generation,
         options: options.clone(),
@@ -60,13 +62,11 @@ fn tables(snapshot: &Snapshot) -> DatapathTables {
                 slot += 1;
             }
         }
-        tables.services.insert(
-            key,
-            Service {
-                backends: slot,
-                flags: if route.affinity { service_flags::AFFINITY } else { 0 },
-            },
-        );
+        let mut flags = if route.affinity { service_flags::AFFINITY } else { 0 };
+        if !route.traffic.is_empty() {
+            flags |= service_flags::PROXY;
+        }
+        tables.services.insert(key, Service { backends: slot, flags });
     }
     tables
 }

@@ -3,12 +3,16 @@
 //! nothing.
 
 mod cluster;
+mod matcher;
 mod request;
 mod route;
+mod table;
 
 pub use cluster::{ClusterEndpoint, ClusterKey, ClusterSpec, Settings};
+pub use matcher::{HostPattern, PatternError, RequestMatch, Substitution};
 pub use request::{Client, RequestView};
 pub use route::{
-    AppProtocol, Compiled as CompiledRoute, HeaderEdits, L4Route, Matched, PortTraffic,
-    RouteAction, RouteTable, Target, Weighted,
+    AppProtocol, Compiled as CompiledRoute, HeaderEdits, L4Route, PortTraffic, RouteAction, Target,
+    Weighted,
 };
+pub use table::{Matched, RouteTable};

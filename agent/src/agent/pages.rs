@@ -20,6 +20,7 @@ use crate::{
     admin::{Answer, Pages as PageFn},
     config::Config,
     enrolment::EnrolmentView,
+    flows,
     readiness::Readiness,
     status::{AgentStatus, CertificateRow, MapRow, ProgramRow, Status},
 };
@@ -29,6 +30,7 @@ const FULL: u64 = 80;
 
 const INDEX: &str = "\
 GET  /status           what `undermesh status` shows, as JSON
+GET  /flows            recent flow records, as `undermesh flows` asks for them
 GET  /config_dump      the snapshot in force, the proxy's state, certificates without keys
 POST /logging?level=X  change the log filter
 ";
@@ -71,6 +73,7 @@ impl Pages {
             (&Method::GET, "/") => Answer::text(StatusCode::OK, INDEX),
             (&Method::GET, "/status") => json_page(&pages.status()),
             (&Method::GET, "/config_dump") => json_page(&pages.dump()),
+            (&Method::GET, "/flows") => flows::page(pages.telemetry.flows(), query),
             (&Method::POST, "/logging") => pages.set_log_level(query),
             _ => Answer::text(StatusCode::NOT_FOUND, format!("no such page; there are\n{INDEX}")),
         })

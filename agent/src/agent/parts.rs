@@ -225,7 +225,7 @@ impl Parts {
 
 /// The metrics and the access log.
 pub(super) fn telemetry(config: &Config) -> Result<Arc<Telemetry>> {
-    Ok(Telemetry::new(access_log(config)?))
+    Ok(Telemetry::with_flows(access_log(config)?, config.flow_buffer))
 }
 
 fn access_log(config: &Config) -> Result<AccessLog> {

@@ -37,6 +37,7 @@ fn unusable_settings_say_which_and_what_to_do() {
         ("node: a", "pass --manifests"),
         ("adminAddress: 0.0.0.0:15000", "adminAddress 0.0.0.0:15000 is not a loopback"),
         ("svidLifetime: 1s", "svidLifetime is shorter than 10s"),
+        ("flowBuffer: 65537", "flowBuffer must be at most 65536"),
         ("maxPods: 0", "maxPods must be between"),
         ("eventBufferBytes: 5000", "power of two"),
         ("trustDomain: 'A b'", "trustDomain"),

@@ -92,8 +92,15 @@ impl AccessLog {
     }
 
     pub(crate) fn write(&self, line: &impl Serialize) {
+        if self.lines.is_some() {
+            self.write_text(serde_json::to_string(line).ok());
+        }
+    }
+
+    /// The same with the line's text, or the loss of a line that has none.
+    pub(crate) fn write_text(&self, text: Option<String>) {
         let Some(lines) = &self.lines else { return };
-        let sent = serde_json::to_string(line).is_ok_and(|text| lines.try_send(text).is_ok());
+        let sent = text.is_some_and(|text| lines.try_send(text).is_ok());
         let counter = if sent { &self.progress.queued } else { &self.progress.dropped };
         counter.fetch_add(1, Ordering::Relaxed);
     }

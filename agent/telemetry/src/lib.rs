@@ -5,6 +5,7 @@
 
 mod access_log;
 mod connection;
+mod flows;
 mod live;
 mod logs;
 mod peer;
@@ -16,6 +17,7 @@ mod telemetry;
 
 pub use access_log::{AccessLog, AccessLogSink};
 pub use connection::{ByteCounters, CloseReason, ConnectionInfo, Reporter, Security, Transport};
+pub use flows::{FlowPage, Flows};
 pub use logs::{LogError, LogFormat, LogHandle, init as init_logs};
 pub use peer::{Peer, ServiceLabel};
 pub use record::ConnectionRecord;

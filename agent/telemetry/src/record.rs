@@ -34,7 +34,7 @@ impl ConnectionRecord {
     pub(crate) fn open(telemetry: &Arc<Telemetry>, id: u64, info: ConnectionInfo) -> Self {
         let record = Self::resume(telemetry, id, info, Duration::ZERO);
         telemetry.tcp().open(&record.series);
-        telemetry.access_log().write(&Line::new("open", id, &record.info));
+        telemetry.log(&Line::new("open", id, &record.info));
         record
     }
 
@@ -84,7 +84,7 @@ impl ConnectionRecord {
         self.telemetry.tcp().close(&self.series, reason);
         let mut line = Line::new("close", self.id, &self.info);
         line.end(&self.counters, self.opened.elapsed(), reason);
-        self.telemetry.access_log().write(&line);
+        self.telemetry.log(&line);
     }
 }
 

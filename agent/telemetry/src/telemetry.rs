@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    AccessLog, CloseReason, ConnectionInfo, ConnectionRecord, live::LiveConnections,
+    AccessLog, CloseReason, ConnectionInfo, ConnectionRecord, Flows, live::LiveConnections,
     process::ProcessCollector, record::Line, tcp_metrics::TcpMetrics,
 };
 
@@ -38,6 +38,7 @@ pub struct Telemetry {
     tcp: TcpMetrics,
     denied: Family<DeniedLabels, Counter>,
     access_log: AccessLog,
+    flows: Flows,
     live: LiveConnections,
     next_id: AtomicU64,
 }
@@ -50,11 +51,20 @@ struct DeniedLabels {
 impl Telemetry {
     /// Registers everything that this crate measures.
     pub fn new(access_log: AccessLog) -> Arc<Self> {
-        Self::with_max_series(access_log, MAX_SERIES)
+        Self::with_limits(access_log, MAX_SERIES, 0)
+    }
+
+    /// As [`Telemetry::new`], with up to `flow_buffer` flow records in memory.
+    pub fn with_flows(access_log: AccessLog, flow_buffer: usize) -> Arc<Self> {
+        Self::with_limits(access_log, MAX_SERIES, flow_buffer)
     }
 
     /// As [`Telemetry::new`], with another bound on the TCP metrics' label sets.
     pub fn with_max_series(access_log: AccessLog, max_series: usize) -> Arc<Self> {
+        Self::with_limits(access_log, max_series, 0)
+    }
+
+    fn with_limits(access_log: AccessLog, max_series: usize, flow_buffer: usize) -> Arc<Self> {
         let mut registry = Registry::default();
         let tcp = TcpMetrics::register(&mut registry, max_series);
         let denied = Family::default();
@@ -71,6 +81,7 @@ impl Telemetry {
             tcp,
             denied,
             access_log,
+            flows: Flows::new(flow_buffer),
             live: LiveConnections::default(),
             next_id: AtomicU64::new(1),
         })
@@ -86,7 +97,7 @@ impl Telemetry {
         self.denied.get_or_create(&DeniedLabels { reason: denial.reason.reason }).inc();
         let mut line = Line::new("denied", self.id(), &denial.info);
         line.because(&denial.reason);
-        self.access_log.write(&line);
+        self.log(&line);
     }
 
     /// The record of a connection that was opened `ago`, and counted and logged then, by an agent
@@ -136,6 +147,24 @@ impl Telemetry {
         &self.tcp
     }
 
+    /// The newest flow records.
+    pub fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
+    /// Writes a line to the access log and keeps it as a flow record.
+    pub(crate) fn log(&self, line: &Line<'_>) {
+        if !self.flows.is_on() {
+            return self.access_log.write(line);
+        }
+        let text = serde_json::to_string(line).ok();
+        if let Some(text) = &text {
+            self.flows.push(text);
+        }
+        self.access_log.write_text(text);
+    }
+
+    #[cfg(test)]
     pub(crate) fn access_log(&self) -> &AccessLog {
         &self.access_log
     }

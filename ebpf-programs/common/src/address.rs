@@ -107,13 +107,15 @@ impl Addr {
     }
 
     /// True where a connection never leaves the pod, or leads to something that only this link
-    /// knows: loopback, `0.0.0.0` and `::` (which mean the host itself), link-local, multicast.
+    /// knows: loopback, `0.0.0.0` and `::` (which mean the host itself), link-local, multicast,
+    /// broadcast. 240.0.0.0/4 is for hosts of ServiceEntries: Istio gives out addresses there.
     #[inline(always)]
     pub const fn is_never_meshed(&self) -> bool {
         if self.is_v4() {
             let word = u32::from_be(self.words_be[3]);
             let first = word >> 24;
-            return first == 127 || first == 0 || first >= 224 || word >> 16 == 0xa9fe;
+            let multicast = first >> 4 == 0xe || word == u32::MAX;
+            return first == 127 || first == 0 || multicast || word >> 16 == 0xa9fe;
         }
         let first = u32::from_be(self.words_be[0]);
         first >> 24 == 0xff
@@ -149,13 +151,13 @@ mod tests {
     #[test]
     fn only_addresses_that_may_lead_to_a_workload_are_meshable() {
         let never: Vec<_> = "127.0.0.1 127.9.9.9 0.0.0.0 0.1.2.3 169.254.169.254 224.0.0.1 \
-             255.255.255.255 :: ::1 fe80::1 febf::1 ff02::1"
+             239.255.255.255 255.255.255.255 :: ::1 fe80::1 febf::1 ff02::1"
             .split_whitespace()
             .filter(|text| !addr(text).is_never_meshed())
             .collect();
         assert!(never.is_empty(), "meshable: {never:?}");
         let ever: Vec<_> =
-            "10.0.0.1 169.253.0.1 223.255.255.255 1.2.3.4 2001:db8::1 fd00::1 fec0::1"
+            "10.0.0.1 169.253.0.1 223.255.255.255 240.240.0.1 1.2.3.4 2001:db8::1 fd00::1 fec0::1"
                 .split_whitespace()
                 .filter(|text| addr(text).is_never_meshed())
                 .collect();

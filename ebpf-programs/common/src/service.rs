@@ -28,6 +28,8 @@ map_type! {
 pub mod service_flags {
     /// A client always gets the same backend, for as long as the backends are the same.
     pub const AFFINITY: u32 = 1;
+    /// The proxy looks at connections to it, wherever they lead.
+    pub const PROXY: u32 = 2;
 }
 
 /// The slot that a client has with affinity: the same in the kernel and in the proxy, so that it

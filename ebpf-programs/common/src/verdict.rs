@@ -95,6 +95,9 @@ pub fn decide_outbound<V: OutboundView>(
     }
     let key = ServiceKey { addr: *addr, port_be, pad: 0 };
     if let Some(service) = view.service(&key) {
+        if service.flags & service_flags::PROXY != 0 {
+            return to_proxy(view, pod, addr);
+        }
         if service.backends == 0 {
             return Outbound::refuse(Reason::NoEndpoint, addr);
         }

@@ -14,6 +14,9 @@ use crate::{
     report::{Report, Subject},
 };
 
+/// The proxy looks at connections to the Service.
+const L7: &str = "undermesh.io/l7";
+
 /// What a Service is to the mesh.
 #[derive(Clone, Debug)]
 pub(crate) enum ServiceRecord {
@@ -55,8 +58,24 @@ pub(crate) fn service(
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
         affinity: affinity(&spec, subject, report),
         distribution: distribution(&spec, subject, report),
+        l7: l7(service, subject, report),
     };
     Placed::new(ServiceRecord::Service(service), subject)
+}
+
+fn l7(service: &Service, subject: &Subject<'_>, report: &mut Report) -> bool {
+    let annotations = service.metadata.annotations.as_ref();
+    match annotations.and_then(|all| all.get(L7)).map(String::as_str) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            let message = format!("annotation {L7} is {other:?}, which means nothing");
+            let path = ["metadata", "annotations", L7];
+            let remedy = "write \"true\" or \"false\"";
+            report.error(subject, &path, "unknown-annotation-value", message, remedy);
+            false
+        }
+    }
 }
 
 fn affinity(spec: &ServiceSpec, subject: &Subject<'_>, report: &mut Report) -> bool {

@@ -128,6 +128,22 @@ fn a_target_port_is_the_port_unless_it_says_otherwise() {
 }
 
 #[test]
+fn an_annotation_leads_a_services_requests_through_the_proxy() {
+    let annotated = |value: &str| {
+        let metadata = format!("annotations: {{undermesh.io/l7: '{value}'}}");
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: cart\n  namespace: shop\n  \
+                 {metadata}\nspec:\n  clusterIP: 10.96.0.9\n  ports: [{{port: 80}}]\n"
+        )
+    };
+    for (value, expected) in [("true", true), ("false", false)] {
+        assert_eq!(cluster(&annotated(value)).services[&name("cart")].l7, expected, "{value}");
+    }
+    assert_eq!(findings(&annotated("true")), Vec::<String>::new());
+    assert!(findings(&annotated("on"))[0].contains("unknown-annotation-value"));
+}
+
+#[test]
 fn nodes_are_read_with_their_internal_addresses() {
     let text = "apiVersion: v1\nkind: Node\nmetadata: {name: Host_1, labels: {topology.kubernetes.io/zone: z}}\nstatus:\n  addresses:\n  - {type: InternalIP, address: 10.0.0.1}\n  - {type: ExternalIP, address: 192.0.2.1}\n  - {type: Hostname, address: host}\n";
     let node = &cluster(text).nodes["Host_1"];

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{Broken, Duplex};
@@ -37,6 +37,10 @@ pub(crate) struct Socket {
     unread: Bytes,
     /// Kept for as long as the connection lasts.
     _pass: Option<Pass>,
+    /// When this is over, the connection counts as broken.
+    until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// It is over.
+    cut: bool,
 }
 
 impl Socket {
@@ -50,7 +54,32 @@ impl Socket {
             ended: false,
             unread: Bytes::new(),
             _pass: None,
+            until: None,
+            cut: false,
         }
+    }
+
+    /// Sets how a peer that is gone is noticed.
+    pub(crate) fn set_keepalive(&self, keepalive: &TcpKeepalive) -> io::Result<()> {
+        SockRef::from(&*self.stream).set_tcp_keepalive(keepalive)
+    }
+
+    /// Breaks the connection when `event` happens.
+    pub(crate) fn until(self, event: impl Future<Output = ()> + Send + 'static) -> Self {
+        let mut socket = self;
+        socket.until = Some(Box::pin(event));
+        socket
+    }
+
+    /// Whether what it was to last for is over.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        if let Some(event) = &mut self.until
+            && event.as_mut().poll(cx).is_ready()
+        {
+            self.until = None;
+            self.cut = true;
+        }
+        if self.cut { Err(Broken::Reset) } else { Ok(()) }
     }
 
     /// Keeps what lets the connection pass until it is closed.
@@ -94,7 +123,7 @@ impl Socket {
 
 impl Duplex for Socket {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.unread.is_empty() {
+        if !self.unread.is_empty() || self.poll_over(cx).is_err() {
             return Poll::Ready(());
         }
         match self.stream.poll_read_ready(cx) {
@@ -112,6 +141,7 @@ impl Duplex for Socket {
         cx: &mut Context<'_>,
         limit: usize,
     ) -> Poll<Result<Option<Bytes>, Broken>> {
+        self.poll_over(cx)?;
         if !self.unread.is_empty() {
             let count = self.unread.len().min(limit);
             return Poll::Ready(Ok(Some(self.unread.split_to(count))));
@@ -128,6 +158,7 @@ impl Duplex for Socket {
     }
 
     fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+        self.poll_over(cx)?;
         ready!(self.stream.poll_write_ready(cx))?;
         Poll::Ready(Ok(LARGEST_BUFFER))
     }

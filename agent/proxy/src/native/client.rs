@@ -41,11 +41,21 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// The stream, and what gives its connection back once it has ended.
+    pub(crate) fn split(self) -> (NativeStream, impl FnOnce(NativeStream, &Pool) + Send) {
+        let Self { stream, key, rest, .. } = self;
+        let give_back = move |stream: NativeStream, pool: &Pool| {
+            if let Some(connection) = stream.into_idle() {
+                pool.put_back(&key, rest.with(connection));
+            }
+        };
+        (stream, give_back)
+    }
+
     /// Gives the connection back to the pool if it can carry another session.
     pub(crate) fn finish(self, pool: &Pool) {
-        if let Some(connection) = self.stream.into_idle() {
-            pool.put_back(&self.key, self.rest.with(connection));
-        }
+        let (stream, give_back) = self.split();
+        give_back(stream, pool);
     }
 }
 
@@ -57,18 +67,18 @@ struct Refused {
     unseen: bool,
 }
 
-/// Opens a session to `key` for `client`, whose bytes go along.
+/// Opens a session to `key` for a client at `from`; where `client` is given, its bytes go along.
 pub(crate) async fn open(
     pod: &Pod,
     key: &TunnelKey,
     from: SocketAddr,
-    client: &mut Socket,
+    mut client: Option<&mut Socket>,
 ) -> Result<Session, DialError> {
     let open = Open { client: from, destination: key.address };
     let (dialled, origin) = pod.native.take(key).await?;
     let metrics = &pod.shared.metrics.native;
     metrics.record_session(origin);
-    let refused = match ask(pod, key, dialled, open, client).await {
+    let refused = match ask(pod, key, dialled, open, client.as_deref_mut()).await {
         Ok(session) => return Ok(session),
         Err(refused) => refused,
     };
@@ -89,13 +99,13 @@ async fn ask(
     key: &TunnelKey,
     dialled: Dialled,
     open: Open,
-    client: &mut Socket,
+    mut client: Option<&mut Socket>,
 ) -> Result<Session, Refused> {
     let (mut connection, rest) = dialled.split();
     connection.sessions = connection.sessions.wrapping_add(1);
     connection.in_session = true;
     let mut request = Request::new(open);
-    let answer = poll_fn(|cx| request.poll(cx, &mut connection, client));
+    let answer = poll_fn(|cx| request.poll(cx, &mut connection, client.as_deref_mut()));
     let answer = tokio::time::timeout(pod.shared.config.request_timeout, answer).await;
     let host = host(pod);
     let error = match answer {
@@ -119,7 +129,9 @@ async fn ask(
     };
     let early = request.early.freeze();
     let exposed = !early.is_empty() && matches!(error, Asked::Lost(_) | Asked::Late);
-    client.unread(early);
+    if let Some(client) = client {
+        client.unread(early);
+    }
     Err(refused(&host, key, error, exposed))
 }
 
@@ -189,9 +201,9 @@ impl Request {
         &mut self,
         cx: &mut Context<'_>,
         connection: &mut Connection,
-        client: &mut Socket,
+        mut client: Option<&mut Socket>,
     ) -> Poll<Result<Control, WireError>> {
-        ready!(self.poll_open(cx, connection, client))?;
+        ready!(self.poll_open(cx, connection, client.as_deref_mut()))?;
         loop {
             match connection.poll_next(cx, 0) {
                 Poll::Ready(Ok(Incoming::Control(control))) => return Poll::Ready(Ok(control)),
@@ -202,7 +214,7 @@ impl Request {
                 Poll::Pending => {}
             }
             ready!(connection.poll_flush(cx))?;
-            if self.sent == self.early.len() && !self.read(cx, client) {
+            if self.sent == self.early.len() && !self.read(cx, client.as_deref_mut()) {
                 return Poll::Pending;
             }
             self.sent += ready!(connection.poll_send_data(cx, &self.early[self.sent..]))?;
@@ -214,7 +226,7 @@ impl Request {
         &mut self,
         cx: &mut Context<'_>,
         connection: &mut Connection,
-        client: &mut Socket,
+        client: Option<&mut Socket>,
     ) -> Poll<Result<(), WireError>> {
         if self.opened {
             return Poll::Ready(Ok(()));
@@ -233,7 +245,8 @@ impl Request {
     }
 
     /// Takes more of the application's bytes along, if there are any and there is room.
-    fn read(&mut self, cx: &mut Context<'_>, client: &mut Socket) -> bool {
+    fn read(&mut self, cx: &mut Context<'_>, client: Option<&mut Socket>) -> bool {
+        let Some(client) = client else { return false };
         let room = MAX_EARLY - self.early.len();
         if self.dry || room == 0 || client.poll_readable(cx).is_pending() {
             return false;

@@ -12,7 +12,7 @@ use undermesh_model::{
 use super::*;
 use crate::{Destination, SameNode};
 
-fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
+pub(super) fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
     Workload {
         origin: ResourceRef::namespaced("Pod", "shop", name),
         name: NamespacedName::new("shop", name),
@@ -33,7 +33,11 @@ fn workload(name: &str, node: &str, addresses: &[&str]) -> Workload {
     }
 }
 
-fn service(name: &str, vips: &[&str], endpoints: &[(&str, bool)]) -> (Service, EndpointSlice) {
+pub(super) fn service(
+    name: &str,
+    vips: &[&str],
+    endpoints: &[(&str, bool)],
+) -> (Service, EndpointSlice) {
     let origin = ResourceRef::namespaced("Service", "shop", name);
     let service = Service {
         origin: origin.clone(),
@@ -53,6 +57,7 @@ fn service(name: &str, vips: &[&str], endpoints: &[(&str, bool)]) -> (Service, E
         publish_not_ready: false,
         affinity: false,
         distribution: Distribution::Anywhere,
+        l7: false,
     };
     let slice = EndpointSlice {
         origin,
@@ -72,7 +77,10 @@ fn service(name: &str, vips: &[&str], endpoints: &[(&str, bool)]) -> (Service, E
     (service, slice)
 }
 
-fn cluster(workloads: Vec<Workload>, services: Vec<(Service, EndpointSlice)>) -> Cluster {
+pub(super) fn cluster(
+    workloads: Vec<Workload>,
+    services: Vec<(Service, EndpointSlice)>,
+) -> Cluster {
     let mut cluster = Cluster::default();
     cluster.workloads.extend(workloads.into_iter().map(|w| (w.name.clone(), w)));
     for (service, slice) in services {
@@ -82,23 +90,23 @@ fn cluster(workloads: Vec<Workload>, services: Vec<(Service, EndpointSlice)>) ->
     cluster
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options { node: "a".to_owned(), ..Options::default() }
 }
 
-fn run(cluster: &Cluster) -> Compiled {
+pub(super) fn run(cluster: &Cluster) -> Compiled {
     compile(cluster, &options(), Generation(7))
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn socket(text: &str) -> SocketAddr {
+pub(super) fn socket(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn key(text: &str) -> ServiceKey {
+pub(super) fn key(text: &str) -> ServiceKey {
     let vip = socket(text);
     ServiceKey { addr: addr(vip.ip()), port_be: vip.port().to_be(), pad: 0 }
 }

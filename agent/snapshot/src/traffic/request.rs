@@ -30,3 +30,10 @@ pub struct Client<'a> {
     /// Its labels.
     pub labels: &'a BTreeMap<String, String>,
 }
+
+impl Client<'_> {
+    /// Whether it has all of these labels.
+    pub(crate) fn has(&self, labels: &BTreeMap<String, String>) -> bool {
+        labels.iter().all(|(label, value)| self.labels.get(label) == Some(value))
+    }
+}

@@ -1,6 +1,6 @@
 //! Routes, compiled.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use undermesh_model::{
@@ -8,7 +8,7 @@ use undermesh_model::{
     traffic::{Cors, DirectResponse, Fault, L4Match, Millionths, PathRewrite, Redirect, Retries},
 };
 
-use super::{Client, ClusterSpec, RequestView};
+use super::{Client, ClusterSpec, RouteTable, matcher::host_matches};
 
 /// What a service port speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,32 +35,47 @@ pub struct PortTraffic {
     pub protocol: AppProtocol,
     /// Routes for requests.
     pub http: RouteTable,
-    /// Routes for connections that are not HTTP, the first that matches: TLS before TCP.
+    /// Routes for connections that are not HTTP, the first that matches: TLS before TCP. See
+    /// [`PortTraffic::l4_route`].
     pub l4: Vec<L4Route>,
     /// Where everything goes that no route is about.
     pub default: Arc<ClusterSpec>,
 }
 
-/// Routes for requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RouteTable {
-    routes: Vec<Arc<Compiled>>,
-}
-
-/// A route that a request has matched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matched<'a> {
-    /// The route.
-    pub route: &'a Arc<Compiled>,
-    /// How many bytes of the path the match was about: what a rewrite of the prefix replaces.
-    pub path_len: usize,
-}
-
-impl RouteTable {
-    /// The route of a request. `None`: no route is about it, the answer is 404.
-    pub fn find(&self, _client: &Client<'_>, _request: &RequestView<'_>) -> Option<Matched<'_>> {
-        self.routes.first().map(|route| Matched { route, path_len: 0 })
+impl PortTraffic {
+    /// The route of a connection that is not HTTP: `sni` is the server name that a TLS client asks
+    /// for, `dialled` the address that it dialled. `None`: no route is about it, it goes to
+    /// [`PortTraffic::default`].
+    pub fn l4_route(
+        &self,
+        sni: Option<&str>,
+        dialled: IpAddr,
+        client: &Client<'_>,
+    ) -> Option<&L4Route> {
+        self.l4.iter().find(|route| route.is_about(sni, dialled, client))
     }
+
+    /// Whether [`PortTraffic::l4_route`] depends on the server name, so that it has to be known.
+    pub fn looks_at_server_names(&self) -> bool {
+        self.l4.iter().flat_map(|route| &route.matches).any(|one| !one.sni_hosts.is_empty())
+    }
+}
+
+impl L4Route {
+    fn is_about(&self, sni: Option<&str>, dialled: IpAddr, client: &Client<'_>) -> bool {
+        let matches = |one: &L4Match| {
+            let blocks = &one.destinations;
+            (blocks.is_empty() || blocks.iter().any(|block| block.contains(&dialled)))
+                && one.source_namespace.as_ref().is_none_or(|wanted| wanted == client.namespace)
+                && client.has(&one.source_labels)
+                && (one.sni_hosts.is_empty() || sni.is_some_and(|sni| names(&one.sni_hosts, sni)))
+        };
+        self.matches.is_empty() || self.matches.iter().any(matches)
+    }
+}
+
+fn names(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|pattern| host_matches(pattern, name))
 }
 
 /// One route.

@@ -87,6 +87,19 @@ fn with_affinity_chance_has_no_say() {
 }
 
 #[test]
+fn what_rules_are_about_goes_to_the_agent_whatever_is_behind_it() {
+    let key = ServiceKey { addr: VIP, port_be: PORT, pad: 0 };
+    for backends in [&[(LOCAL_POD, backend_flags::LOCAL)][..], &[(OUTSIDER, 0)], &[]] {
+        let mut maps = maps(backends);
+        let flags = service_flags::PROXY | service_flags::AFFINITY;
+        maps.services.insert(key, Service { backends: backends.len() as u32, flags });
+        assert_eq!(decide(&maps, 0, VIP), Outbound::proxy(&VIP, AGENT));
+        maps.listening = false;
+        assert_eq!(decide(&maps, 0, VIP), Outbound::refuse(Reason::ProxyDown, &VIP));
+    }
+}
+
+#[test]
 fn pod_addresses_are_local_proxied_or_outside() {
     let maps = maps(&[]);
     assert_eq!(decide(&maps, 0, LOCAL_POD), Outbound::local(&LOCAL_POD, PORT));

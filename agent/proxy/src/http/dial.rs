@@ -1,0 +1,168 @@
+//! Step *dial*: a connection to an endpoint, for requests.
+//!
+//! To another node it travels inside the wire that all connections use. To a pod of this node it is
+//! delivered here, after the same check of policy that a tunnel gets: one proxy, once (ADR 0018).
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::Version;
+use socket2::TcpKeepalive;
+use undermesh_model::{Wire, traffic::TcpPool};
+use undermesh_snapshot::{
+    WorkloadInfo,
+    traffic::{ClusterEndpoint, ClusterSpec},
+};
+
+use super::{front::Front, outside};
+use crate::{
+    authorize::{Attempt, Denial, authorize, revoked},
+    deliver,
+    duplex::{Socket, Stream},
+    error::Failure,
+    plan::Target,
+    pod::Pod,
+    reach::{Reach, Upstream},
+    upstream::{ByteStream, Dial, Dialling, speaks_http2},
+};
+
+/// Makes connections on behalf of one client.
+pub(crate) struct Dialer<'a> {
+    pub(crate) front: &'a Front,
+    /// The service that was dialled.
+    pub(crate) host: &'a str,
+    pub(crate) spec: &'a ClusterSpec,
+    /// How the destination's rule wants its connections.
+    pub(crate) tcp: &'a TcpPool,
+    /// The request that the first connection is for.
+    pub(crate) request: Asks<'a>,
+}
+
+/// What a connection depends on that is the request's.
+#[derive(Clone, Copy)]
+pub(crate) struct Asks<'a> {
+    /// Host of its authority.
+    pub(crate) host: &'a str,
+    /// Version that its client speaks.
+    pub(crate) version: Version,
+    /// It asks for an upgrade.
+    pub(crate) upgrade: bool,
+}
+
+impl Dial for Dialer<'_> {
+    fn dial<'a>(&'a self, endpoint: &'a ClusterEndpoint) -> Dialling<'a> {
+        Box::pin(async {
+            let pod = &self.front.pod;
+            let target = Target::new(endpoint.address, endpoint.workload.as_ref());
+            let upstream = connect(self.front, self.host, &target, None, &mut |_| {}).await?;
+            keep_alive(&upstream, self.tcp);
+            match (upstream, outside::wanted(self.spec, endpoint)) {
+                (Upstream::Plain(socket), Some(tls)) => {
+                    let name = outside::name(tls, self.spec, self.request.host);
+                    let Asks { version, upgrade, .. } = self.request;
+                    let http2 = speaks_http2(self.spec, version, upgrade);
+                    let to = (socket, endpoint.address);
+                    outside::secure(&pod.shared, tls, name, http2, to).await
+                }
+                (upstream, _) => Ok(byte_stream(pod, upstream)),
+            }
+        })
+    }
+}
+
+/// Connects to an endpoint of this or of another node, and says over which wire.
+pub(crate) async fn connect(
+    front: &Front,
+    host: &str,
+    target: &Target,
+    client: Option<&mut Socket>,
+    note: &mut (dyn FnMut(Wire) + Send),
+) -> Result<Upstream, Failure> {
+    let pod = &front.pod;
+    if let Some(local) = target.workload.as_ref().and_then(|workload| local_pod(pod, workload)) {
+        return deliver_locally(front, &local, target.address).await.map(Upstream::Plain);
+    }
+    let host = Some(host).filter(|host| !host.is_empty());
+    let reach = Reach { pod, host, client: front.client_towards(target.address) };
+    reach.target(target, client, note).await
+}
+
+/// Sets keepalive as a rule wants it, where the connection is the endpoint's own; agents look after those
+/// between them.
+pub(crate) fn keep_alive(upstream: &Upstream, tcp: &TcpPool) {
+    let (Upstream::Plain(socket), Some((probes, time, interval))) = (upstream, tcp.keepalive)
+    else {
+        return;
+    };
+    let mut keepalive = TcpKeepalive::new();
+    if let Some(time) = time {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if let Some(probes) = probes {
+        keepalive = keepalive.with_retries(probes);
+    }
+    if let Err(error) = socket.set_keepalive(&keepalive) {
+        tracing::debug!(%error, "keepalive cannot be set as the DestinationRule has it");
+    }
+}
+
+/// The pod of this node that can be reached without a wire.
+fn local_pod(pod: &Pod, workload: &Arc<WorkloadInfo>) -> Option<Arc<Pod>> {
+    let direct = workload.local && workload.direct;
+    direct.then(|| pod.shared.local_pod(workload)).flatten()
+}
+
+/// Delivers into another pod of this node, for as long as its policy lets this client in.
+async fn deliver_locally(
+    front: &Front,
+    to: &Arc<Pod>,
+    destination: SocketAddr,
+) -> Result<Socket, Failure> {
+    deliver::check(to, destination)?;
+    // From before the decision, so that no change of policy is missed.
+    let mut policies = to.policy.subscribe();
+    let policy = policies.borrow_and_update().clone();
+    let (from, to) = (Arc::clone(&front.pod), Arc::clone(to));
+    let client = front.client_towards(destination);
+    let asked = attempt(&from, &to, client, destination);
+    authorize(&asked, policy.as_deref(), &to.shared.metrics)
+        .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
+    let socket = deliver::deliver(&to, client, destination).await?;
+    Ok(socket.until(async move {
+        let asked = attempt(&from, &to, client, destination);
+        tokio::select! {
+            denial = revoked(&asked, &mut policies, &to.shared.metrics) => {
+                tracing::debug!(%destination, detail = %denial.detail, "a connection was revoked");
+            }
+            () = to.kill.cancelled() => {}
+        }
+    }))
+}
+
+fn attempt<'a>(
+    from: &'a Pod,
+    to: &'a Pod,
+    client: SocketAddr,
+    destination: SocketAddr,
+) -> Attempt<'a> {
+    Attempt {
+        source: Some(&from.workload.identity),
+        source_addr: client,
+        destination,
+        workload: &to.workload.identity,
+    }
+}
+
+fn byte_stream(pod: &Arc<Pod>, upstream: Upstream) -> Box<dyn ByteStream> {
+    match upstream {
+        Upstream::Plain(socket) => Box::new(Stream::new(socket)),
+        Upstream::Tunnel(tunnel) => Box::new(Stream::new(tunnel)),
+        Upstream::Native(session) => {
+            let (stream, give_back) = session.split();
+            let pod = Arc::clone(pod);
+            Box::new(Stream::new(stream).when_over(move |stream, _| give_back(stream, &pod.native)))
+        }
+    }
+}

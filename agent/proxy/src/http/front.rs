@@ -1,0 +1,152 @@
+//! What the requests of one client connection have in common.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use undermesh_snapshot::{
+    ServicePortRoute, Snapshot,
+    traffic::{
+        AppProtocol, Client, ClusterEndpoint, ClusterKey, ClusterSpec, PortTraffic, Settings,
+    },
+};
+
+use super::strict::Switch;
+use crate::pod::Pod;
+
+/// A connection of a client whose requests are looked at.
+#[derive(Clone)]
+pub(crate) struct Front {
+    pub(crate) pod: Arc<Pod>,
+    /// The client, as its application has it.
+    pub(crate) client: SocketAddr,
+    /// What it dialled.
+    pub(crate) dialled: SocketAddr,
+    /// What the port spoke when the connection was opened.
+    protocol: AppProtocol,
+    /// Tells whoever reads the connection that it has become something else.
+    pub(crate) switch: Switch,
+}
+
+/// What holds for a request, as of now.
+pub(crate) struct Rules {
+    pub(crate) traffic: Arc<PortTraffic>,
+    pub(crate) generation: u64,
+    /// The service's DNS name.
+    pub(crate) host: String,
+    /// The connection should end: new ones are treated differently.
+    pub(crate) leaving: bool,
+}
+
+impl Front {
+    pub(crate) fn new(
+        pod: &Arc<Pod>,
+        client: SocketAddr,
+        dialled: SocketAddr,
+        traffic: &PortTraffic,
+    ) -> Self {
+        let protocol = traffic.default.protocol;
+        Self { pod: Arc::clone(pod), client, dialled, protocol, switch: Switch::default() }
+    }
+
+    /// The client as an endpoint at this address should see it: by its pod's address of the same
+    /// family, whichever the client has dialled.
+    pub(crate) fn client_towards(&self, to: SocketAddr) -> SocketAddr {
+        let mut own = self.pod.workload.addresses.iter();
+        let same = own.find(|own| own.is_ipv4() == to.is_ipv4());
+        match same {
+            Some(own) if self.client.is_ipv4() != to.is_ipv4() => {
+                SocketAddr::new(*own, self.client.port())
+            }
+            _ => self.client,
+        }
+    }
+
+    /// The client as rules look at it.
+    pub(crate) fn as_client(&self) -> Client<'_> {
+        let workload = &self.pod.workload;
+        Client { namespace: &workload.name.namespace, labels: &workload.labels }
+    }
+
+    /// What holds for a request that comes now. Rules may have changed since the connection was opened,
+    /// or there may be none any more.
+    pub(crate) fn rules(&self) -> Rules {
+        self.rules_where(is_about_requests)
+    }
+
+    /// What holds for a connection that carries anything.
+    pub(crate) fn rules_for_all(&self) -> Rules {
+        self.rules_where(|_| true)
+    }
+
+    fn rules_where(&self, wanted: impl Fn(&PortTraffic) -> bool) -> Rules {
+        let snapshot = self.pod.shared.snapshot.load();
+        let generation = snapshot.generation.0;
+        let route = snapshot.services.get(&self.dialled);
+        let host = route.map(|route| route.host.clone()).unwrap_or_default();
+        let traffic = asked(&snapshot, &self.pod, self.dialled).filter(|traffic| wanted(traffic));
+        let leaving = traffic.is_none() || self.pod.stop.is_cancelled();
+        let traffic =
+            traffic.unwrap_or_else(|| Arc::new(self.without_rules(route.map(Arc::as_ref))));
+        Rules { traffic, generation, host, leaving }
+    }
+
+    /// Returns when the connection should end, although it works.
+    pub(crate) async fn leaves(&self) {
+        let mut changes = self.pod.shared.changes.subscribe();
+        while !self.rules().leaving {
+            tokio::select! {
+                () = self.pod.stop.cancelled() => {}
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A service port that no rule is about any more: its endpoints, as every connection gets them.
+    fn without_rules(&self, route: Option<&ServicePortRoute>) -> PortTraffic {
+        let endpoints = route.map(|route| route.endpoints.as_slice()).unwrap_or_default();
+        let endpoint = |endpoint: &undermesh_snapshot::EndpointTarget| ClusterEndpoint {
+            address: endpoint.address,
+            workload: endpoint.workload.clone(),
+            weight: endpoint.weight.max(1),
+            locality: undermesh_model::traffic::Locality::default(),
+            priority: 0,
+        };
+        let spec = ClusterSpec {
+            key: ClusterKey {
+                host: route.map(|route| route.host.clone()).unwrap_or_default(),
+                port: self.dialled.port(),
+                subset: String::new(),
+                view: String::new(),
+            },
+            rule: None,
+            protocol: self.protocol,
+            endpoints: endpoints.iter().map(endpoint).collect(),
+            dns: Vec::new(),
+            settings: Settings::default(),
+        };
+        PortTraffic {
+            protocol: self.protocol,
+            http: Default::default(),
+            l4: Vec::new(),
+            default: Arc::new(spec),
+        }
+    }
+}
+
+/// What rules say about a service port, for clients in `pod`'s namespace.
+pub(crate) fn asked(
+    snapshot: &Snapshot,
+    pod: &Pod,
+    dialled: SocketAddr,
+) -> Option<Arc<PortTraffic>> {
+    let route = snapshot.services.get(&dialled)?;
+    route.traffic.get(&pod.workload.name.namespace).cloned()
+}
+
+/// Whether a port may carry requests at all.
+pub(crate) fn is_about_requests(traffic: &PortTraffic) -> bool {
+    !matches!(traffic.protocol, AppProtocol::Tcp | AppProtocol::Tls)
+}

@@ -1,0 +1,212 @@
+//! Answers that the proxy gives itself: the one place that turns a decision or a failure into a
+//! response.
+//!
+//! Statuses, bodies and response flags are those of Envoy, which applications and dashboards know. A
+//! gRPC client gets a gRPC status instead, because it would not understand the other.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+};
+
+use super::{body::AnswerBody, log::Flag};
+
+/// An answer of our own.
+#[derive(Debug)]
+pub(crate) struct LocalReply {
+    pub(crate) status: StatusCode,
+    /// Overrides what `status` means for gRPC.
+    pub(crate) grpc: Option<u16>,
+    pub(crate) body: Bytes,
+    pub(crate) headers: Box<HeaderMap>,
+    pub(crate) flag: Option<Flag>,
+    /// For logs.
+    pub(crate) detail: Option<String>,
+}
+
+impl LocalReply {
+    /// A status and nothing else.
+    pub(crate) fn new(status: StatusCode) -> Self {
+        Self {
+            status,
+            grpc: None,
+            body: Bytes::new(),
+            headers: Box::default(),
+            flag: None,
+            detail: None,
+        }
+    }
+
+    fn text(status: StatusCode, flag: Flag, body: &'static str) -> Self {
+        Self { flag: Some(flag), body: Bytes::from_static(body.as_bytes()), ..Self::new(status) }
+    }
+
+    /// What the client sent is no request that may be passed on.
+    pub(crate) fn bad_request(detail: &'static str) -> Self {
+        let detail = Some(detail.to_owned());
+        Self { detail, ..Self::text(StatusCode::BAD_REQUEST, Flag::ProtocolError, "") }
+    }
+
+    /// No route is about the request.
+    pub(crate) fn no_route() -> Self {
+        Self::text(StatusCode::NOT_FOUND, Flag::NoRoute, "")
+    }
+
+    /// The route leads nowhere.
+    pub(crate) fn unusable(status: u16) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::text(status, Flag::NoRoute, "")
+    }
+
+    /// No endpoint may be used.
+    pub(crate) fn no_healthy_upstream() -> Self {
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        Self::text(unavailable, Flag::NoHealthyUpstream, "no healthy upstream")
+    }
+
+    /// A limit is reached.
+    pub(crate) fn overflow(limit: &'static str) -> Self {
+        const BODY: &str =
+            "upstream connect error or disconnect/reset before headers. reset reason: overflow";
+        let mut reply = Self::text(StatusCode::SERVICE_UNAVAILABLE, Flag::Overflow, BODY);
+        reply.headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
+        reply.detail = Some(limit.to_owned());
+        reply
+    }
+
+    /// The endpoint could not be connected to.
+    pub(crate) fn connect_failure(detail: String) -> Self {
+        const BODY: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
+                            remote connection failure";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { detail: Some(detail), ..Self::text(status, Flag::ConnectionFailure, BODY) }
+    }
+
+    /// The endpoint broke the connection before it answered.
+    pub(crate) fn reset(detail: String) -> Self {
+        const BODY: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
+                            connection termination";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { detail: Some(detail), ..Self::text(status, Flag::ConnectionTermination, BODY) }
+    }
+
+    /// The endpoint did not answer in time.
+    pub(crate) fn timeout() -> Self {
+        Self::text(StatusCode::GATEWAY_TIMEOUT, Flag::Timeout, "upstream request timeout")
+    }
+
+    /// The client's own body broke off; nobody is left to read the answer.
+    pub(crate) fn client_gone() -> Self {
+        Self::text(StatusCode::BAD_REQUEST, Flag::ClientGone, "")
+    }
+
+    /// The response, for a client that speaks gRPC or not.
+    pub(crate) fn into_response(self, grpc: bool) -> Response<AnswerBody> {
+        if grpc {
+            return self.into_grpc();
+        }
+        let length = HeaderValue::from(self.body.len());
+        let mut response = Response::new(AnswerBody::local(self.body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, length);
+        if !response.body().is_empty() {
+            let text = HeaderValue::from_static("text/plain");
+            response.headers_mut().insert(CONTENT_TYPE, text);
+        }
+        response.headers_mut().extend(*self.headers);
+        response
+    }
+
+    /// A response of headers alone, in which gRPC looks for its status (gRPC over HTTP/2,
+    /// "Trailers-Only").
+    fn into_grpc(self) -> Response<AnswerBody> {
+        let status = self.grpc.unwrap_or_else(|| grpc_status(self.status));
+        let message = percent_encoded(&self.body);
+        let mut response = Response::new(AnswerBody::local(Bytes::new()));
+        let headers = response.headers_mut();
+        headers.extend(*self.headers);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(status));
+        if !message.is_empty()
+            && let Ok(message) = HeaderValue::try_from(message)
+        {
+            headers.insert("grpc-message", message);
+        }
+        response
+    }
+}
+
+/// The gRPC status that an HTTP status stands for (gRPC, `http-grpc-status-mapping.md`).
+pub(crate) fn grpc_status(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+/// The HTTP status that a gRPC status stands for (`google/rpc/code.proto`).
+pub(crate) fn http_status(grpc: u16) -> StatusCode {
+    let status = match grpc {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    };
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// A `grpc-message`: printable ASCII without `%` stands for itself.
+fn percent_encoded(text: &[u8]) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text {
+        if (0x20..0x7f).contains(byte) && *byte != b'%' {
+            encoded.push(char::from(*byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_client_is_answered_in_grpc() {
+        let response = LocalReply::no_healthy_upstream().into_response(true);
+        assert_eq!(response.status(), StatusCode::OK);
+        let header = |name: &str| response.headers()[name].to_str().unwrap();
+        assert_eq!(header("grpc-status"), "14");
+        assert_eq!(header("grpc-message"), "no healthy upstream");
+        assert_eq!(header("content-type"), "application/grpc");
+        assert!(response.body().is_empty());
+    }
+
+    #[test]
+    fn an_overflow_says_that_a_retry_would_not_help() {
+        let response = LocalReply::overflow("http2_max_requests").into_response(false);
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["x-envoy-overloaded"], "true");
+        assert_eq!(response.headers()["content-type"], "text/plain");
+    }
+
+    #[test]
+    fn messages_are_encoded_for_headers() {
+        assert_eq!(percent_encoded("100% für\n".as_bytes()), "100%25 f%C3%BCr%0A");
+    }
+}

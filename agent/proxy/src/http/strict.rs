@@ -1,0 +1,223 @@
+//! What an HTTP/1 client sends, before hyper reads it: passed on as far as [`Framing`] has nothing
+//! against it.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::framing::{Framing, MAX_HEAD, Step};
+
+/// What hyper gets instead of a head that is refused: something that it answers with 400, too.
+const NONSENSE: &[u8] = b"\0\r\n\r\n";
+/// Bytes that are read at once where they have to be looked at.
+const READ: usize = 8 << 10;
+
+/// What the endpoint made of a request that wanted to be the last of its connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Switch(Arc<Decision>);
+
+#[derive(Debug, Default)]
+struct Decision {
+    /// The newest one that nobody has heard of.
+    now: AtomicU8,
+    /// One of them was that the connection stays what it is.
+    stayed: AtomicBool,
+}
+
+const SWITCHED: u8 = 1;
+const STAYED: u8 = 2;
+
+impl Switch {
+    /// It has been answered: the connection has become something else, or has not.
+    pub(crate) fn decide(&self, switched: bool) {
+        if !switched {
+            self.0.stayed.store(true, Ordering::Relaxed);
+        }
+        self.0.now.store(if switched { SWITCHED } else { STAYED }, Ordering::Release);
+    }
+
+    /// Whether an upgrade was asked for in vain. hyper then takes the end of the connection for the
+    /// upgrade's, and drops it without shutting it down.
+    pub(crate) fn has_stayed(&self) -> bool {
+        self.0.stayed.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> Option<bool> {
+        match self.0.now.swap(0, Ordering::AcqRel) {
+            SWITCHED => Some(true),
+            STAYED => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// A client's stream that is read strictly.
+pub(crate) struct Strict<S> {
+    stream: S,
+    framing: Framing,
+    switch: Switch,
+    /// Read, and not yet looked at to the end.
+    held: BytesMut,
+    /// How many of them may pass.
+    good: usize,
+    ended: bool,
+    refused: bool,
+}
+
+impl<S: AsyncRead + Unpin> Strict<S> {
+    pub(crate) fn new(stream: S, switch: Switch) -> Self {
+        Self {
+            stream,
+            framing: Framing::default(),
+            switch,
+            held: BytesMut::new(),
+            good: 0,
+            ended: false,
+            refused: false,
+        }
+    }
+
+    /// Passes what may pass; `false` where there is nothing yet.
+    fn pass(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<bool> {
+        while self.good == 0 {
+            if self.framing.is_undecided()
+                && let Some(switched) = self.switch.take()
+            {
+                self.framing.decide(switched);
+            }
+            if let Some(unseen) = self.framing.unseen() {
+                self.good = self.held.len().min(usize::try_from(unseen).unwrap_or(usize::MAX));
+                self.framing.passed(self.good as u64);
+                break;
+            }
+            match self.framing.look(&self.held) {
+                Step::Pass(count) => self.good = count,
+                Step::More => break,
+                Step::Refuse(why) => self.refuse(why)?,
+            }
+        }
+        let count = self.good.min(buffer.remaining());
+        buffer.put_slice(&self.held[..count]);
+        self.held.advance(count);
+        self.good -= count;
+        Ok(count > 0)
+    }
+
+    /// A head is answered; in the middle of a request it is too late for that.
+    fn refuse(&mut self, why: &'static str) -> io::Result<()> {
+        tracing::debug!(why, "a request was refused");
+        self.refused = true;
+        if !self.framing.is_between_requests() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        self.held = BytesMut::from(NONSENSE);
+        self.good = self.held.len();
+        Ok(())
+    }
+
+    /// Reads what need not be looked at, straight to where it goes.
+    fn poll_unseen(
+        &mut self,
+        cx: &mut Context<'_>,
+        unseen: u64,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let most = usize::try_from(unseen).unwrap_or(usize::MAX).min(buffer.remaining());
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        let count = part.filled().len();
+        buffer.advance(count);
+        self.framing.passed(count as u64);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what has to be looked at.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = self.held.len();
+        self.held.resize(before + READ, 0);
+        let mut buffer = ReadBuf::new(&mut self.held[before..]);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+        let count = buffer.filled().len();
+        self.held.truncate(before + count);
+        if self.held.is_empty() {
+            // Idle connections hold no buffer.
+            self.held = BytesMut::new();
+        }
+        ready!(read)?;
+        self.ended = count == 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let mut passed = false;
+        loop {
+            if buffer.remaining() > 0 && this.pass(buffer)? {
+                passed = true;
+                continue;
+            }
+            if passed || buffer.remaining() == 0 || this.refused {
+                return Poll::Ready(Ok(()));
+            }
+            if this.ended {
+                // What is left is no whole head or chunk; hyper says what that means.
+                let count = this.held.len().min(buffer.remaining());
+                buffer.put_slice(&this.held.split_to(count));
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(unseen) = this.framing.unseen() {
+                return this.poll_unseen(cx, unseen, buffer);
+            }
+            // Whoever decides wakes the connection by answering.
+            if this.framing.is_undecided() && this.held.len() > MAX_HEAD {
+                return Poll::Pending;
+            }
+            ready!(this.poll_fill(cx))?;
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

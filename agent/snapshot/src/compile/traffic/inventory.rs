@@ -1,0 +1,235 @@
+//! Endpoints of hosts, with all that rules look at: labels, places, weights.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, LazyLock},
+};
+
+use undermesh_model::{
+    Cluster, Distribution, Protocol, Service, Workload,
+    traffic::{EntryAddress, EntryEndpoint, Locality, Resolution, ServiceEntry},
+};
+
+use super::{
+    hosts::{Host, HostPort, Source, is_single},
+    view::Labels,
+};
+use crate::{
+    WorkloadInfo,
+    compile::endpoints::{Candidate, Place, Slices, first_family},
+};
+
+/// An endpoint of a host.
+#[derive(Clone, Debug)]
+pub(super) struct Found<'a> {
+    pub(super) address: SocketAddr,
+    pub(super) workload: Option<Arc<WorkloadInfo>>,
+    pub(super) labels: &'a Labels,
+    pub(super) locality: Locality,
+    pub(super) network: &'a str,
+    pub(super) weight: u32,
+}
+
+/// The endpoints of a host's port.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Endpoints<'a> {
+    pub(super) known: Vec<Found<'a>>,
+    /// Names to resolve, with the port to dial.
+    pub(super) dns: Vec<(String, u16)>,
+}
+
+/// Endpoints of the whole cluster.
+pub(super) struct Inventory<'a> {
+    cluster: &'a Cluster,
+    workloads: &'a HashMap<IpAddr, Arc<WorkloadInfo>>,
+    pods: HashMap<IpAddr, &'a Workload>,
+    slices: &'a Slices<'a>,
+    place: Place<'a>,
+    /// Where this node is.
+    pub(super) here: Locality,
+}
+
+static NO_LABELS: LazyLock<Labels> = LazyLock::new(Labels::new);
+
+impl<'a> Inventory<'a> {
+    pub(super) fn new(
+        cluster: &'a Cluster,
+        node: &'a str,
+        workloads: &'a HashMap<IpAddr, Arc<WorkloadInfo>>,
+        slices: &'a Slices<'a>,
+    ) -> Self {
+        let running = cluster.workloads.values();
+        let running = running.filter(|pod| !pod.terminated && !pod.host_network);
+        let pods = running.flat_map(|pod| pod.addresses.iter().map(move |ip| (*ip, pod)));
+        Self {
+            cluster,
+            workloads,
+            pods: pods.collect(),
+            slices,
+            place: Place::of(cluster, node),
+            here: node_locality(cluster, Some(node)),
+        }
+    }
+
+    /// Endpoints of a host's port that have these labels. `everywhere`: preferences of the Service
+    /// for close ones are left to a rule about localities.
+    pub(super) fn of(
+        &self,
+        host: &Host<'a>,
+        port: &HostPort<'_>,
+        labels: &Labels,
+        everywhere: bool,
+    ) -> Endpoints<'a> {
+        let mut found = match host.source {
+            Source::Service(service) => self.of_service(service, port.number, everywhere),
+            Source::Entry(entry) => self.of_entry(entry, &host.name, port, labels),
+        };
+        let wanted = |one: &Found<'_>| {
+            labels.iter().all(|(label, value)| one.labels.get(label) == Some(value))
+        };
+        found.known.retain(wanted);
+        found.known.sort_by_key(|one| one.address);
+        found.known.dedup_by_key(|one| one.address);
+        found
+    }
+
+    fn of_service(&self, service: &'a Service, number: u16, everywhere: bool) -> Endpoints<'a> {
+        let tcp = |port: &&undermesh_model::ServicePort| port.protocol == Protocol::Tcp;
+        let port = service.ports.iter().filter(tcp).find(|port| port.port == number);
+        let Some(port) = port else { return Endpoints::default() };
+        let first = first_family(service);
+        let mut candidates = self.slices.candidates(service, port, first);
+        if candidates.is_empty() {
+            candidates = self.slices.candidates(service, port, !first);
+        }
+        let distribution = match service.distribution {
+            strict @ Distribution::OnlySameNode => strict,
+            _ if everywhere => Distribution::Anywhere,
+            wanted => wanted,
+        };
+        let chosen = self.place.choose(candidates, distribution);
+        let known = chosen.into_iter().map(|candidate| self.of_candidate(candidate)).collect();
+        Endpoints { known, dns: Vec::new() }
+    }
+
+    fn of_candidate(&self, candidate: Candidate<'a>) -> Found<'a> {
+        let by_name = candidate.pod.and_then(|name| self.cluster.workloads.get(name));
+        let pod = by_name.or_else(|| self.pods.get(&candidate.address.ip()).copied());
+        let node = candidate.node.or_else(|| pod.and_then(|pod| pod.node.as_deref()));
+        let labels = pod.map_or(&*NO_LABELS, |pod| &pod.labels);
+        Found {
+            address: candidate.address,
+            workload: self.workloads.get(&candidate.address.ip()).cloned(),
+            labels,
+            locality: own_locality(labels).unwrap_or_else(|| node_locality(self.cluster, node)),
+            network: "",
+            weight: pod.map_or(1, |pod| pod.weight.max(1)),
+        }
+    }
+
+    fn of_entry(
+        &self,
+        entry: &'a ServiceEntry,
+        host: &str,
+        port: &HostPort<'_>,
+        labels: &Labels,
+    ) -> Endpoints<'a> {
+        let mut found = Endpoints::default();
+        if entry.resolution == Resolution::None {
+            let single = entry.addresses.iter().filter(|block| is_single(block));
+            let addresses = single.map(|block| SocketAddr::new(block.addr(), port.number));
+            found.known.extend(addresses.map(|address| self.bare(address)));
+            return found;
+        }
+        if !entry.selector.is_empty() {
+            self.add_selected(entry, port, &mut found);
+        }
+        for endpoint in &entry.endpoints {
+            self.add_endpoint(endpoint, port, labels, &mut found);
+        }
+        let dns = matches!(entry.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
+        if dns && entry.endpoints.is_empty() && entry.selector.is_empty() && labels.is_empty() {
+            found.dns.push((host.to_owned(), port.target));
+        }
+        found
+    }
+
+    /// Pods and WorkloadEntries of the entry's namespace that have its labels.
+    fn add_selected(&self, entry: &ServiceEntry, port: &HostPort<'_>, found: &mut Endpoints<'a>) {
+        let wanted = |labels: &Labels| {
+            entry.selector.iter().all(|(label, value)| labels.get(label) == Some(value))
+        };
+        let pods = self.cluster.workloads.values().filter(|pod| {
+            pod.name.namespace == entry.name.namespace && !pod.terminated && wanted(&pod.labels)
+        });
+        for pod in pods {
+            for ip in pod.addresses.iter().take(1) {
+                let address = SocketAddr::new(*ip, port.target);
+                let candidate =
+                    Candidate { address, node: pod.node.as_deref(), pod: Some(&pod.name) };
+                found.known.push(self.of_candidate(candidate));
+            }
+        }
+        let entries = self.cluster.workload_entries.values().filter(|one| {
+            one.name.namespace == entry.name.namespace && wanted(&one.endpoint.labels)
+        });
+        for one in entries {
+            self.add_endpoint(&one.endpoint, port, &NO_LABELS, found);
+        }
+    }
+
+    fn add_endpoint(
+        &self,
+        endpoint: &'a EntryEndpoint,
+        port: &HostPort<'_>,
+        labels: &Labels,
+        found: &mut Endpoints<'a>,
+    ) {
+        let target = endpoint.ports.get(port.name).copied().unwrap_or(port.target);
+        match &endpoint.address {
+            EntryAddress::Ip(ip) => found.known.push(Found {
+                labels: &endpoint.labels,
+                locality: endpoint.locality.clone(),
+                network: &endpoint.network,
+                weight: endpoint.weight.max(1),
+                ..self.bare(SocketAddr::new(*ip, target))
+            }),
+            EntryAddress::Host(name) => {
+                let has =
+                    |(label, value): (&String, &String)| endpoint.labels.get(label) == Some(value);
+                if labels.iter().all(has) {
+                    found.dns.push((name.clone(), target));
+                }
+            }
+        }
+    }
+
+    fn bare(&self, address: SocketAddr) -> Found<'a> {
+        Found {
+            address,
+            workload: self.workloads.get(&address.ip()).cloned(),
+            labels: &NO_LABELS,
+            locality: Locality::default(),
+            network: "",
+            weight: 1,
+        }
+    }
+}
+
+/// `istio-locality: region.zone.subzone` of a pod.
+fn own_locality(labels: &Labels) -> Option<Locality> {
+    let mut parts = labels.get("istio-locality")?.splitn(3, ['.', '/']);
+    let mut part = || parts.next().unwrap_or_default().to_owned();
+    Some(Locality { region: part(), zone: part(), subzone: part() })
+}
+
+fn node_locality(cluster: &Cluster, node: Option<&str>) -> Locality {
+    let labels = node.and_then(|node| cluster.nodes.get(node)).map(|node| &node.labels);
+    let label = |name: &str| labels.and_then(|all| all.get(name)).cloned().unwrap_or_default();
+    Locality {
+        region: label("topology.kubernetes.io/region"),
+        zone: label("topology.kubernetes.io/zone"),
+        subzone: label("topology.istio.io/subzone"),
+    }
+}
