@@ -55,8 +55,12 @@ fn headers_are_changed_for_the_rule_and_for_a_destination() {
     let read_set = set(&object(&text));
     assert_eq!(forwarded(&read_set.http[0])[0].headers, expected);
     assert_eq!(read_set.http[0].headers, HeaderOps::default());
-    let host = rule("headers: {request: {set: {':authority': a.example}}}");
-    assert_eq!(host.headers.request_set, pairs("host", "a.example"));
+    for operation in ["set", "add"] {
+        let host =
+            rule(&format!("headers: {{request: {{{operation}: {{':authority': a.example}}}}}}"));
+        assert_eq!(host.headers.request_set, pairs("host", "a.example"));
+        assert!(host.headers.request_add.is_empty());
+    }
 }
 
 #[test]

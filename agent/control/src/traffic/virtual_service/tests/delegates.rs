@@ -196,3 +196,14 @@ fn a_delegate_that_nobody_names_is_reported() {
     assert!(sets.is_empty());
     assert!(said.len() == 1 && said[0].starts_with("Warning unused-delegate: "), "{said:?}");
 }
+
+#[test]
+fn what_delegates_expand_to_is_bounded() {
+    let root = "{delegate: {name: rest}}, ".repeat(500);
+    let rest = "{redirect: {uri: /}, match: [{port: 1}]}, ".repeat(500);
+    let root = object(&format!("http: [{{match: [{{port: 1}}], redirect: {{uri: /}}}}, {root}]"));
+    let (sets, said) = read(&[&root, &delegate(&rest)]);
+    assert!(sets.is_empty());
+    let errors: Vec<_> = said.iter().filter(|one| one.starts_with("Error ")).collect();
+    assert!(errors.len() == 1 && errors[0].starts_with("Error too-many-matches: "), "{errors:?}");
+}

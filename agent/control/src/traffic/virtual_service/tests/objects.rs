@@ -52,6 +52,10 @@ fn fields_that_nobody_knows_are_warnings() {
         ("host: [a]", "\"host\" of spec"),
         ("http: [{rout: [], directResponse: {status: 200}}]", "\"rout\" of spec.http.[]"),
         (
+            "tcp: [{match: [{sourceSubnet: 10.0.0.0/8}], route: [{destination: {host: a}}]}]",
+            "\"sourceSubnet\" of spec.tcp.[].match.[]",
+        ),
+        (
             "tcp: [{route: [{destination: {host: a, ports: 1}}]}]",
             "\"ports\" of spec.tcp.[].route.[].destination",
         ),
