@@ -19,6 +19,10 @@ use crate::{
     report::{Report, Subject},
 };
 
+/// Matches that joining may add to one state: what many roots and delegates expand to is their
+/// product.
+const MAX_MATCHES: usize = 200_000;
+
 /// The route sets of all VirtualServices that have hosts.
 pub(crate) fn resolve(drafts: Vec<Placed<Draft>>, report: &mut Report) -> Vec<RouteSet> {
     let (delegates, roots): (Vec<_>, Vec<_>) =
@@ -26,7 +30,9 @@ pub(crate) fn resolve(drafts: Vec<Placed<Draft>>, report: &mut Report) -> Vec<Ro
     let delegates: BTreeMap<_, _> =
         delegates.into_iter().map(|draft| (draft.name(), draft)).collect();
     let hosted: BTreeSet<_> = roots.iter().map(Placed::name).collect();
-    let mut resolver = Resolver { delegates: &delegates, hosted, used: BTreeSet::new(), report };
+    let used = BTreeSet::new();
+    let mut resolver =
+        Resolver { delegates: &delegates, hosted, used, left: Some(MAX_MATCHES), report };
     let sets = roots.into_iter().map(|root| resolver.root(root)).collect();
     let used = resolver.used;
     for (name, unused) in delegates.iter().filter(|(name, _)| !used.contains(*name)) {
@@ -42,6 +48,8 @@ struct Resolver<'a> {
     /// VirtualServices with hosts, which nobody can delegate to.
     hosted: BTreeSet<NamespacedName>,
     used: BTreeSet<NamespacedName>,
+    /// Matches that may still be added; `None` once there were too many.
+    left: Option<usize>,
     report: &'a mut Report,
 }
 
@@ -82,16 +90,36 @@ impl Resolver<'_> {
             self.report.error(subject, &[], "unknown-delegate", message, remedy);
             return Vec::new();
         }
+        if !self.has_room(subject, root, delegate) {
+            return Vec::new();
+        }
         let mut rules = Vec::with_capacity(delegate.value.http.len());
         for (index, rule) in delegate.value.http.iter().enumerate() {
-            match merge::rule(root, &rule.read) {
-                Some(merged) => rules.push(merged),
-                None => {
-                    self.conflict(subject, &format!("{to}, rule {index} ({:?})", rule.read.name));
-                }
+            if let Some(merged) = merge::rule(root, &rule.read) {
+                rules.push(merged);
+            } else {
+                self.conflict(subject, &format!("{to}, rule {index} ({:?})", rule.read.name));
             }
         }
         rules
+    }
+
+    fn has_room(
+        &mut self,
+        subject: &Subject<'_>,
+        root: &HttpRule,
+        delegate: &Placed<Draft>,
+    ) -> bool {
+        let alternatives = |rule: &HttpRule| rule.matches.len().max(1);
+        let there: usize = delegate.value.http.iter().map(|rule| alternatives(&rule.read)).sum();
+        // Said once; whatever comes after it is not joined either.
+        let Some(left) = self.left else { return false };
+        self.left = left.checked_sub(there.saturating_mul(alternatives(root)));
+        if self.left.is_none() {
+            let message = format!("delegates would add more than {MAX_MATCHES} matches");
+            self.report.error(subject, &[], "too-many-matches", message, "delegate less");
+        }
+        self.left.is_some()
     }
 
     fn missing(&mut self, subject: &Subject<'_>, to: &NamespacedName) {

@@ -9,6 +9,9 @@ use super::{
     shapes,
 };
 
+/// What the authority is called among headers.
+const HOST: &str = "host";
+
 /// Headers to change in the request and in the response.
 pub(super) fn operations(
     findings: &mut Findings<'_>,
@@ -17,10 +20,15 @@ pub(super) fn operations(
 ) -> HeaderOps {
     let shapes::Headers { request, response } = shape;
     let (to, back) = (at.field("request"), at.field("response"));
+    let mut request_set = values(findings, &to.field("set"), &request.set, true);
+    let request_add = values(findings, &to.field("add"), &request.add, true);
+    // There is one authority: to add another is to change it.
+    let (authority, request_add) = request_add.into_iter().partition(|(name, _)| name == HOST);
+    request_set.extend::<Vec<_>>(authority);
     HeaderOps {
         request_remove: removed(findings, &to, &request.remove),
-        request_set: values(findings, &to.field("set"), &request.set, true),
-        request_add: values(findings, &to.field("add"), &request.add, true),
+        request_set,
+        request_add,
         response_remove: removed(findings, &back, &response.remove),
         response_set: values(findings, &back.field("set"), &response.set, false),
         response_add: values(findings, &back.field("add"), &response.add, false),
@@ -68,7 +76,7 @@ fn values(
         if value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
             findings.refuse(&at, "its value has control characters", "leave them out");
         }
-        let name = if is_authority(name) { "host".to_owned() } else { name.to_ascii_lowercase() };
+        let name = if is_authority(name) { HOST.to_owned() } else { name.to_ascii_lowercase() };
         match literal(value) {
             Some(value) => read.push((name, value)),
             None => {

@@ -47,10 +47,11 @@ pub(super) fn full(host: &str, namespace: &str) -> String {
 
 /// Whether a name, perhaps with a wildcard, is one of those that `host` stands for.
 pub(super) fn covers(host: &str, name: &str) -> bool {
-    let (host, name) = (host.to_ascii_lowercase(), name.to_ascii_lowercase());
-    host == name
+    host.eq_ignore_ascii_case(name)
         || host.strip_prefix('*').is_some_and(|end| {
-            name.strip_prefix('*').unwrap_or(&name).ends_with(end) || end.is_empty()
+            let name = name.strip_prefix('*').unwrap_or(name).as_bytes();
+            let start = name.len().checked_sub(end.len());
+            start.is_some_and(|start| name[start..].eq_ignore_ascii_case(end.as_bytes()))
         })
 }
 
