@@ -55,6 +55,9 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
         cluster.authorization_policies.insert(placed.name(), placed.value);
     }
     cluster.routes.extend(traffic::resolve(objects.virtual_services, report));
+    for placed in objects.destination_rules {
+        cluster.destination_rules.insert(placed.name(), placed.value);
+    }
     cluster.workloads = pods.into_iter().map(|pod| (pod.name(), pod.value.workload)).collect();
     cluster
 }

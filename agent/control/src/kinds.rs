@@ -11,7 +11,7 @@ use crate::{
     objects::Objects,
     report::{Report, Subject},
     security::{self, AuthorizationPolicy, PeerAuthentication},
-    traffic::{self, VirtualService},
+    traffic::{self, DestinationRule, VirtualService},
 };
 
 /// A kind of object that sources read.
@@ -71,7 +71,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 9] = [
+static KINDS: [Kind; 10] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -154,6 +154,15 @@ static KINDS: [Kind; 9] = [
         read: |document, subject, objects, report| {
             let read = document.read::<VirtualService>()?;
             objects.virtual_services.extend(traffic::virtual_service(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("DestinationRule", &traffic::ISTIO_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<DestinationRule>()?;
+            objects.destination_rules.push(traffic::destination_rule(&read, subject, report));
             Ok(())
         },
     },
