@@ -57,6 +57,9 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     let (routes, grants) = (objects.gateway_routes, objects.reference_grants);
     gateway::connect(routes, &grants, &unread, &mut cluster, report);
     cluster.routes.extend(traffic::resolve(objects.virtual_services, report));
+    for placed in objects.destination_rules {
+        cluster.destination_rules.insert(placed.name(), placed.value);
+    }
     cluster.workloads = pods.into_iter().map(|pod| (pod.name(), pod.value.workload)).collect();
     cluster
 }

@@ -12,7 +12,7 @@ use crate::{
     report::{Report, Subject},
     security::{self, AuthorizationPolicy, PeerAuthentication},
     traffic::{
-        self, VirtualService, gateway,
+        self, DestinationRule, VirtualService, gateway,
         gateway::{GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
     },
 };
@@ -74,7 +74,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 14] = [
+static KINDS: [Kind; 15] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -202,6 +202,15 @@ static KINDS: [Kind; 14] = [
         read: |document, subject, objects, report| {
             let read = document.read::<VirtualService>()?;
             objects.virtual_services.extend(traffic::virtual_service(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("DestinationRule", &traffic::ISTIO_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<DestinationRule>()?;
+            objects.destination_rules.push(traffic::destination_rule(&read, subject, report));
             Ok(())
         },
     },

@@ -5,7 +5,7 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use undermesh_model::{
     AuthorizationPolicy, EndpointSlice, NamespacedName, Node, PeerAuthentication, ResourceRef,
-    ServiceAccount, SourcePosition,
+    ServiceAccount, SourcePosition, traffic::DestinationRule,
 };
 
 use crate::{
@@ -62,6 +62,7 @@ pub(crate) struct Objects {
     pub(crate) gateway_routes: Vec<Placed<RouteDraft>>,
     pub(crate) reference_grants: Vec<Placed<Grant>>,
     pub(crate) virtual_services: Vec<Placed<traffic::Draft>>,
+    pub(crate) destination_rules: Vec<Placed<DestinationRule>>,
     seen: HashMap<ResourceRef, Option<SourcePosition>>,
     count: usize,
 }

@@ -2,9 +2,13 @@
 //! What they say ends in the nouns of `undermesh_model::traffic`.
 
 mod common;
+mod destination_rule;
 pub(crate) mod gateway;
+mod istio;
+mod place;
 mod virtual_service;
 
+pub(crate) use destination_rule::{DestinationRule, destination_rule};
 pub(crate) use virtual_service::{Draft, VirtualService, resolve, virtual_service};
 
 /// The versions of Istio's group that say the same.
