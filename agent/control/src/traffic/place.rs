@@ -77,14 +77,6 @@ impl<'a> Place<'a> {
         });
     }
 
-    /// Something worth knowing.
-    pub(super) fn inform(&self, code: &'static str, what: impl AsRef<str>, remedy: &str) {
-        let subject = self.reading.subject;
-        self.say(what.as_ref(), |report, path, what| {
-            report.info(subject, path, code, what, remedy);
-        });
-    }
-
     /// A field of this place that is valid and not supported, where it is set.
     pub(super) fn unsupported<T>(&self, name: &str, value: Option<&T>, instead: &str) {
         if value.is_some() {

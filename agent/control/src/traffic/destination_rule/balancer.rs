@@ -165,7 +165,7 @@ fn table_size(at: &Place<'_>, size: Option<u64>) -> u64 {
 
 fn is_prime(number: u64) -> bool {
     let mut factors = (2_u64..).take_while(|factor| factor * factor <= number);
-    number > 1 && factors.all(|factor| number % factor != 0)
+    number > 1 && factors.all(|factor| !number.is_multiple_of(factor))
 }
 
 fn warmup(at: &Place<'_>, shape: &shapes::LoadBalancer) -> Option<Warmup> {

@@ -26,7 +26,8 @@ pub(super) fn locality(
         let what = "has failover, and a label of the topology in failoverPriority";
         at.refuse(what, "write one of them");
     }
-    if !has_outlier && !(failover.is_empty() && failover_priority.is_empty()) {
+    let has_failover = !failover.is_empty() || !failover_priority.is_empty();
+    if has_failover && !has_outlier {
         let what = "without outlierDetection, nobody fails over";
         at.warn("failover-without-outlier-detection", what, "write outlierDetection");
     }

@@ -2,7 +2,7 @@
 
 use undermesh_model::traffic::{ConnectionPool, HttpPool, TcpPool, UpgradePolicy};
 
-use super::shapes::{self, Upgrade};
+use super::shapes::{self, H2UpgradePolicy};
 use crate::traffic::place::Place;
 
 /// Reads the limits.
@@ -40,9 +40,9 @@ fn tcp(at: &Place<'_>, shape: &shapes::TcpPool) -> TcpPool {
 
 fn http(at: &Place<'_>, shape: &shapes::HttpPool) -> HttpPool {
     let upgrade = match shape.h2_upgrade_policy {
-        Upgrade::Default => None,
-        Upgrade::DoNotUpgrade => Some(UpgradePolicy::DoNotUpgrade),
-        Upgrade::Upgrade => Some(UpgradePolicy::Upgrade),
+        H2UpgradePolicy::Default => None,
+        H2UpgradePolicy::DoNotUpgrade => Some(UpgradePolicy::DoNotUpgrade),
+        H2UpgradePolicy::Upgrade => Some(UpgradePolicy::Upgrade),
     };
     if shape.use_client_protocol && upgrade == Some(UpgradePolicy::Upgrade) {
         let what = "contradicts h2UpgradePolicy: UPGRADE";

@@ -191,7 +191,7 @@ pub(super) struct HttpPool {
     pub(super) max_requests_per_connection: Option<u32>,
     pub(super) max_retries: Option<u32>,
     pub(super) idle_timeout: Option<String>,
-    pub(super) h2_upgrade_policy: Upgrade,
+    pub(super) h2_upgrade_policy: H2UpgradePolicy,
     pub(super) use_client_protocol: bool,
     pub(super) max_concurrent_streams: Option<u32>,
     #[serde(rename = "http2KeepAlive")]
@@ -200,7 +200,7 @@ pub(super) struct HttpPool {
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum Upgrade {
+pub(super) enum H2UpgradePolicy {
     #[default]
     Default,
     DoNotUpgrade,
