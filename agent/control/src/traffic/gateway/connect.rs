@@ -1,6 +1,6 @@
 //! Routes and what they name in other objects: Services, their ports, and grants.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use undermesh_model::{
     Cluster, NamespacedName, Service,
@@ -19,7 +19,11 @@ pub(crate) fn connect(
     cluster: &mut Cluster,
     report: &mut Report,
 ) {
-    let world = World { services: &cluster.services, grants, unread };
+    let mut granted: HashMap<&str, Vec<&Grant>> = HashMap::new();
+    for grant in grants {
+        granted.entry(&grant.origin.namespace).or_default().push(&grant.value);
+    }
+    let world = World { services: &cluster.services, granted, unread };
     let drafts = drafts.into_iter();
     let sets: Vec<_> = drafts.flat_map(|draft| world.route(draft, report)).collect();
     cluster.routes.extend(sets);
@@ -27,7 +31,8 @@ pub(crate) fn connect(
 
 struct World<'a> {
     services: &'a BTreeMap<NamespacedName, Service>,
-    grants: &'a [Placed<Grant>],
+    /// By the namespace of the Services.
+    granted: HashMap<&'a str, Vec<&'a Grant>>,
     unread: &'a BTreeSet<NamespacedName>,
 }
 
@@ -122,9 +127,10 @@ impl World<'_> {
     /// for: a consumer's route could do nothing without that.
     fn is_permitted(&self, placed: &Placed<Reference>, own: &BTreeSet<NamespacedName>) -> bool {
         let service = &placed.value.service;
+        let mut grants = self.granted.get(service.namespace.as_str()).into_iter().flatten();
         service.namespace == placed.origin.namespace
             || own.contains(service)
-            || self.grants.iter().any(|grant| grant.value.permits(&placed.origin, service))
+            || grants.any(|grant| grant.permits(&placed.origin, service))
     }
 }
 

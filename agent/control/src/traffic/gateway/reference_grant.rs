@@ -50,18 +50,16 @@ struct To {
 pub(crate) struct Grant {
     /// Kinds of routes, and their namespaces.
     from: Vec<(String, String)>,
-    namespace: String,
-    /// Services; `None` for all of the namespace.
+    /// Services; `None` for all of the grant's namespace.
     to: Vec<Option<String>>,
 }
 
 impl Grant {
-    /// Whether a route may send to a Service of another namespace.
+    /// Whether a route may send to a Service of the grant's namespace.
     pub(super) fn permits(&self, route: &ResourceRef, service: &NamespacedName) -> bool {
         let mut from = self.from.iter();
         let mut to = self.to.iter();
-        self.namespace == service.namespace
-            && from.any(|(kind, namespace)| *kind == route.kind && *namespace == route.namespace)
+        from.any(|(kind, namespace)| *kind == route.kind && *namespace == route.namespace)
             && to.any(|name| name.as_ref().is_none_or(|name| *name == service.name))
     }
 }
@@ -92,11 +90,7 @@ pub(crate) fn reference_grant(
             let service = values::is_core(&to.group) && to.kind == "Service";
             service.then(|| to.name.clone().filter(|name| !name.is_empty()))
         });
-        Grant {
-            from: from.into_iter().flatten().collect(),
-            namespace: subject.origin.namespace.clone(),
-            to: to.into_iter().flatten().collect(),
-        }
+        Grant { from: from.into_iter().flatten().collect(), to: to.into_iter().flatten().collect() }
     });
     Placed::new(grant, subject)
 }

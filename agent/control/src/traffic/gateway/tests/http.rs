@@ -249,13 +249,15 @@ fn cors_has_the_defaults_of_the_specification() {
 
 #[test]
 fn filters_that_are_not_supported_are_answered_with_an_error() {
-    for filter in [
-        "{type: ExtensionRef, extensionRef: {group: a.example, kind: B, name: c}}",
-        "{type: ExternalAuth, externalAuth: {protocol: GRPC, backendRef: {name: a}, grpc: {}}}",
-    ] {
-        let text =
-            rules(&format!("[{{filters: [{filter}], backendRefs: [{{name: cart, port: 80}}]}}]"));
-        let cluster = says(&text, "Warning unsupported-filter: spec.rules[0].filters[0].type");
+    let extension = "{type: ExtensionRef, extensionRef: {group: a.example, kind: B, name: c}}";
+    let auth =
+        "{type: ExternalAuth, externalAuth: {protocol: GRPC, backendRef: {name: a}, grpc: {}}}";
+    for (kind, filter) in [("HTTPRoute", extension), ("HTTPRoute", auth), ("GRPCRoute", extension)]
+    {
+        let backends = "backendRefs: [{name: cart, port: 80}]";
+        let text = format!("  rules: [{{filters: [{filter}], {backends}}}]\n");
+        let expected = "Warning unsupported-filter: spec.rules[0].filters[0].type";
+        let cluster = says(&route(kind, &text), expected);
         let answer = DirectResponse { status: 500, body: vec![] };
         assert_eq!(cluster.routes[0].http[0].action, HttpAction::Direct(answer));
     }
