@@ -72,6 +72,13 @@ impl FindingKind {
     }
 }
 
+impl Decision<'_> {
+    /// There is none yet: it depends on requests.
+    pub fn waits(&self) -> bool {
+        self.cause == Cause::AtRequests
+    }
+}
+
 impl fmt::Display for Decision<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cause {
@@ -79,7 +86,7 @@ impl fmt::Display for Decision<'_> {
             Cause::StrictPlaintext => return f.write_str("the port takes no plaintext"),
             Cause::AtRequests => return f.write_str("its requests have to be seen"),
             Cause::NotAsked => {
-                f.write_str("no request that could be asked about, as demanded by ")?
+                f.write_str("no request that could be asked about, as demanded by ")?;
             }
             Cause::Allowed => f.write_str("allowed by ")?,
             Cause::Denied => f.write_str("denied by ")?,

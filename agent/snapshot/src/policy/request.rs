@@ -12,10 +12,10 @@ use undermesh_model::{Operation, PathMatch, PrincipalMatch, Source, TextMatch, V
 pub struct RequestAttributes<'a> {
     /// The method.
     pub method: &'a str,
-    /// Its authority, in lower case.
-    pub host: &'a str,
-    /// The path without its query, in every way that a server may read it. What is refused is refused
-    /// if one of them is, what is allowed only if all are.
+    /// Its authority in lower case, with and without its port: in every way that a server may read it.
+    pub hosts: &'a [String],
+    /// The path without its query, in every way that a server may read it. For both lists: what is refused
+    /// is refused if one of the readings is, and what is allowed only if all are.
     pub paths: &'a [String],
     /// Its headers.
     pub headers: &'a HeaderMap,
@@ -44,10 +44,10 @@ pub struct RequestMatch {
     pub claims: Vec<(Vec<String>, Values<TextMatch>)>,
 }
 
-/// How an ambiguous path is read: in the way that refuses more.
+/// How something ambiguous is read: in the way that refuses more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// The rule allows: all readings of the path have to match.
+    /// The rule allows: all readings have to match.
     All,
     /// The rule refuses, reports or asks: one is enough.
     Any,
@@ -66,22 +66,24 @@ impl RequestMatch {
     }
 
     pub(super) fn is(&self, request: &RequestAttributes<'_>, reading: Reading) -> bool {
-        self.hosts.admit(|host| host.matches(request.host))
+        let host = |text: &String| self.hosts.admit(|pattern| pattern.matches(text));
+        let path = |text: &String| self.paths.admit(|pattern| pattern.matches(text));
+        reading.of(request.hosts, &self.hosts, host)
+            && reading.of(request.paths, &self.paths, path)
             && self.methods.admit(|method| method.matches(request.method))
-            && self.is_path(request, reading)
             && self.remote.admit(|block| block.contains(&request.remote))
             && self.headers.iter().all(|(name, values)| is_header(values, request.headers, name))
             && self.principals.admit(|principal| is_principal(principal, request.claims))
             && self.claims.iter().all(|(path, values)| is_claim(values, request.claims, path))
     }
+}
 
-    fn is_path(&self, request: &RequestAttributes<'_>, reading: Reading) -> bool {
-        let mut paths = request.paths.iter();
-        let is = |path: &String| self.paths.admit(|pattern| pattern.matches(path));
-        self.paths.is_empty()
-            || match reading {
-                Reading::All => paths.all(is),
-                Reading::Any => paths.any(is),
+impl Reading {
+    fn of<T>(self, readings: &[String], values: &Values<T>, is: impl Fn(&String) -> bool) -> bool {
+        values.is_empty()
+            || match self {
+                Self::All => readings.iter().all(is),
+                Self::Any => readings.iter().any(is),
             }
     }
 }

@@ -190,10 +190,10 @@ fn said(cause: Cause) -> Option<Answer> {
 /// What becomes of requests that differ in what the rules look at.
 fn of_requests(policy: &CompiledPolicy, connection: &ConnectionAttributes<'_>) -> Vec<Answer> {
     let headers = http::HeaderMap::new();
-    let paths = ["/".to_owned()];
+    let (hosts, paths) = (["cart".to_owned()], ["/".to_owned()]);
     let requests = ["GET", "PUT", "HEAD"].map(|method| RequestAttributes {
         method,
-        host: "cart",
+        hosts: &hosts,
         paths: &paths,
         headers: &headers,
         claims: None,

@@ -19,7 +19,7 @@ use crate::{
 #[derive(Clone)]
 struct Asked {
     method: &'static str,
-    host: &'static str,
+    hosts: Vec<&'static str>,
     paths: Vec<&'static str>,
     headers: Vec<(&'static str, &'static str)>,
     claims: Value,
@@ -29,7 +29,7 @@ struct Asked {
 fn get(path: &'static str) -> Asked {
     Asked {
         method: "GET",
-        host: "cart.shop",
+        hosts: vec!["cart.shop"],
         paths: vec![path],
         headers: vec![],
         claims: Value::Null,
@@ -59,6 +59,7 @@ fn judge<R>(
     read: impl FnOnce(Decision<'_>, usize) -> R,
 ) -> R {
     let paths: Vec<String> = asked.paths.iter().map(|path| (*path).to_owned()).collect();
+    let hosts: Vec<String> = asked.hosts.iter().map(|host| (*host).to_owned()).collect();
     let mut headers = HeaderMap::new();
     for (name, value) in &asked.headers {
         headers.append(*name, value.parse().unwrap());
@@ -66,7 +67,7 @@ fn judge<R>(
     let claims: Option<Map<String, Value>> = asked.claims.as_object().cloned();
     let request = RequestAttributes {
         method: asked.method,
-        host: asked.host,
+        hosts: &hosts,
         paths: &paths,
         headers: &headers,
         claims: claims.as_ref(),
@@ -172,11 +173,16 @@ fn each_field_of_a_request_matches_as_istio_says() {
 }
 
 #[test]
-fn a_path_that_can_be_read_in_two_ways_is_refused_if_one_is_and_allowed_if_both_are() {
+fn what_can_be_read_in_two_ways_is_refused_if_one_is_and_allowed_if_both_are() {
     let asked = Asked { paths: vec!["/public//admin", "/public/admin"], ..get("/") };
     assert_eq!(of(vec![deny(vec![to(at(&["/public/admin"]))])], &asked), Cause::Denied);
     assert_eq!(of(vec![allow(vec![to(at(&["/public//admin"]))])], &asked), Cause::NotAllowed);
     assert_eq!(of(vec![allow(vec![to(at(&["/public/*"]))])], &asked), Cause::Allowed);
+    let hosts = |text: &str| Operation { hosts: any_of(texts(&[text])), ..Operation::default() };
+    let with_port = Asked { hosts: vec!["cart:80", "cart"], ..get("/") };
+    assert_eq!(of(vec![deny(vec![to(hosts("cart"))])], &with_port), Cause::Denied);
+    assert_eq!(of(vec![allow(vec![to(hosts("cart"))])], &with_port), Cause::NotAllowed);
+    assert_eq!(of(vec![allow(vec![to(hosts("cart*"))])], &with_port), Cause::Allowed);
     let but = Operation { paths: none_of(paths(&["/public/admin"])), ..Operation::default() };
     assert_eq!(of(vec![allow(vec![to(but.clone())])], &asked), Cause::NotAllowed);
     assert_eq!(of(vec![deny(vec![to(but)])], &asked), Cause::Denied);
