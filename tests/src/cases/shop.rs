@@ -12,6 +12,7 @@
 //! | `depot` (namespace `stock`) | `two` | 80 HTTP |
 //! | `empty` | nobody | 80 HTTP |
 //! | `dead` | `one`, at a port where nobody listens | 80 HTTP |
+//! | `half-dead` | `one`, and `visitor`, where nobody listens | 80 HTTP |
 //! | `speech` | `one`; looked at | 1 to 9, see [`speech`] |
 //!
 //! The port 8080 of pods speaks HTTP, 8081 answers its pod's name, and 8082 speaks first.
@@ -172,6 +173,7 @@ fn services(mut rig: crate::RigBuilder) -> crate::RigBuilder {
     rig.service(http("depot", PORT, &["two"]).within("stock"))
         .service(http("empty", PORT, &[]))
         .service(http("dead", NOBODY, &["one"]))
+        .service(http("half-dead", PORT, &["one", "visitor"]))
         .service(speech())
 }
 

@@ -7,7 +7,9 @@ pub(super) fn client_hello(name: &str) -> Vec<u8> {
     let server_name = [&[0, 0][..], &sized(&sized(&entry))].concat();
     // TLS 1.3, of the extension supported_versions.
     let versions = [&[0, 43][..], &sized(&[2, 3, 4])].concat();
-    let extensions = sized(&[server_name, versions].concat());
+    // ecdsa_secp256r1_sha256.
+    let signatures = [&[0, 13][..], &sized(&sized(&[4, 3]))].concat();
+    let extensions = sized(&[server_name, versions, signatures].concat());
     let random = [7; 32];
     // No session; one cipher suite; no compression.
     let fixed = [&[3, 3][..], &random, &[0, 0, 2, 0x13, 1, 1, 0]].concat();
