@@ -53,7 +53,7 @@ impl Dial for Dialer<'_> {
     fn dial<'a>(&'a self, endpoint: &'a ClusterEndpoint) -> Dialling<'a> {
         Box::pin(async {
             let pod = &self.front.pod;
-            let target = Target::new(endpoint.address, endpoint.workload.as_ref());
+            let target = target(self.front, endpoint);
             let Asks { version, upgrade, .. } = self.request;
             let http2 = speaks_http2(self.spec, version, upgrade);
             if let Some(visit) = visit(self.front, &target)? {
@@ -61,16 +61,28 @@ impl Dial for Dialer<'_> {
             }
             let upstream = connect(self.front, self.host, &target, None, &mut |_| {}).await?;
             keep_alive(&upstream, self.tcp);
-            match (upstream, outside::wanted(self.spec, endpoint)) {
+            match (upstream, outside::wanted(self.spec, &target)) {
                 (Upstream::Plain(socket), Some(tls)) => {
                     let name = outside::name(tls, self.spec, self.request.host);
+                    let alpn: &'static [u8] = if http2 { b"h2" } else { b"http/1.1" };
                     let to = (socket, endpoint.address);
-                    outside::secure(&pod.shared, tls, name, http2, to).await
+                    let stream = outside::secure(&pod.shared, tls, name, alpn, to).await?;
+                    Ok(Box::new(stream.into_io()) as Box<dyn ByteStream>)
                 }
                 (upstream, _) => Ok(byte_stream(pod, upstream)),
             }
         })
     }
+}
+
+/// An endpoint as it is reached now.
+///
+/// **Invariant**: who is at an address that DNS has named, or that a client has dialled itself, is asked
+/// here: an enrolled workload is never spoken to as if it were outside the mesh.
+pub(crate) fn target(front: &Front, endpoint: &ClusterEndpoint) -> Target {
+    let snapshot = front.pod.shared.snapshot.load();
+    let enrolled = || snapshot.workloads.get(&endpoint.address.ip());
+    Target::new(endpoint.address, endpoint.workload.as_ref().or_else(enrolled))
 }
 
 /// Connects to an endpoint of this or of another node, and says over which wire.
@@ -229,6 +241,7 @@ fn byte_stream(pod: &Arc<Pod>, upstream: Upstream) -> Box<dyn ByteStream> {
     match upstream {
         Upstream::Plain(socket) => Box::new(Stream::new(socket)),
         Upstream::Tunnel(tunnel) => Box::new(Stream::new(tunnel)),
+        Upstream::Tls(stream) => Box::new(stream.into_io()),
         Upstream::Native(session) => {
             let (stream, give_back) = session.split();
             let pod = Arc::clone(pod);
