@@ -3,7 +3,12 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use undermesh_tests::{Conn, PORT, Pod, PodSpec, Rig, ServiceSpec, pod::protocol::Behaviour};
+use undermesh_tests::{
+    Conn, PORT, Pod, PodSpec, Rig, ServiceSpec, cases::client_hello, pod::protocol::Behaviour,
+};
+
+/// Where servers say their name to whoever connects, and do not mind what they hear.
+const TLS_PORT: u16 = 9443;
 
 /// Pods `client` and `near` on a node, `far` on another, all in the mesh; `out` and `vm` on the second
 /// node, whom the mesh does not know. The service `shop` leads to `far`, `plain` to a pod that is not
@@ -37,6 +42,8 @@ impl World {
         for name in ["near", "far", "listed", "out", "vm"] {
             let server = rig.pod(name)?;
             server.listen_many(([0, 0, 0, 0], PORT).into(), 1, Behaviour::Http(name.to_owned()))?;
+            let banner = Behaviour::Banner(format!("{name:6}"));
+            server.listen_many(([0, 0, 0, 0], TLS_PORT).into(), 1, banner)?;
             servers.push(server);
         }
         let client = rig.pod("client")?;
@@ -59,6 +66,13 @@ impl World {
         let conn = self.client.connect(to)?;
         conn.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())?;
         answered(&conn).with_context(|| format!("no answer from {host} at {to}"))
+    }
+
+    /// Who a client gets to that asks for a server by this name.
+    fn ask_tls(&self, to: SocketAddr, name: &str) -> Result<String> {
+        let conn = self.client.connect(to)?;
+        conn.send(&client_hello(name))?;
+        Ok(String::from_utf8(conn.receive(6)?)?.trim().to_owned())
     }
 
     /// How a connection to nowhere ends.
@@ -204,6 +218,34 @@ fn hosts_without_an_address_are_told_apart_by_name_and_others_go_their_way() -> 
     let before = world.verdict("proxied")?;
     assert_eq!(world.ask(listed, "api.example.com")?, from("listed"));
     assert_eq!(world.verdict("proxied")?, before);
+    Ok(())
+}
+
+#[test]
+fn server_names_tell_hosts_without_an_address_apart_and_unknown_ones_follow_the_policy()
+-> Result<()> {
+    for (policy, unknown, service) in [
+        ("ALLOW_ANY", Some("out"), "PassthroughCluster"),
+        ("REGISTRY_ONLY", None, "BlackHoleCluster"),
+    ] {
+        let world = World::open(policy)?;
+        let out = world.rig.at("out", TLS_PORT)?;
+        let spec = format!(
+            "{{hosts: [api.example.com], resolution: STATIC, endpoints: [{{address: {}}}],
+              ports: [{{number: {TLS_PORT}, name: tls, protocol: TLS}}]}}",
+            world.rig.at("vm", TLS_PORT)?.ip()
+        );
+        world.entry("shop", &spec)?;
+        assert_eq!(world.ask_tls(out, "api.example.com")?, "vm");
+        let log = world.rig.agent("a")?.access_log();
+        log.wait(&[("service", "api.example.com"), ("dialled", &out.to_string())])?;
+        assert_eq!(
+            world.ask_tls(out, "elsewhere.example.com").ok().as_deref(),
+            unknown,
+            "{policy}"
+        );
+        log.wait(&[("service", service), ("dialled", &out.to_string())])?;
+    }
     Ok(())
 }
 

@@ -15,8 +15,11 @@ use crate::{ServicePortRoute, addr};
 /// Blocks and who stands for them. A lookup takes as many steps as there are different lengths.
 #[derive(Clone, Debug, Default)]
 pub struct Blocks {
-    by_port: HashMap<u16, BTreeMap<Reverse<u8>, HashMap<IpNet, Arc<ServicePortRoute>>>>,
+    by_port: HashMap<u16, BTreeMap<Reverse<u8>, OfLength>>,
 }
+
+/// Blocks of one length.
+type OfLength = HashMap<IpNet, Arc<ServicePortRoute>>;
 
 /// The blocks of all addresses of a family: for what is known by its port and its name alone.
 pub fn any_address() -> [IpNet; 2] {

@@ -32,6 +32,8 @@ pub(crate) struct Rules {
     pub(crate) generation: u64,
     /// The service's DNS name.
     pub(crate) host: String,
+    /// What was dialled stands for hosts of ServiceEntries.
+    pub(crate) external: bool,
     /// The connection should end: new ones are treated differently.
     pub(crate) leaving: bool,
 }
@@ -82,12 +84,13 @@ impl Front {
         let generation = snapshot.generation.0;
         let route = snapshot.route(self.dialled);
         let host = route.map(|route| route.host.clone()).unwrap_or_default();
+        let external = route.is_some_and(|route| route.external);
         let traffic = asked(&snapshot, &self.pod, self.dialled).filter(|traffic| wanted(traffic));
         let leaving = traffic.is_none() || self.pod.stop.is_cancelled();
         let policy = snapshot.options.outbound_policy;
         let traffic =
             traffic.unwrap_or_else(|| Arc::new(self.without_rules(route.map(Arc::as_ref), policy)));
-        Rules { traffic, generation, host, leaving }
+        Rules { traffic, generation, host, external, leaving }
     }
 
     /// Returns when the connection should end, although it works.
