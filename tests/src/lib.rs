@@ -19,6 +19,7 @@
 mod access_log;
 mod agent;
 mod capture;
+pub mod cases;
 mod cgroup;
 mod doctor;
 mod footprint;

@@ -31,6 +31,8 @@ pub enum Placement {
 pub struct PodSpec {
     /// Name; unique in the rig, short, and the default for the service account.
     pub name: String,
+    /// Kubernetes namespace.
+    pub namespace: String,
     /// Service account.
     pub service_account: String,
     /// What the manifests say.
@@ -44,10 +46,17 @@ impl PodSpec {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            namespace: NAMESPACE.to_owned(),
             service_account: name.to_owned(),
             placement: Placement::Enrolled,
             annotations: Vec::new(),
         }
+    }
+
+    /// The same pod in another Kubernetes namespace.
+    #[must_use]
+    pub fn within(self, namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), ..self }
     }
 
     /// The same pod with the annotation `undermesh.io/NAME`.
@@ -75,8 +84,16 @@ impl PodSpec {
 pub struct ServiceSpec {
     /// Name.
     pub name: String,
+    /// Kubernetes namespace.
+    pub namespace: String,
     /// Pairs of service port and target port.
     pub ports: Vec<(u16, u16)>,
+    /// Names of ports that are not called `tcp-NUMBER`.
+    pub port_names: BTreeMap<u16, String>,
+    /// `appProtocol` of ports that have one.
+    pub app_protocols: BTreeMap<u16, String>,
+    /// Has the proxy look at what no rule is about.
+    pub looked_at: bool,
     /// Names of the pods behind it.
     pub backends: Vec<String>,
     /// `clusterIP: None`.
@@ -88,7 +105,11 @@ impl ServiceSpec {
     pub fn new(name: &str, port: u16, target: u16, backends: &[&str]) -> Self {
         Self {
             name: name.to_owned(),
+            namespace: NAMESPACE.to_owned(),
             ports: vec![(port, target)],
+            port_names: BTreeMap::new(),
+            app_protocols: BTreeMap::new(),
+            looked_at: false,
             backends: backends.iter().map(|pod| (*pod).to_owned()).collect(),
             headless: false,
         }
@@ -98,6 +119,38 @@ impl ServiceSpec {
     #[must_use]
     pub fn ports(self, ports: impl IntoIterator<Item = (u16, u16)>) -> Self {
         Self { ports: ports.into_iter().collect(), ..self }
+    }
+
+    /// The same service in another Kubernetes namespace.
+    #[must_use]
+    pub fn within(self, namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), ..self }
+    }
+
+    /// The same service with one more port, of this name.
+    #[must_use]
+    pub fn port(mut self, port: u16, target: u16, name: &str) -> Self {
+        self.ports.retain(|(known, _)| *known != port);
+        self.ports.push((port, target));
+        self.port_names.insert(port, name.to_owned());
+        self
+    }
+
+    /// The same service, whose `port` has this `appProtocol`.
+    #[must_use]
+    pub fn app_protocol(mut self, port: u16, protocol: &str) -> Self {
+        self.app_protocols.insert(port, protocol.to_owned());
+        self
+    }
+
+    /// The same service with the annotation `undermesh.io/l7: "true"`.
+    #[must_use]
+    pub fn looked_at(self) -> Self {
+        Self { looked_at: true, ..self }
+    }
+
+    fn port_name(&self, port: u16) -> String {
+        self.port_names.get(&port).cloned().unwrap_or_else(|| format!("tcp-{port}"))
     }
 
     /// The same service without virtual addresses.
@@ -118,7 +171,7 @@ impl Manifests {
     pub(crate) fn create(dir: &Path, nodes: &[Node]) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let manifests = Self { dir: dir.to_owned(), virtual_ips: BTreeMap::new() };
-        manifests.write("namespace", &head("v1", "Namespace", NAMESPACE, ""))?;
+        manifests.write("namespace", &head("v1", "Namespace", "", NAMESPACE, ""))?;
         for node in nodes {
             manifests.write(&format!("node-{}", node.name), &node_yaml(node))?;
         }
@@ -207,17 +260,17 @@ impl Manifests {
     }
 }
 
-/// The first lines of an object, in the rig's namespace unless it is one that has none.
-fn head(version: &str, kind: &str, name: &str, metadata: &str) -> String {
+/// The first lines of an object, in a namespace unless it is one that has none.
+fn head(version: &str, kind: &str, namespace: &str, name: &str, metadata: &str) -> String {
     let namespace = match kind {
         "Namespace" | "Node" => String::new(),
-        _ => format!("\n  namespace: {NAMESPACE}"),
+        _ => format!("\n  namespace: {namespace}"),
     };
     format!("apiVersion: {version}\nkind: {kind}\nmetadata:\n  name: {name}{namespace}\n{metadata}")
 }
 
 fn node_yaml(node: &Node) -> String {
-    let mut yaml = head("v1", "Node", &node.name, "");
+    let mut yaml = head("v1", "Node", "", &node.name, "");
     yaml.push_str("status:\n  addresses:\n");
     for address in &node.addresses {
         let _ = writeln!(yaml, "  - type: InternalIP\n    address: \"{address}\"");
@@ -239,8 +292,8 @@ fn pod_yaml(place: &PodPlace, enrolled: bool) -> String {
     format!(
         "{account}---\n{pod}spec:\n  nodeName: {node}\n  serviceAccountName: {sa}\n\
          status:\n  phase: Running\n  podIP: {v4}\n  podIPs:\n  - ip: {v4}\n  - ip: \"{v6}\"\n",
-        account = head("v1", "ServiceAccount", &spec.service_account, ""),
-        pod = head("v1", "Pod", &spec.name, &metadata),
+        account = head("v1", "ServiceAccount", &spec.namespace, &spec.service_account, ""),
+        pod = head("v1", "Pod", &spec.namespace, &spec.name, &metadata),
         node = place.node,
         sa = spec.service_account,
         v4 = place.v4,
@@ -249,7 +302,9 @@ fn pod_yaml(place: &PodPlace, enrolled: bool) -> String {
 }
 
 fn service_yaml(spec: &ServiceSpec, (v4, v6): (Ipv4Addr, Ipv6Addr)) -> String {
-    let mut yaml = head("v1", "Service", &spec.name, "");
+    let metadata =
+        if spec.looked_at { "  annotations:\n    undermesh.io/l7: \"true\"\n" } else { "" };
+    let mut yaml = head("v1", "Service", &spec.namespace, &spec.name, metadata);
     let ips = if spec.headless {
         "  clusterIP: None\n".to_owned()
     } else {
@@ -263,8 +318,12 @@ fn service_yaml(spec: &ServiceSpec, (v4, v6): (Ipv4Addr, Ipv6Addr)) -> String {
     for (port, target) in &spec.ports {
         let _ = writeln!(
             yaml,
-            "  - name: tcp-{port}\n    port: {port}\n    targetPort: {target}\n    protocol: TCP"
+            "  - name: {name}\n    port: {port}\n    targetPort: {target}\n    protocol: TCP",
+            name = spec.port_name(*port),
         );
+        if let Some(protocol) = spec.app_protocols.get(port) {
+            let _ = writeln!(yaml, "    appProtocol: {protocol}");
+        }
     }
     yaml
 }
@@ -276,10 +335,11 @@ fn slice_yaml(spec: &ServiceSpec, family: Family, addresses: &[IpAddr]) -> Strin
     };
     let metadata = format!("  labels:\n    kubernetes.io/service-name: {}\n", spec.name);
     let name = format!("{}-{suffix}", spec.name);
-    let mut yaml = head("discovery.k8s.io/v1", "EndpointSlice", &name, &metadata);
+    let mut yaml = head("discovery.k8s.io/v1", "EndpointSlice", &spec.namespace, &name, &metadata);
     let _ = writeln!(yaml, "addressType: {kind}\nports:");
     for (port, target) in &spec.ports {
-        let _ = writeln!(yaml, "- name: tcp-{port}\n  port: {target}\n  protocol: TCP");
+        let name = spec.port_name(*port);
+        let _ = writeln!(yaml, "- name: {name}\n  port: {target}\n  protocol: TCP");
     }
     let none = if addresses.is_empty() { " []" } else { "" };
     let _ = writeln!(yaml, "endpoints:{none}");

@@ -3,6 +3,7 @@
 
 mod errno;
 mod handle;
+pub mod http;
 pub mod protocol;
 
 use std::{
@@ -20,6 +21,7 @@ use serde::de::DeserializeOwned;
 
 pub use errno::errno_name;
 pub use handle::{Conn, Listener, Udp};
+use http::{Ask, Reply};
 use protocol::{Answer, Behaviour, Burst, BurstReport, ConnectOptions, Failure, Opened, Request};
 
 use crate::{netns::Netns, programs::locate, topology::PodPlace};
@@ -143,6 +145,22 @@ impl Pod {
     /// Where the process is gone; what happens to connections is in the report.
     pub fn burst(&self, burst: Burst) -> Result<BurstReport, Failure> {
         self.call(&Request::Burst(burst))
+    }
+
+    /// Makes requests as often as they say, each on a connection of its own.
+    ///
+    /// # Errors
+    /// Where the process is gone; what happens to requests is in the replies.
+    pub fn ask(&self, ask: Ask) -> Result<Vec<Reply>, Failure> {
+        self.call(&Request::Ask(Box::new(ask)))
+    }
+
+    /// The heads of requests with this mark that servers of this process have heard.
+    ///
+    /// # Errors
+    /// Where the process is gone.
+    pub fn heard(&self, mark: &str) -> Result<Vec<String>, Failure> {
+        self.call(&Request::Heard { mark: mark.to_owned() })
     }
 
     pub(crate) fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {

@@ -349,15 +349,36 @@ impl Rig {
     /// # Errors
     /// Where one rejects it, or does not notice.
     pub fn apply(&self, name: &str, yaml: &str) -> Result<()> {
+        self.say(name, yaml, &["configuration in force"])?;
+        Ok(())
+    }
+
+    /// Writes a manifest, waits until all running agents have judged it, and returns what the first
+    /// one has said about it.
+    ///
+    /// # Errors
+    /// Where one does not notice.
+    pub fn submit(&self, name: &str, yaml: &str) -> Result<String> {
+        self.say(name, yaml, &["configuration in force", "configuration rejected"])
+    }
+
+    /// Writes a manifest and waits until all running agents have logged one of `words`; returns what the
+    /// first one has logged.
+    fn say(&self, name: &str, yaml: &str, words: &[&str]) -> Result<String> {
         let agents: Vec<&Agent> =
             self.nodes.iter().filter_map(|node| node.agent.as_ref()).collect();
-        let in_force = |agent: &Agent| agent.log().matches("configuration in force").count();
-        let before: Vec<usize> = agents.iter().map(|agent| in_force(agent)).collect();
+        let before: Vec<usize> = agents.iter().map(|agent| agent.log().len()).collect();
+        let since =
+            |agent: &Agent, before: usize| agent.log().get(before..).unwrap_or_default().to_owned();
         self.manifests.write(name, yaml)?;
-        wait_for("the manifest to be in force", PATIENCE, || {
-            let mut noticed = agents.iter().zip(&before);
-            Ok(noticed.all(|(agent, before)| in_force(agent) > *before).then_some(()))
-        })
+        let mut logs = Vec::new();
+        let waited = wait_for("the manifest to be judged", PATIENCE, || {
+            logs = agents.iter().zip(&before).map(|(agent, at)| since(agent, *at)).collect();
+            let judged = |log: &String| words.iter().any(|word| log.contains(word));
+            Ok(logs.iter().all(judged).then_some(()))
+        });
+        waited.with_context(|| format!("the agents have logged {logs:?}"))?;
+        Ok(logs.into_iter().next().unwrap_or_default())
     }
 
     /// Starts to listen to what crosses from node to node.

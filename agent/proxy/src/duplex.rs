@@ -5,6 +5,7 @@
 //! exactly. Everything is polled from one task, so an idle connection costs one future and no
 //! buffer.
 
+mod reread;
 mod socket;
 mod stream;
 mod tls_stream;
@@ -17,6 +18,7 @@ use std::{
 
 use bytes::Bytes;
 
+pub(crate) use reread::{Reread, Unread};
 pub(crate) use socket::{Socket, broken};
 pub(crate) use stream::Stream;
 pub(crate) use tls_stream::TlsStream;

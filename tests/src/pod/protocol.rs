@@ -9,6 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::http::Ask;
+
 /// How it went for a process whose first act was to connect.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct FirstAct {
@@ -161,6 +163,13 @@ pub enum Request {
     },
     /// Makes many connections; answers [`BurstReport`].
     Burst(Burst),
+    /// Makes requests; answers a list of [`super::http::Reply`].
+    Ask(Box<Ask>),
+    /// The heads of requests that have arrived with this value of [`super::http::MARK`].
+    Heard {
+        /// The value.
+        mark: String,
+    },
 }
 
 /// What a listener does with its connections.
@@ -175,8 +184,10 @@ pub enum Behaviour {
     Banner(String),
     /// Sends the address that the connection came in at, as text, then closes.
     Address,
-    /// Speaks HTTP/1.1: answers with what it was asked, and this name in `x-pod`.
+    /// Speaks HTTP/1.1 and HTTP/2: answers with what it was asked, and this name in `x-pod`.
     Http(String),
+    /// Answers the first bytes with this name and a line end, then echoes.
+    Name(String),
     /// Leaves connections to [`Request::Accept`].
     Manual,
 }

@@ -3,28 +3,35 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::HOST, uri::Authority};
 use undermesh_snapshot::traffic::HeaderEdits;
 
-/// Changes a request. `host` among the headers to set is its authority.
-pub(crate) fn request(edits: &HeaderEdits, headers: &mut HeaderMap, uri: &mut Uri) {
-    apply(&edits.request_remove, &edits.request_set, &edits.request_add, headers);
+/// Changes a request by edits of one level, in their order. `host` among the headers to set is its
+/// authority.
+pub(crate) fn request(level: &[&HeaderEdits], headers: &mut HeaderMap, uri: &mut Uri) {
+    for name in level.iter().flat_map(|edits| &edits.request_remove) {
+        headers.remove(name);
+    }
+    for edits in level {
+        put(&edits.request_set, &edits.request_add, headers);
+    }
     if let Some(host) = headers.remove(HOST) {
         set_authority(uri, &host);
     }
 }
 
-/// Changes a response.
-pub(crate) fn response(edits: &HeaderEdits, headers: &mut HeaderMap) {
-    apply(&edits.response_remove, &edits.response_set, &edits.response_add, headers);
+/// Changes a response, in the same way.
+pub(crate) fn response(level: &[&HeaderEdits], headers: &mut HeaderMap) {
+    for name in level.iter().flat_map(|edits| &edits.response_remove) {
+        headers.remove(name);
+    }
+    for edits in level {
+        put(&edits.response_set, &edits.response_add, headers);
+    }
 }
 
-fn apply(
-    remove: &[HeaderName],
+fn put(
     set: &[(HeaderName, HeaderValue)],
     add: &[(HeaderName, HeaderValue)],
     headers: &mut HeaderMap,
 ) {
-    for name in remove {
-        headers.remove(name);
-    }
     for (name, value) in set {
         headers.insert(name, value.clone());
     }
@@ -60,11 +67,24 @@ mod tests {
         headers.insert("x-a", value("1"));
         headers.insert("x-b", value("old"));
         let mut uri = Uri::from_static("http://cart/a?b");
-        request(&edits, &mut headers, &mut uri);
+        request(&[&edits], &mut headers, &mut uri);
         assert_eq!(headers["x-a"], "added");
         let all: Vec<_> = headers.get_all("x-b").iter().collect();
         assert_eq!(all, ["new", "more"]);
         assert_eq!(uri, "http://other:81/a?b");
         assert!(!headers.contains_key("host"));
+    }
+
+    #[test]
+    fn on_one_level_everything_is_removed_before_anything_is_set() {
+        let (name, value) = (HeaderName::from_static("x-a"), HeaderValue::from_static("rule"));
+        let rule =
+            HeaderEdits { response_set: vec![(name.clone(), value)], ..HeaderEdits::default() };
+        let target = HeaderEdits { response_remove: vec![name], ..HeaderEdits::default() };
+        let mut headers = HeaderMap::new();
+        response(&[&rule, &target], &mut headers);
+        assert_eq!(headers["x-a"], "rule");
+        response(&[&target], &mut headers);
+        assert!(headers.is_empty());
     }
 }

@@ -168,7 +168,7 @@ impl Exchange<'_> {
             }
             RouteAction::Direct(rule) => redirect::direct(rule),
         };
-        edits::response(&route.headers, &mut reply.headers);
+        edits::response(&[&route.headers], &mut reply.headers);
         Err(reply)
     }
 

@@ -7,7 +7,9 @@ use http::{
     header::{CONNECTION, UPGRADE},
 };
 use undermesh_model::traffic::Retries;
-use undermesh_snapshot::traffic::{ClusterSpec, CompiledRoute, HeaderEdits, Target, Weighted};
+use undermesh_snapshot::traffic::{
+    ClusterSpec, CompiledRoute, HeaderEdits, RouteAction, Target, Weighted,
+};
 
 use super::{
     edits,
@@ -29,8 +31,8 @@ pub(crate) struct Way<'a> {
 impl Way<'_> {
     /// Changes the request as the route says.
     pub(crate) fn change(&self, head: &mut Head) {
-        for edits in [self.route.map(|route| &route.headers), self.edits].into_iter().flatten() {
-            edits::request(edits, &mut head.parts.headers, &mut head.parts.uri);
+        for level in self.levels() {
+            edits::request(&level, &mut head.parts.headers, &mut head.parts.uri);
         }
         if let Some(route) = self.route {
             rewrite::rewrite(route, self.path_len, head);
@@ -41,12 +43,27 @@ impl Way<'_> {
     pub(crate) fn change_answer(&self, headers: &mut HeaderMap, upgraded: bool) {
         let protocol = headers.get(UPGRADE).cloned().filter(|_| upgraded);
         head::remove_hop_by_hop(headers);
-        for edits in [self.edits, self.route.map(|route| &route.headers)].into_iter().flatten() {
-            edits::response(edits, headers);
+        for level in self.levels() {
+            edits::response(&level, headers);
         }
         if let Some(protocol) = protocol {
             headers.insert(UPGRADE, protocol);
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+    }
+
+    /// Changes of headers, level by level. Istio makes those of an only destination the route's own, after
+    /// the rule's; those of several are Envoy's weighted clusters', and come before the route's.
+    fn levels(&self) -> Vec<Vec<&HeaderEdits>> {
+        let rule = self.route.map(|route| &route.headers);
+        let only = self.route.is_none_or(|route| match &route.action {
+            RouteAction::Forward(targets) => targets.len() == 1,
+            RouteAction::Redirect(_) | RouteAction::Direct(_) => true,
+        });
+        if only {
+            vec![rule.into_iter().chain(self.edits).collect()]
+        } else {
+            self.edits.into_iter().chain(rule).map(|edits| vec![edits]).collect()
         }
     }
 

@@ -15,7 +15,7 @@ use undermesh_tests::pod::{
 };
 
 use crate::{
-    burst, serve,
+    ask, burst, http, serve,
     sockets::{self, Sockets},
 };
 
@@ -89,6 +89,8 @@ fn carry_out(sockets: &mut Sockets, request: &Request) -> io::Result<Value> {
         }
         Request::Close { id } => value(sockets.close(*id)?),
         Request::Burst(plan) => value(burst::run(plan)),
+        Request::Ask(ask) => value(ask::run(ask)),
+        Request::Heard { mark } => value(http::heard(mark)),
         on_stream => carry_out_on_stream(sockets, on_stream),
     }
 }

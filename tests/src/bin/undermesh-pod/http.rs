@@ -1,52 +1,72 @@
-//! A small HTTP/1.1 server that answers with what it was asked.
+//! A small HTTP server that answers with what it was asked, in HTTP/1.1 or HTTP/2, as the client's first
+//! bytes say.
 //!
-//! `/status/503` is answered with that status, `/delay/200` after so many milliseconds; the body is the
-//! head of the request as it arrived, and the header `x-pod` says who answers.
+//! `/status/503` is answered with that status, `/delay/200` after so many milliseconds, and the header
+//! `x-plan` may ask for more (`undermesh_tests::pod::http::PLAN`). The body is the head of the request as it
+//! arrived, and the header `x-pod` says who answers.
+
+mod http1;
+mod http2;
+mod plan;
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
+    collections::VecDeque,
+    io,
     net::TcpStream,
+    sync::{Mutex, PoisonError},
     thread,
     time::Duration,
 };
 
-/// Longest head that is read.
-const LONGEST_HEAD: u64 = 64 << 10;
+use undermesh_tests::pod::http::MARK;
+
+/// Requests that are remembered.
+const REMEMBERED: usize = 4096;
+/// How a connection of HTTP/2 begins.
+const PREFACE: &[u8] = b"PRI ";
+
+/// Heads of requests that bore a mark, by mark.
+static HEARD: Mutex<VecDeque<(String, String)>> = Mutex::new(VecDeque::new());
 
 /// Serves requests until the client leaves.
-pub(crate) fn serve(stream: &TcpStream, name: &str) -> io::Result<()> {
-    let mut reader = BufReader::new(stream);
-    while let Some(head) = read_head(&mut reader)? {
-        let length = header(&head, "content-length").and_then(|text| text.parse().ok());
-        io::copy(&mut (&mut reader).take(length.unwrap_or(0)), &mut io::sink())?;
-        let path = head.split(' ').nth(1).unwrap_or_default();
-        let of = |prefix: &str| path.strip_prefix(prefix)?.split(['?', '/']).next()?.parse().ok();
-        thread::sleep(Duration::from_millis(of("/delay/").unwrap_or(0)));
-        let status = of("/status/").unwrap_or(200);
-        let answer = format!(
-            "HTTP/1.1 {status} -\r\ncontent-length: {}\r\nx-pod: {name}\r\n\r\n{head}",
-            head.len()
-        );
-        (&mut &*stream).write_all(answer.as_bytes())?;
+pub(crate) fn serve(stream: TcpStream, name: &str) -> io::Result<()> {
+    if begins_with(&stream, PREFACE)? {
+        http2::serve(stream, name)
+    } else {
+        http1::serve(&stream, name)
     }
-    Ok(())
 }
 
-/// Up to the empty line; `None` where the client has left.
-fn read_head(reader: &mut impl BufRead) -> io::Result<Option<String>> {
-    let mut head = String::new();
-    let mut reader = reader.take(LONGEST_HEAD);
+/// The heads of requests with this mark.
+pub(crate) fn heard(mark: &str) -> Vec<String> {
+    let heard = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
+    heard.iter().filter(|(of, _)| of == mark).map(|(_, head)| head.clone()).collect()
+}
+
+fn remember(head: &str) {
+    let Some(mark) = header(head, MARK) else { return };
+    let mut heard = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
+    if heard.len() == REMEMBERED {
+        heard.pop_front();
+    }
+    heard.push_back((mark.to_owned(), head.to_owned()));
+}
+
+/// Waits for as many bytes as it takes to tell.
+fn begins_with(stream: &TcpStream, wanted: &[u8]) -> io::Result<bool> {
+    let mut seen = vec![0; wanted.len()];
     loop {
-        let length = reader.read_line(&mut head)?;
-        if length == 0 {
-            return Ok(None);
+        let length = stream.peek(&mut seen)?;
+        let so_far = &seen[..length];
+        if length == 0 || length == wanted.len() || !wanted.starts_with(so_far) {
+            return Ok(so_far == wanted);
         }
-        if head.ends_with("\r\n\r\n") {
-            return Ok(Some(head));
-        }
+        // `peek` does not wait for more than it has.
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
+/// A field of a head of HTTP/1.1.
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let fields = head.lines().filter_map(|line| line.split_once(':'));
     fields

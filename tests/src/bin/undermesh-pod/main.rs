@@ -7,6 +7,7 @@
 //! undermesh-pod guard --tag TAG                             removes a rig when stdin ends
 //! ```
 
+mod ask;
 mod burst;
 mod driver;
 mod first;

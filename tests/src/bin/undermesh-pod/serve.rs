@@ -21,6 +21,8 @@ const BACKLOG: i32 = 4096;
 const REMEMBERED: usize = 10_000;
 /// Small, since a pod may listen at thousands of ports.
 const STACK: usize = 64 << 10;
+/// For what keeps state of its own, as HTTP/2 does.
+const LARGE_STACK: usize = 1 << 20;
 const STEP: Duration = Duration::from_millis(2);
 
 /// A listening socket and what it has accepted.
@@ -89,7 +91,7 @@ pub(crate) fn listen(
     if *behaviour != Behaviour::Manual {
         let (accepted, stopped) = (listening.accepted.clone(), listening.stopped.clone());
         let behaviour = behaviour.clone();
-        spawn(move || accept_all(&socket, &behaviour, &accepted, &stopped))?;
+        spawn(STACK, move || accept_all(&socket, &behaviour, &accepted, &stopped))?;
     }
     Ok(listening)
 }
@@ -126,13 +128,14 @@ fn accept_all(
             }
         }
         let behaviour = behaviour.clone();
+        let stack = if matches!(behaviour, Behaviour::Http(_)) { LARGE_STACK } else { STACK };
         // Without a thread, the connection is dropped, and the client sees that.
-        let _ = spawn(move || serve(stream, &behaviour));
+        let _ = spawn(stack, move || serve(stream, &behaviour));
     }
 }
 
-fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().stack_size(STACK).spawn(work)?;
+fn spawn(stack: usize, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().stack_size(stack).spawn(work)?;
     Ok(())
 }
 
@@ -148,9 +151,19 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour) {
         Behaviour::Address => {
             stream.local_addr().and_then(|at| stream.write_all(plain(at).to_string().as_bytes()))
         }
-        Behaviour::Http(name) => http::serve(&stream, name),
+        Behaviour::Http(name) => http::serve(stream, name),
+        Behaviour::Name(name) => answer_with(&mut stream, name),
         Behaviour::Manual => Ok(()),
     };
+}
+
+fn answer_with(stream: &mut TcpStream, name: &str) -> io::Result<()> {
+    let mut buffer = [0; 16 << 10];
+    if stream.read(&mut buffer)? == 0 {
+        return Ok(());
+    }
+    stream.write_all(format!("{name}\n").as_bytes())?;
+    echo(stream)
 }
 
 fn echo(stream: &mut TcpStream) -> io::Result<()> {

@@ -1,0 +1,166 @@
+//! Compares what came with what was expected.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+
+use super::{
+    case::{Copies, Exchange, Expected, Protocol, Seen},
+    shop::Shop,
+};
+use crate::{
+    pod::{PATIENCE, http::Reply},
+    poll::wait_for,
+};
+
+/// Judges all answers to a request.
+pub(super) fn judge(shop: &Shop, asked: &Exchange, mark: &str, replies: &[Reply]) -> Result<()> {
+    let wanted = &asked.answer;
+    let together = wanted.shares.is_some() || wanted.statuses.is_some();
+    for (number, reply) in replies.iter().enumerate() {
+        let problems = if together { Vec::new() } else { problems(asked, reply) };
+        ensure!(
+            problems.is_empty(),
+            "answer {} of {}:\n    {}\n    all of it: {reply:?}",
+            number + 1,
+            replies.len(),
+            problems.join("\n    ")
+        );
+    }
+    if let Some(shares) = &wanted.shares {
+        within(shares, replies.iter().map(|reply| pod(asked, reply).to_owned()), replies)?;
+    }
+    if let Some(statuses) = &wanted.statuses {
+        within(statuses, replies.iter().map(|reply| reply.status), replies)?;
+    }
+    wanted.copies.iter().flatten().try_for_each(|(pod, copies)| heard(shop, pod, copies, mark))
+}
+
+/// Everything that is not as it was wanted.
+fn problems(asked: &Exchange, reply: &Reply) -> Vec<String> {
+    let wanted = &asked.answer;
+    let mut problems = Vec::new();
+    let mut differs = |what: &str, wanted: String, came: String| {
+        if wanted != came {
+            problems.push(format!("{what} is {came} instead of {wanted}"));
+        }
+    };
+    let is_http = !matches!(asked.by, Protocol::Tcp | Protocol::Tls);
+    if wanted.closed {
+        differs("the answer", "closed".to_owned(), closed(reply).to_owned());
+        return problems;
+    }
+    differs("the error", "None".to_owned(), format!("{:?}", reply.error));
+    if is_http {
+        let status = wanted.status.unwrap_or(200);
+        differs("the status", status.to_string(), reply.status.to_string());
+    }
+    if let Some(wanted) = &wanted.pod {
+        differs("the pod", format!("{wanted:?}"), format!("{:?}", pod(asked, reply)));
+    }
+    for (name, value) in &wanted.headers {
+        let came = reply.header(name);
+        differs(name, format!("{:?}", value.as_deref()), format!("{came:?}"));
+    }
+    if let Some(body) = &wanted.body {
+        differs("the body", format!("{body:?}"), format!("{:?}", reply.body));
+    }
+    if let Some(grpc) = wanted.grpc {
+        let came = reply.header("grpc-status").unwrap_or("missing");
+        differs("grpc-status", grpc.to_string(), came.to_owned());
+    }
+    for difference in inside(wanted, &reply.body) {
+        problems.push(difference);
+    }
+    if let Some([least, most]) = wanted.took
+        && !(least..=most).contains(&reply.took)
+    {
+        problems.push(format!("took {} ms instead of {least} to {most}", reply.took));
+    }
+    problems
+}
+
+/// Whether a connection has ended without an answer.
+fn closed(reply: &Reply) -> &'static str {
+    if reply.error.is_some() && reply.status == 0 && reply.body.is_empty() {
+        "closed"
+    } else {
+        "complete"
+    }
+}
+
+/// Who has answered.
+fn pod<'a>(asked: &Exchange, reply: &'a Reply) -> &'a str {
+    match asked.by {
+        Protocol::Tcp | Protocol::Tls => &reply.body,
+        _ => reply.header("x-pod").unwrap_or_default(),
+    }
+}
+
+/// What the pod says it has seen.
+fn inside(wanted: &Expected, head: &str) -> Vec<String> {
+    let mut problems = wanted.seen.as_ref().map(|seen| unlike(seen, head)).unwrap_or_default();
+    if let Some(attempts) = wanted.attempts {
+        let name = "x-envoy-attempt-count".to_owned();
+        let headers = BTreeMap::from([(name, Some(attempts.to_string()))]);
+        problems.extend(unlike(&Seen { line: None, headers }, head));
+    }
+    problems
+}
+
+fn unlike(wanted: &Seen, head: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    let first = head.lines().next().unwrap_or_default();
+    let line = first.rsplit_once(' ').map_or(first, |(line, _)| line);
+    if let Some(wanted) = wanted.line.as_ref().filter(|wanted| *wanted != line) {
+        problems.push(format!("the pod saw {line:?} instead of {wanted:?}"));
+    }
+    for (name, value) in &wanted.headers {
+        let fields = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        let came: Vec<&str> =
+            fields.filter(|(field, _)| field == name).map(|(_, value)| value).collect();
+        let wanted: Vec<&str> =
+            value.as_deref().map(|value| value.split(" & ").collect()).unwrap_or_default();
+        if came != wanted {
+            problems.push(format!("the pod saw {name}: {came:?} instead of {wanted:?}"));
+        }
+    }
+    problems
+}
+
+/// Counts, and compares each with its limits. What has no limits does not happen.
+fn within<K: Ord + std::fmt::Debug>(
+    limits: &BTreeMap<K, [usize; 2]>,
+    came: impl Iterator<Item = K>,
+    replies: &[Reply],
+) -> Result<()> {
+    let mut counts: BTreeMap<K, usize> = BTreeMap::new();
+    for key in came {
+        *counts.entry(key).or_default() += 1;
+    }
+    let in_limits = |key: &K, count: usize| {
+        limits.get(key).is_some_and(|[least, most]| (*least..=*most).contains(&count))
+    };
+    let missing = limits.keys().filter(|key| !counts.contains_key(*key)).map(|key| (key, 0));
+    let wrong = counts.iter().map(|(key, count)| (key, *count)).chain(missing);
+    let wrong = wrong.filter(|(key, count)| !in_limits(key, *count)).count();
+    let one = replies.first();
+    ensure!(wrong == 0, "came as {counts:?} instead of {limits:?}; the first: {one:?}");
+    Ok(())
+}
+
+/// Nobody waits for copies: they may arrive after the answer.
+fn heard(shop: &Shop, pod: &str, wanted: &Copies, mark: &str) -> Result<()> {
+    let server = shop.server(pod)?;
+    let [least, most] = wanted.times;
+    let heads = wait_for(&format!("{pod} to hear {least} requests"), PATIENCE, || {
+        let heads = server.heard(mark)?;
+        Ok(Some(heads).filter(|heads| heads.len() >= least))
+    })?;
+    ensure!(heads.len() <= most, "{pod} heard {} requests instead of {most} at most", heads.len());
+    for head in &heads {
+        let problems = unlike(&wanted.seen, head);
+        ensure!(problems.is_empty(), "{}\n    in {head:?}", problems.join("\n    "));
+    }
+    Ok(())
+}

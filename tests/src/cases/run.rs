@@ -1,0 +1,144 @@
+//! Runs the cases of a directory.
+
+use std::{
+    collections::BTreeSet,
+    env, fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{
+    case::{Case, Exchange, Protocol},
+    judge,
+    shop::Shop,
+    tls::client_hello,
+};
+use crate::pod::http::{Ask, MARK, PLAN, Reply, Speaks};
+
+/// Runs only cases whose name contains this, to work on one.
+const ONLY: &str = "CASE";
+
+/// Runs all cases of a directory below `tests/tests/cases`, and fails with everything that failed.
+///
+/// # Errors
+/// Where a case fails, or there is none.
+pub fn run(directory: &str) -> Result<()> {
+    let shop = Shop::open()?;
+    let only = env::var(ONLY).unwrap_or_default();
+    let (mut count, mut failures) = (0, Vec::new());
+    for file in files(directory)? {
+        let group = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let cases = Case::read(&file, |text| shop.put_in(text))?;
+        for case in cases.iter().filter(|case| case.case.contains(&only)) {
+            count += 1;
+            let name = format!("{directory}/{group}::{}", case.case);
+            if let Err(error) = play(&shop, &name, case) {
+                failures.push(format!("{name}\n    {error:#}"));
+            }
+        }
+    }
+    ensure!(count > 0, "no case in {directory}");
+    if !failures.is_empty() {
+        bail!("{} of {count} cases failed:\n\n{}", failures.len(), failures.join("\n\n"));
+    }
+    Ok(())
+}
+
+fn files(directory: &str) -> Result<Vec<PathBuf>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(directory);
+    let entries =
+        fs::read_dir(&directory).with_context(|| format!("no cases in {}", directory.display()))?;
+    let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.sort();
+    Ok(files)
+}
+
+/// Puts the objects of a case in force and makes its requests.
+fn play(shop: &Shop, name: &str, case: &Case) -> Result<()> {
+    put_in_force(shop, name, case)?;
+    for (number, exchange) in case.requests.iter().enumerate() {
+        // Found again among all that a server has heard.
+        let mark = format!("{name}/{number}");
+        let replies = ask(shop, exchange, &mark)?;
+        judge::judge(shop, exchange, &mark, &replies)
+            .with_context(|| format!("request {}, {}", number + 1, Asked(exchange)))?;
+    }
+    Ok(())
+}
+
+fn put_in_force(shop: &Shop, name: &str, case: &Case) -> Result<()> {
+    // Different for each case, so that agents always have something to say about it.
+    let mut yaml = format!("# {name}\n");
+    let mark = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "marked"}});
+    for object in case.objects.iter().chain([&mark]) {
+        yaml.push_str(&format!("---\n{object}\n"));
+    }
+    let log = shop.rig.submit("case", &yaml)?;
+    if let Some(words) = &case.refused {
+        ensure!(log.contains("configuration rejected"), "was not refused; the log:\n{log}");
+        ensure!(log.contains(words), "was not refused with {words:?}; the log:\n{log}");
+        return Ok(());
+    }
+    ensure!(log.contains("configuration in force"), "was refused; the log:\n{log}");
+    let wanted: BTreeSet<String> = case.reports.iter().cloned().collect();
+    let reported: BTreeSet<String> = log.lines().filter_map(code).collect();
+    ensure!(reported == wanted, "reports {reported:?} instead of {wanted:?}; the log:\n{log}");
+    Ok(())
+}
+
+/// The code of a finding; warnings and errors only.
+fn code(line: &str) -> Option<String> {
+    if !line.contains("WARN") && !line.contains("ERROR") {
+        return None;
+    }
+    let is_code =
+        |text: &&str| !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    let mut brackets = line.split('[').filter_map(|part| Some(part.split_once(']')?.0));
+    brackets.rfind(is_code).map(str::to_owned)
+}
+
+fn ask(shop: &Shop, exchange: &Exchange, mark: &str) -> Result<Vec<Reply>> {
+    let (service, _) = exchange.to.split_once(':').unwrap_or((&exchange.to, ""));
+    let mut headers = exchange.headers.clone();
+    headers.insert(MARK.to_owned(), mark.to_owned());
+    headers.extend(exchange.plan.clone().map(|plan| (PLAN.to_owned(), plan)));
+    let (method, path) = exchange.ask.split_once(' ').unwrap_or(("POST", &exchange.ask));
+    let (speaks, body) = match exchange.by {
+        Protocol::Http1 => (Speaks::Http1, exchange.body.clone().into_bytes()),
+        Protocol::Http2 => (Speaks::Http2, exchange.body.clone().into_bytes()),
+        Protocol::Grpc => (Speaks::Grpc, exchange.body.clone().into_bytes()),
+        Protocol::Websocket => {
+            headers.insert("connection".to_owned(), "upgrade".to_owned());
+            headers.insert("upgrade".to_owned(), "websocket".to_owned());
+            (Speaks::WebSocket, exchange.body.clone().into_bytes())
+        }
+        Protocol::Tcp => (Speaks::Tcp, exchange.ask.clone().into_bytes()),
+        Protocol::Tls => (Speaks::Tcp, client_hello(&exchange.ask)),
+    };
+    let ask = Ask {
+        speaks,
+        to: Some(shop.address(&exchange.to, exchange.ipv6)?),
+        method: method.to_owned(),
+        path: path.to_owned(),
+        authority: exchange.host.clone().unwrap_or_else(|| service.to_owned()),
+        headers,
+        body,
+        times: exchange.times,
+    };
+    Ok(shop.client(&exchange.from)?.ask(ask)?)
+}
+
+/// A request in a line.
+struct Asked<'a>(&'a Exchange);
+
+impl fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Exchange { ask, from, to, headers, .. } = self.0;
+        write!(f, "{ask:?} from {from} to {to}")?;
+        if !headers.is_empty() {
+            write!(f, " with {headers:?}")?;
+        }
+        Ok(())
+    }
+}

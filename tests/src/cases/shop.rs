@@ -1,0 +1,203 @@
+//! The world that all cases play in.
+//!
+//! | node | pods |
+//! |---|---|
+//! | a | `client`, `visitor` (namespace `front`), `one` |
+//! | b | `two`, `three` |
+//!
+//! | service | leads to | ports |
+//! |---|---|---|
+//! | `shop` | `one`, `two`; subsets `v1` and `v2` | 80 and 81 HTTP, 82 gRPC, 90 TCP, 443 TLS |
+//! | `one`, `two`, `three` | the pod of this name | 80 HTTP, 82 gRPC, 90 TCP, 443 TLS |
+//! | `depot` (namespace `stock`) | `two` | 80 HTTP |
+//! | `empty` | nobody | 80 HTTP |
+//! | `dead` | `one`, at a port where nobody listens | 80 HTTP |
+//! | `half-dead` | `one`, and `visitor`, where nobody listens | 80 HTTP |
+//! | `speech` | `one`; looked at | 1 to 9, see [`speech`] |
+//!
+//! The port 8080 of pods speaks HTTP, 8081 answers its pod's name, and 8082 speaks first.
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    manifest::{PodSpec, ServiceSpec},
+    pod::{Pod, protocol::Behaviour},
+    rig::Rig,
+    standard::PORT,
+    topology::Family,
+};
+
+/// Where pods answer with their name.
+const NAMED: u16 = 8081;
+/// Where pods speak first.
+const FIRST: u16 = 8082;
+/// Where nobody listens.
+const NOBODY: u16 = 8083;
+const SERVERS: [&str; 3] = ["one", "two", "three"];
+const CLIENTS: [&str; 2] = ["client", "visitor"];
+
+/// Namespaces, and the subsets of `shop`.
+const BASE: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: front}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: stock}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: shop, namespace: shop}
+spec:
+  host: shop
+  subsets:
+  - {name: v1, labels: {app: one}}
+  - {name: v2, labels: {app: two}}
+";
+
+/// Two agents, five pods and their services.
+#[derive(Debug)]
+pub struct Shop {
+    clients: Vec<(String, Pod)>,
+    servers: Vec<(String, Pod)>,
+    /// The rig. Dropped last.
+    pub rig: Rig,
+}
+
+impl Shop {
+    /// Builds it and starts its agents.
+    ///
+    /// # Errors
+    /// As [`Rig::start`].
+    pub fn open() -> Result<Self> {
+        let mut rig = services(Rig::builder())
+            .node(
+                "a",
+                [
+                    PodSpec::new("client"),
+                    PodSpec::new("visitor").within("front"),
+                    PodSpec::new("one"),
+                ],
+            )
+            .node("b", [PodSpec::new("two"), PodSpec::new("three")])
+            .build()?;
+        rig.manifests.write("base", BASE)?;
+        rig.start()?;
+        let mut servers = Vec::new();
+        for name in SERVERS {
+            servers.push((name.to_owned(), serving(&rig, name)?));
+        }
+        let clients = CLIENTS.iter().map(|name| Ok(((*name).to_owned(), rig.pod(name)?)));
+        let clients = clients.collect::<Result<_>>()?;
+        Ok(Self { clients, servers, rig })
+    }
+
+    /// A pod that asks.
+    ///
+    /// # Errors
+    /// Where there is none of this name; so for all that is asked for by name.
+    pub fn client(&self, name: &str) -> Result<&Pod> {
+        named(&self.clients, name)
+    }
+
+    /// A pod that answers.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn server(&self, name: &str) -> Result<&Pod> {
+        named(&self.servers, name)
+    }
+
+    /// The address of `service:port`.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn address(&self, of: &str, ipv6: bool) -> Result<SocketAddr> {
+        let (service, port) = of.split_once(':').with_context(|| format!("{of} has no port"))?;
+        let port = port.parse().with_context(|| format!("{of} has no port"))?;
+        if ipv6 { self.rig.vip6(service, port) } else { self.rig.vip(service, port) }
+    }
+
+    /// Puts in addresses for `$ip(POD)` and `$vip(SERVICE)`.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn put_in(&self, mut text: String) -> Result<String> {
+        while let Some((before, name, after)) = hole(&text, "$ip(") {
+            let address = self.rig.place(name)?.ip(Family::V4);
+            text = format!("{before}{address}{after}");
+        }
+        while let Some((before, name, after)) = hole(&text, "$vip(") {
+            let address = self.rig.vip(name, 0)?.ip();
+            text = format!("{before}{address}{after}");
+        }
+        Ok(text)
+    }
+}
+
+fn hole<'a>(text: &'a str, begin: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let (before, rest) = text.split_once(begin)?;
+    let (name, after) = rest.split_once(')')?;
+    Some((before, name, after))
+}
+
+fn named<'a>(pods: &'a [(String, Pod)], name: &str) -> Result<&'a Pod> {
+    let found = pods.iter().find(|(known, _)| known == name).map(|(_, pod)| pod);
+    found.with_context(|| format!("no pod {name} in this shop"))
+}
+
+fn serving(rig: &Rig, name: &str) -> Result<Pod> {
+    let pod = rig.pod(name)?;
+    let name = name.to_owned();
+    for (port, behaviour) in [
+        (PORT, Behaviour::Http(name.clone())),
+        (NAMED, Behaviour::Name(name.clone())),
+        (FIRST, Behaviour::Banner(format!("{name}\n"))),
+    ] {
+        pod.listen_many((Ipv6Addr::UNSPECIFIED, port).into(), 1, behaviour)?;
+    }
+    Ok(pod)
+}
+
+fn services(mut rig: crate::RigBuilder) -> crate::RigBuilder {
+    rig = rig.service(all_ports("shop", &["one", "two"]).port(81, PORT, "http-81"));
+    for pod in SERVERS {
+        rig = rig.service(all_ports(pod, &[pod]));
+    }
+    let http = |name, target, backends| {
+        ServiceSpec::new(name, 80, target, backends).port(80, target, "http-80")
+    };
+    rig.service(http("depot", PORT, &["two"]).within("stock"))
+        .service(http("empty", PORT, &[]))
+        .service(http("dead", NOBODY, &["one"]))
+        .service(http("half-dead", PORT, &["one", "visitor"]))
+        .service(speech())
+}
+
+fn all_ports(name: &str, backends: &[&str]) -> ServiceSpec {
+    ServiceSpec::new(name, 80, PORT, backends)
+        .port(80, PORT, "http-80")
+        .port(82, PORT, "grpc-82")
+        .port(90, NAMED, "tcp-90")
+        .port(443, NAMED, "tls-443")
+}
+
+/// Ports that say in different ways, or not at all, what they speak.
+fn speech() -> ServiceSpec {
+    ServiceSpec::new("speech", 1, PORT, &["one"])
+        .port(1, PORT, "http-1")
+        .port(2, PORT, "http2-2")
+        .port(3, PORT, "other-3")
+        .app_protocol(3, "kubernetes.io/h2c")
+        .port(4, PORT, "http-4")
+        .app_protocol(4, "tcp")
+        .port(5, PORT, "tcp-5")
+        .port(6, PORT, "other-6")
+        .port(7, NAMED, "other-7")
+        .port(8, FIRST, "other-8")
+        .port(9, NAMED, "tls-9")
+        .looked_at()
+}
