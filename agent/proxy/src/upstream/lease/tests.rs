@@ -9,7 +9,7 @@ use undermesh_snapshot::traffic::AppProtocol;
 use super::*;
 use crate::upstream::{
     Pick, Refusal,
-    testing::{Rig, pick, request, spec},
+    testing::{OWN, Rig, pick, request, spec},
 };
 
 fn version_of(http: HttpPool, protocol: AppProtocol, client: HttpVersion) -> Version {
@@ -108,7 +108,7 @@ async fn limits_hold_over_snapshots_and_for_each_pod() {
     let held = rig.cluster(&spec).admit_connection(&pick()).unwrap();
     spec.settings.pool.tcp.max_connections = Some(1);
     assert!(rig.cluster(&spec).admit_connection(&pick()).is_err());
-    let other = crate::upstream::Upstreams::new(&rig.node);
+    let other = crate::upstream::Upstreams::new(&rig.node, &OWN);
     assert!(other.cluster(&Arc::new(spec)).admit_connection(&pick()).is_ok());
     drop(held);
 }
