@@ -29,6 +29,7 @@ mod retry;
 mod rewrite;
 mod sniff;
 mod strict;
+mod timeout;
 mod upgrade;
 mod way;
 

@@ -31,7 +31,7 @@ use undermesh_model::traffic::UpgradePolicy;
 use undermesh_snapshot::traffic::{AppProtocol, ClusterEndpoint, ClusterSpec};
 
 use crate::error::Failure;
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, RetryPermit};
 pub(crate) use lease::{ConnectionLease, Lease};
 pub(crate) use metrics::UpstreamMetrics;
 pub(crate) use node::Node;
@@ -54,8 +54,8 @@ pub(crate) struct Pick<'a> {
     pub(crate) dialled: SocketAddr,
     /// Endpoints that this request has been tried at, to be avoided while there are others.
     pub(crate) tried: &'a [SocketAddr],
-    /// A retry, which has a limit of its own.
-    pub(crate) retry: bool,
+    /// Endpoints whose tiers are left out while there are others.
+    pub(crate) leave_tiers_of: &'a [SocketAddr],
 }
 
 /// Why an attempt is not admitted.
