@@ -22,7 +22,7 @@ use undermesh_snapshot::WorkloadInfo;
 
 use crate::{
     listeners::{self, Existence, Listeners},
-    sockets::{NetnsSockets, PodOriginalDst},
+    sockets::{Neighbours, NetnsSockets, PodOriginalDst},
     source::Source,
 };
 
@@ -37,6 +37,7 @@ pub(crate) struct Node {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) programs: Mutex<PodPrograms>,
     pub(crate) original_dst: OriginalDstTable,
+    pub(crate) neighbours: Neighbours,
     pub(crate) mark: AgentMark,
     pub(crate) deliveries: DeliveryTable,
     pub(crate) return_routes: Mutex<ReturnRoutes>,
@@ -216,6 +217,7 @@ fn serve(
         original_dst: Arc::new(PodOriginalDst {
             table: node.original_dst.clone(),
             netns_cookie: netns.cookie(),
+            neighbours: node.neighbours.clone(),
         }),
         sockets: Arc::new(NetnsSockets {
             netns,

@@ -9,9 +9,13 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 use undermesh_datapath::{
-    AgentMark, DELIVERY_MARK, DeliveryTable, Netns, OriginalDstTable, bind_address_no_port,
+    AgentMark, DELIVERY_MARK, DeliveryTable, LocalTupleTable, Netns, OriginalDstTable, Publisher,
+    bind_address_no_port,
 };
 use undermesh_proxy::{OriginalDst, PodSockets, Transparent};
+use undermesh_snapshot::WorkloadInfo;
+
+use crate::enrolment::EnrolmentView;
 
 /// Opens sockets in one pod's network namespace, marked as the agent's own so that the programs
 /// leave them alone even where the agent runs below the attach point.
@@ -74,14 +78,30 @@ impl NetnsSockets {
     }
 }
 
-/// Original destinations of one pod's connections.
+/// What the programs have noted about one pod's connections.
 pub(crate) struct PodOriginalDst {
     pub(crate) table: OriginalDstTable,
     pub(crate) netns_cookie: u64,
+    pub(crate) neighbours: Neighbours,
+}
+
+/// Who has opened connections between pods of this node.
+#[derive(Clone)]
+pub(crate) struct Neighbours {
+    pub(crate) local_tuples: LocalTupleTable,
+    pub(crate) enrolment: Arc<EnrolmentView>,
 }
 
 impl OriginalDst for PodOriginalDst {
     fn original_dst(&self, peer: SocketAddr) -> Option<SocketAddr> {
         self.table.get(self.netns_cookie, peer)
+    }
+
+    fn neighbour(&self, peer: SocketAddr, destination: SocketAddr) -> Option<Arc<WorkloadInfo>> {
+        let Neighbours { local_tuples, enrolment } = &self.neighbours;
+        match local_tuples.publisher(peer, destination)? {
+            Publisher::Pod(cookie) => enrolment.by_cookie(cookie),
+            Publisher::Kubelet => None,
+        }
     }
 }

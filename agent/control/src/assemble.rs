@@ -60,6 +60,12 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     for placed in objects.destination_rules {
         cluster.destination_rules.insert(placed.name(), placed.value);
     }
+    for placed in objects.service_entries {
+        cluster.service_entries.insert(placed.name(), placed.value);
+    }
+    for placed in objects.workload_entries {
+        cluster.workload_entries.insert(placed.name(), placed.value);
+    }
     cluster.workloads = pods.into_iter().map(|pod| (pod.name(), pod.value.workload)).collect();
     cluster
 }

@@ -12,7 +12,7 @@ use crate::{
     report::{Report, Subject},
     security::{self, AuthorizationPolicy, PeerAuthentication},
     traffic::{
-        self, DestinationRule, VirtualService, gateway,
+        self, DestinationRule, ServiceEntry, VirtualService, WorkloadEntry, gateway,
         gateway::{GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
     },
 };
@@ -74,7 +74,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 15] = [
+static KINDS: [Kind; 17] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -211,6 +211,24 @@ static KINDS: [Kind; 15] = [
         read: |document, subject, objects, report| {
             let read = document.read::<DestinationRule>()?;
             objects.destination_rules.push(traffic::destination_rule(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("ServiceEntry", &traffic::ISTIO_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<ServiceEntry>()?;
+            objects.service_entries.push(traffic::service_entry(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("WorkloadEntry", &traffic::ISTIO_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<WorkloadEntry>()?;
+            objects.workload_entries.extend(traffic::workload_entry(&read, subject, report));
             Ok(())
         },
     },

@@ -5,7 +5,8 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use undermesh_model::{
     AuthorizationPolicy, EndpointSlice, NamespacedName, Node, PeerAuthentication, ResourceRef,
-    ServiceAccount, SourcePosition, traffic::DestinationRule,
+    ServiceAccount, SourcePosition,
+    traffic::{DestinationRule, ServiceEntry, WorkloadEntry},
 };
 
 use crate::{
@@ -63,6 +64,8 @@ pub(crate) struct Objects {
     pub(crate) reference_grants: Vec<Placed<Grant>>,
     pub(crate) virtual_services: Vec<Placed<traffic::Draft>>,
     pub(crate) destination_rules: Vec<Placed<DestinationRule>>,
+    pub(crate) service_entries: Vec<Placed<ServiceEntry>>,
+    pub(crate) workload_entries: Vec<Placed<WorkloadEntry>>,
     seen: HashMap<ResourceRef, Option<SourcePosition>>,
     count: usize,
 }

@@ -6,10 +6,14 @@ mod destination_rule;
 pub(crate) mod gateway;
 mod istio;
 mod place;
+mod service_entry;
 mod virtual_service;
+mod workload_entry;
 
 pub(crate) use destination_rule::{DestinationRule, destination_rule};
+pub(crate) use service_entry::{ServiceEntry, service_entry};
 pub(crate) use virtual_service::{Draft, VirtualService, resolve, virtual_service};
+pub(crate) use workload_entry::{WorkloadEntry, workload_entry};
 
 /// The versions of Istio's group that say the same.
 pub(crate) const ISTIO_VERSIONS: [&str; 3] =

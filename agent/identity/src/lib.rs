@@ -26,7 +26,7 @@ pub use clock::{Clock, SystemClock};
 pub use error::{AuthorityError, StoreError};
 pub use life::spent_percent;
 pub use outside::{OutsideError, OutsideTls};
-pub use peer::{PeerError, classify, peer_expiry, peer_identity};
+pub use peer::{PeerError, classify, explain, peer_expiry, peer_identity};
 pub use store::{CertificateState, CertificateStatus, IdentityConfig, IdentityStore};
 pub use svid::Svid;
 pub use tls::NATIVE_ALPN;

@@ -13,7 +13,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    version::TLS13,
+    version::{TLS12, TLS13},
 };
 use thiserror::Error;
 use undermesh_model::traffic::{ClientTls, KeyMaterial, TlsMode};
@@ -113,7 +113,7 @@ fn make(tls: &ClientTls, alpn: &'static [u8]) -> Result<ClientConfig, OutsideErr
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&TLS13])?
+        .with_protocol_versions(&[&TLS13, &TLS12])?
         .dangerous();
     let builder = if tls.insecure {
         builder.with_custom_certificate_verifier(Arc::new(AnyServer::new(provider)))

@@ -1,6 +1,9 @@
 //! Who a peer is, and why it was refused.
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use rustls::{CertificateError, Error, OtherError, pki_types::CertificateDer};
 use time::OffsetDateTime;
@@ -9,6 +12,9 @@ use x509_parser::{
     extensions::GeneralName,
     prelude::{FromDer, X509Certificate},
 };
+
+/// Names of a certificate that are told, at most.
+const MAX_NAMES: usize = 8;
 
 /// Why a certificate does not prove an identity of this mesh.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +47,14 @@ pub enum PeerError {
         /// Who was dialled, comma-separated.
         expected: String,
     },
+    /// A server outside the mesh has a certificate for other names than those that are asked for.
+    #[error("the server's certificate is for {presented} instead of {wanted}")]
+    WrongName {
+        /// Its names, comma-separated.
+        presented: String,
+        /// Those of which it has to have one, comma-separated.
+        wanted: String,
+    },
     /// It has expired since the handshake that proved it (a resumed session).
     #[error("the peer's certificate has expired")]
     Expired,
@@ -54,6 +68,7 @@ impl PeerError {
             Self::Unreadable(_) | Self::UriNames(_) | Self::Identity(_) => "tls_no_identity",
             Self::TrustDomain { .. } => "tls_wrong_trust_domain",
             Self::Unexpected { .. } => "tls_unexpected_identity",
+            Self::WrongName { .. } => "tls_wrong_name",
             Self::Expired => "tls_expired_certificate",
         }
     }
@@ -86,6 +101,24 @@ pub(crate) fn identity_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, 
     }
 }
 
+/// The names of a server's certificate, for people.
+pub(crate) fn names_of(certificate: &CertificateDer<'_>) -> String {
+    let parsed = X509Certificate::from_der(certificate).ok();
+    let extension = parsed.as_ref().and_then(|(_, one)| one.subject_alternative_name().ok()?);
+    let names = extension.map(|one| one.value.general_names.as_slice()).unwrap_or_default();
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) | GeneralName::URI(name) => (*name).to_owned(),
+        GeneralName::IPAddress(bytes) => match **bytes {
+            [a, b, c, d] => Ipv4Addr::new(a, b, c, d).to_string(),
+            _ => <[u8; 16]>::try_from(*bytes)
+                .map_or_else(|_| name.to_string(), |bytes| Ipv6Addr::from(bytes).to_string()),
+        },
+        other => other.to_string(),
+    };
+    let names: Vec<_> = names.iter().take(MAX_NAMES).map(text).collect();
+    if names.is_empty() { "no name".to_owned() } else { names.join(", ") }
+}
+
 /// Who a peer is, from the certificates of a finished handshake. Validity is looked at again: a
 /// resumed session presents the certificates of the handshake that it goes back to.
 ///
@@ -108,6 +141,14 @@ pub fn peer_identity(
 pub fn peer_expiry(certificates: &[CertificateDer<'_>]) -> Option<OffsetDateTime> {
     let (_, parsed) = X509Certificate::from_der(certificates.first()?).ok()?;
     Some(parsed.validity().not_after.to_datetime())
+}
+
+/// A failed handshake in words.
+pub fn explain(error: &Error) -> String {
+    let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
+        return error.to_string();
+    };
+    other.0.downcast_ref::<PeerError>().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// A stable code for a failed handshake, for logs and metrics.

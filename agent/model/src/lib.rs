@@ -18,8 +18,8 @@ pub use diagnostic::{Diagnostic, Severity, SourcePosition};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use peer_authentication::{MtlsMode, PeerAuthentication};
 pub use policy::{
-    AuthorizationPolicy, Condition, Operation, PolicyAction, Rule, ServiceAccountMatch, Source,
-    TextMatch, Values, parse_block,
+    AuthorizationPolicy, Condition, Operation, PathMatch, PathTemplate, PolicyAction,
+    PrincipalMatch, Rule, ServiceAccountMatch, Source, TextMatch, Values, parse_block,
 };
 pub use resource::{NamespacedName, ResourceRef};
 pub use service::{

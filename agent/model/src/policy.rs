@@ -1,12 +1,17 @@
-//! AuthorizationPolicy: who may connect, as far as layer 4 can tell.
+//! AuthorizationPolicy: who may connect, and which requests are answered.
 //!
 //! Source: Istio, `security/v1beta1/authorization_policy.proto`.
+
+mod path;
+mod principal;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
 use crate::{NamespacedName, ResourceRef};
+pub use path::{PathMatch, PathTemplate};
+pub use principal::PrincipalMatch;
 
 /// One AuthorizationPolicy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub struct AuthorizationPolicy {
     pub name: NamespacedName,
     /// What a match means.
     pub action: PolicyAction,
+    /// Whom CUSTOM asks: the name of an extension provider.
+    pub provider: Option<String>,
     /// Labels of the workloads that it is about; empty for all of its scope.
     pub selector: BTreeMap<String, String>,
     /// Annotation `istio.io/dry-run`: what it would do is reported and not done.
@@ -25,7 +32,7 @@ pub struct AuthorizationPolicy {
     pub rules: Vec<Rule>,
 }
 
-/// What the match of a policy means. (CUSTOM has no meaning at layer 4.)
+/// What the match of a policy means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PolicyAction {
     /// Let it pass; where such a policy exists, nothing else passes.
@@ -35,6 +42,8 @@ pub enum PolicyAction {
     Deny,
     /// Report it.
     Audit,
+    /// Ask somebody outside the mesh, before anything else is asked.
+    Custom,
 }
 
 /// One rule: a source, an operation and every condition have to match. An empty list matches all.
@@ -46,9 +55,9 @@ pub struct Rule {
     pub to: Vec<Operation>,
     /// All of these have to match.
     pub when: Vec<Condition>,
-    /// Fields and keys of layer 7 that the rule has as well; nobody can tell here whether they
-    /// match.
-    pub layer7: Vec<String>,
+    /// Fields and keys that the rule has as well and that nobody knows: whether they match cannot be
+    /// told.
+    pub unknown: Vec<String>,
 }
 
 /// Values that have to be among, and values that must not be among, what is asked for.
@@ -91,6 +100,10 @@ pub struct Source {
     pub service_accounts: Values<ServiceAccountMatch>,
     /// Address that the connection comes from (`ipBlocks`).
     pub addresses: Values<IpNet>,
+    /// Who a request's token says it is from, as `issuer/subject`.
+    pub request_principals: Values<PrincipalMatch>,
+    /// Address that a request comes from originally (`remoteIpBlocks`).
+    pub remote_addresses: Values<IpNet>,
 }
 
 /// What is connected to.
@@ -98,6 +111,12 @@ pub struct Source {
 pub struct Operation {
     /// The port in the pod.
     pub ports: Values<u16>,
+    /// `Host` or `:authority`, whatever its case.
+    pub hosts: Values<TextMatch>,
+    /// The method.
+    pub methods: Values<TextMatch>,
+    /// The path without its query.
+    pub paths: Values<PathMatch>,
 }
 
 /// One entry of `when`.
@@ -111,10 +130,21 @@ pub enum Condition {
     SourcePrincipal(Values<TextMatch>),
     /// `source.serviceAccount`.
     SourceServiceAccount(Values<ServiceAccountMatch>),
+    /// `source.trustDomain`.
+    SourceTrustDomain(Values<TextMatch>),
     /// `destination.ip`.
     DestinationAddress(Values<IpNet>),
     /// `destination.port`.
     DestinationPort(Values<u16>),
+    /// `remote.ip`.
+    RemoteAddress(Values<IpNet>),
+    /// `request.headers[name]`, the name in lower case.
+    RequestHeader(String, Values<TextMatch>),
+    /// `request.auth.principal`.
+    RequestPrincipal(Values<PrincipalMatch>),
+    /// `request.auth.claims[a][b]`; `request.auth.audiences` and `request.auth.presenter` are the claims
+    /// `aud` and `azp`.
+    RequestClaim(Vec<String>, Values<TextMatch>),
 }
 
 /// Istio's string match.

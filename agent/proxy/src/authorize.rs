@@ -35,6 +35,15 @@ pub(crate) struct Denial {
     pub(crate) detail: Arc<str>,
 }
 
+/// What becomes of a connection that is not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is delivered as it is.
+    Deliver,
+    /// Its requests are judged one by one ([`crate::guard`]).
+    Judge,
+}
+
 /// Decides about a new connection: an identity has to belong to the trust domain of the pod, and
 /// policy must have nothing against it. TLS has checked the first already; a destination that is
 /// reached in another way is still safe.
@@ -42,17 +51,20 @@ pub(crate) fn authorize(
     attempt: &Attempt<'_>,
     policy: Option<&CompiledPolicy>,
     metrics: &Metrics,
-) -> Result<(), Denial> {
+) -> Result<Admission, Denial> {
     if let Some(source) = attempt.source
         && source.trust_domain != attempt.workload.trust_domain
     {
         let detail = format!("{source} belongs to another trust domain").into();
         return Err(Denial { reason: "wrong_trust_domain", detail });
     }
-    let Some(policy) = policy else { return Ok(()) };
+    let Some(policy) = policy else { return Ok(Admission::Deliver) };
     let decision = judge(policy, &attempt.attributes(), metrics);
     if decision.allowed {
-        return Ok(());
+        return Ok(Admission::Deliver);
+    }
+    if decision.waits() {
+        return Ok(Admission::Judge);
     }
     let reason = match decision.cause {
         Cause::StrictPlaintext => "strict_plaintext",
@@ -66,8 +78,8 @@ pub(crate) fn late(denial: &Denial) -> CloseReason {
     CloseReason::new(denial.reason, "UAEX").with_detail(&*denial.detail)
 }
 
-/// Waits until a changed policy refuses the connection that the former one let in. Never returns
-/// where none does.
+/// Waits until a changed policy refuses the connection that the former one let in, or looks at requests, which
+/// nobody has judged in it. Never returns where none does.
 pub(crate) async fn revoked(
     attempt: &Attempt<'_>,
     policies: &mut PolicyWatch,
@@ -103,7 +115,7 @@ pub(crate) fn judge<'a>(
     metrics: &Metrics,
 ) -> Decision<'a> {
     let decision = evaluate(policy, connection);
-    if !decision.allowed {
+    if !decision.allowed && !decision.waits() {
         metrics.record_policy_denial(&decision);
     }
     for finding in &decision.findings {
@@ -129,7 +141,7 @@ mod tests {
 
     const MEMBER: &str = "spiffe://cluster.local/ns/other/sa/client";
 
-    fn decide(source: &str, policy: Option<&CompiledPolicy>) -> Result<(), Denial> {
+    fn decide(source: &str, policy: Option<&CompiledPolicy>) -> Result<Admission, Denial> {
         let attempt = Attempt {
             source: Some(&source.parse().unwrap()),
             source_addr: "10.0.0.1:4711".parse().unwrap(),
@@ -141,7 +153,7 @@ mod tests {
 
     #[test]
     fn members_of_the_mesh_are_allowed_where_there_is_no_policy() {
-        assert_eq!(decide(MEMBER, None), Ok(()));
+        assert_eq!(decide(MEMBER, None), Ok(Admission::Deliver));
     }
 
     #[test]
@@ -161,7 +173,7 @@ mod tests {
         let decide = |policy: Option<&CompiledPolicy>| {
             authorize(&attempt, policy, &Metrics::default()).map_err(|denial| denial.reason)
         };
-        assert_eq!(decide(None), Ok(()));
+        assert_eq!(decide(None), Ok(Admission::Deliver));
         assert_eq!(decide(Some(&testing::policy(&["shop"]))), Err("policy_denied"));
         let strict = CompiledPolicy { modes: MtlsMode::Strict.into(), ..CompiledPolicy::default() };
         assert_eq!(decide(Some(&strict)), Err("strict_plaintext"));
@@ -172,6 +184,9 @@ mod tests {
         let denial = decide(MEMBER, Some(&testing::policy(&["shop"]))).unwrap_err();
         assert_eq!(denial.reason, "policy_denied");
         assert_eq!(&*denial.detail, "not allowed by AuthorizationPolicy shop/members");
-        assert_eq!(decide(MEMBER, Some(&testing::policy(&["shop", "other"]))), Ok(()));
+        assert_eq!(
+            decide(MEMBER, Some(&testing::policy(&["shop", "other"]))),
+            Ok(Admission::Deliver)
+        );
     }
 }

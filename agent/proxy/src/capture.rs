@@ -5,15 +5,18 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio::net::TcpStream;
+use undermesh_snapshot::WorkloadInfo;
 
 use crate::{
     accept::Slot,
-    authorize::{Attempt, Denial, PolicyWatch, authorize, late, revoked},
+    authorize::{Admission, Attempt, Denial, PolicyWatch, authorize, late, revoked},
     deliver,
     detect::{Detected, detect},
     duplex::Socket,
     error::Failure,
     forward::forward,
+    guard::{self, Delivery, Visit},
+    inbound::Admitted,
     metrics::Direction,
     native,
     pod::{Open, Pod},
@@ -41,13 +44,14 @@ async fn serve_connection(
     peer: SocketAddr,
     destination: SocketAddr,
 ) {
-    let detected = if may_be_a_tunnel(pod, peer) {
+    let neighbour = pod.original_dst.neighbour(peer, destination);
+    let detected = if neighbour.is_none() && may_be_a_tunnel(pod, peer) {
         Box::pin(detect(&stream, pod.shared.config.detect_timeout)).await
     } else {
         Detected::Plaintext
     };
     match detected {
-        Detected::Plaintext => serve_plaintext(pod, stream, peer, destination).await,
+        Detected::Plaintext => serve_plaintext(pod, stream, peer, destination, neighbour).await,
         Detected::Native => native::serve(pod, stream, peer, destination).await,
         Detected::Gone => {}
     }
@@ -59,22 +63,39 @@ fn may_be_a_tunnel(pod: &Pod, peer: SocketAddr) -> bool {
     pod.shared.snapshot.load().workloads.contains_key(&peer.ip())
 }
 
-async fn serve_plaintext(pod: &Pod, stream: TcpStream, peer: SocketAddr, destination: SocketAddr) {
+/// Serves what is no tunnel: plaintext of a stranger, or a connection of a pod of this node, of which the
+/// kernel knows whose it is.
+async fn serve_plaintext(
+    pod: &Arc<Pod>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    destination: SocketAddr,
+    neighbour: Option<Arc<WorkloadInfo>>,
+) {
     let _open = Open::new(&pod.inbound_open);
     let _gauge = pod.shared.metrics.connection(Direction::Inbound);
     let mut client = Socket::new(stream);
-    let info = record::plaintext(pod, peer, destination);
+    let info = record::captured(pod, peer, destination, neighbour.as_deref());
     // From before the decision, so that no change of policy is missed.
     let mut policies = pod.policy.subscribe();
+    let source = neighbour.as_ref().map(|neighbour| &neighbour.identity);
     let attempt =
-        Attempt { source: None, source_addr: peer, destination, workload: &pod.workload.identity };
+        Attempt { source, source_addr: peer, destination, workload: &pod.workload.identity };
     // Boxed: connecting takes more room than the hours of forwarding that follow.
     let connected = Box::pin(connect_application(pod, &attempt, &mut policies)).await;
-    let mut server = match connected {
-        Ok(server) => server,
+    let admitted = match connected {
+        Ok(admitted) => admitted,
         Err(failure) => return record::inbound_refused(pod, info, &failure),
     };
     let record = pod.shared.telemetry.open(info);
+    let Admitted::Delivered(mut server) = admitted else {
+        let (pod, source) = (Arc::clone(pod), source.cloned());
+        let delivery = Delivery::Translated;
+        let visit = Visit { pod, source, source_addr: peer, client: peer, destination, delivery };
+        let counters = Arc::clone(record.counters());
+        let judged = guard::serve(visit, client, policies, counters, |_| {});
+        return record.close(Box::pin(judged).await);
+    };
     let reason = tokio::select! {
         ending = forward(&mut client, &mut server, record.counters()) => ending.close_reason(),
         denial = revoked(&attempt, &mut policies, &pod.shared.metrics) => late(&denial),
@@ -86,10 +107,25 @@ async fn connect_application(
     pod: &Pod,
     attempt: &Attempt<'_>,
     policies: &mut PolicyWatch,
-) -> Result<Socket, Failure> {
+) -> Result<Admitted, Failure> {
     deliver::check(pod, attempt.destination)?;
     let policy = policies.borrow_and_update().clone();
-    authorize(attempt, policy.as_deref(), &pod.shared.metrics)
+    let admission = authorize(attempt, policy.as_deref(), &pod.shared.metrics)
         .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
-    deliver::translated(pod, attempt.source_addr, attempt.destination).await
+    if admission == Admission::Judge {
+        return known(pod, attempt).map(|()| Admitted::Judged);
+    }
+    let delivered = deliver::translated(pod, attempt.source_addr, attempt.destination).await;
+    delivered.map(Admitted::Delivered)
+}
+
+/// A pod of this node is known by its record, or is nobody that rules about requests may take for a stranger.
+fn known(pod: &Pod, attempt: &Attempt<'_>) -> Result<(), Failure> {
+    let snapshot = pod.shared.snapshot.load();
+    let owner = snapshot.workloads.get(&attempt.source_addr.ip());
+    if attempt.source.is_some() || owner.is_none_or(|owner| !owner.local) {
+        return Ok(());
+    }
+    let detail = "it comes from a pod of this node, and its record is gone".into();
+    Err(Failure::Denied { reason: "source_unknown", detail })
 }

@@ -1,12 +1,14 @@
-//! A two-way byte stream as *forward* sees it: a TCP socket, a stream of a
+//! A two-way byte stream as *forward* sees it: a TCP socket, TLS over one, a stream of a
 //! tunnel, or a session of the native wire.
 //!
 //! The two halves close separately and either can break; both facts have to cross the proxy
 //! exactly. Everything is polled from one task, so an idle connection costs one future and no
 //! buffer.
 
+mod reread;
 mod socket;
 mod stream;
+mod tls_stream;
 mod tunnel_stream;
 
 use std::{
@@ -16,8 +18,10 @@ use std::{
 
 use bytes::Bytes;
 
+pub(crate) use reread::{Reread, Unread};
 pub(crate) use socket::{Socket, broken};
 pub(crate) use stream::Stream;
+pub(crate) use tls_stream::TlsStream;
 pub(crate) use tunnel_stream::TunnelStream;
 
 /// A stream of bytes in each direction, with back-pressure and resets.

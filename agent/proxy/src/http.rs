@@ -30,7 +30,7 @@ mod rewrite;
 mod sniff;
 mod strict;
 mod timeout;
-mod upgrade;
+pub(crate) mod upgrade;
 mod way;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -38,9 +38,14 @@ use std::{net::SocketAddr, sync::Arc};
 use undermesh_snapshot::traffic::{AppProtocol, PortTraffic};
 
 use crate::{duplex::Socket, error::Failure, plan::Plan, pod::Pod, record::Outbound};
+pub(crate) use body::AnswerBody;
 use front::{Front, is_about_requests};
+pub(crate) use head::{Head, remove_hop_by_hop};
 use l4::{Led, Sniffed};
-use sniff::{Look, Spoken};
+pub(crate) use local_reply::LocalReply;
+pub(crate) use requests::{http1_builder, http2_builder};
+pub(crate) use sniff::{Look, Spoken, sniff};
+pub(crate) use strict::{Strict, Switch};
 
 /// What rules say about the service port that was dialled, if they say anything.
 pub(crate) fn asked(pod: &Pod, plan: &Plan) -> Option<Arc<PortTraffic>> {
@@ -90,14 +95,14 @@ async fn know(
     let patience = front.pod.shared.config.detect_timeout;
     let spoken = match traffic.protocol {
         AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
-            sniff::sniff(client, Look::ForVersion, patience).await
+            sniff(client, Look::ForVersion, patience).await
         }
         AppProtocol::Auto => match l4::sniff(front, client, log).await? {
             Sniffed::Spoke(spoken) => spoken,
             Sniffed::Led(led) => return Ok(Known::Led(led)),
         },
         AppProtocol::Tls if traffic.looks_at_server_names() => {
-            let hello = sniff::sniff(client, Look::ForAll, patience);
+            let hello = sniff(client, Look::ForAll, patience);
             tokio::time::timeout(patience, hello).await.unwrap_or(Spoken::Other)
         }
         AppProtocol::Tls | AppProtocol::Tcp => Spoken::Other,

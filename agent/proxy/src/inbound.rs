@@ -16,11 +16,12 @@ use undermesh_model::Wire;
 
 use crate::{
     accept::Slot,
-    authorize::{Attempt, Denial, PolicyWatch, authorize, late, revoked},
+    authorize::{Admission, Attempt, Denial, PolicyWatch, authorize, late, revoked},
     deliver,
     duplex::{Socket, TunnelStream},
     error::Failure,
     forward::forward,
+    guard::{self, Delivery, Visit},
     headers, identity, keepalive,
     metrics::Direction,
     pod::{Open, Pod},
@@ -118,7 +119,7 @@ fn start(
 }
 
 async fn serve_connection(
-    pod: &Pod,
+    pod: &Arc<Pod>,
     caller: &Caller,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
@@ -134,14 +135,14 @@ async fn serve_connection(
         Ok(destination) => {
             let connecting =
                 connect_application(pod, caller, client, destination, &mut policies, &mut respond);
-            Box::pin(connecting).await.map(|server| (destination, server))
+            Box::pin(connecting).await.map(|admitted| (destination, admitted))
         }
         Err(failure) => Err(failure),
     };
-    let connected = connected.and_then(|(destination, server)| {
-        Ok((destination, accept_stream(request, &mut respond)?, server))
+    let connected = connected.and_then(|(destination, admitted)| {
+        Ok((destination, accept_stream(request, &mut respond)?, admitted))
     });
-    let (destination, mut client, mut server) = match connected {
+    let (destination, mut tunnel, admitted) = match connected {
         Ok(both) => both,
         Err(failure) => {
             refuse(&mut respond, &failure);
@@ -149,13 +150,44 @@ async fn serve_connection(
         }
     };
     let record = pod.shared.telemetry.open(info);
+    let Admitted::Delivered(mut server) = admitted else {
+        let visit = visit(pod, caller, client, destination);
+        let counters = Arc::clone(record.counters());
+        let judged = guard::serve(visit, tunnel, policies, counters, |_| {});
+        return record.close(Box::pin(judged).await);
+    };
     let attempt = attempt(pod, caller, destination);
     let reason = tokio::select! {
-        ending = forward(&mut client, &mut server, record.counters()) => ending.close_reason(),
+        ending = forward(&mut tunnel, &mut server, record.counters()) => ending.close_reason(),
         // Dropping both streams resets them.
         denial = revoked(&attempt, &mut policies, &pod.shared.metrics) => late(&denial),
     };
     record.close(reason);
+}
+
+/// A connection that is not refused.
+pub(crate) enum Admitted {
+    /// The application is connected.
+    Delivered(Socket),
+    /// Its requests are judged first.
+    Judged,
+}
+
+/// A connection of `caller` whose requests are judged.
+pub(crate) fn visit(
+    pod: &Arc<Pod>,
+    caller: &Caller,
+    client: SocketAddr,
+    destination: SocketAddr,
+) -> Visit {
+    Visit {
+        pod: Arc::clone(pod),
+        source: Some(caller.identity.clone()),
+        source_addr: caller.address,
+        client,
+        destination,
+        delivery: Delivery::AsSetUp,
+    }
 }
 
 pub(crate) fn attempt<'a>(
@@ -179,13 +211,17 @@ async fn connect_application(
     destination: SocketAddr,
     policies: &mut PolicyWatch,
     respond: &mut SendResponse<Bytes>,
-) -> Result<Socket, Failure> {
+) -> Result<Admitted, Failure> {
     deliver::check(pod, destination)?;
     let policy = policies.borrow_and_update().clone();
-    authorize(&attempt(pod, caller, destination), policy.as_deref(), &pod.shared.metrics)
+    let attempt = attempt(pod, caller, destination);
+    let admission = authorize(&attempt, policy.as_deref(), &pod.shared.metrics)
         .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
+    if admission == Admission::Judge {
+        return Ok(Admitted::Judged);
+    }
     tokio::select! {
-        socket = deliver::deliver(pod, client, destination) => socket,
+        socket = deliver::deliver(pod, client, destination) => socket.map(Admitted::Delivered),
         _ = poll_fn(|cx| respond.poll_reset(cx)) => Err(Failure::ClientGone),
     }
 }

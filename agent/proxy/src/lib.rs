@@ -23,6 +23,7 @@ mod detect;
 mod duplex;
 mod error;
 mod forward;
+mod guard;
 mod headers;
 mod http;
 mod identity;

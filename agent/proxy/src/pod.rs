@@ -16,10 +16,14 @@ use undermesh_snapshot::{CompiledPolicy, Snapshot, WorkloadInfo};
 
 use crate::{native, pool::Pool, proxy::Shared, upstream::Upstreams};
 
-/// Where the connections of one pod were meant to go; the agent asks a BPF map.
+/// What the kernel's programs know about the connections of one pod; the agent asks BPF maps.
 pub trait OriginalDst: Send + Sync {
     /// The address that the application dialled, for an accepted connection from `peer`.
     fn original_dst(&self, peer: SocketAddr) -> Option<SocketAddr>;
+
+    /// The pod of this node that has opened a connection from `peer` to `destination` in this pod, as it
+    /// was published before its SYN left.
+    fn neighbour(&self, peer: SocketAddr, destination: SocketAddr) -> Option<Arc<WorkloadInfo>>;
 }
 
 /// Makes sockets inside one pod's network namespace.

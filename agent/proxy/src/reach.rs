@@ -7,7 +7,7 @@ use undermesh_telemetry::ByteCounters;
 
 use crate::{
     connect::connect,
-    duplex::{Socket, TunnelStream},
+    duplex::{Socket, TlsStream, TunnelStream},
     error::Failure,
     forward::{Ending, forward},
     native::{self, DialError, Session},
@@ -22,6 +22,8 @@ pub(crate) enum Upstream {
     Plain(Socket),
     Tunnel(TunnelStream<Permit>),
     Native(Box<Session>),
+    /// TLS of a rule's own, to an endpoint outside the mesh.
+    Tls(Box<TlsStream>),
 }
 
 impl Upstream {
@@ -35,6 +37,7 @@ impl Upstream {
         match self {
             Self::Plain(mut server) => forward(client, &mut server, counters).await,
             Self::Tunnel(mut server) => forward(client, &mut server, counters).await,
+            Self::Tls(mut server) => forward(client, &mut *server, counters).await,
             Self::Native(mut session) => {
                 counters.add_received(session.early);
                 let ending = forward(client, &mut session.stream, counters).await;

@@ -116,7 +116,7 @@ pub(crate) fn inbound(
 }
 
 /// What is known about a connection of a client that has proven nothing.
-pub(crate) fn plaintext(pod: &Pod, client: SocketAddr, destination: SocketAddr) -> ConnectionInfo {
+fn plaintext(pod: &Pod, client: SocketAddr, destination: SocketAddr) -> ConnectionInfo {
     let known = pod.shared.snapshot.load().workloads.get(&client.ip()).cloned();
     // An address is no proof: whose it is may be said, who it is may not.
     let source = known.map_or_else(Peer::unknown, |known| Peer { principal: None, ..peer(&known) });
@@ -124,6 +124,24 @@ pub(crate) fn plaintext(pod: &Pod, client: SocketAddr, destination: SocketAddr) 
         source,
         upstream: Some(destination),
         ..unproven(pod, client, Transport::Plain)
+    }
+}
+
+/// What is known about a connection that the kernel has handed over: from a stranger, or from a pod of this
+/// node.
+pub(crate) fn captured(
+    pod: &Pod,
+    client: SocketAddr,
+    destination: SocketAddr,
+    neighbour: Option<&WorkloadInfo>,
+) -> ConnectionInfo {
+    match neighbour {
+        None => plaintext(pod, client, destination),
+        Some(neighbour) => ConnectionInfo {
+            source: peer(neighbour),
+            upstream: Some(destination),
+            ..unproven(pod, client, Transport::Local)
+        },
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn policy(namespaces: &[&str]) -> CompiledPolicy {
         origin: ResourceRef::namespaced("AuthorizationPolicy", "shop", "members"),
         name: NamespacedName::new("shop", "members"),
         action: PolicyAction::Allow,
+        provider: None,
         selector: [].into(),
         dry_run: false,
         rules: vec![Rule {

@@ -139,6 +139,12 @@ pub(crate) fn in_http1(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
+/// A request as HTTP/2 writes it.
+pub(crate) fn in_http2(mut request: Request<Body>) -> Request<Body> {
+    *request.version_mut() = Version::HTTP_2;
+    request
+}
+
 /// Whether a request of a client that speaks `client` is sent over HTTP/2; `upgrade` if it asks for an upgrade.
 /// Whoever agrees on a protocol with the endpoint (ALPN) has to ask this too.
 pub(crate) fn speaks_http2(spec: &ClusterSpec, client: Version, upgrade: bool) -> bool {

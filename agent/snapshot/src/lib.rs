@@ -18,7 +18,8 @@ pub use compile::{Compiled, compile};
 pub use options::{Options, SameNode};
 pub use policy::{
     Cause, CompiledPolicy, CompiledRule, ConnectionAttributes, Decision, Finding, FindingKind,
-    Match, MtlsModes, Statement, evaluate,
+    Match, MtlsModes, RequestAttributes, RequestMatch, Statement, asks, evaluate, evaluate_opaque,
+    evaluate_request,
 };
 pub use snapshot::{Destination, EndpointTarget, ServicePortRoute, Snapshot};
 pub use tables::{DatapathTables, addr, ip};

@@ -5,17 +5,21 @@
 //! layer 4 makes of rules about layer 7; ztunnel, `src/rbac.rs` for how rules match.
 
 mod compiled;
+mod decision;
 mod evaluate;
 mod ids;
 mod mtls;
+mod request;
 mod select;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use compiled::{CompiledPolicy, CompiledRule, Match, Statement};
-pub use evaluate::{Cause, ConnectionAttributes, Decision, Finding, FindingKind, evaluate};
+pub use decision::{Cause, Decision, Finding, FindingKind};
+pub use evaluate::{ConnectionAttributes, asks, evaluate, evaluate_opaque, evaluate_request};
 pub use mtls::MtlsModes;
 pub(crate) use mtls::PeerAuthentications;
+pub use request::{RequestAttributes, RequestMatch};
 pub(crate) use select::Authorizations;
 pub(crate) use table::{PolicyTable, report};

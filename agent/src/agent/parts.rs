@@ -25,6 +25,7 @@ use crate::{
     pod::Node,
     readiness::Readiness,
     rejudge::Rejudge,
+    sockets::Neighbours,
 };
 
 /// How long a new agent waits for its pods before it tells its predecessor to go all the same.
@@ -86,6 +87,10 @@ impl Parts {
             proxy: Arc::clone(&proxy),
             programs: Mutex::new(datapath.take_pods().context("the pod programs are taken")?),
             original_dst: datapath.original_dst(),
+            neighbours: Neighbours {
+                local_tuples: datapath.local_tuples(),
+                enrolment: Arc::clone(&enrolment),
+            },
             mark: datapath.mark(),
             deliveries: datapath.deliveries(),
             return_routes: Mutex::new(datapath.return_routes()),

@@ -41,4 +41,6 @@ pub mod policy_verdict {
     pub const DENY: u32 = 2;
     /// The port takes no plaintext.
     pub const STRICT: u32 = 3;
+    /// The agent decides, request by request.
+    pub const JUDGE: u32 = 4;
 }

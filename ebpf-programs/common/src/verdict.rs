@@ -219,13 +219,7 @@ pub fn decide_inbound<V: InboundView>(
         return Inbound::Pass(Reason::InboundProbe);
     }
     if !publisher.known && is_for_the_agent(view, flags, remote) {
-        // Dropping what nobody would accept keeps a closed port closed, and never opens one:
-        // should the map be behind the truth, the connection is refused and not let past.
-        return if view.listens() {
-            Inbound::Steer(Reason::InboundCaptured)
-        } else {
-            Inbound::Drop(Reason::PortClosed)
-        };
+        return to_agent(view);
     }
     let allowed = if publisher.known { Reason::InboundLocal } else { Reason::InboundPlaintext };
     let reason = if policy != 0 {
@@ -237,7 +231,19 @@ pub fn decide_inbound<V: InboundView>(
     };
     match reason {
         Reason::InboundLocal | Reason::InboundPlaintext => Inbound::Pass(reason),
+        Reason::InboundCaptured => to_agent(view),
         _ => Inbound::Drop(reason),
+    }
+}
+
+/// Hands a connection to the agent. Dropping what nobody would accept keeps a closed port closed, and
+/// never opens one: should the map be behind the truth, the connection is refused and not let past.
+#[inline(always)]
+fn to_agent<V: InboundView>(view: &V) -> Inbound {
+    if view.listens() {
+        Inbound::Steer(Reason::InboundCaptured)
+    } else {
+        Inbound::Drop(Reason::PortClosed)
     }
 }
 
@@ -252,7 +258,7 @@ fn is_for_the_agent<V: InboundView>(view: &V, flags: u32, remote: &Addr) -> bool
         && view.workload(remote).is_some_and(|source| source.has(workload_flags::NATIVE))
 }
 
-/// What the destination's policy says: `allowed`, or why not. A source that is published and has
+/// What the destination's policy says: `allowed`, that only the agent can tell, or why not. A source that is published and has
 /// no class is not an unknown one, which a DENY rule about its identity would let through.
 #[inline(always)]
 fn ask_policy<V: InboundView>(
@@ -283,6 +289,7 @@ fn ask_policy<V: InboundView>(
     match found {
         Some(found) if found.verdict == policy_verdict::ALLOW => allowed,
         Some(found) if found.verdict == policy_verdict::STRICT => Reason::StrictPlaintext,
+        Some(found) if found.verdict == policy_verdict::JUDGE => Reason::InboundCaptured,
         _ => Reason::PolicyDenied,
     }
 }

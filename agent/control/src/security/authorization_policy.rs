@@ -1,4 +1,4 @@
-//! AuthorizationPolicy, as far as layer 4 goes.
+//! AuthorizationPolicy: who may connect, and which requests are answered.
 //!
 //! Source: Istio, `pkg/config/validation/validation.go`, for what is refused.
 
@@ -20,10 +20,11 @@ use values::Reader;
 
 const DRY_RUN: &str = "istio.io/dry-run";
 
-const KNOWN: [fields::Known; 7] = [
+const KNOWN: [fields::Known; 8] = [
     ("", &["apiVersion", "kind", "metadata", "spec", "status"]),
     ("spec", &["selector", "targetRef", "targetRefs", "rules", "action", "provider"]),
     ("spec.selector", &["matchLabels"]),
+    ("spec.provider", &["name"]),
     ("spec.rules.[]", &["from", "to", "when"]),
     ("spec.rules.[].from.[]", &["source"]),
     ("spec.rules.[].to.[]", &["operation"]),
@@ -46,6 +47,13 @@ struct Spec {
     target_refs: Vec<IgnoredAny>,
     rules: Vec<Rule>,
     action: Action,
+    provider: Option<Provider>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Provider {
+    name: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -89,7 +97,7 @@ struct Condition {
     not_values: Vec<String>,
 }
 
-/// Reads an AuthorizationPolicy; `None` where none of it is for layer 4.
+/// Reads an AuthorizationPolicy; `None` where it is not about workloads.
 pub(crate) fn authorization_policy(
     object: &AuthorizationPolicy,
     subject: &Subject<'_>,
@@ -101,46 +109,66 @@ pub(crate) fn authorization_policy(
         Action::Allow => PolicyAction::Allow,
         Action::Deny => PolicyAction::Deny,
         Action::Audit => PolicyAction::Audit,
-        Action::Custom => {
-            return not_for_layer_4("action CUSTOM is", "action", subject, report);
-        }
+        Action::Custom => PolicyAction::Custom,
     };
     if spec.target_ref.is_some() {
-        return not_for_layer_4("targetRefs are", "targetRef", subject, report);
+        return has_target("targetRef", subject, report);
     }
     if !spec.target_refs.is_empty() {
-        return not_for_layer_4("targetRefs are", "targetRefs", subject, report);
+        return has_target("targetRefs", subject, report);
     }
     let rules = spec.rules.iter().enumerate();
     let rules: Vec<model::Rule> =
         rules.map(|(index, rule)| Reader::new(index, subject, report).rule(rule)).collect();
-    say_layer_7(&rules, action, subject, report);
     let read = model::AuthorizationPolicy {
         origin: subject.origin.clone(),
         name: NamespacedName::new(&subject.origin.namespace, &subject.origin.name),
         action,
+        provider: provider(spec, subject, report),
         selector: labels(spec.selector.as_ref()),
-        dry_run: dry_run(metadata, subject, report),
+        dry_run: dry_run(metadata, action, subject, report),
         rules,
     };
     Some(Placed::new(read, subject))
 }
 
-fn not_for_layer_4<T>(
-    what: &str,
-    field: &str,
-    subject: &Subject<'_>,
-    report: &mut Report,
-) -> Option<T> {
-    let message = format!("{what} for layer 7, and nothing enforces it here");
-    let remedy = "it has no effect; write an ALLOW or DENY policy with a selector";
+fn has_target<T>(field: &str, subject: &Subject<'_>, report: &mut Report) -> Option<T> {
+    let message = "it is about a gateway or waypoint, of which this mesh has none".to_owned();
+    let remedy = "it has no effect; write a selector for the labels of the pods instead";
     report.warning(subject, &["spec", field], "not-enforced", message, remedy);
     None
 }
 
-fn dry_run(metadata: &ObjectMeta, subject: &Subject<'_>, report: &mut Report) -> bool {
+/// CUSTOM needs a provider, and nothing else takes one.
+fn provider(spec: &Spec, subject: &Subject<'_>, report: &mut Report) -> Option<String> {
+    let name = spec.provider.as_ref().map(|provider| provider.name.clone());
+    let name = name.filter(|name| !name.is_empty());
+    let custom = matches!(spec.action, Action::Custom);
+    if custom != name.is_some() {
+        let (message, remedy) = if custom {
+            ("action CUSTOM has no provider", "write spec.provider.name")
+        } else {
+            ("a provider is only for action CUSTOM", "leave it out")
+        };
+        invalid(report, subject, &["spec", "provider"], message.to_owned(), remedy);
+    }
+    name
+}
+
+fn dry_run(
+    metadata: &ObjectMeta,
+    action: PolicyAction,
+    subject: &Subject<'_>,
+    report: &mut Report,
+) -> bool {
     match annotation(metadata, DRY_RUN) {
         None | Some("false") => false,
+        Some("true") if action == PolicyAction::Custom => {
+            let message = format!("annotation {DRY_RUN} has no effect on action CUSTOM");
+            let path = ["metadata", "annotations", DRY_RUN];
+            report.warning(subject, &path, "no-effect", message, "the policy is in force");
+            false
+        }
         Some("true") => true,
         Some(other) => {
             let message = format!("annotation {DRY_RUN} is {other:?}");
@@ -149,30 +177,6 @@ fn dry_run(metadata: &ObjectMeta, subject: &Subject<'_>, report: &mut Report) ->
             false
         }
     }
-}
-
-/// Istio's status message of such a policy, in our words.
-fn say_layer_7(
-    rules: &[model::Rule],
-    action: PolicyAction,
-    subject: &Subject<'_>,
-    report: &mut Report,
-) {
-    let mut names: Vec<&str> =
-        rules.iter().flat_map(|rule| &rule.layer7).map(String::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    if names.is_empty() {
-        return;
-    }
-    let what = match action {
-        PolicyAction::Allow => "rules that have them allow nothing",
-        PolicyAction::Deny => "rules that have them deny whatever the rest of them matches",
-        PolicyAction::Audit => "rules that have them report whatever the rest of them matches",
-    };
-    let message = format!("layer 4 cannot tell {}: {what}", names.join(", "));
-    let remedy = "write rules for layer 4 only";
-    report.warning(subject, &["spec", "rules"], "layer-7-attributes", message, remedy);
 }
 
 /// A port as Istio writes it: text.

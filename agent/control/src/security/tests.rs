@@ -1,7 +1,8 @@
 //! Manifests in, nouns and findings out.
 
 use undermesh_model::{
-    Cluster, Condition, MtlsMode, PolicyAction, ServiceAccountMatch, TextMatch, Values,
+    Cluster, Condition, MtlsMode, PolicyAction, PrincipalMatch, ServiceAccountMatch, TextMatch,
+    Values,
 };
 
 use crate::fixtures::{findings, load};
@@ -84,7 +85,7 @@ fn an_authorization_policy_is_read_field_by_field() {
     let values = Values { any_of: vec![], none_of: vec!["fd00::1/128".parse().unwrap()] };
     assert_eq!(rule.when[0], Condition::SourceAddress(values));
     assert_eq!(rule.when.len(), 3);
-    assert!(rule.layer7.is_empty());
+    assert!(rule.unknown.is_empty());
 }
 
 #[test]
@@ -100,26 +101,54 @@ fn an_empty_policy_is_an_allow_without_rules() {
 }
 
 #[test]
-fn what_layer_4_cannot_tell_is_kept_with_the_rule_and_said() {
-    for (spec, layer7) in [
-        ("{rules: [{to: [{operation: {methods: [GET], ports: ['80']}}]}]}", "methods"),
-        ("{rules: [{from: [{source: {remoteIpBlocks: [10.0.0.1]}}]}]}", "remoteIpBlocks"),
-        ("{rules: [{when: [{key: 'request.headers[a]', values: [b]}]}]}", "request.headers[a]"),
-        ("{rules: [{when: [{key: connection.sni, values: [b]}]}]}", "connection.sni"),
-    ] {
-        let (cluster, said) = read(&policy(spec));
-        let rule = &cluster.authorization_policies.values().next().unwrap().rules[0];
-        assert_eq!(rule.layer7, [layer7]);
-        assert!(rule.when.is_empty());
-        let expected = format!("Warning layer-7-attributes: layer 4 cannot tell {layer7}");
-        assert!(said.len() == 1 && said[0].starts_with(&expected), "{said:?}");
+fn what_is_asked_of_requests_is_read() {
+    let (cluster, said) = read(&policy(
+        "
+  action: CUSTOM
+  provider: {name: guard}
+  rules:
+  - from:
+    - source: {requestPrincipals: ['https://a.example/*'], notRemoteIpBlocks: [10.0.0.1]}
+    to:
+    - operation: {hosts: ['Cart.Shop'], notMethods: [GET], paths: ['/a/{*}', '/b*']}
+    when:
+    - {key: 'request.headers[X-User]', values: [b]}
+    - {key: 'request.auth.claims[a][b]', notValues: [c]}
+    - {key: request.auth.audiences, values: [d]}
+    - {key: request.auth.presenter, values: [e]}
+    - {key: remote.ip, values: [10.0.0.0/8]}
+    - {key: source.trustDomain, values: [cluster.local]}",
+    ));
+    assert_eq!(said, Vec::<String>::new());
+    let read = cluster.authorization_policies.values().next().unwrap();
+    assert_eq!((read.action, read.provider.as_deref()), (PolicyAction::Custom, Some("guard")));
+    let rule = &read.rules[0];
+    assert_eq!(
+        rule.from[0].request_principals.any_of,
+        [PrincipalMatch::parse("https://a.example/*")]
+    );
+    assert_eq!(rule.from[0].remote_addresses.none_of, ["10.0.0.1/32".parse().unwrap()]);
+    let to = &rule.to[0];
+    assert_eq!(to.hosts.any_of, [TextMatch::Exact("cart.shop".to_owned())]);
+    assert_eq!(to.methods.none_of, [TextMatch::Exact("GET".to_owned())]);
+    assert!(to.paths.any_of[0].matches("/a/x") && to.paths.any_of[1].matches("/bc"));
+    let names: Vec<String> = rule.when.iter().map(named).collect();
+    assert_eq!(names, ["x-user", "a.b", "aud", "azp", "remote", "domain"]);
+}
+
+fn named(condition: &Condition) -> String {
+    match condition {
+        Condition::RequestHeader(name, _) => name.clone(),
+        Condition::RequestClaim(path, _) => path.join("."),
+        Condition::RemoteAddress(_) => "remote".to_owned(),
+        Condition::SourceTrustDomain(_) => "domain".to_owned(),
+        other => format!("{other:?}"),
     }
 }
 
 #[test]
 fn what_is_for_waypoints_alone_has_no_effect_and_that_is_said() {
     for spec in [
-        "{action: CUSTOM, provider: {name: x}}",
         "{targetRefs: [{kind: Service, name: a, group: ''}]}",
         "{targetRef: {kind: Gateway, name: a, group: g}}",
     ] {
@@ -137,14 +166,15 @@ fn fields_that_nobody_knows_are_warnings_and_never_widen_a_rule() {
         (peer("{mtls: {mode: STRICT, level: 3}}"), "\"level\" of spec.mtls"),
         (policy("{rules: [{from: [{source: {principles: [a]}}]}]}"), "\"principles\" of a source"),
         (policy("{rules: [{when: [{key: source.port, values: [a]}]}]}"), "\"source.port\""),
+        (policy("{rules: [{when: [{key: 'source.x[]', values: [a]}]}]}"), "\"source.x[]\""),
     ] {
         let (cluster, said) = read(&text);
         assert!(said.iter().all(|one| one.starts_with("Warning ")), "{said:?}");
         assert!(said.iter().any(|one| one.contains(unknown)), "{unknown} is not in {said:?}");
         for policy in cluster.authorization_policies.values() {
             let in_rule = unknown.contains("source");
-            let layer7 = policy.rules.iter().all(|rule| rule.layer7.len() == 1);
-            assert!(!in_rule || layer7, "{unknown} was passed over");
+            let is_kept = policy.rules.iter().all(|rule| rule.unknown.len() == 1);
+            assert!(!in_rule || is_kept, "{unknown} was passed over");
         }
     }
 }
@@ -154,6 +184,9 @@ fn mistakes_reject_the_state() {
     for text in [
         policy("{rules: [{from: [{source: {}}]}]}"),
         policy("{rules: [{from: [{}]}]}"),
+        policy("{action: CUSTOM}"),
+        policy("{provider: {name: x}}"),
+        policy("{rules: [{to: [{operation: {paths: ['/{**}/{*}']}}]}]}"),
         policy("{rules: [{to: [{operation: {ports: []}}]}]}"),
         policy("{rules: [{to: [{operation: {ports: ['http']}}]}]}"),
         policy("{rules: [{to: [{operation: {ports: ['0']}}]}]}"),
@@ -185,7 +218,7 @@ fn mistakes_reject_the_state() {
 fn findings_name_the_line_of_the_rule_or_field() {
     let head = policy("").replace("spec: \n", "spec:\n");
     for (rest, expected) in [
-        ("  action: CUSTOM\n", "Warning all.yaml:5: AuthorizationPolicy shop/p: action CUSTOM"),
+        ("  action: CUSTOM\n", "Error all.yaml:5: AuthorizationPolicy shop/p: action CUSTOM"),
         ("  rule: []\n", "Warning all.yaml:5: AuthorizationPolicy shop/p: field \"rule\" of spec"),
         (
             "  rules:\n  - to: [{operation: {ports: ['80']}}]\n  - to: [{operation: {ports: [x]}}]\n",

@@ -13,7 +13,12 @@ const MAX_LABEL: usize = 63;
 
 type Labels = BTreeMap<String, String>;
 
-/// A DNS name of at least one label, the first of which may be `*` or begin with `*-`; a dot may end it.
+/// A DNS name of at least one label; a dot may end it.
+pub(super) fn is_full_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len()) && are_labels(name)
+}
+
+/// The same, where the first label may be `*` or begin with `*-`.
 pub(super) fn is_wildcard_name(name: &str) -> bool {
     let (first, rest) = match name.split_once('.') {
         Some((first, rest)) => (first, Some(rest)),
@@ -124,23 +129,23 @@ mod tests {
     #[test]
     fn names_are_those_that_istio_takes() {
         let long = "a".repeat(64);
-        for (name, good) in [
-            ("cart", true),
-            ("Cart.shop", true),
-            ("a.example.com.", true),
-            ("*", true),
-            ("*.example.com", true),
-            ("*-a.example.com", true),
-            ("a*.example.com", false),
-            ("a.*.com", false),
-            ("*.*.com", false),
-            ("10.0.0.1", false),
-            ("a_b", false),
-            ("", false),
-            ("a..b", false),
-            (long.as_str(), false),
+        for (name, full, wildcard) in [
+            ("cart", true, true),
+            ("Cart.shop", true, true),
+            ("a.example.com.", true, true),
+            ("*", false, true),
+            ("*.example.com", false, true),
+            ("*-a.example.com", false, true),
+            ("a*.example.com", false, false),
+            ("a.*.com", false, false),
+            ("*.*.com", false, false),
+            ("10.0.0.1", false, false),
+            ("a_b", false, false),
+            ("", false, false),
+            ("a..b", false, false),
+            (long.as_str(), false, false),
         ] {
-            assert_eq!(is_wildcard_name(name), good, "{name:?}");
+            assert_eq!((is_full_name(name), is_wildcard_name(name)), (full, wildcard), "{name:?}");
         }
     }
 

@@ -17,6 +17,13 @@ struct Outside {
 }
 
 fn outside(demands_certificate: bool) -> Outside {
+    outside_of(demands_certificate, &TLS13)
+}
+
+fn outside_of(
+    demands_certificate: bool,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> Outside {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -27,7 +34,7 @@ fn outside(demands_certificate: bool) -> Outside {
     let der = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&TLS13])
+        .with_protocol_versions(&[version])
         .unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
@@ -67,7 +74,7 @@ impl Outside {
             let mut wire = Vec::new();
             server.write_tls(&mut wire).unwrap();
             client.read_tls(&mut wire.as_slice()).unwrap();
-            client.process_new_packets().map_err(|error| error.to_string())?;
+            client.process_new_packets().map_err(|error| crate::explain(&error))?;
         }
         assert!(!client.is_handshaking() && !server.is_handshaking());
         Ok(())
@@ -83,6 +90,27 @@ fn a_server_has_to_be_who_was_asked_for() {
     let names = |name: &str| ClientTls { subject_alt_names: vec![name.to_owned()], ..rule.clone() };
     assert_eq!(outside.meet(&names("api.example"), "other.example"), Ok(()));
     assert!(outside.meet(&names("third.example"), "api.example").is_err());
+}
+
+#[test]
+fn a_server_that_speaks_no_more_than_tls_1_2_is_reached_and_looked_at_as_closely() {
+    let outside = outside_of(true, &TLS12);
+    let mut rule = outside.rule(TlsMode::Mutual);
+    rule.client = Some(outside.client.clone());
+    assert_eq!(outside.meet(&rule, "api.example"), Ok(()));
+    let wrong = outside.meet(&rule, "other.example").unwrap_err();
+    assert!(wrong.contains("is for api.example instead of other.example"), "{wrong}");
+    let blind = ClientTls { insecure: true, ..rule };
+    assert_eq!(outside.meet(&blind, "other.example"), Ok(()));
+}
+
+#[test]
+fn a_server_with_another_name_is_refused_with_both_names() {
+    let outside = outside(false);
+    let names = vec!["a.example".to_owned(), "b.example".to_owned()];
+    let rule = ClientTls { subject_alt_names: names, ..outside.rule(TlsMode::Simple) };
+    let wrong = outside.meet(&rule, "api.example").unwrap_err();
+    assert!(wrong.contains("is for api.example instead of a.example, b.example"), "{wrong}");
 }
 
 #[test]

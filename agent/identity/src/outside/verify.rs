@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore,
-    SignatureScheme,
+    DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor, verify_server_name,
     },
-    crypto::{CryptoProvider, verify_tls13_signature},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
 
-use crate::peer::identity_of;
+use crate::peer::{PeerError, identity_of, names_of};
 
 /// A server with a certificate of a trusted root for one of some names.
 #[derive(Debug)]
@@ -61,21 +60,28 @@ impl ServerCertVerifier for NamedServer {
             now,
             self.provider.signature_verification_algorithms.all,
         )?;
-        if self.names.is_empty() {
-            verify_server_name(&parsed, server_name)?;
-        } else if !self.is_one_of(&parsed, end_entity) {
-            return Err(CertificateError::NotValidForName.into());
+        let named = match self.names.as_slice() {
+            [] => verify_server_name(&parsed, server_name).is_ok(),
+            _ => self.is_one_of(&parsed, end_entity),
+        };
+        if !named {
+            let wanted = match self.names.as_slice() {
+                [] => server_name.to_str().into_owned(),
+                names => names.join(", "),
+            };
+            return Err(PeerError::WrongName { presented: names_of(end_entity), wanted }.into_tls());
         }
         Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, dss, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -119,11 +125,12 @@ impl ServerCertVerifier for AnyServer {
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, dss, algorithms)
     }
 
     fn verify_tls13_signature(

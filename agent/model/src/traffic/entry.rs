@@ -21,7 +21,7 @@ pub struct ServiceEntry {
     pub name: NamespacedName,
     /// `creationTimestamp`, in seconds since 1970; 0 where there is none.
     pub created: i64,
-    /// DNS names: full, or `*.` and a name (resolution `None` only).
+    /// DNS names in lower case: full, or `*.` and a name.
     pub hosts: Vec<String>,
     /// Virtual addresses and blocks.
     pub addresses: Vec<IpNet>,
@@ -33,8 +33,9 @@ pub struct ServiceEntry {
     pub resolution: Resolution,
     /// Its endpoints; with DNS and none given, the hosts themselves.
     pub endpoints: Vec<EntryEndpoint>,
-    /// Labels of the pods and WorkloadEntries of its namespace that are its endpoints.
-    pub selector: BTreeMap<String, String>,
+    /// Labels of the pods and WorkloadEntries of its namespace that are its endpoints; where there are
+    /// none of them, all are.
+    pub selector: Option<BTreeMap<String, String>>,
     /// Names of which the server's certificate has to have one.
     pub subject_alt_names: BTreeSet<String>,
     /// Clients that it is for.

@@ -9,16 +9,17 @@ use http::Version;
 use socket2::TcpKeepalive;
 use undermesh_model::{Wire, traffic::TcpPool};
 use undermesh_snapshot::{
-    WorkloadInfo,
+    CompiledPolicy, WorkloadInfo,
     traffic::{ClusterEndpoint, ClusterSpec},
 };
 
 use super::{front::Front, outside};
 use crate::{
-    authorize::{Attempt, Denial, authorize, revoked},
+    authorize::{Admission, Attempt, Denial, authorize, revoked},
     deliver,
     duplex::{Socket, Stream},
     error::Failure,
+    guard::{self, Delivery, Visit},
     plan::Target,
     pod::Pod,
     reach::{Reach, Upstream},
@@ -52,21 +53,36 @@ impl Dial for Dialer<'_> {
     fn dial<'a>(&'a self, endpoint: &'a ClusterEndpoint) -> Dialling<'a> {
         Box::pin(async {
             let pod = &self.front.pod;
-            let target = Target::new(endpoint.address, endpoint.workload.as_ref());
+            let target = target(self.front, endpoint);
+            let Asks { version, upgrade, .. } = self.request;
+            let http2 = speaks_http2(self.spec, version, upgrade);
+            if let Some(visit) = visit(self.front, &target)? {
+                return Ok(judged(visit, http2));
+            }
             let upstream = connect(self.front, self.host, &target, None, &mut |_| {}).await?;
             keep_alive(&upstream, self.tcp);
-            match (upstream, outside::wanted(self.spec, endpoint)) {
+            match (upstream, outside::wanted(self.spec, &target)) {
                 (Upstream::Plain(socket), Some(tls)) => {
                     let name = outside::name(tls, self.spec, self.request.host);
-                    let Asks { version, upgrade, .. } = self.request;
-                    let http2 = speaks_http2(self.spec, version, upgrade);
+                    let alpn: &'static [u8] = if http2 { b"h2" } else { b"http/1.1" };
                     let to = (socket, endpoint.address);
-                    outside::secure(&pod.shared, tls, name, http2, to).await
+                    let stream = outside::secure(&pod.shared, tls, name, alpn, to).await?;
+                    Ok(Box::new(stream.into_io()) as Box<dyn ByteStream>)
                 }
                 (upstream, _) => Ok(byte_stream(pod, upstream)),
             }
         })
     }
+}
+
+/// An endpoint as it is reached now.
+///
+/// **Invariant**: who is at an address that DNS has named, or that a client has dialled itself, is asked
+/// here: an enrolled workload is never spoken to as if it were outside the mesh.
+pub(crate) fn target(front: &Front, endpoint: &ClusterEndpoint) -> Target {
+    let snapshot = front.pod.shared.snapshot.load();
+    let enrolled = || snapshot.workloads.get(&endpoint.address.ip());
+    Target::new(endpoint.address, endpoint.workload.as_ref().or_else(enrolled))
 }
 
 /// Connects to an endpoint of this or of another node, and says over which wire.
@@ -114,7 +130,63 @@ fn local_pod(pod: &Pod, workload: &Arc<WorkloadInfo>) -> Option<Arc<Pod>> {
     direct.then(|| pod.shared.local_pod(workload)).flatten()
 }
 
-/// Delivers into another pod of this node, for as long as its policy lets this client in.
+/// Bytes on their way to a judge that this proxy holds back.
+const PIPE: usize = 64 << 10;
+
+/// The visit that a connection to a pod of this node is, where its requests are judged.
+fn visit(front: &Front, target: &Target) -> Result<Option<Visit>, Failure> {
+    let pod = &front.pod;
+    let local = target.workload.as_ref().and_then(|workload| local_pod(pod, workload));
+    let Some(to) = local else { return Ok(None) };
+    let destination = target.address;
+    deliver::check(&to, destination)?;
+    let client = front.client_towards(destination);
+    let policy = to.policy.borrow().clone();
+    if admitted(&attempt(pod, &to, client, destination), policy.as_deref(), &to)?
+        == Admission::Deliver
+    {
+        return Ok(None);
+    }
+    Ok(Some(Visit {
+        source: Some(pod.workload.identity.clone()),
+        source_addr: client,
+        client,
+        destination,
+        delivery: Delivery::AsSetUp,
+        pod: to,
+    }))
+}
+
+/// A stream to the judge of another pod's requests, for as long as its policy lets this client in.
+fn judged(visit: Visit, http2: bool) -> Box<dyn ByteStream> {
+    let (near, far) = tokio::io::duplex(PIPE);
+    let pod = Arc::clone(&visit.pod);
+    let task = async move {
+        let mut policies = visit.pod.policy.subscribe();
+        let (revoking, killed) = (visit.clone(), Arc::clone(&visit.pod));
+        tokio::select! {
+            () = guard::serve_bytes(visit, far, http2) => {}
+            denial = revoking.revoked(&mut policies) => {
+                tracing::debug!(detail = %denial.detail, "a connection was revoked");
+            }
+            () = killed.kill.cancelled() => {}
+        }
+    };
+    pod.tasks.spawn_on(task, &pod.shared.runtime);
+    Box::new(near)
+}
+
+fn admitted(
+    attempt: &Attempt<'_>,
+    policy: Option<&CompiledPolicy>,
+    to: &Pod,
+) -> Result<Admission, Failure> {
+    authorize(attempt, policy, &to.shared.metrics)
+        .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })
+}
+
+/// Delivers into another pod of this node, for as long as its policy lets this client in. What carries requests
+/// and is judged by them does not come here.
 async fn deliver_locally(
     front: &Front,
     to: &Arc<Pod>,
@@ -127,8 +199,18 @@ async fn deliver_locally(
     let (from, to) = (Arc::clone(&front.pod), Arc::clone(to));
     let client = front.client_towards(destination);
     let asked = attempt(&from, &to, client, destination);
-    authorize(&asked, policy.as_deref(), &to.shared.metrics)
-        .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
+    if admitted(&asked, policy.as_deref(), &to)? == Admission::Judge {
+        let visit = Visit {
+            pod: Arc::clone(&to),
+            source: Some(from.workload.identity.clone()),
+            source_addr: client,
+            client,
+            destination,
+            delivery: Delivery::AsSetUp,
+        };
+        guard::authorize_opaque(&visit)
+            .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
+    }
     let socket = deliver::deliver(&to, client, destination).await?;
     Ok(socket.until(async move {
         let asked = attempt(&from, &to, client, destination);
@@ -159,6 +241,7 @@ fn byte_stream(pod: &Arc<Pod>, upstream: Upstream) -> Box<dyn ByteStream> {
     match upstream {
         Upstream::Plain(socket) => Box::new(Stream::new(socket)),
         Upstream::Tunnel(tunnel) => Box::new(Stream::new(tunnel)),
+        Upstream::Tls(stream) => Box::new(stream.into_io()),
         Upstream::Native(session) => {
             let (stream, give_back) = session.split();
             let pod = Arc::clone(pod);

@@ -17,7 +17,6 @@ use super::{
 use crate::{
     duplex::{Broken, Duplex, Socket},
     error::Failure,
-    plan::Target,
     reach::Upstream,
     record::Outbound,
     upstream::{Cluster, ConnectionLease, LocalError, Pick, Refusal, hash},
@@ -100,6 +99,7 @@ async fn first_of(upstream: &mut Upstream) -> Result<Bytes, Broken> {
         Upstream::Plain(socket) => of(socket).await,
         Upstream::Tunnel(tunnel) => of(tunnel).await,
         Upstream::Native(session) => of(&mut session.stream).await,
+        Upstream::Tls(stream) => of(&mut **stream).await,
     }
 }
 
@@ -116,6 +116,7 @@ impl Led {
             Upstream::Plain(mut socket) => socket.ended(),
             Upstream::Tunnel(mut tunnel) => tunnel.ended(),
             Upstream::Native(mut session) => session.stream.ended(),
+            Upstream::Tls(mut stream) => stream.ended(),
         }
     }
 
@@ -161,15 +162,14 @@ pub(crate) async fn lead(
         let lease = admit(front, &spec, &cluster, &tried)?;
         let to = lease.endpoint().address;
         tried.push(to);
-        let failure =
-            match connect(front, &rules.host, &spec, &lease, client.as_deref_mut(), log).await {
-                Ok(upstream) => {
-                    dial::keep_alive(&upstream, lease.tcp());
-                    lease.connected();
-                    return Ok(Led { upstream, lease, first: Bytes::new() });
-                }
-                Err(failure) => failure,
-            };
+        let way = Way { front, host: &rules.host, spec: &spec, server_name };
+        let failure = match connect(way, &lease, client.as_deref_mut(), log).await {
+            Ok(upstream) => {
+                lease.connected();
+                return Ok(Led { upstream, lease, first: Bytes::new() });
+            }
+            Err(failure) => failure,
+        };
         lease.failed(LocalError::ConnectFailure);
         tracing::debug!(%to, %failure, "endpoint failed");
         if !failure.may_try_another() || tried.len() >= front.pod.shared.config.connect_attempts {
@@ -214,26 +214,43 @@ fn no_endpoints(front: &Front) -> Failure {
     Failure::NoEndpoints { dialled: front.dialled }
 }
 
+/// Where a connection is led, and on whose behalf.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    front: &'a Front,
+    /// The service that was dialled.
+    host: &'a str,
+    spec: &'a ClusterSpec,
+    /// The name that the client's own TLS asks for.
+    server_name: Option<&'a str>,
+}
+
 /// Connects within the time that the destination's rule gives.
 async fn connect(
-    front: &Front,
-    host: &str,
-    spec: &ClusterSpec,
+    way: Way<'_>,
     lease: &ConnectionLease,
     client: Option<&mut Socket>,
     log: &mut Outbound<'_>,
 ) -> Result<Upstream, Failure> {
-    let endpoint = lease.endpoint();
-    if outside::wanted(spec, endpoint).is_some() {
-        let detail = "TLS of a rule's own is made for requests only; let the port be HTTP";
-        return Err(outside::unusable(endpoint.address, detail.to_owned()));
-    }
-    let target = Target::new(endpoint.address, endpoint.workload.as_ref());
+    let Way { front, host, spec, server_name } = way;
+    let target = dial::target(front, lease.endpoint());
     log.target(&target);
     let note = &mut |wire| log.wire(wire);
     let connecting = dial::connect(front, host, &target, client, note);
     let late = Failure::Connect { to: target.address, kind: std::io::ErrorKind::TimedOut };
-    tokio::time::timeout(lease.connect_timeout(), connecting).await.unwrap_or(Err(late))
+    let connected = tokio::time::timeout(lease.connect_timeout(), connecting).await;
+    let upstream = connected.unwrap_or(Err(late))?;
+    dial::keep_alive(&upstream, lease.tcp());
+    match (upstream, outside::wanted(spec, &target)) {
+        (Upstream::Plain(socket), Some(tls)) => {
+            let name = outside::name(tls, spec, server_name.unwrap_or_default());
+            let shared = &front.pod.shared;
+            // What is said is not known, so that no protocol is offered.
+            let stream = outside::secure(shared, tls, name, b"", (socket, target.address)).await?;
+            Ok(Upstream::Tls(Box::new(stream)))
+        }
+        (upstream, _) => Ok(upstream),
+    }
 }
 
 /// Returns when a connection has lasted, or has been idle, for as long as its rule allows.

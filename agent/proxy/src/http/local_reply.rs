@@ -48,6 +48,12 @@ impl LocalReply {
         Self { detail, ..Self::text(StatusCode::BAD_REQUEST, Flag::ProtocolError, "") }
     }
 
+    /// Policy says no.
+    pub(crate) fn denied(detail: &str) -> Self {
+        let reply = Self::text(StatusCode::FORBIDDEN, Flag::Denied, "RBAC: access denied");
+        Self { detail: Some(detail.to_owned()), ..reply }
+    }
+
     /// No route is about the request.
     pub(crate) fn no_route() -> Self {
         Self::text(StatusCode::NOT_FOUND, Flag::NoRoute, "")

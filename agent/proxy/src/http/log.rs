@@ -43,6 +43,8 @@ pub(crate) enum Flag {
     ClientGone,
     /// The client's bytes are no request.
     ProtocolError,
+    /// Policy says no.
+    Denied,
 }
 
 impl Flag {
@@ -60,6 +62,7 @@ impl Flag {
             Self::Fault => "FI",
             Self::ClientGone => "DC",
             Self::ProtocolError => "DPE",
+            Self::Denied => "UAEX",
         }
     }
 }

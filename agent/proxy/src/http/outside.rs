@@ -4,26 +4,22 @@
 use std::net::SocketAddr;
 
 use rustls::pki_types::ServerName;
-use tokio_rustls::TlsConnector;
-use undermesh_identity::classify;
+use undermesh_identity::{classify, explain};
 use undermesh_model::traffic::{ClientTls, TlsMode};
-use undermesh_snapshot::traffic::{ClusterEndpoint, ClusterSpec};
+use undermesh_snapshot::traffic::ClusterSpec;
 
 use crate::{
-    duplex::{Socket, Stream},
+    duplex::{Socket, TlsStream},
     error::{Failure, Side},
     observed::tls_error,
+    plan::Target,
     proxy::Shared,
-    upstream::ByteStream,
 };
 
 /// The TLS that a rule wants for an endpoint.
-pub(crate) fn wanted<'a>(
-    spec: &'a ClusterSpec,
-    endpoint: &ClusterEndpoint,
-) -> Option<&'a ClientTls> {
+pub(crate) fn wanted<'a>(spec: &'a ClusterSpec, target: &Target) -> Option<&'a ClientTls> {
     let tls = spec.settings.tls.as_ref().filter(|tls| tls.mode != TlsMode::Disable);
-    tls.filter(|_| endpoint.workload.is_none())
+    tls.filter(|_| target.workload.is_none())
 }
 
 /// The name that a server is asked for by: the rule's, the cluster's, or, where that is a pattern, the
@@ -39,22 +35,21 @@ pub(crate) async fn secure(
     shared: &Shared,
     tls: &ClientTls,
     name: &str,
-    http2: bool,
+    alpn: &'static [u8],
     (socket, to): (Socket, SocketAddr),
-) -> Result<Box<dyn ByteStream>, Failure> {
-    let alpn: &'static [u8] = if http2 { b"h2" } else { b"http/1.1" };
+) -> Result<TlsStream, Failure> {
     let config = shared.outside.client_config(tls, alpn);
     let config = config.map_err(|error| unusable(to, error.to_string()))?;
     let name = ServerName::try_from(name.to_owned())
         .map_err(|_| unusable(to, format!("{name:?} is no name of a server")))?;
-    let handshake = TlsConnector::from(config).connect(name, Stream::new(socket));
+    let handshake = TlsStream::connect(config, name, socket);
     let timeout = shared.config.handshake_timeout;
     match tokio::time::timeout(timeout, handshake).await {
-        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(Failure::Tls {
             peer: to,
             reason: tls_error(&error).map_or("tls_interrupted", classify),
-            detail: error.to_string().into(),
+            detail: tls_error(&error).map_or_else(|| error.to_string(), explain).into(),
             side: Side::Upstream,
         }),
         Err(_) => Err(Failure::HandshakeTimeout { peer: to, side: Side::Upstream }),
@@ -62,6 +57,6 @@ pub(crate) async fn secure(
 }
 
 /// A rule asks for TLS that cannot be had; plaintext instead would be worse than nothing.
-pub(crate) fn unusable(to: SocketAddr, detail: String) -> Failure {
+fn unusable(to: SocketAddr, detail: String) -> Failure {
     Failure::Tls { peer: to, reason: "tls_rule", detail: detail.into(), side: Side::Local }
 }

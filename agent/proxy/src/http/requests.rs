@@ -86,14 +86,16 @@ async fn leaves_slowly(front: &Front) {
     tokio::time::sleep(LAST_REQUEST).await;
 }
 
-fn http1_builder() -> http1::Builder {
+/// The edge of a connection of HTTP/1.
+pub(crate) fn http1_builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // A client that has said all it has to say may still read.
     builder.half_close(true).max_header_size(MAX_HEAD).max_buf_size(MAX_HEAD * 4);
     builder
 }
 
-fn http2_builder(pod: &Arc<Pod>) -> http2::Builder<PodTasks> {
+/// The edge of a connection of HTTP/2.
+pub(crate) fn http2_builder(pod: &Arc<Pod>) -> http2::Builder<PodTasks> {
     let mut builder = http2::Builder::new(PodTasks(Arc::clone(pod)));
     builder
         .initial_stream_window_size(STREAM_WINDOW)
@@ -106,7 +108,7 @@ fn http2_builder(pod: &Arc<Pod>) -> http2::Builder<PodTasks> {
 
 /// Runs what belongs to a pod for as long as the pod is served.
 #[derive(Clone)]
-struct PodTasks(Arc<Pod>);
+pub(crate) struct PodTasks(Arc<Pod>);
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PodTasks {
     fn execute(&self, task: F) {

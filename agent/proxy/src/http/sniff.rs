@@ -9,7 +9,7 @@ use std::{future::poll_fn, task::ready, time::Duration};
 use bytes::BytesMut;
 use rustls::server::Acceptor;
 
-use crate::duplex::{Duplex, Socket};
+use crate::duplex::Unread;
 
 /// A ClientHello may be as long as a TLS record, and the first line of a request is shorter.
 const MOST: usize = (16 << 10) + 5;
@@ -41,7 +41,7 @@ pub(crate) enum Look {
 
 /// Waits for the client's first bytes, as long as it takes, and for what is missing to tell what they
 /// are, no longer than `patience`. May be given up at any time.
-pub(crate) async fn sniff(client: &mut Socket, look: Look, patience: Duration) -> Spoken {
+pub(crate) async fn sniff<D: Unread>(client: &mut D, look: Look, patience: Duration) -> Spoken {
     let mut first = First { client, seen: BytesMut::new() };
     let mut spoken = None;
     if first.read().await {
@@ -52,17 +52,17 @@ pub(crate) async fn sniff(client: &mut Socket, look: Look, patience: Duration) -
 }
 
 /// Waits for the client's first bytes, and leaves them where they are. May be given up at any time.
-pub(crate) async fn speaks(client: &mut Socket) {
+pub(crate) async fn speaks(client: &mut impl Unread) {
     First { client, seen: BytesMut::new() }.read().await;
 }
 
 /// What a client has said, until it is given back.
-struct First<'a> {
-    client: &'a mut Socket,
+struct First<'a, D: Unread> {
+    client: &'a mut D,
     seen: BytesMut,
 }
 
-impl First<'_> {
+impl<D: Unread> First<'_, D> {
     /// Takes more; false where there is no more. An error is met again by whoever serves the connection.
     async fn read(&mut self) -> bool {
         let room = MOST - self.seen.len();
@@ -91,7 +91,7 @@ impl First<'_> {
     }
 }
 
-impl Drop for First<'_> {
+impl<D: Unread> Drop for First<'_, D> {
     fn drop(&mut self) {
         self.client.unread(std::mem::take(&mut self.seen).freeze());
     }

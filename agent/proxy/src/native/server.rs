@@ -4,10 +4,11 @@
 use std::{future::poll_fn, net::SocketAddr, sync::Arc};
 
 use rustls::{HandshakeKind, ServerConfig};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{net::TcpStream, sync::oneshot, time::Instant};
 use tokio_rustls::TlsStream;
 use undermesh_identity::NATIVE_ALPN;
 use undermesh_model::Wire;
+use undermesh_telemetry::{CloseReason, ConnectionRecord};
 
 use super::{
     connection::{Connection, Incoming, WireError},
@@ -17,13 +18,12 @@ use super::{
     stream::{Host, NativeStream},
 };
 use crate::{
-    authorize::{Denial, PolicyWatch, authorize, late, revoked},
+    authorize::{Admission, Denial, PolicyWatch, authorize, late, revoked},
     deliver,
-    duplex::Socket,
     error::{Failure, Side},
     forward::forward,
-    identity,
-    inbound::{attempt, has_expired},
+    guard, identity,
+    inbound::{Admitted, attempt, has_expired, visit},
     metrics::Direction,
     pod::{self, Pod},
     record::{self, Caller},
@@ -161,7 +161,7 @@ async fn next(pod: &Pod, served: &mut Served) -> Next {
 
 /// One session, asked for by a peer.
 struct Incomer<'a> {
-    pod: &'a Pod,
+    pod: &'a Arc<Pod>,
     host: &'a Host,
     caller: &'a Caller,
     local: SocketAddr,
@@ -180,8 +180,8 @@ impl Incomer<'_> {
         let mut policies = pod.policy.subscribe();
         // Boxed for the same reason as on the way out.
         let connecting = Box::pin(self.connect_application(open, client, &mut policies));
-        let mut server = match connecting.await {
-            Ok(server) => server,
+        let admitted = match connecting.await {
+            Ok(admitted) => admitted,
             Err(failure) => {
                 self.host.finish(connection, refusal(&failure));
                 record::inbound_refused(pod, info, &failure);
@@ -190,6 +190,11 @@ impl Incomer<'_> {
         };
         let record = pod.shared.telemetry.open(info);
         let mut stream = NativeStream::new(connection, self.host.clone());
+        let Admitted::Delivered(mut server) = admitted else {
+            let (reason, idle) = self.judge(stream, open, client, policies, &record).await;
+            record.close(reason);
+            return idle;
+        };
         let attempt = attempt(pod, self.caller, open.destination);
         let reason = tokio::select! {
             ending = async {
@@ -205,6 +210,30 @@ impl Incomer<'_> {
         stream.into_idle()
     }
 
+    /// Serves a session whose requests are judged.
+    async fn judge(
+        &self,
+        mut stream: NativeStream,
+        open: Open,
+        client: SocketAddr,
+        policies: PolicyWatch,
+        record: &ConnectionRecord,
+    ) -> (CloseReason, Option<Connection>) {
+        if let Err(ending) = stream.accept().await {
+            return (ending.close_reason(), None);
+        }
+        let visit = visit(self.pod, self.caller, client, open.destination);
+        let counters = Arc::clone(record.counters());
+        let (give_back, mut given_back) = oneshot::channel();
+        let over = move |stream| {
+            // Nobody waits for it any more.
+            let _ = give_back.send(stream);
+        };
+        let judged = guard::serve(visit, stream, policies, counters, over);
+        let reason = Box::pin(judged).await;
+        (reason, given_back.try_recv().ok().and_then(NativeStream::into_idle))
+    }
+
     /// The client as the source's agent names it. Believed only as far as the source can prove: the
     /// address that the connection comes from is the client's own pod.
     fn client(&self, open: Open) -> SocketAddr {
@@ -217,7 +246,7 @@ impl Incomer<'_> {
         open: Open,
         client: SocketAddr,
         policies: &mut PolicyWatch,
-    ) -> Result<Socket, Failure> {
+    ) -> Result<Admitted, Failure> {
         let (pod, destination) = (self.pod, open.destination);
         if destination != self.local {
             return Err(Failure::WrongDestination { to: destination });
@@ -225,9 +254,14 @@ impl Incomer<'_> {
         deliver::check(pod, destination)?;
         let policy = policies.borrow_and_update().clone();
         let attempt = attempt(pod, self.caller, destination);
-        authorize(&attempt, policy.as_deref(), &pod.shared.metrics)
+        let admission = authorize(&attempt, policy.as_deref(), &pod.shared.metrics)
             .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
-        deliver::deliver(pod, client, destination).await
+        match admission {
+            Admission::Judge => Ok(Admitted::Judged),
+            Admission::Deliver => {
+                deliver::deliver(pod, client, destination).await.map(Admitted::Delivered)
+            }
+        }
     }
 }
 

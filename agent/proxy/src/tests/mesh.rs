@@ -276,6 +276,10 @@ impl OriginalDst for Dialled {
     fn original_dst(&self, peer: SocketAddr) -> Option<SocketAddr> {
         self.0.lock().unwrap().get(&peer).copied()
     }
+
+    fn neighbour(&self, _: SocketAddr, _: SocketAddr) -> Option<Arc<WorkloadInfo>> {
+        None
+    }
 }
 
 /// Sockets of a pod that lives in this network namespace, bound to its address where it has one.

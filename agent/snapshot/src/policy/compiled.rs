@@ -8,13 +8,15 @@ use undermesh_model::{
     ServiceAccountMatch, Source, TextMatch, Values,
 };
 
-use super::MtlsModes;
+use super::{MtlsModes, request::RequestMatch};
 
 /// Everything that decides who may reach one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CompiledPolicy {
     /// Which ports take plaintext.
     pub modes: MtlsModes,
+    /// Policies with action CUSTOM.
+    pub custom: Vec<Arc<Statement>>,
     /// Policies with action DENY.
     pub deny: Vec<Arc<Statement>>,
     /// Policies with action ALLOW.
@@ -28,6 +30,10 @@ pub struct CompiledPolicy {
 pub struct Statement {
     /// The object.
     pub origin: ResourceRef,
+    /// What a match means.
+    pub action: PolicyAction,
+    /// Whom CUSTOM asks.
+    pub provider: Option<String>,
     /// It is reported and not enforced.
     pub dry_run: bool,
     /// It matches where one of these does.
@@ -39,11 +45,15 @@ pub struct Statement {
 pub struct CompiledRule {
     /// Its place in `rules` of the object, from 0.
     pub index: usize,
+    /// It has fields or keys that nobody knows.
+    pub unknown: bool,
+    /// It asks for something that only a request can have.
+    pub requests: bool,
     /// `from`, `to` and each condition; one of the matches of a clause has to match.
     pub clauses: Vec<Vec<Match>>,
 }
 
-/// What has to be true of a connection; empty fields are.
+/// What has to be true of a connection and its request; empty fields are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Match {
     /// Identity as `cluster.local/ns/shop/sa/cart`.
@@ -60,19 +70,27 @@ pub struct Match {
     pub destinations: Values<IpNet>,
     /// Port of the pod.
     pub ports: Values<u16>,
+    /// What has to be true of a request.
+    pub request: RequestMatch,
 }
 
 impl CompiledPolicy {
     /// Whether anything but the default mode of mutual TLS can refuse a connection.
     pub fn is_enforced(&self) -> bool {
-        !self.modes.ports.is_empty() || self.enforced().next().is_some()
+        !self.modes.ports.is_empty() || self.enforced().next().is_some() || self.looks_at_requests()
+    }
+
+    /// Whether something is asked of requests, if only to report it.
+    pub fn looks_at_requests(&self) -> bool {
+        let mut all = self.all().flat_map(|list| list.iter());
+        !self.custom.is_empty() || all.any(|statement| statement.looks_at_requests())
     }
 
     /// Whether there is nothing to evaluate at all: anybody may come, in plaintext too.
     pub fn is_trivial(&self) -> bool {
         self.modes.default != MtlsMode::Strict
             && self.modes.ports.is_empty()
-            && [&self.deny, &self.allow, &self.audit].iter().all(|list| list.is_empty())
+            && self.all().all(Vec::is_empty)
     }
 
     /// Whether the answer depends on the client's address.
@@ -94,27 +112,37 @@ impl CompiledPolicy {
 
     /// Statements that can refuse a connection.
     fn enforced(&self) -> impl Iterator<Item = &Statement> {
-        let statements = self.deny.iter().chain(&self.allow);
+        let statements = self.custom.iter().chain(&self.deny).chain(&self.allow);
         statements.map(Arc::as_ref).filter(|statement| !statement.dry_run)
     }
 
+    fn all(&self) -> impl Iterator<Item = &Vec<Arc<Statement>>> {
+        [&self.custom, &self.deny, &self.allow, &self.audit].into_iter()
+    }
+
     fn matches(&self) -> impl Iterator<Item = &Match> {
-        let rules = self.enforced().flat_map(|statement| &statement.rules);
+        let reported = self.all().flatten().map(Arc::as_ref);
+        let reported = reported.filter(|one| one.looks_at_requests());
+        let rules = self.enforced().chain(reported).flat_map(|statement| &statement.rules);
         rules.flat_map(|rule| &rule.clauses).flatten()
     }
 }
 
 impl Statement {
-    /// Compiles one policy. Of what only layer 7 can tell, nobody here can say whether it matches:
-    /// a rule that allows never does, one that refuses does as far as the rest of it matches.
+    /// Compiles one policy.
     pub fn new(policy: &AuthorizationPolicy) -> Self {
-        let usable = |rule: &Rule| policy.action != PolicyAction::Allow || rule.layer7.is_empty();
-        let rules = policy.rules.iter().enumerate().filter(|(_, rule)| usable(rule));
+        let rules = policy.rules.iter().enumerate();
         Self {
             origin: policy.origin.clone(),
+            action: policy.action,
+            provider: policy.provider.clone(),
             dry_run: policy.dry_run,
             rules: rules.map(|(index, rule)| CompiledRule::new(index, rule)).collect(),
         }
+    }
+
+    fn looks_at_requests(&self) -> bool {
+        self.rules.iter().any(|rule| rule.requests)
     }
 }
 
@@ -127,7 +155,8 @@ impl CompiledRule {
         let mut clauses: Vec<Vec<Match>> =
             lists.into_iter().filter(|list| !list.is_empty()).collect();
         clauses.extend(rule.when.iter().map(|condition| vec![Match::from(condition)]));
-        Self { index, clauses }
+        let requests = clauses.iter().flatten().any(|one| !one.request.is_empty());
+        Self { index, unknown: !rule.unknown.is_empty(), requests, clauses }
     }
 }
 
@@ -139,6 +168,7 @@ impl From<&Source> for Match {
             trust_domains: source.trust_domains.clone(),
             service_accounts: source.service_accounts.clone(),
             sources: source.addresses.clone(),
+            request: RequestMatch::from(source),
             ..Self::default()
         }
     }
@@ -146,7 +176,8 @@ impl From<&Source> for Match {
 
 impl From<&Operation> for Match {
     fn from(operation: &Operation) -> Self {
-        Self { ports: operation.ports.clone(), ..Self::default() }
+        let request = RequestMatch::from(operation);
+        Self { ports: operation.ports.clone(), request, ..Self::default() }
     }
 }
 
@@ -158,8 +189,13 @@ impl From<&Condition> for Match {
             Condition::SourceNamespace(values) => one.namespaces = values,
             Condition::SourcePrincipal(values) => one.principals = values,
             Condition::SourceServiceAccount(values) => one.service_accounts = values,
+            Condition::SourceTrustDomain(values) => one.trust_domains = values,
             Condition::DestinationAddress(values) => one.destinations = values,
             Condition::DestinationPort(values) => one.ports = values,
+            Condition::RemoteAddress(values) => one.request.remote = values,
+            Condition::RequestHeader(name, values) => one.request.headers.push((name, values)),
+            Condition::RequestPrincipal(values) => one.request.principals = values,
+            Condition::RequestClaim(path, values) => one.request.claims.push((path, values)),
         }
         one
     }

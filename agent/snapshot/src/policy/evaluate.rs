@@ -1,14 +1,21 @@
-//! The one answer to "may this connection be delivered?".
+//! The one answer to "may this connection be delivered?", and to "may this request be answered?".
+//!
+//! A connection is asked about before its requests are known. What depends on them has no answer yet
+//! ([`Cause::AtRequests`]): whoever cannot look at requests must not let the connection pass, and asks again
+//! for bytes that are no requests.
 
 use std::{
     cell::OnceCell,
-    fmt,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
-use undermesh_model::{MtlsMode, ResourceRef, SpiffeId, TextMatch, Values};
+use undermesh_model::{MtlsMode, PolicyAction, ResourceRef, SpiffeId, TextMatch, Values};
 
-use super::{CompiledPolicy, Match, Statement};
+use super::{
+    Cause, CompiledPolicy, CompiledRule, Decision, Finding, FindingKind, Match, Statement,
+    request::{Reading, RequestAttributes},
+};
 
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -21,98 +28,59 @@ pub struct ConnectionAttributes<'a> {
     pub destination: SocketAddr,
 }
 
-/// Yes or no, and because of what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision<'a> {
-    /// Let it pass.
-    pub allowed: bool,
-    /// Why.
-    pub cause: Cause,
-    /// The policy that decided: the one that matched, or, where no ALLOW policy matched, the
-    /// first of those.
-    pub policy: Option<&'a ResourceRef>,
-    /// Which of its rules, from 0.
-    pub rule: Option<usize>,
-    /// What else there is to report.
-    pub findings: Vec<Finding<'a>>,
-}
-
-/// Why a connection may pass or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Nothing forbids it, and no ALLOW policy is about this workload.
-    Unrestricted,
-    /// A rule of an ALLOW policy matches.
-    Allowed,
-    /// The port takes no plaintext.
-    StrictPlaintext,
-    /// A rule of a DENY policy matches.
-    Denied,
-    /// There are ALLOW policies, and none matches.
-    NotAllowed,
-}
-
-/// A policy that matched without a say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finding<'a> {
-    /// What would have happened.
-    pub kind: FindingKind,
-    /// Because of which policy.
-    pub policy: &'a ResourceRef,
-    /// Which of its rules; `None` where none of them matched and that is the finding.
-    pub rule: Option<usize>,
-}
-
-/// Kinds of [`Finding`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FindingKind {
-    /// An AUDIT policy matches.
-    Audit,
-    /// A DENY policy would refuse it, were it not a dry run.
-    WouldDeny,
-    /// No ALLOW policy would allow it, were those that are dry runs in force.
-    WouldNotAllow,
-}
-
-impl FindingKind {
-    /// Stable name for logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Audit => "audit",
-            Self::WouldDeny => "would_deny",
-            Self::WouldNotAllow => "would_not_allow",
-        }
-    }
-}
-
-impl fmt::Display for Decision<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.cause {
-            Cause::Unrestricted => return f.write_str("no policy is about it"),
-            Cause::StrictPlaintext => return f.write_str("the port takes no plaintext"),
-            Cause::Allowed => f.write_str("allowed by ")?,
-            Cause::Denied => f.write_str("denied by ")?,
-            Cause::NotAllowed => f.write_str("not allowed by ")?,
-        }
-        if let Some(policy) = self.policy {
-            write!(f, "{policy}")?;
-        }
-        match self.rule {
-            Some(rule) => write!(f, ", rule {rule}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Decides. DENY comes first, then ALLOW where there is any; else it may pass.
+/// Decides about a connection whose bytes nobody has seen yet. DENY comes first, then ALLOW where there is
+/// any; else it may pass.
 pub fn evaluate<'a>(
     policy: &'a CompiledPolicy,
     connection: &ConnectionAttributes<'_>,
 ) -> Decision<'a> {
-    let subject = Subject { connection, principal: OnceCell::new() };
+    answer(policy, connection, Sight::Connection)
+}
+
+/// Decides about a connection that carries no requests. What is said about requests never allows it, and
+/// does not keep from refusing it, as at layer 4 in Istio.
+pub fn evaluate_opaque<'a>(
+    policy: &'a CompiledPolicy,
+    connection: &ConnectionAttributes<'_>,
+) -> Decision<'a> {
+    answer(policy, connection, Sight::Opaque)
+}
+
+/// Decides about one request, but for what CUSTOM policies want to be [asked](asks).
+pub fn evaluate_request<'a>(
+    policy: &'a CompiledPolicy,
+    connection: &ConnectionAttributes<'_>,
+    request: &RequestAttributes<'_>,
+) -> Decision<'a> {
+    answer(policy, connection, Sight::Request(request))
+}
+
+/// The CUSTOM policies that a request matches: each one's provider has to agree before anything else
+/// is looked at.
+pub fn asks<'a>(
+    policy: &'a CompiledPolicy,
+    connection: &ConnectionAttributes<'_>,
+    request: &RequestAttributes<'_>,
+) -> Vec<&'a Statement> {
+    let subject =
+        Subject { connection, sight: Sight::Request(request), principal: OnceCell::new() };
+    let custom = policy.custom.iter().map(AsRef::as_ref);
+    custom.filter(|one: &&Statement| subject.matching(one).is_some()).collect()
+}
+
+fn answer<'a>(
+    policy: &'a CompiledPolicy,
+    connection: &ConnectionAttributes<'_>,
+    sight: Sight<'_>,
+) -> Decision<'a> {
+    let subject = Subject { connection, sight, principal: OnceCell::new() };
     let (cause, object, rule) = decide(policy, &subject);
     let allowed = matches!(cause, Cause::Unrestricted | Cause::Allowed);
-    let findings = find(policy, &subject, cause);
+    let findings = match cause {
+        // They are found when the requests are.
+        Cause::AtRequests => Vec::new(),
+        cause => find(policy, &subject, cause),
+    };
     Decision { allowed, cause, policy: object, rule, findings }
 }
 
@@ -125,16 +93,24 @@ fn decide<'a>(
     if connection.source.is_none() && mode == MtlsMode::Strict {
         return (Cause::StrictPlaintext, None, None);
     }
-    let mut deny = policy.deny.iter().filter(|statement| !statement.dry_run);
-    if let Some((statement, rule)) = deny.find_map(|one| Some((one, subject.matching(one)?))) {
+    if matches!(subject.sight, Sight::Opaque)
+        && let Some((statement, rule)) = subject.first(&policy.custom)
+    {
+        return (Cause::NotAsked, Some(&statement.origin), Some(rule));
+    }
+    if let Some((statement, rule)) = subject.first(&policy.deny) {
         return (Cause::Denied, Some(&statement.origin), Some(rule));
     }
     let allow = || policy.allow.iter().filter(|statement| !statement.dry_run);
-    let Some(first) = allow().next() else { return (Cause::Unrestricted, None, None) };
-    match allow().find_map(|one| Some((one, subject.matching(one)?))) {
-        Some((statement, rule)) => (Cause::Allowed, Some(&statement.origin), Some(rule)),
-        None => (Cause::NotAllowed, Some(&first.origin), None),
-    }
+    let settled = match (allow().next(), subject.first(&policy.allow)) {
+        (None, _) => (Cause::Unrestricted, None, None),
+        (_, Some((statement, rule))) => (Cause::Allowed, Some(&statement.origin), Some(rule)),
+        (Some(first), None) if !allow().any(|one| subject.may_match(one)) => {
+            return (Cause::NotAllowed, Some(&first.origin), None);
+        }
+        (Some(_), None) => (Cause::AtRequests, None, None),
+    };
+    if subject.waits_for_requests(policy) { (Cause::AtRequests, None, None) } else { settled }
 }
 
 /// What AUDIT policies and dry runs have to say.
@@ -161,20 +137,98 @@ fn find<'a>(policy: &'a CompiledPolicy, subject: &Subject<'_>, cause: Cause) -> 
     findings
 }
 
-/// A connection, and its principal once somebody has asked for it.
+/// What can be seen of what a connection carries.
+#[derive(Clone, Copy)]
+enum Sight<'a> {
+    /// Nothing yet.
+    Connection,
+    /// No requests.
+    Opaque,
+    /// This request.
+    Request(&'a RequestAttributes<'a>),
+}
+
+/// Whether something matches, as far as can be told.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Matches {
+    No,
+    /// It depends on the requests.
+    Maybe,
+    Yes,
+}
+
+impl From<bool> for Matches {
+    fn from(matches: bool) -> Self {
+        if matches { Self::Yes } else { Self::No }
+    }
+}
+
+/// A connection, what is seen of it, and its principal once somebody has asked for it.
 struct Subject<'a> {
     connection: &'a ConnectionAttributes<'a>,
+    sight: Sight<'a>,
     principal: OnceCell<String>,
 }
 
 impl Subject<'_> {
-    /// The first rule that matches.
+    /// The first statement that is in force and matches, and which of its rules.
+    fn first<'s>(&self, statements: &'s [Arc<Statement>]) -> Option<(&'s Statement, usize)> {
+        let mut enforced = statements.iter().filter(|statement| !statement.dry_run);
+        enforced.find_map(|one| Some((&**one, self.matching(one)?)))
+    }
+
+    /// The first rule that matches for certain.
     fn matching(&self, statement: &Statement) -> Option<usize> {
-        let every_clause = |clauses: &[Vec<Match>]| {
-            clauses.iter().all(|clause| clause.iter().any(|one| self.is(one)))
-        };
         let mut rules = statement.rules.iter();
-        rules.find(|rule| every_clause(&rule.clauses)).map(|rule| rule.index)
+        let rule = rules.find(|rule| self.rule(rule, statement.action) == Matches::Yes);
+        rule.map(|rule| rule.index)
+    }
+
+    fn may_match(&self, statement: &Statement) -> bool {
+        let mut rules = statement.rules.iter();
+        rules.any(|rule| self.rule(rule, statement.action) != Matches::No)
+    }
+
+    /// Whether anything that could refuse, or has something to report, depends on requests.
+    fn waits_for_requests(&self, policy: &CompiledPolicy) -> bool {
+        if !matches!(self.sight, Sight::Connection) {
+            return false;
+        }
+        let unsettled = |statement: &Arc<Statement>| {
+            self.matching(statement).is_none() && self.may_match(statement)
+        };
+        let dry_allow = policy.allow.iter().filter(|one| one.dry_run);
+        policy.custom.iter().any(|one| self.may_match(one))
+            || policy.deny.iter().chain(&policy.audit).chain(dry_allow).any(unsettled)
+    }
+
+    fn rule(&self, rule: &CompiledRule, action: PolicyAction) -> Matches {
+        let allows = action == PolicyAction::Allow;
+        let cannot_be_told = rule.unknown || rule.requests && matches!(self.sight, Sight::Opaque);
+        if allows && cannot_be_told {
+            return Matches::No;
+        }
+        let clause = |clause: &Vec<Match>| {
+            let each = clause.iter().map(|one| self.matches(one, allows));
+            each.max().unwrap_or(Matches::No)
+        };
+        rule.clauses.iter().map(clause).min().unwrap_or(Matches::Yes)
+    }
+
+    fn matches(&self, one: &Match, allows: bool) -> Matches {
+        if !self.is(one) {
+            return Matches::No;
+        }
+        match self.sight {
+            _ if one.request.is_empty() => Matches::Yes,
+            Sight::Connection => Matches::Maybe,
+            // It refuses, reports or asks: what cannot be told does not keep it from doing so.
+            Sight::Opaque => Matches::Yes,
+            Sight::Request(request) => {
+                let reading = if allows { Reading::All } else { Reading::Any };
+                one.request.is(request, reading).into()
+            }
+        }
     }
 
     /// Without an identity, nothing that is said about one is true: what asks for one does not

@@ -46,6 +46,7 @@ impl<'a> Authorizations<'a> {
                     PolicyAction::Allow => &mut compiled.allow,
                     PolicyAction::Deny => &mut compiled.deny,
                     PolicyAction::Audit => &mut compiled.audit,
+                    PolicyAction::Custom => &mut compiled.custom,
                 };
                 list.push(Arc::clone(statement));
             }

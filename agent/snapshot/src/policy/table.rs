@@ -120,7 +120,8 @@ fn verdict(cause: Cause) -> u32 {
     match cause {
         Cause::Unrestricted | Cause::Allowed => policy_verdict::ALLOW,
         Cause::StrictPlaintext => policy_verdict::STRICT,
-        Cause::Denied | Cause::NotAllowed => policy_verdict::DENY,
+        Cause::Denied | Cause::NotAllowed | Cause::NotAsked => policy_verdict::DENY,
+        Cause::AtRequests => policy_verdict::JUDGE,
     }
 }
 

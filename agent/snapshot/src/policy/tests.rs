@@ -3,6 +3,7 @@
 mod equivalence;
 mod modes;
 mod reference;
+mod requests;
 mod rules;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
@@ -54,6 +55,7 @@ fn authorization(
         origin: ResourceRef::namespaced("AuthorizationPolicy", namespace, name),
         name: NamespacedName::new(namespace, name),
         action,
+        provider: None,
         selector: labels(selector),
         dry_run: false,
         rules,

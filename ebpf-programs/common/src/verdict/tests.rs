@@ -337,6 +337,20 @@ fn plaintext_to_a_policy_by_address_is_judged_by_the_agent() {
 }
 
 #[test]
+fn what_depends_on_requests_is_for_the_agent_whoever_comes() {
+    use policy_verdict::{DENY, JUDGE};
+    let mut view = guarded(0, &[(0, 0, JUDGE), (1, 0, JUDGE), (1, 81, DENY)]);
+    for publisher in [None, Some(OWN)] {
+        view.publisher = publisher;
+        view.listens = true;
+        assert_eq!(view.at(80), CAPTURED);
+        view.listens = false;
+        assert_eq!(view.at(80), Inbound::Drop(Reason::PortClosed), "a closed port was opened");
+    }
+    assert_eq!(view.at(81), Inbound::Drop(Reason::PolicyDenied));
+}
+
+#[test]
 fn the_kubelet_passes_at_the_ports_that_it_probes_and_is_nobody_at_others() {
     let answers = [(0, 0, policy_verdict::STRICT)];
     let mut view = guarded(workload_flags::STRICT | workload_flags::BY_ADDRESS, &answers);

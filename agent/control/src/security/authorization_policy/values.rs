@@ -1,30 +1,27 @@
 //! The lists inside a rule.
 
 use undermesh_model::{
-    self as model, Operation, ServiceAccountMatch, Source, TextMatch, Values, parse_block,
+    self as model, Operation, PathMatch, PrincipalMatch, ServiceAccountMatch, Source, TextMatch,
+    Values, parse_block,
 };
 
 use super::{super::invalid, Condition, Lists, Rule, port};
 use crate::report::{Report, Subject};
 
-/// Fields of a source that layer 4 can tell.
-const SOURCE_LAYER_4: [&str; 10] = [
+/// Fields of a source; each has one beside it that begins with `not`.
+const SOURCE: [&str; 7] = [
     "principals",
-    "notPrincipals",
     "namespaces",
-    "notNamespaces",
     "trustDomains",
-    "notTrustDomains",
     "serviceAccounts",
-    "notServiceAccounts",
     "ipBlocks",
-    "notIpBlocks",
+    "requestPrincipals",
+    "remoteIpBlocks",
 ];
-/// Fields of a source and of an operation that only layer 7 can tell.
-const SOURCE_LAYER_7: [&str; 4] =
-    ["requestPrincipals", "notRequestPrincipals", "remoteIpBlocks", "notRemoteIpBlocks"];
-const OPERATION_LAYER_7: [&str; 6] =
-    ["hosts", "notHosts", "methods", "notMethods", "paths", "notPaths"];
+/// Fields of an operation.
+const OPERATION: [&str; 4] = ["ports", "hosts", "methods", "paths"];
+/// Longest name of a header or claim.
+const MAX_NAME: usize = 256;
 
 /// Reads one rule of a policy.
 pub(super) struct Reader<'a> {
@@ -32,45 +29,34 @@ pub(super) struct Reader<'a> {
     index: String,
     subject: &'a Subject<'a>,
     report: &'a mut Report,
+    /// Fields and keys that nobody knows.
+    unknown: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(index: usize, subject: &'a Subject<'a>, report: &'a mut Report) -> Self {
-        Self { index: index.to_string(), subject, report }
+        Self { index: index.to_string(), subject, report, unknown: Vec::new() }
     }
 
     pub(super) fn rule(mut self, rule: &Rule) -> model::Rule {
-        let mut read = model::Rule::default();
         let empty = Lists::new();
-        for from in &rule.from {
-            let lists = from.source.as_ref().unwrap_or(&empty);
-            let source = self.source(lists, &mut read.layer7);
-            read.from.push(source);
-        }
-        for to in &rule.to {
-            let lists = to.operation.as_ref().unwrap_or(&empty);
-            let operation = self.operation(lists, &mut read.layer7);
-            read.to.push(operation);
-        }
-        for condition in &rule.when {
-            let condition = self.condition(condition, &mut read.layer7);
-            read.when.extend(condition);
-        }
-        read
+        let from = rule.from.iter().map(|from| from.source.as_ref().unwrap_or(&empty));
+        let from = from.map(|lists| self.source(lists)).collect();
+        let to = rule.to.iter().map(|to| to.operation.as_ref().unwrap_or(&empty));
+        let to = to.map(|lists| self.operation(lists)).collect();
+        let when = rule.when.iter().filter_map(|condition| self.condition(condition)).collect();
+        model::Rule { from, to, when, unknown: self.unknown }
     }
 
-    fn source(&mut self, lists: &Lists, layer7: &mut Vec<String>) -> Source {
+    fn source(&mut self, lists: &Lists) -> Source {
         let source = Source {
-            principals: self.values(lists, "principals", "notPrincipals", Self::text),
-            namespaces: self.values(lists, "namespaces", "notNamespaces", Self::text),
-            trust_domains: self.values(lists, "trustDomains", "notTrustDomains", Self::text),
-            service_accounts: self.values(
-                lists,
-                "serviceAccounts",
-                "notServiceAccounts",
-                Self::account,
-            ),
-            addresses: self.values(lists, "ipBlocks", "notIpBlocks", Self::block),
+            principals: self.values(lists, "principals", Self::text),
+            namespaces: self.values(lists, "namespaces", Self::text),
+            trust_domains: self.values(lists, "trustDomains", Self::text),
+            service_accounts: self.values(lists, "serviceAccounts", Self::account),
+            addresses: self.values(lists, "ipBlocks", Self::block),
+            request_principals: self.values(lists, "requestPrincipals", Self::principal),
+            remote_addresses: self.values(lists, "remoteIpBlocks", Self::block),
         };
         let beside = [&source.principals, &source.namespaces];
         if !source.service_accounts.is_empty() && beside.iter().any(|list| !list.is_empty()) {
@@ -79,32 +65,25 @@ impl<'a> Reader<'a> {
                 "write sources of their own",
             );
         }
-        self.other_fields("source", lists, &SOURCE_LAYER_4, &SOURCE_LAYER_7, layer7);
+        self.other_fields("source", lists, &SOURCE);
         source
     }
 
-    fn operation(&mut self, lists: &Lists, layer7: &mut Vec<String>) -> Operation {
-        self.other_fields("operation", lists, &["ports", "notPorts"], &OPERATION_LAYER_7, layer7);
-        Operation { ports: self.values(lists, "ports", "notPorts", Self::port) }
+    fn operation(&mut self, lists: &Lists) -> Operation {
+        self.other_fields("operation", lists, &OPERATION);
+        Operation {
+            ports: self.values(lists, "ports", Self::port),
+            hosts: self.values(lists, "hosts", Self::host),
+            methods: self.values(lists, "methods", Self::text),
+            paths: self.values(lists, "paths", Self::path),
+        }
     }
 
     /// Istio refuses a source or an operation that says nothing; so do we, as it would match all.
-    fn other_fields(
-        &mut self,
-        what: &str,
-        lists: &Lists,
-        layer_4: &[&str],
-        layer_7: &[&str],
-        found: &mut Vec<String>,
-    ) {
-        for (name, list) in lists {
-            if layer_7.contains(&name.as_str()) {
-                if !list.is_empty() {
-                    found.push(name.clone());
-                }
-            } else if !layer_4.contains(&name.as_str()) {
-                self.unknown(format!("field {name:?} of a {what} is not known"));
-                found.push(name.clone());
+    fn other_fields(&mut self, what: &str, lists: &Lists, known: &[&str]) {
+        for name in lists.keys() {
+            if !known.iter().any(|field| name == field || *name == not(field)) {
+                self.unknown(format!("field {name:?} of a {what} is not known"), name);
             }
         }
         if lists.values().all(Vec::is_empty) {
@@ -112,11 +91,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn condition(
-        &mut self,
-        condition: &Condition,
-        layer7: &mut Vec<String>,
-    ) -> Option<model::Condition> {
+    fn condition(&mut self, condition: &Condition) -> Option<model::Condition> {
         use model::Condition as Is;
         let Condition { key, values, not_values } = condition;
         if values.is_empty() && not_values.is_empty() {
@@ -124,46 +99,62 @@ impl<'a> Reader<'a> {
             self.invalid(message, "write one of them");
         }
         let key = key.as_str();
-        let mut texts = || self.both(key, values, not_values, Self::text);
+        let lists = (values.as_slice(), not_values.as_slice());
+        let name = |prefix: &str| in_brackets(key.strip_prefix(prefix)?);
         Some(match key {
-            "source.namespace" => Is::SourceNamespace(texts()),
-            "source.principal" => Is::SourcePrincipal(texts()),
+            "source.namespace" => Is::SourceNamespace(self.both(key, lists, Self::text)),
+            "source.principal" => Is::SourcePrincipal(self.both(key, lists, Self::text)),
+            "source.trustDomain" => Is::SourceTrustDomain(self.both(key, lists, Self::text)),
             "source.serviceAccount" => {
-                Is::SourceServiceAccount(self.both(key, values, not_values, Self::account))
+                Is::SourceServiceAccount(self.both(key, lists, Self::account))
             }
-            "source.ip" => Is::SourceAddress(self.both(key, values, not_values, Self::block)),
-            "destination.ip" => {
-                Is::DestinationAddress(self.both(key, values, not_values, Self::block))
+            "source.ip" => Is::SourceAddress(self.both(key, lists, Self::block)),
+            "destination.ip" => Is::DestinationAddress(self.both(key, lists, Self::block)),
+            "destination.port" => Is::DestinationPort(self.both(key, lists, Self::port)),
+            "remote.ip" => Is::RemoteAddress(self.both(key, lists, Self::block)),
+            "request.auth.principal" => {
+                Is::RequestPrincipal(self.both(key, lists, Self::principal))
             }
-            "destination.port" => {
-                Is::DestinationPort(self.both(key, values, not_values, Self::port))
+            "request.auth.audiences" => self.claim(vec!["aud".to_owned()], key, lists),
+            "request.auth.presenter" => self.claim(vec!["azp".to_owned()], key, lists),
+            _ if let Some(path) = name("request.auth.claims") => self.claim(path, key, lists),
+            _ if let Some([header]) = name("request.headers").as_deref() => {
+                Is::RequestHeader(header.to_ascii_lowercase(), self.both(key, lists, Self::text))
+            }
+            _ if is_of_envoy(key) => {
+                self.unknown(format!("condition {key:?} is not supported"), key);
+                return None;
             }
             _ => {
-                if !is_layer_7(key) {
-                    self.unknown(format!("condition {key:?} is not known"));
-                }
-                layer7.push(key.to_owned());
+                self.unknown(format!("condition {key:?} is not known"), key);
                 return None;
             }
         })
+    }
+
+    fn claim(
+        &mut self,
+        path: Vec<String>,
+        key: &str,
+        lists: (&[String], &[String]),
+    ) -> model::Condition {
+        model::Condition::RequestClaim(path, self.both(key, lists, Self::text))
     }
 
     fn values<T>(
         &mut self,
         lists: &Lists,
         field: &str,
-        not_field: &str,
         read: fn(&Self, &str) -> Option<T>,
     ) -> Values<T> {
         let list = |name: &str| lists.get(name).map(Vec::as_slice).unwrap_or_default();
-        self.both(field, list(field), list(not_field), read)
+        self.both(field, (list(field), list(&not(field))), read)
     }
 
     fn both<T>(
         &mut self,
         field: &str,
-        any_of: &[String],
-        none_of: &[String],
+        (any_of, none_of): (&[String], &[String]),
         read: fn(&Self, &str) -> Option<T>,
     ) -> Values<T> {
         let mut list = |texts: &[String]| {
@@ -186,6 +177,19 @@ impl<'a> Reader<'a> {
         (!text.is_empty()).then(|| TextMatch::parse(text))
     }
 
+    /// Compared without regard to case, so kept in lower case.
+    fn host(&self, text: &str) -> Option<TextMatch> {
+        self.text(&text.to_ascii_lowercase())
+    }
+
+    fn path(&self, text: &str) -> Option<PathMatch> {
+        PathMatch::parse(text)
+    }
+
+    fn principal(&self, text: &str) -> Option<PrincipalMatch> {
+        (!text.is_empty()).then(|| PrincipalMatch::parse(text))
+    }
+
     /// `namespace/name`, or a name of the policy's own namespace. Exact: an asterisk is a mistake.
     fn account(&self, text: &str) -> Option<ServiceAccountMatch> {
         let (namespace, name) =
@@ -203,12 +207,13 @@ impl<'a> Reader<'a> {
         port(text)
     }
 
-    /// Something that may be of a newer Istio. It is treated as what only layer 7 can tell: passed
-    /// over, it would let a rule allow more than is written.
-    fn unknown(&mut self, message: String) {
+    /// Something that may be of a newer Istio. Passed over, it would let a rule allow more than is
+    /// written.
+    fn unknown(&mut self, message: String, name: &str) {
         let remedy = "correct its name; until then the rule allows nothing, or denies more";
         let path = ["spec", "rules", &self.index];
         self.report.warning(self.subject, &path, "unknown-field", message, remedy);
+        self.unknown.push(name.to_owned());
     }
 
     fn invalid(&mut self, message: String, remedy: &str) {
@@ -217,11 +222,22 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Istio's other keys, none of which layer 4 can tell.
-fn is_layer_7(key: &str) -> bool {
-    key == "connection.sni"
-        || key == "remote.ip"
-        || key == "source.user"
-        || key == "destination.user"
-        || ["request.", "experimental."].iter().any(|prefix| key.starts_with(prefix))
+/// Istio's keys that mean something to Envoy alone, or to a proxy that ends the application's TLS.
+fn is_of_envoy(key: &str) -> bool {
+    key == "connection.sni" || key.starts_with("experimental.envoy.filters.")
+}
+
+/// `ports` -> `notPorts`.
+fn not(field: &str) -> String {
+    let mut letters = field.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    ["not".chars().collect(), first.into_iter().collect(), letters.collect::<String>()].concat()
+}
+
+/// `[a][b]` -> `a`, `b`.
+fn in_brackets(text: &str) -> Option<Vec<String>> {
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    let names: Vec<String> = inner.split("][").map(str::to_owned).collect();
+    let is_name = |name: &String| !name.is_empty() && !name.contains(['[', ']']);
+    (inner.len() <= MAX_NAME && names.iter().all(is_name)).then_some(names)
 }

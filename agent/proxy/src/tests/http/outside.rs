@@ -28,6 +28,11 @@ struct Server {
 }
 
 async fn server(name: &str, connections: usize) -> Server {
+    server_of(name, connections, true).await
+}
+
+/// `polite`: it says in TLS that it leaves.
+async fn server_of(name: &str, connections: usize, polite: bool) -> Server {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -53,7 +58,10 @@ async fn server(name: &str, connections: usize) -> Server {
             assert!(stream.read(&mut [0; 2048]).await.unwrap() > 0);
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nsecret";
             stream.write_all(answer).await.unwrap();
-            stream.shutdown().await.unwrap();
+            match polite {
+                true => stream.shutdown().await.unwrap(),
+                false => stream.get_mut().0.shutdown().await.unwrap(),
+            }
         }
         names
     });
@@ -90,12 +98,41 @@ async fn a_server_with_another_name_gets_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_request_is_not_sent_in_clear_instead() {
+async fn what_is_no_request_is_sent_in_tls_too() {
     let rig = Rig::new(&[]).await;
-    let server = server("cart", 1).await;
+    let host = "cart.shop.svc.cluster.local";
+    let server = server(host, 1).await;
+    let traffic = rules(&to_it(&server, AppProtocol::Tcp), Vec::new());
+    rig.rules(PortTraffic { protocol: AppProtocol::Tcp, ..traffic });
+    let mut stream = rig.client.dial(VIP.parse().unwrap()).await;
+    stream.write_all(b"whatever this is").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("secret"), "{answer}");
+    assert_eq!(server.task.await.unwrap(), [Some(host.to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_does_not_reach_a_server_with_another_name() {
+    let rig = Rig::new(&[]).await;
+    let server = server("other.example", 3).await;
     let traffic = rules(&to_it(&server, AppProtocol::Tcp), Vec::new());
     rig.rules(PortTraffic { protocol: AppProtocol::Tcp, ..traffic });
     rig.client.dial_in_vain(VIP.parse().unwrap()).await;
-    rig.mesh.logged(&["\"reason\":\"tls_rule\""]).await;
-    assert!(!server.task.is_finished());
+    rig.mesh.logged(&["\"reason\":\"tls_wrong_name\"", "is for other.example instead of"]).await;
+    server.task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_leaves_without_a_word_has_broken_the_connection() {
+    let rig = Rig::new(&[]).await;
+    let server = server_of("cart.shop.svc.cluster.local", 1, false).await;
+    let traffic = rules(&to_it(&server, AppProtocol::Tcp), Vec::new());
+    rig.rules(PortTraffic { protocol: AppProtocol::Tcp, ..traffic });
+    let mut stream = rig.client.dial(VIP.parse().unwrap()).await;
+    stream.write_all(b"whatever this is").await.unwrap();
+    let mut answer = Vec::new();
+    let error = stream.read_to_end(&mut answer).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    rig.mesh.logged(&["\"reason\":\"server_error\"", "unexpected end of file"]).await;
 }

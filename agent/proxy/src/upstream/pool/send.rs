@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::TrySendError};
 
 use super::{Lent, Pool, Version, http2::Stream, opening::Via};
-use crate::upstream::{Body, SendError, in_http1, limits::Held};
+use crate::upstream::{Body, SendError, in_http1, in_http2, limits::Held};
 
 /// How often a connection may turn out to be dead before anything was written to it.
 const ROUNDS: usize = 8;
@@ -110,12 +110,6 @@ fn copy(request: &Request<Body>) -> Request<Body> {
     *copy.headers_mut() = request.headers().clone();
     *copy.extensions_mut() = request.extensions().clone();
     copy
-}
-
-/// A request as HTTP/2 writes it.
-fn in_http2(mut request: Request<Body>) -> Request<Body> {
-    *request.version_mut() = http::Version::HTTP_2;
-    request
 }
 
 /// Whether the peer was closing the connection as it was used.

@@ -142,23 +142,30 @@ impl<'a> Inventory<'a> {
             found.known.extend(addresses.map(|address| self.bare(address)));
             return found;
         }
-        if !entry.selector.is_empty() {
-            self.add_selected(entry, port, &mut found);
+        if let Some(selector) = &entry.selector {
+            self.add_selected(entry, selector, port, labels, &mut found);
         }
         for endpoint in &entry.endpoints {
             self.add_endpoint(endpoint, port, labels, &mut found);
         }
         let dns = matches!(entry.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
-        if dns && entry.endpoints.is_empty() && entry.selector.is_empty() && labels.is_empty() {
+        if dns && entry.endpoints.is_empty() && entry.selector.is_none() && labels.is_empty() {
             found.dns.push((host.to_owned(), port.target));
         }
         found
     }
 
     /// Pods and WorkloadEntries of the entry's namespace that have its labels.
-    fn add_selected(&self, entry: &ServiceEntry, port: &HostPort<'_>, found: &mut Endpoints<'a>) {
+    fn add_selected(
+        &self,
+        entry: &ServiceEntry,
+        selector: &Labels,
+        port: &HostPort<'_>,
+        subset: &Labels,
+        found: &mut Endpoints<'a>,
+    ) {
         let wanted = |labels: &Labels| {
-            entry.selector.iter().all(|(label, value)| labels.get(label) == Some(value))
+            selector.iter().all(|(label, value)| labels.get(label) == Some(value))
         };
         let pods = self.cluster.workloads.values().filter(|pod| {
             pod.name.namespace == entry.name.namespace && !pod.terminated && wanted(&pod.labels)
@@ -175,7 +182,7 @@ impl<'a> Inventory<'a> {
             one.name.namespace == entry.name.namespace && wanted(&one.endpoint.labels)
         });
         for one in entries {
-            self.add_endpoint(&one.endpoint, port, &NO_LABELS, found);
+            self.add_endpoint(&one.endpoint, port, subset, found);
         }
     }
 

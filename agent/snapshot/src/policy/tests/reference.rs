@@ -83,7 +83,8 @@ fn rule_matches(
     rule: &Rule,
     connection: &ConnectionAttributes<'_>,
 ) -> bool {
-    if !rule.layer7.is_empty() && policy.action == PolicyAction::Allow {
+    let operations = rule.to.iter().any(|to| !to.methods.is_empty());
+    if (!rule.unknown.is_empty() || operations) && policy.action == PolicyAction::Allow {
         return false;
     }
     let from = rule.from.is_empty() || rule.from.iter().any(|it| source(it, connection));
@@ -109,8 +110,10 @@ fn condition(it: &Condition, connection: &ConnectionAttributes<'_>) -> bool {
         Condition::SourceNamespace(values) => namespace(values, connection),
         Condition::SourcePrincipal(values) => principal(values, connection),
         Condition::SourceServiceAccount(values) => account(values, connection),
+        Condition::SourceTrustDomain(values) => trust_domain(values, connection),
         Condition::DestinationAddress(values) => address(values, connection.destination.ip()),
         Condition::DestinationPort(values) => port(values, connection),
+        other => panic!("{other:?} is about requests"),
     }
 }
 

@@ -9,36 +9,36 @@ use undermesh_model::{
 use super::*;
 use crate::{Cause, ConnectionAttributes, Decision, FindingKind, addr, evaluate};
 
-fn any_of<T>(values: Vec<T>) -> Values<T> {
+pub(super) fn any_of<T>(values: Vec<T>) -> Values<T> {
     Values { any_of: values, none_of: vec![] }
 }
 
-fn none_of<T>(values: Vec<T>) -> Values<T> {
+pub(super) fn none_of<T>(values: Vec<T>) -> Values<T> {
     Values { any_of: vec![], none_of: values }
 }
 
-fn texts(list: &[&str]) -> Vec<TextMatch> {
+pub(super) fn texts(list: &[&str]) -> Vec<TextMatch> {
     list.iter().map(|text| TextMatch::parse(text)).collect()
 }
 
-fn from(source: Source) -> Rule {
+pub(super) fn from(source: Source) -> Rule {
     Rule { from: vec![source], ..Rule::default() }
 }
 
-fn principals(list: &[&str]) -> Rule {
+pub(super) fn principals(list: &[&str]) -> Rule {
     from(Source { principals: any_of(texts(list)), ..Source::default() })
 }
 
-fn to_ports(ports: &[u16]) -> Rule {
-    let operation = Operation { ports: any_of(ports.to_vec()) };
+pub(super) fn to_ports(ports: &[u16]) -> Rule {
+    let operation = Operation { ports: any_of(ports.to_vec()), ..Operation::default() };
     Rule { to: vec![operation], ..Rule::default() }
 }
 
-fn allow(rules: Vec<Rule>) -> AuthorizationPolicy {
+pub(super) fn allow(rules: Vec<Rule>) -> AuthorizationPolicy {
     authorization("shop", "allow", "", PolicyAction::Allow, rules)
 }
 
-fn deny(rules: Vec<Rule>) -> AuthorizationPolicy {
+pub(super) fn deny(rules: Vec<Rule>) -> AuthorizationPolicy {
     authorization("shop", "deny", "", PolicyAction::Deny, rules)
 }
 
@@ -108,7 +108,10 @@ fn each_field_matches_as_istio_says() {
         (to_ports(&[80, 8080]), true, true),
         (to_ports(&[81]), false, false),
         (
-            Rule { to: vec![Operation { ports: none_of(vec![80]) }], ..Rule::default() },
+            Rule {
+                to: vec![Operation { ports: none_of(vec![80]), ..Operation::default() }],
+                ..Rule::default()
+            },
             false,
             false,
         ),
@@ -182,14 +185,14 @@ fn policies_reach_their_namespace_their_labels_and_from_the_root_everything() {
 }
 
 #[test]
-fn what_only_layer_7_can_tell_never_allows_and_does_not_keep_from_denying() {
-    let l7 = |rule: Rule| Rule { layer7: vec!["methods".to_owned()], ..rule };
-    let any = || l7(Rule { to: vec![Operation::default()], ..Rule::default() });
+fn what_nobody_knows_never_allows_and_does_not_keep_from_denying() {
+    let odd = |rule: Rule| Rule { unknown: vec!["mood".to_owned()], ..rule };
+    let any = || odd(Rule { to: vec![Operation::default()], ..Rule::default() });
     assert_eq!(cause(vec![allow(vec![any()])], true, 80), Cause::NotAllowed);
     assert_eq!(cause(vec![allow(vec![any(), Rule::default()])], true, 80), Cause::Allowed);
     assert_eq!(cause(vec![deny(vec![any()])], true, 80), Cause::Denied);
-    assert_eq!(cause(vec![deny(vec![l7(to_ports(&[80]))])], true, 80), Cause::Denied);
-    assert_eq!(cause(vec![deny(vec![l7(to_ports(&[80]))])], true, 81), Cause::Unrestricted);
+    assert_eq!(cause(vec![deny(vec![odd(to_ports(&[80]))])], true, 80), Cause::Denied);
+    assert_eq!(cause(vec![deny(vec![odd(to_ports(&[80]))])], true, 81), Cause::Unrestricted);
 }
 
 #[test]

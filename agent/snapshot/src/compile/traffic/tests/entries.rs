@@ -27,7 +27,7 @@ fn entry(name: &str, hosts: &[&str], resolution: Resolution) -> ServiceEntry {
         location: EntryLocation::External,
         resolution,
         endpoints: Vec::new(),
-        selector: BTreeMap::new(),
+        selector: None,
         subject_alt_names: ["spiffe://x".to_owned()].into(),
         scope: Scope::Everywhere,
     }
@@ -97,7 +97,10 @@ fn without_resolution_the_address_is_its_own_endpoint() {
 #[test]
 fn pods_and_workload_entries_are_selected_by_label() {
     let selector = BTreeMap::from([("app".to_owned(), "vm".to_owned())]);
-    let entry = ServiceEntry { selector, ..entry("api", &["api.example.com"], Resolution::Static) };
+    let entry = ServiceEntry {
+        selector: Some(selector),
+        ..entry("api", &["api.example.com"], Resolution::Static)
+    };
     let mut cluster = with(vec![entry]);
     let mut pod = workload("vm-pod", "b", &["10.1.1.9"]);
     pod.labels.insert("app".to_owned(), "vm".to_owned());

@@ -1,0 +1,130 @@
+//! Requests judged at their destination, however they got here.
+//!
+//! A connection whose policy looks at requests is not simply delivered:
+//! sniff -> (opaque | http). A request: head -> readings -> judge -> link (the application). Nothing of it can
+//! be gone around, because every way into a pod ends in [`crate::authorize`], which hands over to this
+//! module what it cannot decide: tunnels, native sessions, what the kernel has captured, and requests that
+//! the proxy itself brings from another pod of the node.
+
+mod counted;
+mod exchange;
+mod http;
+mod link;
+mod opaque;
+mod path;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use undermesh_model::SpiffeId;
+use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, evaluate};
+use undermesh_telemetry::{ByteCounters, CloseReason};
+
+use crate::{
+    authorize::{Denial, PolicyWatch, late},
+    duplex::{Duplex, Reread, Stream},
+    http::{Look, Spoken, sniff},
+    pod::Pod,
+};
+
+pub(crate) use http::serve_bytes;
+pub(crate) use opaque::authorize as authorize_opaque;
+
+/// A connection that is judged, as far as it was judged already.
+#[derive(Clone)]
+pub(crate) struct Visit {
+    /// The pod that is visited.
+    pub(crate) pod: Arc<Pod>,
+    /// Who the client has proven to be; nobody, for plaintext.
+    pub(crate) source: Option<SpiffeId>,
+    /// Where the connection comes from.
+    pub(crate) source_addr: SocketAddr,
+    /// The client, as the application should see it.
+    pub(crate) client: SocketAddr,
+    /// The application.
+    pub(crate) destination: SocketAddr,
+    /// How the application is connected to.
+    pub(crate) delivery: Delivery,
+}
+
+/// From which address an application is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// As the pod is set up.
+    AsSetUp,
+    /// From loopback: the client's own connection to this very port is held by the agent.
+    Translated,
+}
+
+impl Visit {
+    fn attributes(&self) -> ConnectionAttributes<'_> {
+        ConnectionAttributes {
+            source: self.source.as_ref(),
+            source_address: self.source_addr.ip(),
+            destination: self.destination,
+        }
+    }
+
+    /// The policy as it is now.
+    fn policy(&self) -> Arc<CompiledPolicy> {
+        self.pod.policy.borrow().clone().unwrap_or_default()
+    }
+
+    /// Waits until a changed policy refuses the connection, whatever it carries.
+    pub(crate) async fn revoked(&self, policies: &mut PolicyWatch) -> Denial {
+        let judged = |policy: &CompiledPolicy| {
+            let decision = evaluate(policy, &self.attributes());
+            (!decision.allowed && !decision.waits()).then(|| {
+                self.pod.shared.metrics.record_policy_denial(&decision);
+                decision.to_string().into()
+            })
+        };
+        changed(policies, judged).await
+    }
+}
+
+/// Waits for a change of policy that `judged` has something against.
+async fn changed(
+    policies: &mut watch::Receiver<Option<Arc<CompiledPolicy>>>,
+    judged: impl Fn(&CompiledPolicy) -> Option<Arc<str>>,
+) -> Denial {
+    while policies.changed().await.is_ok() {
+        let policy = policies.borrow_and_update().clone();
+        if let Some(detail) = policy.as_deref().and_then(&judged) {
+            return Denial { reason: "policy_denied_late", detail };
+        }
+    }
+    // The pod is no longer served; whoever has ended that ends its connections.
+    std::future::pending().await
+}
+
+/// Serves a connection to its end. `over` gets the stream back where it has ended in order.
+pub(crate) async fn serve<D>(
+    visit: Visit,
+    stream: D,
+    mut policies: PolicyWatch,
+    counters: Arc<ByteCounters>,
+    over: impl FnOnce(D) + Send + 'static,
+) -> CloseReason
+where
+    D: Duplex + Unpin + Send + 'static,
+{
+    let mut stream = Reread::new(stream);
+    let patience = visit.pod.shared.config.detect_timeout;
+    let spoken = first(&mut stream, patience).await;
+    if !matches!(spoken, Spoken::Http1 | Spoken::Http2) {
+        return opaque::serve(&visit, &mut stream, &mut policies, &counters).await;
+    }
+    let stream = Stream::new(stream).when_over(move |stream, _| over(stream.into_inner()));
+    let revoking = visit.clone();
+    tokio::select! {
+        () = http::serve(visit, stream, spoken == Spoken::Http2, counters) => CloseReason::closed(),
+        denial = revoking.revoked(&mut policies) => late(&denial),
+    }
+}
+
+/// What the client speaks. One that says nothing for so long speaks no HTTP.
+async fn first<D: Duplex>(stream: &mut Reread<D>, patience: Duration) -> Spoken {
+    let sniffed = tokio::time::timeout(patience, sniff(stream, Look::ForAll, patience)).await;
+    sniffed.unwrap_or(Spoken::Other)
+}
