@@ -4,10 +4,11 @@
 //! balancing, ejection or pools. What is here knows nothing of routes.
 //!
 //! `registry` finds a pod's cluster, `cluster` admits (`limits`, `balance`), `lease` sends (`pool`) and reports
-//! to `outlier`. Limits and connections are the pod's own; `node` is what its pods share.
+//! to `outlier`. Endpoints that are names come from `dns`. Limits and connections are the pod's own; `node` is what its pods share.
 
 mod balance;
 mod cluster;
+mod dns;
 pub(crate) mod hash;
 mod lease;
 mod limits;
@@ -31,7 +32,9 @@ use undermesh_model::traffic::UpgradePolicy;
 use undermesh_snapshot::traffic::{AppProtocol, ClusterEndpoint, ClusterSpec};
 
 use crate::error::Failure;
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, RetryPermit};
+pub use dns::NameStatus;
+pub(crate) use dns::{DnsMetrics, Names};
 pub(crate) use lease::{ConnectionLease, Lease};
 pub(crate) use metrics::UpstreamMetrics;
 pub(crate) use node::Node;
@@ -54,8 +57,8 @@ pub(crate) struct Pick<'a> {
     pub(crate) dialled: SocketAddr,
     /// Endpoints that this request has been tried at, to be avoided while there are others.
     pub(crate) tried: &'a [SocketAddr],
-    /// A retry, which has a limit of its own.
-    pub(crate) retry: bool,
+    /// Endpoints whose tiers are left out while there are others.
+    pub(crate) leave_tiers_of: &'a [SocketAddr],
 }
 
 /// Why an attempt is not admitted.

@@ -9,7 +9,7 @@ use undermesh_snapshot::traffic::AppProtocol;
 use super::*;
 use crate::upstream::{
     Pick, Refusal,
-    testing::{Rig, pick, request, spec},
+    testing::{OWN, Rig, pick, request, spec},
 };
 
 fn version_of(http: HttpPool, protocol: AppProtocol, client: HttpVersion) -> Version {
@@ -73,13 +73,12 @@ async fn retries_have_a_limit_of_their_own() {
     let mut spec = spec(1);
     spec.settings.pool.http.max_retries = Some(1);
     let cluster = rig.cluster(&spec);
-    let retry = Pick { retry: true, ..pick() };
-    let first = cluster.admit(&retry).unwrap();
-    assert_eq!(cluster.admit(&retry).err(), Some(Refusal::Overflow("maxRetries")));
+    let first = cluster.permit_retry().unwrap();
+    assert_eq!(cluster.permit_retry().err(), Some("maxRetries"));
     assert!(cluster.admit(&pick()).is_ok());
     assert_eq!(rig.overflow("maxRetries"), 1);
     drop(first);
-    assert!(cluster.admit(&retry).is_ok());
+    assert!(cluster.permit_retry().is_ok());
 }
 
 #[tokio::test]
@@ -108,7 +107,7 @@ async fn limits_hold_over_snapshots_and_for_each_pod() {
     let held = rig.cluster(&spec).admit_connection(&pick()).unwrap();
     spec.settings.pool.tcp.max_connections = Some(1);
     assert!(rig.cluster(&spec).admit_connection(&pick()).is_err());
-    let other = crate::upstream::Upstreams::new(&rig.node);
+    let other = crate::upstream::Upstreams::new(&rig.node, &OWN);
     assert!(other.cluster(&Arc::new(spec)).admit_connection(&pick()).is_ok());
     drop(held);
 }
