@@ -51,6 +51,9 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     for placed in objects.peer_authentications {
         cluster.peer_authentications.insert(placed.name(), placed.value);
     }
+    for placed in objects.request_authentications {
+        cluster.request_authentications.insert(placed.name(), placed.value);
+    }
     for placed in objects.authorization_policies {
         cluster.authorization_policies.insert(placed.name(), placed.value);
     }

@@ -10,7 +10,7 @@ use crate::{
     node::{Node, TypeError},
     objects::Objects,
     report::{Report, Subject},
-    security::{self, AuthorizationPolicy, PeerAuthentication},
+    security::{self, AuthorizationPolicy, PeerAuthentication, RequestAuthentication},
     traffic::{
         self, DestinationRule, ServiceEntry, VirtualService, WorkloadEntry, gateway,
         gateway::{GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
@@ -74,7 +74,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 17] = [
+static KINDS: [Kind; 18] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -137,6 +137,17 @@ static KINDS: [Kind; 17] = [
             objects
                 .peer_authentications
                 .push(security::peer_authentication(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("RequestAuthentication", &security::API_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<RequestAuthentication>()?;
+            objects
+                .request_authentications
+                .extend(security::request_authentication(&read, subject, report));
             Ok(())
         },
     },

@@ -4,8 +4,8 @@
 use std::collections::{HashMap, hash_map::Entry};
 
 use undermesh_model::{
-    AuthorizationPolicy, EndpointSlice, NamespacedName, Node, PeerAuthentication, ResourceRef,
-    ServiceAccount, SourcePosition,
+    AuthorizationPolicy, EndpointSlice, NamespacedName, Node, PeerAuthentication,
+    RequestAuthentication, ResourceRef, ServiceAccount, SourcePosition,
     traffic::{DestinationRule, ServiceEntry, WorkloadEntry},
 };
 
@@ -59,6 +59,7 @@ pub(crate) struct Objects {
     pub(crate) services: Vec<Placed<ServiceRecord>>,
     pub(crate) endpoint_slices: Vec<Placed<EndpointSlice>>,
     pub(crate) peer_authentications: Vec<Placed<PeerAuthentication>>,
+    pub(crate) request_authentications: Vec<Placed<RequestAuthentication>>,
     pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
     pub(crate) gateway_routes: Vec<Placed<RouteDraft>>,
     pub(crate) reference_grants: Vec<Placed<Grant>>,

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use serde::Serialize;
 
 use crate::{
-    AuthorizationPolicy, EndpointSlice, NamespacedName, PeerAuthentication, ResourceRef, Service,
-    Workload,
+    AuthorizationPolicy, EndpointSlice, NamespacedName, PeerAuthentication, RequestAuthentication,
+    ResourceRef, Service, Workload,
     traffic::{DestinationRule, RouteSet, ServiceEntry, WorkloadEntry},
 };
 
@@ -28,6 +28,8 @@ pub struct Cluster {
     pub endpoint_slices: BTreeMap<NamespacedName, EndpointSlice>,
     /// Which connections workloads accept.
     pub peer_authentications: BTreeMap<NamespacedName, PeerAuthentication>,
+    /// Whose tokens requests may carry.
+    pub request_authentications: BTreeMap<NamespacedName, RequestAuthentication>,
     /// Who may connect.
     pub authorization_policies: BTreeMap<NamespacedName, AuthorizationPolicy>,
     /// What becomes of requests and connections, one for each object that gives routes.
