@@ -7,3 +7,13 @@ use undermesh_tests::cases;
 fn virtual_services_do_what_they_say() -> Result<()> {
     cases::run("virtual_service")
 }
+
+#[test]
+fn routes_of_the_gateway_api_do_what_they_say() -> Result<()> {
+    cases::run("gateway_api")
+}
+
+#[test]
+fn protocols_are_told_as_documented() -> Result<()> {
+    cases::run("protocols")
+}

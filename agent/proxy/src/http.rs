@@ -29,6 +29,7 @@ mod retry;
 mod rewrite;
 mod sniff;
 mod strict;
+mod timeout;
 pub(crate) mod upgrade;
 mod way;
 

@@ -32,7 +32,7 @@ use undermesh_model::traffic::UpgradePolicy;
 use undermesh_snapshot::traffic::{AppProtocol, ClusterEndpoint, ClusterSpec};
 
 use crate::error::Failure;
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, RetryPermit};
 pub use dns::NameStatus;
 pub(crate) use dns::{DnsMetrics, Names};
 pub(crate) use lease::{ConnectionLease, Lease};
@@ -57,8 +57,8 @@ pub(crate) struct Pick<'a> {
     pub(crate) dialled: SocketAddr,
     /// Endpoints that this request has been tried at, to be avoided while there are others.
     pub(crate) tried: &'a [SocketAddr],
-    /// A retry, which has a limit of its own.
-    pub(crate) retry: bool,
+    /// Endpoints whose tiers are left out while there are others.
+    pub(crate) leave_tiers_of: &'a [SocketAddr],
 }
 
 /// Why an attempt is not admitted.

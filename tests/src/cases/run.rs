@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     env, fmt, fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,6 +17,8 @@ use super::{
 };
 use crate::pod::http::{Ask, MARK, PLAN, Reply, Speaks};
 
+/// Tells the states of one process apart.
+static MARK_OF_STATE: AtomicU32 = AtomicU32::new(0);
 /// Runs only cases whose name contains this, to work on one.
 const ONLY: &str = "CASE";
 
@@ -70,7 +73,9 @@ fn play(shop: &Shop, name: &str, case: &Case) -> Result<()> {
 fn put_in_force(shop: &Shop, name: &str, case: &Case) -> Result<()> {
     // Different for each case, so that agents always have something to say about it.
     let mut yaml = format!("# {name}\n");
-    let mark = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "marked"}});
+    let marked = format!("case-{}", MARK_OF_STATE.fetch_add(1, Ordering::Relaxed));
+    let mark =
+        serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": marked}});
     for object in case.objects.iter().chain([&mark]) {
         yaml.push_str(&format!("---\n{object}\n"));
     }

@@ -169,10 +169,11 @@ pub struct Retries {
     pub on: RetryOn,
     /// Least time before the first retry; the next ones double it, up to ten times, with jitter.
     pub backoff: Duration,
-    /// Other endpoints are preferred to those that have failed (`ignorePreviousHosts` inverted is
-    /// Istio's `retryIgnorePreviousHosts`, true by default).
-    pub avoid_previous: bool,
-    /// `retryRemoteLocalities`: endpoints of other localities are tried as well.
+    /// Other endpoints are preferred to those that have failed (Istio's `retryIgnorePreviousHosts`).
+    /// `None`: they are, unless the destination is chosen by a consistent hash.
+    pub avoid_previous: Option<bool>,
+    /// `retryRemoteLocalities`: after every second attempt, the tiers of endpoints that it was tried
+    /// at are left out.
     pub other_localities: bool,
 }
 
@@ -191,7 +192,7 @@ impl Retries {
                 ..RetryOn::default()
             },
             backoff: Duration::from_millis(25),
-            avoid_previous: true,
+            avoid_previous: None,
             other_localities: false,
         }
     }

@@ -22,7 +22,7 @@ use super::{
     log::{Flag, RequestLog},
     mirror, redirect,
     replay::Replay,
-    upgrade,
+    timeout, upgrade,
     way::{Way, choose, unusable},
 };
 use crate::upstream::hash::{self, Key};
@@ -205,17 +205,18 @@ impl Exchange<'_> {
     fn prepare<'a>(
         &'a self,
         way: &Way<'a>,
-        head: Head,
+        mut head: Head,
         hash: Option<u64>,
         body: Incoming,
     ) -> Forward<'a> {
         let host = &self.rules.host;
         let retries = way.retries();
+        let limit = way.route.and_then(|route| route.timeout);
+        let timeout = timeout::of(limit, head.grpc, &mut head.parts.headers);
         let (arrived, arrival) = arrival(false);
         let copies = mirror::start(self.front, host, way.route, &head, &body);
         let keep = retries.as_ref().is_some_and(|retries| retries.attempts > 0);
         let replay = Replay::new(body, keep && head.upgrade.is_none(), arrived, copies);
-        let timeout = way.route.and_then(|route| route.timeout);
         Forward {
             front: self.front,
             host,
@@ -224,7 +225,7 @@ impl Exchange<'_> {
             hash,
             replay,
             arrival,
-            timeout: timeout.filter(|timeout| !timeout.is_zero()),
+            timeout,
             retries,
         }
     }

@@ -22,7 +22,7 @@ use super::{
     replay::Replay,
     retry::{self, Went},
 };
-use crate::upstream::{Cluster, Lease, LocalError, Outcome, Pick, Refusal, SendError};
+use crate::upstream::{Cluster, Lease, LocalError, Outcome, Pick, Refusal, RetryPermit, SendError};
 
 /// A request that is sent on, and how.
 pub(crate) struct Forward<'a> {
@@ -64,41 +64,48 @@ impl Forward<'_> {
             () = passed(&mut deadline) => return Err(LocalReply::timeout()),
         };
         let mut tried = Vec::new();
+        let mut permit = None;
         loop {
             let number = log.attempts;
-            let lease = self.admit(&cluster, &tried, number > 0)?;
+            let lease = self.admit(&cluster, &tried)?;
             let endpoint = lease.endpoint().address;
             log.attempts += 1;
             log.endpoint = Some(endpoint);
             let attempted = self.attempt(&lease, log.attempts, &mut deadline).await;
-            match self.judge(attempted, number, log) {
-                Judged::Final(Ok(response)) => return Ok(Answered { response, lease, deadline }),
-                Judged::Final(Err((outcome, reply))) => {
-                    if let Some(outcome) = outcome {
-                        lease.finish(outcome);
+            // What the last retry was permitted ends here.
+            drop(permit.take());
+            permit = self.again(&cluster, &attempted, number, log);
+            let outcome = outcome(&attempted);
+            if permit.is_none() {
+                return match self.conclude(attempted) {
+                    Ok(response) => Ok(Answered { response, lease, deadline }),
+                    Err(reply) => {
+                        // A client that has gone says nothing about the endpoint.
+                        if reply.flag != Some(Flag::ClientGone) {
+                            lease.finish(outcome);
+                        }
+                        Err(reply)
                     }
-                    return Err(reply);
-                }
-                Judged::Again(outcome) => lease.finish(outcome),
+                };
             }
+            lease.finish(outcome);
             tried.push(endpoint);
             self.pause(number, &mut deadline).await?;
         }
     }
 
-    fn admit(
-        &self,
-        cluster: &Cluster,
-        tried: &[SocketAddr],
-        retry: bool,
-    ) -> Result<Lease, LocalReply> {
-        let avoid = self.retries.as_ref().is_some_and(|retries| retries.avoid_previous);
+    fn admit(&self, cluster: &Cluster, tried: &[SocketAddr]) -> Result<Lease, LocalReply> {
+        let hashed = self.spec.settings.balancer.hash.is_some();
+        let retries = self.retries.as_ref();
+        let avoid = retries.is_some_and(|retries| retries.avoid_previous.unwrap_or(!hashed));
+        let elsewhere = retries.is_some_and(|retries| retries.other_localities);
         let pick = Pick {
             hash: self.hash,
             client: self.front.client.ip(),
             dialled: self.front.dialled,
             tried: if avoid { tried } else { &[] },
-            retry,
+            // Istio has Envoy look anew after every second attempt.
+            leave_tiers_of: if elsewhere { &tried[..tried.len() / 2 * 2] } else { &[] },
         };
         cluster.admit(&pick).map_err(|refusal| match refusal {
             Refusal::NoEndpoints | Refusal::NoHealthy => LocalReply::no_healthy_upstream(),
@@ -148,34 +155,46 @@ impl Forward<'_> {
         request
     }
 
-    /// What an attempt means for the request. `number` counts earlier ones.
-    fn judge(&self, attempted: Attempted, number: u32, log: &mut RequestLog) -> Judged {
-        let went = match &attempted {
+    /// Permits another attempt, where this one failed in a way that is tried again. `number` counts
+    /// earlier ones.
+    fn again(
+        &self,
+        cluster: &Cluster,
+        attempted: &Attempted,
+        number: u32,
+        log: &mut RequestLog,
+    ) -> Option<RetryPermit> {
+        let went = match attempted {
             Attempted::Answered(response) => Went::Answered(response.status(), response.headers()),
             Attempted::Failed(error) => Went::Failed(error),
             Attempted::TooSlow => Went::TooSlow,
-            Attempted::Late => {
-                let outcome = Outcome::LocalError(LocalError::Timeout);
-                return Judged::Final(Err((Some(outcome), LocalReply::timeout())));
-            }
+            Attempted::Late => return None,
         };
-        let retries = self.retries.as_ref().filter(|retries| retry::wants(&retries.on, &went));
-        let again = retries.is_some_and(|retries| number < retries.attempts);
-        if again && self.replay.can_repeat() {
-            return Judged::Again(outcome(&attempted));
+        let retries = self.retries.as_ref().filter(|retries| retry::wants(&retries.on, &went))?;
+        if number < retries.attempts && self.replay.can_repeat() {
+            let permit = cluster.permit_retry();
+            if permit.is_err() {
+                // What came of the attempt is the answer, as in Envoy.
+                log.flag(Flag::Overflow);
+            }
+            return permit.ok();
         }
-        if retries.is_some_and(|retries| retries.attempts > 0) {
+        if retries.attempts > 0 {
             log.flag(Flag::RetryLimit);
         }
-        let outcome = Some(outcome(&attempted)).filter(|_| !self.replay.is_broken());
-        let reply = match attempted {
-            Attempted::Answered(response) => return Judged::Final(Ok(response)),
+        None
+    }
+
+    /// The answer to a request after its last attempt.
+    fn conclude(&self, attempted: Attempted) -> Result<Response<Incoming>, LocalReply> {
+        Err(match attempted {
+            Attempted::Answered(response) => return Ok(response),
+            Attempted::Late => LocalReply::timeout(),
             // Not the endpoint's fault.
             _ if self.replay.is_broken() => LocalReply::client_gone(),
             Attempted::Failed(error) => failed(error),
-            Attempted::TooSlow | Attempted::Late => LocalReply::timeout(),
-        };
-        Judged::Final(Err((outcome, reply)))
+            Attempted::TooSlow => LocalReply::timeout(),
+        })
     }
 
     /// Waits before the next attempt.
@@ -186,13 +205,6 @@ impl Forward<'_> {
             () = passed(deadline) => Err(LocalReply::timeout()),
         }
     }
-}
-
-/// What becomes of a request after an attempt.
-enum Judged {
-    /// Nothing more is tried. Without an outcome, the attempt says nothing about the endpoint.
-    Final(Result<Response<Incoming>, (Option<Outcome>, LocalReply)>),
-    Again(Outcome),
 }
 
 fn outcome(attempted: &Attempted) -> Outcome {

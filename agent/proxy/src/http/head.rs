@@ -50,6 +50,8 @@ impl Head {
         parts.headers.remove(HOST);
         parts.headers.remove(EXPECT);
         remove_hop_by_hop(&mut parts.headers);
+        // Rules may be about it; whoever sends the request on asks for the upgrade anew.
+        parts.headers.extend(upgrade.clone().map(|upgrade| (UPGRADE, upgrade)));
         parts.headers.remove(FORWARDED_CLIENT_CERT);
         let proto = HeaderValue::from_static("http");
         parts.headers.entry(FORWARDED_PROTO).or_insert(proto);

@@ -202,9 +202,8 @@ fn admit(
     let client = front.client.ip();
     let rule = spec.settings.balancer.hash.as_ref().map(|hash| &hash.key);
     let hash = matches!(rule, Some(HashKey::SourceIp)).then(|| hash::address(client));
-    let retry = !tried.is_empty();
-    let admitted =
-        cluster.admit_connection(&Pick { hash, client, dialled: front.dialled, tried, retry });
+    let pick = Pick { hash, client, dialled: front.dialled, tried, leave_tiers_of: &[] };
+    let admitted = cluster.admit_connection(&pick);
     admitted.map_err(|refusal| match refusal {
         Refusal::NoEndpoints | Refusal::NoHealthy => no_endpoints(front),
         Refusal::Overflow(limit) => Failure::Overflow { limit },

@@ -10,23 +10,6 @@ use undermesh_model::traffic::{Retries, RetryOn};
 use super::{body::grpc_status, random};
 use crate::upstream::SendError;
 
-/// What Istio retries where no rule says anything: what has reached nobody.
-pub(crate) fn by_default() -> Retries {
-    Retries {
-        attempts: 2,
-        per_try_timeout: None,
-        on: RetryOn {
-            connect_failure: true,
-            refused_stream: true,
-            grpc: vec![14, 1],
-            ..RetryOn::default()
-        },
-        backoff: Duration::from_millis(25),
-        avoid_previous: true,
-        other_localities: false,
-    }
-}
-
 /// How one attempt went.
 #[derive(Debug)]
 pub(crate) enum Went<'a> {

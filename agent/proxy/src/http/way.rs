@@ -15,7 +15,7 @@ use super::{
     edits,
     head::{self, Head},
     local_reply::LocalReply,
-    random, retry, rewrite,
+    random, rewrite,
 };
 
 /// Where a request goes.
@@ -71,7 +71,7 @@ impl Way<'_> {
     pub(crate) fn retries(&self) -> Option<Retries> {
         match self.route {
             Some(route) => route.retries.clone(),
-            None => Some(retry::by_default()),
+            None => Some(Retries::istio_default()),
         }
     }
 }

@@ -11,7 +11,7 @@ mod tiers;
 mod warmup;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -63,7 +63,8 @@ impl Balancer {
         if self.members.is_empty() {
             return Err(Refusal::NoEndpoints);
         }
-        let chart = self.chart(ejections);
+        let elsewhere = self.other_tiers(pick);
+        let chart = elsewhere.unwrap_or_else(|| self.chart(ejections));
         let hash = pick.hash.or_else(|| self.by_address(pick));
         let fresh = |member: &Arc<Member>| !pick.tried.contains(&member.endpoint.address);
         let mut last = None;
@@ -76,6 +77,23 @@ impl Balancer {
         }
         let other = chart.members().find(|(member, _)| fresh(member)).or(last);
         other.map(|(member, panic)| (Arc::clone(member), panic)).ok_or(Refusal::NoHealthy)
+    }
+
+    /// A chart of the tiers that a retry was not tried in, if it is to leave the others and there are
+    /// such. A retry is rare enough to make it anew; a key would have led to where it comes from.
+    fn other_tiers(&self, pick: &Pick<'_>) -> Option<Arc<Chart>> {
+        let left = pick.leave_tiers_of;
+        if left.is_empty() {
+            return None;
+        }
+        let tried = |member: &&Arc<Member>| left.contains(&member.endpoint.address);
+        let tiers: BTreeSet<u32> =
+            self.members.iter().filter(tried).map(|member| member.endpoint.priority).collect();
+        let others = self.members.iter().filter(|one| !tiers.contains(&one.endpoint.priority));
+        let others: Vec<_> = others.cloned().collect();
+        let rule = LoadBalancer { hash: None, ..self.rule.clone() };
+        let chart = Chart::new(&others, &rule, &self.shares, self.panic_threshold);
+        (!chart.is_empty()).then(|| Arc::new(chart))
     }
 
     /// The key of a connection: all that is known of it is where it comes from.

@@ -49,6 +49,10 @@ struct State {
     hosts: Mutex<HashMap<HostKey, Arc<Host>>>,
 }
 
+/// A retry that is waited for, or under way.
+#[derive(Debug)]
+pub(crate) struct RetryPermit(#[expect(dead_code, reason = "counts while it lives")] Held);
+
 impl Cluster {
     pub(super) fn new(node: &Node, spec: &Arc<ClusterSpec>, families: Families) -> Arc<Self> {
         let pool = &spec.settings.pool;
@@ -129,17 +133,24 @@ impl Cluster {
 
     /// Admits one attempt: counts it against the limits and chooses an endpoint.
     pub(crate) fn admit(&self, pick: &Pick<'_>) -> Result<Lease, Refusal> {
-        let terms = self.terms();
-        let retry = pick.retry.then(|| self.take(&terms.limits.retries)).transpose()?;
         let member = self.choose(pick)?;
         let counts = Counts {
             _active: member.host.start(),
-            _raised: Raised::new(&terms.metrics.requests),
-            _retry: retry,
+            _raised: Raised::new(&self.terms().metrics.requests),
         };
         let detector = self.view.detector.clone();
         let spec = Arc::clone(&self.spec);
         Ok(Lease { member, spec, detector, counts, progress: Mutex::default() })
+    }
+
+    /// Permits one retry, which has a limit of its own, for as long as the permit lives; the name of the
+    /// limit where it is reached.
+    pub(crate) fn permit_retry(&self) -> Result<RetryPermit, &'static str> {
+        let limit = &self.terms().limits.retries;
+        limit.take().map(RetryPermit).ok_or_else(|| {
+            self.terms().metrics.overflow(limit.name);
+            limit.name
+        })
     }
 
     /// Admits one connection that is not looked into.

@@ -46,7 +46,6 @@ pub(super) enum Progress {
 pub(super) struct Counts {
     pub(super) _active: Active,
     pub(super) _raised: Raised,
-    pub(super) _retry: Option<Held>,
 }
 
 impl Lease {

@@ -121,7 +121,7 @@ pub(super) fn pick() -> Pick<'static> {
         client: [10, 9, 9, 9].into(),
         dialled: SocketAddr::from(([10, 96, 0, 1], 80)),
         tried: &[],
-        retry: false,
+        leave_tiers_of: &[],
     }
 }
 

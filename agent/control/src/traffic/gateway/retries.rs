@@ -69,7 +69,7 @@ fn no_retries(limits: Limits) -> Retries {
         per_try_timeout: limits.attempt,
         on: RetryOn::default(),
         backoff: DEFAULT_BACKOFF,
-        avoid_previous: true,
+        avoid_previous: None,
         other_localities: false,
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn retries(findings: &mut Findings<'_>, at: &Path, shape: &shapes::Re
             .and_then(|text| findings.duration(&at.field("perTryTimeout"), text)),
         on,
         backoff: backoff.unwrap_or(standard.backoff),
-        avoid_previous: shape.retry_ignore_previous_hosts.unwrap_or(standard.avoid_previous),
+        avoid_previous: shape.retry_ignore_previous_hosts,
         other_localities: shape.retry_remote_localities.unwrap_or(standard.other_localities),
     }
 }

@@ -60,7 +60,7 @@ fn an_endpoint_without_room_is_not_asked_again() {
 
 #[test]
 fn the_backoff_doubles_up_to_ten_times() {
-    let retries = by_default();
+    let retries = Retries::istio_default();
     let longest = |number| (0..2000).map(|_| backoff(&retries, number)).max().unwrap();
     assert!(longest(0) <= Duration::from_millis(25));
     assert!(longest(2) > Duration::from_millis(50) && longest(2) <= Duration::from_millis(100));

@@ -17,7 +17,7 @@ fn retries(on: RetryOn) -> Retries {
         per_try_timeout: None,
         on,
         backoff: Duration::from_millis(1),
-        avoid_previous: true,
+        avoid_previous: Some(true),
         other_localities: false,
     }
 }
@@ -123,6 +123,24 @@ async fn retries_end_and_their_last_answer_is_the_answer() {
     let response = rig.send(with("/", "x-answer", "503,502,500,200")).await;
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(rig.backends[0].requests().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_beyond_the_limit_is_not_made_and_the_endpoints_answer_is_passed_on() {
+    let rig = Rig::new(&["v1"]).await;
+    let mut v1 = rig.cluster(&["v1"]);
+    Arc::make_mut(&mut v1).settings.pool.http.max_retries = Some(1);
+    let mut patient = route(to(&v1));
+    let backoff = Duration::from_secs(60);
+    patient.retries = Some(Retries { backoff, ..retries(server_errors()) });
+    rig.rules(rules(&v1, vec![("/", patient)]));
+    // One waits to be tried again and holds the only permit; the other one gets on.
+    let request = || rig.send(with("/", "x-answer", "507"));
+    let answer = tokio::select! {
+        answer = request() => answer,
+        answer = request() => answer,
+    };
+    assert_eq!((answer.status().as_u16(), &answer.body()[..]), (507, &b"v1"[..]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,6 +59,11 @@ impl Chart {
         Self { tiers: tiers.map(tier).collect() }
     }
 
+    /// Whether nobody may be chosen.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tiers.is_empty()
+    }
+
     /// An endpoint for a key, or any; another one, most likely, for another draw. And whether it is
     /// chosen from all for want of healthy ones.
     pub(super) fn draw(&self, hash: Option<u64>, draw: usize) -> Option<(&Arc<Member>, bool)> {

@@ -143,6 +143,30 @@ async fn a_retry_goes_where_the_request_was_not_tried_while_there_is_such_a_plac
 }
 
 #[tokio::test]
+async fn a_retry_that_is_to_leave_a_tier_goes_to_the_others() {
+    let rules = [LoadBalancer::default(), by_hash(Ring::Ring { minimum: 64 })];
+    for balancer in rules {
+        let rig = Rig::new();
+        let mut spec = balanced(3, balancer);
+        for (priority, endpoint) in [0, 0, 1].into_iter().zip(&mut spec.endpoints) {
+            endpoint.priority = priority;
+        }
+        let cluster = rig.cluster(&spec);
+        let after = |left: &[SocketAddr]| {
+            let pick = Pick { leave_tiers_of: left, hash: Some(7), ..pick() };
+            cluster.admit(&pick).unwrap().endpoint().address
+        };
+        assert_ne!(after(&[]), address(3));
+        for _ in 0..10 {
+            assert_eq!(after(&[address(1)]), address(3));
+            assert_ne!(after(&[address(3)]), address(3));
+        }
+        // No tier is left: all may be chosen again.
+        assert_ne!(after(&[address(1), address(3)]), address(3));
+    }
+}
+
+#[tokio::test]
 async fn without_endpoints_nothing_is_admitted() {
     let rig = Rig::new();
     let refusal = rig.cluster(&balanced(0, LoadBalancer::default())).admit(&pick()).err();

@@ -73,13 +73,12 @@ async fn retries_have_a_limit_of_their_own() {
     let mut spec = spec(1);
     spec.settings.pool.http.max_retries = Some(1);
     let cluster = rig.cluster(&spec);
-    let retry = Pick { retry: true, ..pick() };
-    let first = cluster.admit(&retry).unwrap();
-    assert_eq!(cluster.admit(&retry).err(), Some(Refusal::Overflow("maxRetries")));
+    let first = cluster.permit_retry().unwrap();
+    assert_eq!(cluster.permit_retry().err(), Some("maxRetries"));
     assert!(cluster.admit(&pick()).is_ok());
     assert_eq!(rig.overflow("maxRetries"), 1);
     drop(first);
-    assert!(cluster.admit(&retry).is_ok());
+    assert!(cluster.permit_retry().is_ok());
 }
 
 #[tokio::test]

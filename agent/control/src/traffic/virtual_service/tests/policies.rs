@@ -38,7 +38,7 @@ fn retries_start_from_istios_default() {
                 per_try_timeout: Some(Duration::from_secs(2)),
                 backoff: Duration::from_secs(1),
                 other_localities: true,
-                avoid_previous: false,
+                avoid_previous: Some(false),
                 ..standard.clone()
             },
         ),

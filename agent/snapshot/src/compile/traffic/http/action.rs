@@ -1,11 +1,11 @@
 //! What a route does with a request.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{HeaderValue, header::HOST};
 use undermesh_model::{
     ResourceRef, Severity,
-    traffic::{Backend, BackendRef, Dialect, HttpAction, HttpRule, Retries, RetryOn, RouteSet},
+    traffic::{Backend, BackendRef, Dialect, HttpAction, HttpRule, Retries, RouteSet},
 };
 
 use super::Workshop;
@@ -31,7 +31,7 @@ impl Workshop<'_, '_> {
         let mirrors = mirrors.map(|mirror| (self.target(set, &mirror.to), mirror.share)).collect();
         let retries = match (&rule.retries, set.dialect) {
             (Some(said), _) => Some(said.clone()),
-            (None, Dialect::Istio) => Some(default_retries(&action)),
+            (None, Dialect::Istio) => Some(Retries::istio_default()),
             (None, Dialect::Gateway) => None,
         };
         CompiledRoute {
@@ -42,7 +42,9 @@ impl Workshop<'_, '_> {
             action,
             headers,
             timeout: rule.timeout,
-            retries: retries.filter(|retries| retries.attempts > 0),
+            // Without attempts, what is left is how long the only one may take.
+            retries: retries
+                .filter(|retries| retries.attempts > 0 || retries.per_try_timeout.is_some()),
             fault: rule.fault.clone(),
             mirrors,
             cors: rule.cors.clone(),
@@ -138,7 +140,7 @@ pub(in crate::compile::traffic) fn default_route(
     CompiledRoute {
         origin: origin.clone(),
         name: "default".to_owned(),
-        retries: Some(default_retries(&action)),
+        retries: Some(Retries::istio_default()),
         action,
         path: None,
         authority: None,
@@ -147,26 +149,5 @@ pub(in crate::compile::traffic) fn default_route(
         fault: None,
         mirrors: Vec::new(),
         cors: None,
-    }
-}
-
-/// What Istio tries again where nothing is said (`pilot/pkg/networking/core/route/retry`); 25 ms are
-/// Envoy's. With a consistent hash, a retry goes where the key leads.
-fn default_retries(action: &RouteAction) -> Retries {
-    let hashed = |one: &Weighted| matches!(&one.target, Target::Cluster(to) if to.settings.balancer.hash.is_some());
-    let sticky = matches!(action, RouteAction::Forward(all) if all.iter().any(hashed));
-    Retries {
-        attempts: 2,
-        per_try_timeout: None,
-        on: RetryOn {
-            connect_failure: true,
-            refused_stream: true,
-            // `cancelled` and `unavailable`.
-            grpc: vec![1, 14],
-            ..RetryOn::default()
-        },
-        backoff: Duration::from_millis(25),
-        avoid_previous: !sticky,
-        other_localities: false,
     }
 }

@@ -167,7 +167,7 @@ fn istio_retries_where_nothing_is_said_and_the_gateway_api_does_not() {
         route.retries.clone()
     };
     let said = retries(virtual_service("split", CART)).unwrap();
-    assert_eq!((said.attempts, said.avoid_previous), (2, true));
+    assert_eq!((said.attempts, said.avoid_previous), (2, None));
     assert!(said.on.connect_failure && said.on.refused_stream && !said.on.server_errors);
     assert_eq!(retries(gateway_route("HTTPRoute", "r", Vec::new())), None);
     let mut none = virtual_service("split", CART);
