@@ -1,7 +1,7 @@
 //! The kinds of objects that are read; a row here and a file in `convert/` add one.
 
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node as KubeNode, Pod, Service, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, Node as KubeNode, Pod, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
 };
 
@@ -13,7 +13,7 @@ use crate::{
     security::{self, AuthorizationPolicy, PeerAuthentication, RequestAuthentication},
     traffic::{
         self, DestinationRule, ServiceEntry, VirtualService, WorkloadEntry, gateway,
-        gateway::{GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
+        gateway::{BackendTlsPolicy, GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
     },
 };
 
@@ -74,7 +74,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 18] = [
+static KINDS: [Kind; 20] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -117,6 +117,15 @@ static KINDS: [Kind; 18] = [
         read: |document, subject, objects, report| {
             let service = document.read::<Service>()?;
             objects.services.push(convert::service(&service, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("ConfigMap", &["v1"]),
+        names: names::is_subdomain,
+        read: |document, subject, objects, _| {
+            let map = document.read::<ConfigMap>()?;
+            objects.config_maps.push(convert::config_map(&map, subject));
             Ok(())
         },
     },
@@ -204,6 +213,15 @@ static KINDS: [Kind; 18] = [
         read: |document, subject, objects, report| {
             let read = document.read::<ReferenceGrant>()?;
             objects.reference_grants.push(gateway::reference_grant(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("BackendTLSPolicy", &gateway::TLS_POLICY_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<BackendTlsPolicy>()?;
+            objects.backend_tls_policies.push(gateway::tls_policy(&read, subject, report));
             Ok(())
         },
     },

@@ -10,11 +10,11 @@ use undermesh_model::{
 };
 
 use crate::{
-    convert::{NamespaceRecord, PodRecord, ServiceRecord},
+    convert::{NamespaceRecord, PodRecord, Roots, ServiceRecord},
     report::{Report, Subject},
     traffic::{
         self,
-        gateway::{Grant, RouteDraft},
+        gateway::{Grant, RouteDraft, TlsDraft},
     },
 };
 
@@ -61,6 +61,8 @@ pub(crate) struct Objects {
     pub(crate) peer_authentications: Vec<Placed<PeerAuthentication>>,
     pub(crate) request_authentications: Vec<Placed<RequestAuthentication>>,
     pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
+    pub(crate) config_maps: Vec<Placed<Roots>>,
+    pub(crate) backend_tls_policies: Vec<Placed<TlsDraft>>,
     pub(crate) gateway_routes: Vec<Placed<RouteDraft>>,
     pub(crate) reference_grants: Vec<Placed<Grant>>,
     pub(crate) virtual_services: Vec<Placed<traffic::Draft>>,

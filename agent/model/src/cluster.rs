@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     AuthorizationPolicy, EndpointSlice, NamespacedName, PeerAuthentication, RequestAuthentication,
     ResourceRef, Service, Workload,
-    traffic::{DestinationRule, RouteSet, ServiceEntry, WorkloadEntry},
+    traffic::{BackendTls, DestinationRule, RouteSet, ServiceEntry, WorkloadEntry},
 };
 
 /// One complete, consistent reading of the configuration. Maps are ordered so that whatever is
@@ -36,6 +36,8 @@ pub struct Cluster {
     pub routes: Vec<RouteSet>,
     /// How hosts' endpoints are used.
     pub destination_rules: BTreeMap<NamespacedName, DestinationRule>,
+    /// TLS towards Services' endpoints.
+    pub backend_tls: Vec<BackendTls>,
     /// Hosts that are no Kubernetes Service.
     pub service_entries: BTreeMap<NamespacedName, ServiceEntry>,
     /// Endpoints that are no pods.
