@@ -144,6 +144,16 @@ pub(crate) struct RawConfig {
     /// Connections of the native wire that are made in advance to a busy destination [default: 8].
     #[arg(long, env = "UNDERMESH_NATIVE_MAX_READY", value_name = "N")]
     native_max_ready: Option<usize>,
+    /// DNS servers, as address and port, that hosts of ServiceEntries are resolved with [default: those of
+    /// /etc/resolv.conf].
+    #[arg(
+        long,
+        env = "UNDERMESH_DNS_SERVERS",
+        value_name = "ADDRESSES",
+        value_delimiter = ',',
+        num_args = 0..
+    )]
+    dns_servers: Option<Vec<SocketAddr>>,
     /// How long live connections may go on after SIGTERM [default: 30s].
     #[arg(long, env = "UNDERMESH_DRAIN_TIMEOUT", value_name = "DURATION")]
     drain_timeout: Option<Span>,
@@ -272,6 +282,8 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     pub(crate) tunnel_idle_timeout: Duration,
     pub(crate) native: NativeConfig,
+    /// DNS servers that hosts are resolved with; empty for those of the system.
+    pub(crate) dns_servers: Vec<SocketAddr>,
     pub(crate) drain_timeout: Duration,
     pub(crate) handover_timeout: Duration,
     pub(crate) workers: usize,
@@ -322,7 +334,7 @@ impl RawConfig {
         prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
             root_namespace outbound_failure same_node source_address svid_lifetime admin_address
             metrics_address readiness_address access_log flow_buffer log_level log_format kernel_log connect_timeout
-            tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready drain_timeout handover_timeout workers max_pods max_workloads
+            tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports
             event_buffer_bytes kubelet_cgroup startup_gate startup_gate_timeout startup_gate_exempt
             pod_cgroup)
@@ -425,6 +437,7 @@ impl RawConfig {
             connect_timeout: span(self.connect_timeout, Duration::from_secs(5)),
             tunnel_idle_timeout: span(self.tunnel_idle_timeout, Duration::from_secs(300)),
             native: self.native(),
+            dns_servers: self.dns_servers.clone().unwrap_or_default(),
             drain_timeout: span(self.drain_timeout, Duration::from_secs(30)),
             handover_timeout: span(self.handover_timeout, Duration::from_secs(12 * 3600)),
             workers,

@@ -9,6 +9,7 @@
 //!     ├─ pod         drives sockets inside a pod, one system call at a time
 //!     ├─ doctor      `undermesh doctor` on a node, and what it says
 //!     ├─ foreign     programs of somebody else
+//!     ├─ outside     a DNS server, and servers with certificates of somebody else
 //!     └─ capture     every packet on the wire
 //! ```
 //!
@@ -28,6 +29,7 @@ mod guard;
 mod http;
 mod manifest;
 mod netns;
+mod outside;
 pub mod pod;
 mod poll;
 mod programs;
@@ -47,6 +49,7 @@ pub use foreign::ForeignProgram;
 pub use guard::watch_owner;
 pub use manifest::{Manifests, Placement, PodSpec, ServiceSpec};
 pub use netns::{Netns, enter_netns};
+pub use outside::{Authority, DnsServer, Issued, TlsServer};
 pub use pod::{Conn, Listener, Pod};
 pub use poll::wait_for;
 pub use programs::{locate, use_binaries_of};

@@ -1,6 +1,6 @@
 //! What can be set about the proxy. Every limit that bounds memory or time is here.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 /// What a connection that is not read may hold back; the kernel would hold as much (`tcp_rmem`).
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -36,6 +36,8 @@ pub struct ProxyConfig {
     pub native: NativeConfig,
     /// HTTP/2 flow control and limits.
     pub http2: Http2Config,
+    /// DNS servers that destinations are resolved with; empty for those of the system.
+    pub dns_servers: Vec<SocketAddr>,
 }
 
 /// PING frames on tunnels, and the same times as TCP keepalive on plain sockets.
@@ -124,6 +126,7 @@ impl Default for ProxyConfig {
             pool: PoolConfig::default(),
             native: NativeConfig::default(),
             http2: Http2Config::default(),
+            dns_servers: Vec::new(),
         }
     }
 }

@@ -55,4 +55,4 @@ pub use pod::{OriginalDst, Pass, PodHandle, PodListeners, PodSockets, Transparen
 pub use proxy::Proxy;
 pub use record::{peer, service_label};
 pub use status::{PodStatus, ProxyStatus, TunnelStatus};
-pub use upstream::{EjectionStatus, EndpointStatus, LimitStatus, UpstreamStatus};
+pub use upstream::{EjectionStatus, EndpointStatus, LimitStatus, NameStatus, UpstreamStatus};

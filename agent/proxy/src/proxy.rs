@@ -19,7 +19,7 @@ use crate::{
     pool::Pool,
     status,
     tunnel::Dialer,
-    upstream::{self, UpstreamMetrics, Upstreams},
+    upstream::{self, DnsMetrics, Names, UpstreamMetrics, Upstreams},
 };
 
 /// The node's proxy. One instance serves all enrolled pods of the node.
@@ -75,7 +75,10 @@ impl Proxy {
         telemetry.with_registry(|registry| metrics = Metrics::register(registry));
         let mut upstream_metrics = UpstreamMetrics::default();
         telemetry.with_registry(|registry| upstream_metrics = UpstreamMetrics::register(registry));
-        let upstreams = upstream::Node::new(upstream_metrics, &runtime);
+        let mut dns_metrics = DnsMetrics::default();
+        telemetry.with_registry(|registry| dns_metrics = DnsMetrics::register(registry));
+        let names = Names::new(&config.dns_servers, dns_metrics, &runtime);
+        let upstreams = upstream::Node::new(upstream_metrics, names, &runtime);
         let (pods, changes) = (Mutex::default(), watch::Sender::new(0));
         let shared = Shared {
             config,
@@ -110,6 +113,8 @@ impl Proxy {
         }
         let sockets = Arc::clone(&listeners.sockets);
         let dialer = Dialer::new(&self.shared, &listeners.workload.identity, sockets);
+        let addresses = &listeners.workload.addresses;
+        let upstreams = Upstreams::new(&self.shared.upstreams, addresses);
         let pod = Arc::new(Pod {
             shared: Arc::clone(&self.shared),
             workload: listeners.workload,
@@ -122,7 +127,7 @@ impl Proxy {
             pool: Pool::new(dialer.clone()),
             native: native::Pool::new(dialer),
             callers: native::Callers::default(),
-            upstreams: Upstreams::new(&self.shared.upstreams),
+            upstreams,
             policy: watch::Sender::new(None),
             outbound_open: AtomicUsize::new(0),
             tunnels_open: AtomicUsize::new(0),
@@ -164,7 +169,7 @@ impl Proxy {
             .map(|pod| status::of(&pod))
             .collect();
         pods.sort_by(|a, b| a.pod.cmp(&b.pod));
-        ProxyStatus { pods }
+        ProxyStatus { pods, names: self.shared.upstreams.names() }
     }
 
     fn remember(&self, pod: &Arc<Pod>) {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Instant};
 use serde::Serialize;
 use undermesh_model::{NamespacedName, SpiffeId};
 
-use crate::{UpstreamStatus, pod::Pod, tunnel::Tunnel};
+use crate::{NameStatus, UpstreamStatus, pod::Pod, tunnel::Tunnel};
 
 /// Everything that the proxy carries at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -13,6 +13,8 @@ use crate::{UpstreamStatus, pod::Pod, tunnel::Tunnel};
 pub struct ProxyStatus {
     /// The pods that are served, or still have connections, by name.
     pub pods: Vec<PodStatus>,
+    /// Names that are resolved for their destinations, in alphabetical order.
+    pub names: Vec<NameStatus>,
 }
 
 /// One pod.

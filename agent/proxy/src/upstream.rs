@@ -4,10 +4,11 @@
 //! balancing, ejection or pools. What is here knows nothing of routes.
 //!
 //! `registry` finds a pod's cluster, `cluster` admits (`limits`, `balance`), `lease` sends (`pool`) and reports
-//! to `outlier`. Limits and connections are the pod's own; `node` is what its pods share.
+//! to `outlier`. Endpoints that are names come from `dns`. Limits and connections are the pod's own; `node` is what its pods share.
 
 mod balance;
 mod cluster;
+mod dns;
 pub(crate) mod hash;
 mod lease;
 mod limits;
@@ -32,6 +33,8 @@ use undermesh_snapshot::traffic::{AppProtocol, ClusterEndpoint, ClusterSpec};
 
 use crate::error::Failure;
 pub(crate) use cluster::{Cluster, RetryPermit};
+pub use dns::NameStatus;
+pub(crate) use dns::{DnsMetrics, Names};
 pub(crate) use lease::{ConnectionLease, Lease};
 pub(crate) use metrics::UpstreamMetrics;
 pub(crate) use node::Node;

@@ -8,7 +8,7 @@ mod request;
 mod route;
 mod table;
 
-pub use cluster::{ClusterEndpoint, ClusterKey, ClusterSpec, Settings};
+pub use cluster::{ClusterEndpoint, ClusterKey, ClusterSpec, DnsEndpoint, Settings};
 pub use matcher::{HostPattern, PatternError, RequestMatch, Substitution};
 pub use request::{Client, RequestView};
 pub use route::{

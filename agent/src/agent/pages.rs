@@ -11,7 +11,7 @@ use hyper::{Method, StatusCode};
 use serde_json::json;
 use undermesh_datapath::Datapath;
 use undermesh_identity::IdentityStore;
-use undermesh_proxy::Proxy;
+use undermesh_proxy::{NameStatus, Proxy};
 use undermesh_snapshot::{DatapathTables, Snapshot, ip};
 use undermesh_telemetry::{LogHandle, Telemetry};
 
@@ -124,6 +124,7 @@ impl Pages {
         let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
         let maps = maps(&datapath);
         let mut warnings = self.warnings.list();
+        warnings.extend(proxy.names.iter().filter_map(unanswered));
         warnings.extend(maps.iter().filter(|map| map.percent >= FULL).map(filling));
         Status {
             agent: AgentStatus {
@@ -208,6 +209,13 @@ fn maps(datapath: &Datapath) -> Vec<MapRow> {
         setting: map.setting().to_owned(),
     });
     rows.collect()
+}
+
+fn unanswered(name: &NameStatus) -> Option<String> {
+    let NameStatus { name, error, .. } = name;
+    error.as_ref().map(|error| {
+        format!("DNS does not answer for {name}: {error}; what it said last stays in force")
+    })
 }
 
 fn filling(map: &MapRow) -> String {

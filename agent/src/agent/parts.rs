@@ -262,6 +262,7 @@ fn proxy_config(config: &Config) -> ProxyConfig {
     ProxyConfig {
         connect_timeout: config.connect_timeout,
         native: config.native,
+        dns_servers: config.dns_servers.clone(),
         pool: PoolConfig { idle: config.tunnel_idle_timeout, ..default.pool },
         ..default
     }

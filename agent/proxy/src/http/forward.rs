@@ -59,7 +59,10 @@ impl Forward<'_> {
     /// Sends until there is an answer to pass on, or no more attempt to make.
     pub(crate) async fn send(&self, log: &mut RequestLog) -> Result<Answered, LocalReply> {
         let mut deadline = self.timeout.map(|limit| Deadline::new(limit, &self.arrival));
-        let cluster = self.front.pod.upstreams.cluster(self.spec);
+        let cluster = tokio::select! {
+            cluster = self.front.pod.upstreams.resolved(self.spec) => cluster,
+            () = passed(&mut deadline) => return Err(LocalReply::timeout()),
+        };
         let mut tried = Vec::new();
         let mut permit = None;
         loop {

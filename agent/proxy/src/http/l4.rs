@@ -156,7 +156,7 @@ pub(crate) async fn lead(
     let rules = front.rules_for_all();
     let spec =
         destination(front, &rules.traffic, server_name).ok_or_else(|| no_endpoints(front))?;
-    let cluster = front.pod.upstreams.cluster(&spec);
+    let cluster = front.pod.upstreams.resolved(&spec).await;
     let mut tried = Vec::new();
     loop {
         let lease = admit(front, &spec, &cluster, &tried)?;

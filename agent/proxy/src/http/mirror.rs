@@ -156,7 +156,7 @@ fn shadow(authority: &Authority) -> Option<HeaderValue> {
 }
 
 async fn send(front: &Front, host: &str, spec: &Arc<ClusterSpec>, request: Request<Body>) {
-    let cluster = front.pod.upstreams.cluster(spec);
+    let cluster = front.pod.upstreams.resolved(spec).await;
     let (client, dialled) = (front.client.ip(), front.dialled);
     let pick = Pick { hash: None, client, dialled, tried: &[], leave_tiers_of: &[] };
     let Ok(lease) = cluster.admit(&pick) else { return };

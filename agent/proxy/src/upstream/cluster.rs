@@ -12,6 +12,7 @@ use undermesh_snapshot::traffic::{ClusterEndpoint, ClusterSpec};
 use super::{
     Pick, Refusal,
     balance::Balancer,
+    dns::{Families, Name, Place, places},
     lease::{ConnectionLease, Counts, Lease},
     limits::{Held, Limit, Limits},
     member::{Host, HostKey, Member},
@@ -36,11 +37,15 @@ struct View {
     balancer: Balancer,
     detector: Option<Arc<Detector>>,
     state: Arc<State>,
+    /// Names of endpoints, with the generation of each that the members are of.
+    names: Vec<(Arc<Name>, u64)>,
 }
 
 /// What outlives snapshots.
 struct State {
     terms: Arc<Terms>,
+    /// What the pod can dial.
+    families: Families,
     hosts: Mutex<HashMap<HostKey, Arc<Host>>>,
 }
 
@@ -49,17 +54,17 @@ struct State {
 pub(crate) struct RetryPermit(#[expect(dead_code, reason = "counts while it lives")] Held);
 
 impl Cluster {
-    pub(super) fn new(node: &Node, spec: &Arc<ClusterSpec>) -> Arc<Self> {
+    pub(super) fn new(node: &Node, spec: &Arc<ClusterSpec>, families: Families) -> Arc<Self> {
         let pool = &spec.settings.pool;
         let metrics = node.metrics.cluster(&spec.key);
         let terms = Terms::new(Rules::new(pool), Limits::new(pool), metrics);
-        let state = Arc::new(State { terms, hosts: Mutex::default() });
+        let state = Arc::new(State { terms, families, hosts: Mutex::default() });
         Self::view(node, state, spec)
     }
 
     /// The same destination as a newer snapshot has it: limits, pools and ejections go on.
     pub(super) fn renewed(&self, node: &Node, spec: &Arc<ClusterSpec>) -> Arc<Self> {
-        if *self.spec == **spec {
+        if *self.spec == **spec && !self.is_outdated() {
             let view = Arc::clone(&self.view);
             return Arc::new(Self { spec: Arc::clone(spec), view });
         }
@@ -74,16 +79,34 @@ impl Cluster {
     }
 
     fn view(node: &Node, state: Arc<State>, spec: &Arc<ClusterSpec>) -> Arc<Self> {
-        let watched = node.watch(spec, &state.terms.metrics);
+        // Before the names are read, so that what comes in between is seen as new.
+        let names = node.names.of(spec);
+        let known = names.iter().flatten();
+        let known = known.map(|name| (Arc::clone(name), name.generation())).collect();
+        let places = places(spec, &names, state.families);
+        let watched = node.watch(spec, &places, &state.terms.metrics);
         let (detector, health) = watched.map_or((None, Vec::new()), |(one, all)| (Some(one), all));
-        let hosts = state.take_endpoints(&spec.endpoints);
-        let mut health = health.into_iter();
-        let members = spec.endpoints.iter().zip(hosts).map(|(endpoint, host)| {
-            Arc::new(Member { endpoint: endpoint.clone(), host, health: health.next() })
+        let hosts = state.take_places(&places);
+        let health = health.into_iter().map(Some).chain(std::iter::repeat(None));
+        let members = places.into_iter().zip(hosts).zip(health);
+        let members = members.filter_map(|((place, host), health)| {
+            let Place { endpoint, .. } = place;
+            Some(Arc::new(Member { endpoint, host: host?, health }))
         });
         let balancer = Balancer::new(spec, members.collect());
-        let view = Arc::new(View { balancer, detector, state });
+        let view = Arc::new(View { balancer, detector, state, names: known });
         Arc::new(Self { spec: Arc::clone(spec), view })
+    }
+
+    /// Whether a name of its endpoints stands for others now.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.view.names.iter().any(|(name, seen)| name.generation() != *seen)
+    }
+
+    /// Names that nobody has asked DNS for yet.
+    pub(super) fn unasked(&self) -> Vec<Arc<Name>> {
+        let names = self.view.names.iter().map(|(name, _)| name);
+        names.filter(|name| !name.is_asked()).cloned().collect()
     }
 
     pub(super) fn spec(&self) -> &Arc<ClusterSpec> {
@@ -187,17 +210,21 @@ impl State {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hosts of these endpoints; what is none of them any more closes its connections.
-    fn take_endpoints(&self, endpoints: &[ClusterEndpoint]) -> Vec<Arc<Host>> {
+    /// The hosts of those of these places that are used; what is none of them any more closes its
+    /// connections.
+    fn take_places(&self, places: &[Place]) -> Vec<Option<Arc<Host>>> {
         let mut hosts = self.lock();
         let mut old = std::mem::take(&mut *hosts);
-        let mut taken = Vec::with_capacity(endpoints.len());
-        for endpoint in endpoints {
-            let key = HostKey::of(endpoint);
-            let known = hosts.get(&key).cloned().or_else(|| old.remove(&key));
+        let mut taken = Vec::with_capacity(places.len());
+        for Place { key, used, .. } in places {
+            if !used {
+                taken.push(None);
+                continue;
+            }
+            let known = hosts.get(key).cloned().or_else(|| old.remove(key));
             let host = known.unwrap_or_else(|| self.new_host());
-            hosts.insert(key, Arc::clone(&host));
-            taken.push(host);
+            hosts.insert(key.clone(), Arc::clone(&host));
+            taken.push(Some(host));
         }
         drop(hosts);
         old.values().for_each(|host| host.pool.close());

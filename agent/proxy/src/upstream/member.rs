@@ -24,9 +24,11 @@ pub(super) struct Member {
 
 /// Names what is at an endpoint: another workload with the same address is another host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct HostKey {
+pub(crate) struct HostKey {
     pub(super) address: SocketAddr,
     pub(super) identity: Option<SpiffeId>,
+    /// The name and port that are one host whatever its address.
+    pub(super) name: Option<(Arc<str>, u16)>,
 }
 
 /// What outlives snapshots of an endpoint.
@@ -50,7 +52,7 @@ impl Member {
 impl HostKey {
     pub(super) fn of(endpoint: &ClusterEndpoint) -> Self {
         let identity = endpoint.workload.as_ref().map(|workload| workload.identity.clone());
-        Self { address: endpoint.address, identity }
+        Self { address: endpoint.address, identity, name: None }
     }
 }
 

@@ -11,6 +11,8 @@ use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use undermesh_snapshot::traffic::{ClusterKey, ClusterSpec};
 
 use super::{
+    NameStatus, Names,
+    dns::Place,
     metrics::{ClusterMetrics, UpstreamMetrics},
     outlier::{Detector, Health},
     registry::Clusters,
@@ -22,6 +24,8 @@ const TIDY: Duration = Duration::from_secs(60);
 /// The node's part in the destinations of its pods.
 pub(crate) struct Node {
     pub(super) metrics: UpstreamMetrics,
+    /// What DNS says.
+    pub(super) names: Names,
     /// Kept by the clusters that ask them.
     detectors: Mutex<HashMap<ClusterKey, Weak<Detector>>>,
     pods: Mutex<Vec<Weak<Clusters>>>,
@@ -31,10 +35,11 @@ pub(crate) struct Node {
 
 impl Node {
     /// Begins to look after what will be there; the task ends with the node.
-    pub(crate) fn new(metrics: UpstreamMetrics, runtime: &Handle) -> Arc<Self> {
+    pub(crate) fn new(metrics: UpstreamMetrics, names: Names, runtime: &Handle) -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         let node = Arc::new(Self {
             metrics,
+            names,
             detectors: Mutex::default(),
             pods: Mutex::default(),
             changed: Arc::clone(&changed),
@@ -43,11 +48,12 @@ impl Node {
         node
     }
 
-    /// The detector of a cluster, and what it knows of its endpoints, in their order. `None` for a cluster
+    /// The detector of a cluster, and what it knows of these places, in their order. `None` for a cluster
     /// whose endpoints are never ejected.
     pub(super) fn watch(
         &self,
         spec: &ClusterSpec,
+        places: &[Place],
         metrics: &Arc<ClusterMetrics>,
     ) -> Option<(Arc<Detector>, Vec<Arc<Health>>)> {
         let settings = spec.settings.outlier.as_ref()?;
@@ -60,9 +66,14 @@ impl Node {
             detector
         });
         drop(detectors);
-        let health = detector.watch(&spec.endpoints, settings);
+        let health = detector.watch(places.iter().map(|place| place.endpoint.address), settings);
         self.changed.notify_one();
         Some((detector, health))
+    }
+
+    /// The names that destinations of the node's pods have.
+    pub(crate) fn names(&self) -> Vec<NameStatus> {
+        self.names.status()
     }
 
     /// Looks after the clusters of a pod as well.

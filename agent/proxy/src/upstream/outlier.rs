@@ -21,7 +21,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use undermesh_model::traffic::OutlierDetection;
-use undermesh_snapshot::traffic::{ClusterEndpoint, ClusterKey};
+use undermesh_snapshot::traffic::ClusterKey;
 
 use super::{Outcome, metrics::ClusterMetrics};
 pub(super) use counts::Cause;
@@ -93,7 +93,7 @@ impl Detector {
     /// Takes the endpoints and the rule of a snapshot over. What is known of those that stay is kept.
     pub(super) fn watch(
         &self,
-        endpoints: &[ClusterEndpoint],
+        endpoints: impl ExactSizeIterator<Item = SocketAddr>,
         settings: &OutlierDetection,
     ) -> Vec<Arc<Health>> {
         let rule = Rule::new(settings);
@@ -102,8 +102,7 @@ impl Detector {
         self.rule.store(Arc::new(rule));
         let mut known = std::mem::take(&mut state.endpoints);
         let mut watched = Vec::with_capacity(endpoints.len());
-        for endpoint in endpoints {
-            let address = endpoint.address;
+        for address in endpoints {
             let health = state
                 .endpoints
                 .entry(address)

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -9,7 +10,12 @@ use std::{
 use tokio::time::Instant;
 use undermesh_snapshot::traffic::{ClusterKey, ClusterSpec};
 
-use super::{Cluster, UpstreamStatus, node::Node, status};
+use super::{
+    Cluster, UpstreamStatus,
+    dns::{Families, first_answers},
+    node::Node,
+    status,
+};
 
 /// A cluster without a connection is forgotten when nobody has asked for it for this long.
 const UNUSED: Duration = Duration::from_secs(600);
@@ -17,6 +23,7 @@ const UNUSED: Duration = Duration::from_secs(600);
 /// All destinations of one client pod: its limits and its connections.
 pub(crate) struct Upstreams {
     node: Arc<Node>,
+    families: Families,
     clusters: Arc<Clusters>,
 }
 
@@ -30,10 +37,11 @@ struct Slot {
 }
 
 impl Upstreams {
-    pub(crate) fn new(node: &Arc<Node>) -> Self {
+    /// Those of a pod with these addresses.
+    pub(crate) fn new(node: &Arc<Node>, addresses: &[IpAddr]) -> Self {
         let clusters = Arc::new(Clusters::default());
         node.adopt(&clusters);
-        Self { node: Arc::clone(node), clusters }
+        Self { node: Arc::clone(node), families: Families::of(addresses), clusters }
     }
 
     /// The cluster of this specification. Its state is kept by its key, whatever snapshot it is from.
@@ -41,16 +49,27 @@ impl Upstreams {
         let used = Instant::now();
         let mut clusters = self.clusters.lock();
         let Some(slot) = clusters.get_mut(&spec.key) else {
-            let cluster = Cluster::new(&self.node, spec);
+            let cluster = Cluster::new(&self.node, spec, self.families);
             let slot = Slot { cluster: Arc::clone(&cluster), used };
             clusters.insert(spec.key.clone(), slot);
             return cluster;
         };
         slot.used = used;
-        if !Arc::ptr_eq(slot.cluster.spec(), spec) {
+        if !Arc::ptr_eq(slot.cluster.spec(), spec) || slot.cluster.is_outdated() {
             slot.cluster = slot.cluster.renewed(&self.node, spec);
         }
         Arc::clone(&slot.cluster)
+    }
+
+    /// The same, once DNS was asked for the names of its endpoints.
+    pub(crate) async fn resolved(&self, spec: &Arc<ClusterSpec>) -> Arc<Cluster> {
+        let cluster = self.cluster(spec);
+        let unasked = cluster.unasked();
+        if unasked.is_empty() {
+            return cluster;
+        }
+        first_answers(&unasked).await;
+        self.cluster(spec)
     }
 
     /// What the pod's destinations are doing, by name.

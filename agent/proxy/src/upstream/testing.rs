@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -25,10 +25,13 @@ use undermesh_snapshot::traffic::{
 };
 
 use super::{
-    Body, ByteStream, Cluster, Dial, Dialling, Lease, Node, Pick, SendError, UpstreamMetrics,
-    Upstreams,
+    Body, ByteStream, Cluster, Dial, Dialling, DnsMetrics, Lease, Names, Node, Pick, SendError,
+    UpstreamMetrics, Upstreams,
 };
 use crate::error::Failure;
+
+/// The address of the pod.
+pub(super) const OWN: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9))];
 
 /// A pod with destinations, on a node of its own.
 pub(super) struct Rig {
@@ -39,10 +42,26 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new() -> Self {
+        // Nobody answers there.
+        Self::resolving_with(SocketAddr::from(([127, 0, 0, 1], 9)))
+    }
+
+    /// A node that asks this DNS server.
+    pub(super) fn resolving_with(server: SocketAddr) -> Self {
         let mut registry = Registry::default();
         let metrics = UpstreamMetrics::register(&mut registry);
-        let node = Node::new(metrics, &Handle::current());
-        Self { upstreams: Upstreams::new(&node), node, registry }
+        let dns_metrics = DnsMetrics::register(&mut registry);
+        let names = Names::new(&[server], dns_metrics, &Handle::current());
+        let node = Node::new(metrics, names, &Handle::current());
+        Self { upstreams: Upstreams::new(&node, &OWN), node, registry }
+    }
+
+    /// A figure that is no cluster's.
+    pub(super) fn sum(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        let figure = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+        text.lines().find_map(figure).unwrap_or_default()
     }
 
     pub(super) fn cluster(&self, spec: &ClusterSpec) -> Arc<Cluster> {

@@ -34,8 +34,8 @@ pub struct ClusterSpec {
     pub protocol: AppProtocol,
     /// Where requests may go, in a stable order.
     pub endpoints: Vec<ClusterEndpoint>,
-    /// Endpoints have to be resolved by DNS: name and port.
-    pub dns: Vec<(String, u16)>,
+    /// Names whose addresses are endpoints, too.
+    pub dns: Vec<DnsEndpoint>,
     /// How they are used.
     pub settings: Settings,
 }
@@ -52,6 +52,23 @@ pub struct ClusterEndpoint {
     /// Where it is.
     pub locality: Locality,
     /// Tier from locality and failover rules: lower ones are used while enough of them are healthy.
+    pub priority: u32,
+}
+
+/// A name whose addresses are endpoints: whoever dials asks DNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsEndpoint {
+    /// The name, without a dot at its end.
+    pub name: String,
+    /// The port to dial.
+    pub port: u16,
+    /// One address at a time stands for the name (`DNS_ROUND_ROBIN`), instead of all of them.
+    pub one: bool,
+    /// The share of each of its addresses, at least 1.
+    pub weight: u32,
+    /// Where they are.
+    pub locality: Locality,
+    /// Their tier.
     pub priority: u32,
 }
 

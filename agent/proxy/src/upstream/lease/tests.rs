@@ -8,8 +8,8 @@ use undermesh_snapshot::traffic::AppProtocol;
 
 use super::*;
 use crate::upstream::{
-    Refusal,
-    testing::{Rig, pick, request, spec},
+    Pick, Refusal,
+    testing::{OWN, Rig, pick, request, spec},
 };
 
 fn version_of(http: HttpPool, protocol: AppProtocol, client: HttpVersion) -> Version {
@@ -107,7 +107,7 @@ async fn limits_hold_over_snapshots_and_for_each_pod() {
     let held = rig.cluster(&spec).admit_connection(&pick()).unwrap();
     spec.settings.pool.tcp.max_connections = Some(1);
     assert!(rig.cluster(&spec).admit_connection(&pick()).is_err());
-    let other = crate::upstream::Upstreams::new(&rig.node);
+    let other = crate::upstream::Upstreams::new(&rig.node, &OWN);
     assert!(other.cluster(&Arc::new(spec)).admit_connection(&pick()).is_ok());
     drop(held);
 }

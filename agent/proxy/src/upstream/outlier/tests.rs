@@ -10,7 +10,7 @@ use undermesh_snapshot::traffic::ClusterSpec;
 use super::*;
 use crate::upstream::{
     Cluster, LocalError, Pick, Upstreams,
-    testing::{Rig, address, pick, settle, spec},
+    testing::{OWN, Rig, address, pick, settle, spec},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -108,7 +108,7 @@ async fn no_more_endpoints_are_ejected_than_may_be() {
 async fn what_one_pod_learns_all_pods_of_the_node_know() {
     let rig = Rig::new();
     let cluster = rig.cluster(&watched());
-    let other = Upstreams::new(&rig.node).cluster(&Arc::new(watched()));
+    let other = Upstreams::new(&rig.node, &OWN).cluster(&Arc::new(watched()));
     record(&cluster, 2, &[FAILURE]);
     record(&other, 2, &[FAILURE]);
     assert_eq!(ejected(&cluster), [2]);

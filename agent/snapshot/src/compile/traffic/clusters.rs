@@ -10,11 +10,11 @@ use undermesh_model::{
 use super::{
     destinations::{Destinations, Effective, Merged},
     hosts::{Host, HostPort, Hosts, Source},
-    inventory::{Found, Inventory},
+    inventory::{Found, Inventory, Name},
     locality::{self, From},
     view::{Labels, View},
 };
-use crate::traffic::{ClusterEndpoint, ClusterKey, ClusterSpec, Settings};
+use crate::traffic::{ClusterEndpoint, ClusterKey, ClusterSpec, DnsEndpoint, Settings};
 
 /// A destination as a rule names it.
 #[derive(Clone, Copy, Debug)]
@@ -151,16 +151,20 @@ impl<'a> Clusters<'a> {
         let found = self.inventory.of(host, port, labels, balance.is_some());
         let from = From { locality: &self.inventory.here, labels: &view.labels };
         let failover = effective.outlier.is_some();
-        let arranged = locality::arrange(&found.known, from, balance, failover);
+        let mut all = found.known.clone();
+        all.extend(found.dns.iter().map(|name| name.found.clone()));
+        let arranged = locality::arrange(&all, from, balance, failover);
         let mut settings = settings(host, effective);
         settings.locality_shares = arranged.shares;
-        let endpoints = found.known.into_iter().zip(arranged.priorities);
+        let (of_known, of_names) = arranged.priorities.split_at(found.known.len());
+        let endpoints = found.known.into_iter().zip(of_known);
+        let names = found.dns.into_iter().zip(of_names);
         Ok(ClusterSpec {
             key,
             rule: rule.map(|rule| rule.rule.origin.clone()),
             protocol: port.protocol,
-            endpoints: endpoints.filter_map(|(one, tier)| Some(endpoint(one, tier?))).collect(),
-            dns: found.dns,
+            endpoints: endpoints.filter_map(|(one, tier)| Some(endpoint(one, (*tier)?))).collect(),
+            dns: names.filter_map(|(one, tier)| Some(dns_endpoint(one, (*tier)?))).collect(),
             settings,
         })
     }
@@ -185,6 +189,18 @@ fn endpoint(found: Found<'_>, priority: u32) -> ClusterEndpoint {
     ClusterEndpoint {
         address: found.address,
         workload: found.workload,
+        weight: found.weight,
+        locality: found.locality,
+        priority,
+    }
+}
+
+fn dns_endpoint(name: Name<'_>, priority: u32) -> DnsEndpoint {
+    let Name { name, one, found } = name;
+    DnsEndpoint {
+        name: name.trim_end_matches('.').to_owned(),
+        port: found.address.port(),
+        one,
         weight: found.weight,
         locality: found.locality,
         priority,

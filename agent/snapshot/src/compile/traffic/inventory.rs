@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, LazyLock},
 };
 
@@ -35,8 +35,18 @@ pub(super) struct Found<'a> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Endpoints<'a> {
     pub(super) known: Vec<Found<'a>>,
-    /// Names to resolve, with the port to dial.
-    pub(super) dns: Vec<(String, u16)>,
+    /// Names that stand for some.
+    pub(super) dns: Vec<Name<'a>>,
+}
+
+/// A name that has to be resolved.
+#[derive(Clone, Debug)]
+pub(super) struct Name<'a> {
+    pub(super) name: String,
+    /// One address at a time stands for it.
+    pub(super) one: bool,
+    /// What holds for each of its addresses, with none in their place.
+    pub(super) found: Found<'a>,
 }
 
 /// Endpoints of the whole cluster.
@@ -150,8 +160,11 @@ impl<'a> Inventory<'a> {
         }
         let dns = matches!(entry.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
         if dns && entry.endpoints.is_empty() && entry.selector.is_none() && labels.is_empty() {
-            found.dns.push((host.to_owned(), port.target));
+            let nowhere = self.bare((Ipv4Addr::UNSPECIFIED, port.target).into());
+            found.dns.push(Name { name: host.to_owned(), one: false, found: nowhere });
         }
+        let one = entry.resolution == Resolution::DnsRoundRobin;
+        found.dns.iter_mut().for_each(|name| name.one = one);
         found
     }
 
@@ -194,19 +207,21 @@ impl<'a> Inventory<'a> {
         found: &mut Endpoints<'a>,
     ) {
         let target = endpoint.ports.get(port.name).copied().unwrap_or(port.target);
+        let at = |ip: IpAddr| Found {
+            labels: &endpoint.labels,
+            locality: endpoint.locality.clone(),
+            network: &endpoint.network,
+            weight: endpoint.weight.max(1),
+            ..self.bare(SocketAddr::new(ip, target))
+        };
         match &endpoint.address {
-            EntryAddress::Ip(ip) => found.known.push(Found {
-                labels: &endpoint.labels,
-                locality: endpoint.locality.clone(),
-                network: &endpoint.network,
-                weight: endpoint.weight.max(1),
-                ..self.bare(SocketAddr::new(*ip, target))
-            }),
+            EntryAddress::Ip(ip) => found.known.push(at(*ip)),
             EntryAddress::Host(name) => {
                 let has =
                     |(label, value): (&String, &String)| endpoint.labels.get(label) == Some(value);
                 if labels.iter().all(has) {
-                    found.dns.push((name.clone(), target));
+                    let nowhere = at(Ipv4Addr::UNSPECIFIED.into());
+                    found.dns.push(Name { name: name.clone(), one: false, found: nowhere });
                 }
             }
         }

@@ -2,8 +2,8 @@
 
 use undermesh_ebpf_common::service_flags;
 use undermesh_model::traffic::{
-    EntryAddress, EntryEndpoint, EntryLocation, EntryPort, Locality, Resolution, ServiceEntry,
-    SimpleBalancer, WorkloadEntry,
+    EntryAddress, EntryEndpoint, EntryLocation, EntryPort, Locality, OutlierDetection, Resolution,
+    ServiceEntry, SimpleBalancer, WorkloadEntry,
 };
 
 use super::*;
@@ -77,13 +77,39 @@ fn names_are_left_to_be_resolved() {
     let api = entry("api", &["api.example.com"], Resolution::Dns);
     let compiled = run(&with(vec![api.clone()]));
     let default = &port(&compiled, VIP).traffic["shop"].default;
-    assert_eq!(default.dns, [("api.example.com".to_owned(), 8443)]);
+    assert_eq!(names(default), [("api.example.com", 8443, false)]);
     assert!(default.endpoints.is_empty());
     let endpoints = vec![endpoint("backup.example.com"), endpoint("192.0.2.1")];
     let compiled = run(&with(vec![ServiceEntry { endpoints, ..api }]));
     let default = &port(&compiled, VIP).traffic["shop"].default;
-    assert_eq!(default.dns, [("backup.example.com".to_owned(), 8443)]);
+    assert_eq!(names(default), [("backup.example.com", 8443, false)]);
     assert_eq!(addresses(default), ["192.0.2.1:8443"]);
+}
+
+#[test]
+fn names_have_all_that_addresses_have() {
+    let near = EntryEndpoint { weight: 7, ..endpoint("near.example.com") };
+    let locality = Locality { region: "far".to_owned(), ..Locality::default() };
+    let far = EntryEndpoint { locality: locality.clone(), ..endpoint("far.example.com") };
+    let entry = ServiceEntry {
+        endpoints: vec![near, far],
+        ..entry("api", &["api.example.com"], Resolution::DnsRoundRobin)
+    };
+    let mut cluster = with(vec![entry]);
+    let mut rule = destination_rule("shop", "api", "api.example.com");
+    rule.policy.outlier = Some(OutlierDetection::default());
+    cluster.destination_rules.insert(rule.name.clone(), rule);
+    let compiled = run(&cluster);
+    let default = &port(&compiled, VIP).traffic["shop"].default;
+    let wanted = [("near.example.com", 8443, true), ("far.example.com", 8443, true)];
+    assert_eq!(names(default), wanted);
+    let [near, far] = default.dns.as_slice() else { panic!("{:?}", default.dns) };
+    assert_eq!((near.weight, near.priority), (7, 0));
+    assert_eq!((&far.locality, far.weight, far.priority), (&locality, 1, 1));
+}
+
+fn names(spec: &ClusterSpec) -> Vec<(&str, u16, bool)> {
+    spec.dns.iter().map(|one| (one.name.as_str(), one.port, one.one)).collect()
 }
 
 #[test]
