@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context, Result};
 use rustls::version::{TLS12, TLS13};
 use undermesh_tests::{
-    Authority, Conn, DnsServer, PORT, Pod, PodSpec, Rig, TlsServer, pod::protocol::Behaviour,
-    wait_for,
+    Authority, Conn, DnsServer, PORT, Pod, PodSpec, Rig, ServiceSpec, TlsServer,
+    pod::protocol::Behaviour, wait_for,
 };
 
 const HOST: &str = "api.example";
@@ -30,7 +30,8 @@ impl World {
     fn open(resolution: &str, target: u16) -> Result<Self> {
         let outside = ["one", "two", "dns"].map(|name| PodSpec::new(name).unlisted());
         let pods = outside.into_iter().chain([PodSpec::new("client")]);
-        let mut rig = Rig::builder().node("a", pods).build()?;
+        let legacy = ServiceSpec::new("legacy", 80, TLS_PORT, &["one"]).port(80, TLS_PORT, "http");
+        let mut rig = Rig::builder().node("a", pods).service(legacy).build()?;
         let at = rig.at("dns", 53)?;
         let dns = DnsServer::start(&rig.place("dns")?.netns, at)?;
         rig.node_mut("a")?.settings.set("dnsServers", &format!("[\"{at}\"]"));
@@ -274,5 +275,41 @@ fn a_server_that_wants_to_know_its_client_gets_a_certificate() -> Result<()> {
         (200, "sni=api.example client=certified version=Some(TLSv1_3)")
     );
     assert_eq!(world.say("no request at all")?, "no request at all");
+    Ok(())
+}
+
+#[test]
+fn a_backend_tls_policy_is_kept_to_for_endpoints_that_are_not_enrolled() -> Result<()> {
+    let world = World::open("DNS", TLS_PORT)?;
+    let ours = world.authority("ours")?;
+    let _server = world.serve(&ours, "legacy.example", None, &TLS13)?;
+    let policy = |host: &str, map: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n\
+             metadata: {{name: legacy, namespace: shop}}\nspec:\n  \
+             targetRefs: [{{group: '', kind: Service, name: legacy}}]\n  \
+             validation: {{hostname: {host}, \
+             caCertificateRefs: [{{group: '', kind: ConfigMap, name: {map}}}]}}\n"
+        )
+    };
+    let root = ours.root().replace('\n', "\n    ");
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ca, namespace: shop}";
+    world.rig.manifests.write("ca", &format!("{map}\ndata:\n  ca.crt: |\n    {root}\n"))?;
+    world.rig.apply("policy", &policy("legacy.example", "ca"))?;
+    let get = || -> Result<(u16, String, String)> {
+        let conn = world.client.connect(world.rig.vip("legacy", 80)?)?;
+        conn.send(b"GET / HTTP/1.1\r\nHost: legacy\r\n\r\n")?;
+        read(&conn)
+    };
+    let (status, _, body) = get()?;
+    let wanted = "sni=legacy.example client=unknown version=Some(TLSv1_3)";
+    assert_eq!((status, body.as_str()), (200, wanted));
+
+    world.rig.apply("policy", &policy("other.example", "ca"))?;
+    assert_eq!(get()?.0, 503, "a certificate for another name");
+    world.rig.apply("policy", &policy("legacy.example", "none"))?;
+    assert_eq!(get()?.0, 503, "without a root, nobody is trusted");
+    world.rig.apply("policy", &policy("legacy.example", "ca"))?;
+    assert_eq!(get()?.0, 200);
     Ok(())
 }

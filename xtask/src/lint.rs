@@ -5,6 +5,7 @@ mod cargo_tools;
 mod layout;
 mod links;
 mod names;
+mod rows;
 mod sources;
 mod tree;
 mod walls;
@@ -44,6 +45,8 @@ enum Check {
     Links,
     /// Names that users rely on are in docs/reference
     Names,
+    /// Tests that tables in docs/reference name exist
+    Rows,
     /// rustfmt
     Fmt,
     /// clippy, warnings are errors
@@ -53,12 +56,13 @@ enum Check {
 }
 
 /// Cheap ones first, so that a small mistake is seen before the compiler starts.
-const DEFAULT: [Check; 7] = [
+const DEFAULT: [Check; 8] = [
     Check::Layout,
     Check::Walls,
     Check::Sources,
     Check::Links,
     Check::Names,
+    Check::Rows,
     Check::Fmt,
     Check::Clippy,
 ];
@@ -136,6 +140,7 @@ impl Check {
             Self::Sources => sources::check(workspace),
             Self::Links => links::check(workspace),
             Self::Names => names::check(workspace),
+            Self::Rows => rows::check(workspace),
             Self::Fmt => cargo_tools::fmt(workspace),
             Self::Clippy => cargo_tools::clippy(workspace),
             Self::Deny => cargo_tools::deny(workspace),

@@ -51,11 +51,16 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     for placed in objects.peer_authentications {
         cluster.peer_authentications.insert(placed.name(), placed.value);
     }
+    for placed in objects.request_authentications {
+        cluster.request_authentications.insert(placed.name(), placed.value);
+    }
     for placed in objects.authorization_policies {
         cluster.authorization_policies.insert(placed.name(), placed.value);
     }
     let (routes, grants) = (objects.gateway_routes, objects.reference_grants);
     gateway::connect(routes, &grants, &unread, &mut cluster, report);
+    let (policies, maps) = (objects.backend_tls_policies, objects.config_maps);
+    gateway::connect_tls(policies, &maps, &unread, &mut cluster, report);
     cluster.routes.extend(traffic::resolve(objects.virtual_services, report));
     for placed in objects.destination_rules {
         cluster.destination_rules.insert(placed.name(), placed.value);

@@ -1,6 +1,7 @@
 //! From Kubernetes objects to nouns of the model, one file per kind. Knows nothing of files: any
 //! source of Kubernetes objects can use it.
 
+mod config_map;
 mod endpoint_slice;
 mod namespace;
 mod node;
@@ -8,6 +9,7 @@ mod pod;
 mod service;
 mod service_account;
 
+pub(crate) use config_map::{Roots, config_map};
 pub(crate) use endpoint_slice::endpoint_slice;
 pub(crate) use namespace::{NamespaceRecord, namespace};
 pub(crate) use node::node;

@@ -1,7 +1,7 @@
 //! The kinds of objects that are read; a row here and a file in `convert/` add one.
 
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node as KubeNode, Pod, Service, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, Node as KubeNode, Pod, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
 };
 
@@ -10,10 +10,10 @@ use crate::{
     node::{Node, TypeError},
     objects::Objects,
     report::{Report, Subject},
-    security::{self, AuthorizationPolicy, PeerAuthentication},
+    security::{self, AuthorizationPolicy, PeerAuthentication, RequestAuthentication},
     traffic::{
         self, DestinationRule, ServiceEntry, VirtualService, WorkloadEntry, gateway,
-        gateway::{GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
+        gateway::{BackendTlsPolicy, GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
     },
 };
 
@@ -74,7 +74,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 17] = [
+static KINDS: [Kind; 20] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -121,6 +121,15 @@ static KINDS: [Kind; 17] = [
         },
     },
     Kind {
+        description: namespaced("ConfigMap", &["v1"]),
+        names: names::is_subdomain,
+        read: |document, subject, objects, _| {
+            let map = document.read::<ConfigMap>()?;
+            objects.config_maps.push(convert::config_map(&map, subject));
+            Ok(())
+        },
+    },
+    Kind {
         description: namespaced("EndpointSlice", &["discovery.k8s.io/v1"]),
         names: names::is_subdomain,
         read: |document, subject, objects, report| {
@@ -137,6 +146,17 @@ static KINDS: [Kind; 17] = [
             objects
                 .peer_authentications
                 .push(security::peer_authentication(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("RequestAuthentication", &security::API_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<RequestAuthentication>()?;
+            objects
+                .request_authentications
+                .extend(security::request_authentication(&read, subject, report));
             Ok(())
         },
     },
@@ -193,6 +213,15 @@ static KINDS: [Kind; 17] = [
         read: |document, subject, objects, report| {
             let read = document.read::<ReferenceGrant>()?;
             objects.reference_grants.push(gateway::reference_grant(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("BackendTLSPolicy", &gateway::TLS_POLICY_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<BackendTlsPolicy>()?;
+            objects.backend_tls_policies.push(gateway::tls_policy(&read, subject, report));
             Ok(())
         },
     },

@@ -4,17 +4,17 @@
 use std::collections::{HashMap, hash_map::Entry};
 
 use undermesh_model::{
-    AuthorizationPolicy, EndpointSlice, NamespacedName, Node, PeerAuthentication, ResourceRef,
-    ServiceAccount, SourcePosition,
+    AuthorizationPolicy, EndpointSlice, NamespacedName, Node, PeerAuthentication,
+    RequestAuthentication, ResourceRef, ServiceAccount, SourcePosition,
     traffic::{DestinationRule, ServiceEntry, WorkloadEntry},
 };
 
 use crate::{
-    convert::{NamespaceRecord, PodRecord, ServiceRecord},
+    convert::{NamespaceRecord, PodRecord, Roots, ServiceRecord},
     report::{Report, Subject},
     traffic::{
         self,
-        gateway::{Grant, RouteDraft},
+        gateway::{Grant, RouteDraft, TlsDraft},
     },
 };
 
@@ -59,7 +59,10 @@ pub(crate) struct Objects {
     pub(crate) services: Vec<Placed<ServiceRecord>>,
     pub(crate) endpoint_slices: Vec<Placed<EndpointSlice>>,
     pub(crate) peer_authentications: Vec<Placed<PeerAuthentication>>,
+    pub(crate) request_authentications: Vec<Placed<RequestAuthentication>>,
     pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
+    pub(crate) config_maps: Vec<Placed<Roots>>,
+    pub(crate) backend_tls_policies: Vec<Placed<TlsDraft>>,
     pub(crate) gateway_routes: Vec<Placed<RouteDraft>>,
     pub(crate) reference_grants: Vec<Placed<Grant>>,
     pub(crate) virtual_services: Vec<Placed<traffic::Draft>>,

@@ -4,11 +4,12 @@
 //! is (a field that nobody knows is reported and has no effect).
 
 mod authorization_policy;
-
 mod peer_authentication;
+mod request_authentication;
 
 pub(crate) use authorization_policy::{AuthorizationPolicy, authorization_policy};
 pub(crate) use peer_authentication::{PeerAuthentication, peer_authentication};
+pub(crate) use request_authentication::{RequestAuthentication, request_authentication};
 
 use std::collections::BTreeMap;
 

@@ -10,6 +10,7 @@ mod service_entry;
 mod virtual_service;
 mod workload_entry;
 
+pub(crate) use common::duration;
 pub(crate) use destination_rule::{DestinationRule, destination_rule};
 pub(crate) use service_entry::{ServiceEntry, service_entry};
 pub(crate) use virtual_service::{Draft, VirtualService, resolve, virtual_service};

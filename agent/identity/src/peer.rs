@@ -101,6 +101,18 @@ pub(crate) fn identity_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, 
     }
 }
 
+/// Whether a certificate has this very name, be it a host's (a wildcard too) or a URI.
+pub(crate) fn has_name(certificate: &CertificateDer<'_>, wanted: &str) -> bool {
+    let parsed = X509Certificate::from_der(certificate).ok();
+    let extension = parsed.as_ref().and_then(|(_, one)| one.subject_alternative_name().ok()?);
+    let names = extension.map(|one| one.value.general_names.as_slice()).unwrap_or_default();
+    names.iter().any(|name| match name {
+        GeneralName::DNSName(name) => name.eq_ignore_ascii_case(wanted),
+        GeneralName::URI(uri) => *uri == wanted,
+        _ => false,
+    })
+}
+
 /// The names of a server's certificate, for people.
 pub(crate) fn names_of(certificate: &CertificateDer<'_>) -> String {
     let parsed = X509Certificate::from_der(certificate).ok();

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use serde::Serialize;
 
 use crate::{
-    AuthorizationPolicy, EndpointSlice, NamespacedName, PeerAuthentication, ResourceRef, Service,
-    Workload,
-    traffic::{DestinationRule, RouteSet, ServiceEntry, WorkloadEntry},
+    AuthorizationPolicy, EndpointSlice, NamespacedName, PeerAuthentication, RequestAuthentication,
+    ResourceRef, Service, Workload,
+    traffic::{BackendTls, DestinationRule, RouteSet, ServiceEntry, WorkloadEntry},
 };
 
 /// One complete, consistent reading of the configuration. Maps are ordered so that whatever is
@@ -28,12 +28,16 @@ pub struct Cluster {
     pub endpoint_slices: BTreeMap<NamespacedName, EndpointSlice>,
     /// Which connections workloads accept.
     pub peer_authentications: BTreeMap<NamespacedName, PeerAuthentication>,
+    /// Whose tokens requests may carry.
+    pub request_authentications: BTreeMap<NamespacedName, RequestAuthentication>,
     /// Who may connect.
     pub authorization_policies: BTreeMap<NamespacedName, AuthorizationPolicy>,
     /// What becomes of requests and connections, one for each object that gives routes.
     pub routes: Vec<RouteSet>,
     /// How hosts' endpoints are used.
     pub destination_rules: BTreeMap<NamespacedName, DestinationRule>,
+    /// TLS towards Services' endpoints.
+    pub backend_tls: Vec<BackendTls>,
     /// Hosts that are no Kubernetes Service.
     pub service_entries: BTreeMap<NamespacedName, ServiceEntry>,
     /// Endpoints that are no pods.

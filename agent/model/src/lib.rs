@@ -8,6 +8,7 @@ mod diagnostic;
 mod identity;
 mod peer_authentication;
 mod policy;
+mod request_authentication;
 mod resource;
 mod service;
 pub mod traffic;
@@ -21,6 +22,7 @@ pub use policy::{
     AuthorizationPolicy, Condition, Operation, PathMatch, PathTemplate, PolicyAction,
     PrincipalMatch, Rule, ServiceAccountMatch, Source, TextMatch, Values, parse_block,
 };
+pub use request_authentication::{JwtKeys, JwtRule, RequestAuthentication, TokenLocation};
 pub use resource::{NamespacedName, ResourceRef};
 pub use service::{
     Distribution, Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort, TargetPort,

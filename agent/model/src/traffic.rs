@@ -2,12 +2,14 @@
 //! Service. Istio's and the Gateway API's objects end in the same nouns; where the two APIs decide
 //! differently, [`Dialect`] says whose rules hold.
 
+mod backend_tls;
 mod destination;
 mod entry;
 mod http;
 mod matching;
 mod route;
 
+pub use backend_tls::BackendTls;
 pub use destination::{
     ClientTls, ConnectionPool, ConsistentHash, DestinationRule, HashKey, HttpPool, KeyMaterial,
     LoadBalancer, Locality, LocalityBalance, OutlierDetection, Ring, SimpleBalancer, Subset,

@@ -1,17 +1,20 @@
 //! Requests judged at their destination, however they got here.
 //!
 //! A connection whose policy looks at requests is not simply delivered:
-//! sniff -> (opaque | http). A request: head -> readings -> judge -> link (the application). Nothing of it can
+//! sniff -> (opaque | http). A request: head -> authenticate -> readings -> judge -> link (the application). Nothing of it can
 //! be gone around, because every way into a pod ends in [`crate::authorize`], which hands over to this
 //! module what it cannot decide: tunnels, native sessions, what the kernel has captured, and requests that
 //! the proxy itself brings from another pod of the node.
 
 mod counted;
 mod exchange;
+mod fetch;
 mod http;
+mod keys;
 mod link;
 mod opaque;
 mod path;
+mod token;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,6 +31,7 @@ use crate::{
 };
 
 pub(crate) use http::serve_bytes;
+pub(crate) use keys::Keys;
 pub(crate) use opaque::authorize as authorize_opaque;
 
 /// A connection that is judged, as far as it was judged already.

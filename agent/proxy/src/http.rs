@@ -43,6 +43,7 @@ use front::{Front, is_about_requests};
 pub(crate) use head::{Head, remove_hop_by_hop};
 use l4::{Led, Sniffed};
 pub(crate) use local_reply::LocalReply;
+pub(crate) use outside::secure;
 pub(crate) use requests::{http1_builder, http2_builder};
 pub(crate) use sniff::{Look, Spoken, sniff};
 pub(crate) use strict::{Strict, Switch};

@@ -12,7 +12,7 @@ use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, Snapshot, Workloa
 use undermesh_telemetry::Telemetry;
 
 use crate::{
-    PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, authorize,
+    PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, authorize, guard,
     metrics::Metrics,
     native,
     pod::Pod,
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     /// What the pods share about destinations.
     pub(crate) upstreams: Arc<upstream::Node>,
     pub(crate) runtime: Handle,
+    /// What tokens of requests are verified with.
+    pub(crate) keys: guard::Keys,
     /// TLS towards hosts outside the mesh.
     pub(crate) outside: OutsideTls,
     /// Pods that are served, in the order in which they came.
@@ -88,6 +90,7 @@ impl Proxy {
             metrics,
             upstreams,
             runtime,
+            keys: guard::Keys::default(),
             outside: OutsideTls::default(),
             pods,
             changes,

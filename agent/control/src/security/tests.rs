@@ -1,8 +1,8 @@
 //! Manifests in, nouns and findings out.
 
 use undermesh_model::{
-    Cluster, Condition, MtlsMode, PolicyAction, PrincipalMatch, ServiceAccountMatch, TextMatch,
-    Values,
+    Cluster, Condition, JwtKeys, JwtRule, MtlsMode, PolicyAction, PrincipalMatch,
+    ServiceAccountMatch, TextMatch, TokenLocation, Values,
 };
 
 use crate::fixtures::{findings, load};
@@ -250,4 +250,83 @@ fn kinds_of_other_groups_are_other_kinds_and_the_core_group_is_a_mistake() {
 fn a_policy_that_is_written_twice_rejects_the_state() {
     let (_, said) = read(&format!("{0}---\n{0}", policy("{}")));
     assert!(said.iter().any(|one| one.starts_with("Error duplicate-object")), "{said:?}");
+}
+
+fn tokens(spec: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
+         metadata: {{name: p, namespace: shop}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn a_request_authentication_is_read_field_by_field() {
+    let (cluster, said) = read(&tokens(
+        "
+  selector: {matchLabels: {app: cart}}
+  jwtRules:
+  - issuer: me
+    audiences: [a]
+    jwksUri: https://keys.example/set
+    fromHeaders: [{name: X-Token, prefix: 'T '}]
+    fromParams: [token]
+    fromCookies: [session]
+    outputPayloadToHeader: X-Payload
+    forwardOriginalToken: true
+    outputClaimToHeaders: [{header: X-Sub, claim: sub}]
+    spaceDelimitedClaims: [roles]
+    timeout: 2s
+  - issuer: https://me.example
+  - {issuer: you, jwks: '{\"keys\": []}'}",
+    ));
+    assert_eq!(said, Vec::<String>::new());
+    let read = cluster.request_authentications.values().next().unwrap();
+    assert_eq!(read.selector["app"], "cart");
+    let location = |name: &str| name.to_owned();
+    assert_eq!(
+        read.rules[0],
+        JwtRule {
+            issuer: "me".to_owned(),
+            audiences: vec!["a".to_owned()],
+            keys: JwtKeys::Uri("https://keys.example/set".to_owned()),
+            locations: vec![
+                TokenLocation::Header(location("x-token"), "T ".to_owned()),
+                TokenLocation::Parameter(location("token")),
+                TokenLocation::Cookie(location("session")),
+            ],
+            forward: true,
+            payload_header: Some("x-payload".to_owned()),
+            claim_headers: vec![("x-sub".to_owned(), "sub".to_owned())],
+            words: vec!["roles".to_owned()],
+            timeout: std::time::Duration::from_secs(2),
+        }
+    );
+    let plain = &read.rules[1];
+    assert_eq!((&plain.keys, plain.forward), (&JwtKeys::Discovered, false));
+    assert_eq!(plain.locations.len(), 2, "the places of RFC 6750");
+    assert_eq!(plain.words, ["scope", "permission"]);
+    assert!(matches!(read.rules[2].keys, JwtKeys::Inline(_)));
+}
+
+#[test]
+fn a_request_authentication_that_cannot_be_meant_rejects_the_state() {
+    for rule in [
+        "{}",
+        "{issuer: a, audiences: ['']}",
+        "{issuer: a, jwks: 'no keys'}",
+        "{issuer: a, jwks: '{}'}",
+        "{issuer: a, jwksUri: 'ftp://a'}",
+        "{issuer: a, fromHeaders: [{name: 'a b'}]}",
+        "{issuer: a, fromParams: ['']}",
+        "{issuer: a, fromCookies: ['']}",
+        "{issuer: a, outputClaimToHeaders: [{header: b}]}",
+        "{issuer: a, outputPayloadToHeader: 'a b'}",
+        "{issuer: a, timeout: soon}",
+    ] {
+        let (_, said) = read(&tokens(&format!("{{jwtRules: [{rule}]}}")));
+        assert!(said.iter().any(|one| one.starts_with("Error ")), "accepted: {rule}{said:?}");
+    }
+    let (cluster, said) = read(&tokens("{targetRefs: [{kind: Gateway, name: a, group: g}]}"));
+    assert!(cluster.request_authentications.is_empty());
+    assert!(said.len() == 1 && said[0].starts_with("Warning not-enforced"), "{said:?}");
 }

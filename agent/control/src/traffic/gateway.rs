@@ -1,5 +1,5 @@
-//! The Gateway API's routes for the mesh (GAMMA): HTTPRoute, GRPCRoute, TCPRoute, TLSRoute with
-//! Services as parents, and ReferenceGrant.
+//! The Gateway API for the mesh (GAMMA): HTTPRoute, GRPCRoute, TCPRoute, TLSRoute with Services as
+//! parents, ReferenceGrant, and BackendTLSPolicy.
 //!
 //! The path: one file per kind reads an object to a [`RouteDraft`], and refuses what the API's
 //! validation refuses; [`connect`] adds what only shows when objects are seen together: Services,
@@ -8,6 +8,7 @@
 //! Source: `gateway.networking.k8s.io` v1, GEP-1294 (mesh), GEP-1742 (time-outs), GEP-1731 (retries),
 //! GEP-1767 (CORS), GEP-3171 (mirrors).
 
+mod backend_tls;
 mod backends;
 mod connect;
 mod cors;
@@ -24,6 +25,7 @@ mod reference_grant;
 mod retries;
 mod values;
 
+pub(crate) use backend_tls::{BackendTlsPolicy, TlsDraft, connect_tls, tls_policy};
 pub(crate) use connect::connect;
 pub(crate) use grpc_route::{GrpcRoute, grpc_route};
 pub(crate) use http_route::{HttpRoute, http_route};
@@ -62,6 +64,10 @@ pub(crate) const L4_VERSIONS: [&str; 3] = [
     "gateway.networking.k8s.io/v1alpha3",
     "gateway.networking.k8s.io/v1alpha2",
 ];
+
+/// The versions of BackendTLSPolicy that say the same.
+pub(crate) const TLS_POLICY_VERSIONS: [&str; 2] =
+    ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3"];
 
 /// The versions of ReferenceGrant that say the same.
 pub(crate) const GRANT_VERSIONS: [&str; 2] =

@@ -114,6 +114,21 @@ fn a_server_with_another_name_is_refused_with_both_names() {
 }
 
 #[test]
+fn names_of_certificates_count_as_they_are_written_too() {
+    let names = ["*.api.example", "spiffe://outside.example/a", "https://outside.example/b"];
+    let mut params = CertificateParams::new(vec![names[0].to_owned()]).unwrap();
+    params
+        .subject_alt_names
+        .extend(names[1..].iter().map(|name| rcgen::SanType::URI((*name).try_into().unwrap())));
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    assert!(names.iter().all(|name| crate::peer::has_name(&certificate, name)));
+    assert!(crate::peer::has_name(&certificate, "*.API.example"));
+    assert!(!crate::peer::has_name(&certificate, "a.api.example"));
+    assert!(!crate::peer::has_name(&certificate, "https://outside.example/B"));
+}
+
+#[test]
 fn a_root_that_is_not_given_is_not_trusted_unless_nothing_is_looked_at() {
     let (one, two) = (outside(false), outside(false));
     assert!(one.meet(&two.rule(TlsMode::Simple), "api.example").is_err());

@@ -13,7 +13,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-use crate::peer::{PeerError, identity_of, names_of};
+use crate::peer::{PeerError, has_name, names_of};
 
 /// A server with a certificate of a trusted root for one of some names.
 #[derive(Debug)]
@@ -34,9 +34,8 @@ impl NamedServer {
     }
 
     fn is_one_of(&self, parsed: &ParsedCertificate<'_>, certificate: &CertificateDer<'_>) -> bool {
-        let identity = identity_of(certificate).ok().map(|identity| identity.to_string());
         self.names.iter().any(|name| {
-            identity.as_ref() == Some(name)
+            has_name(certificate, name)
                 || ServerName::try_from(name.as_str())
                     .is_ok_and(|name| verify_server_name(parsed, &name).is_ok())
         })

@@ -1,4 +1,4 @@
-//! One judged request and its answer: head -> readings -> judge -> link -> answer.
+//! One judged request and its answer: head -> authenticate -> readings -> judge -> link -> answer.
 
 use std::net::IpAddr;
 
@@ -10,9 +10,14 @@ use ::http::{
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use undermesh_snapshot::{Decision, RequestAttributes, asks, evaluate_request};
+use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, asks, evaluate_request};
 
-use super::{Visit, link::Link, path::Readings};
+use super::{
+    Visit,
+    link::Link,
+    path::Readings,
+    token::{Claims, authenticate},
+};
 use crate::{
     http::{AnswerBody, Head, LocalReply, Switch, remove_hop_by_hop, upgrade},
     upstream::Body,
@@ -73,7 +78,10 @@ impl Guard {
                 "CONNECT is not passed to a pod whose policy looks at requests",
             ));
         }
-        self.judge(&mut head)?;
+        let policy = self.visit.policy();
+        let shared = &self.visit.pod.shared;
+        let claims = authenticate(shared, &policy.tokens, &mut head).await?;
+        self.judge(&policy, &mut head, claims.as_ref())?;
         self.attest(&mut head.parts.headers);
         let upgraded = head.upgrade.is_some();
         let extended = head.extended;
@@ -92,9 +100,13 @@ impl Guard {
     }
 
     /// Whether the request may be answered; its path is the one that was judged afterwards.
-    fn judge(&self, head: &mut Head) -> Result<(), LocalReply> {
+    fn judge(
+        &self,
+        policy: &CompiledPolicy,
+        head: &mut Head,
+        claims: Option<&Claims>,
+    ) -> Result<(), LocalReply> {
         let visit = &self.visit;
-        let policy = visit.policy();
         let readings = Readings::new(head.parts.uri.path());
         normalise(head, &readings)?;
         let view = head.view();
@@ -104,15 +116,15 @@ impl Guard {
             hosts: &hosts,
             paths: &readings.all,
             headers: view.headers,
-            claims: None,
+            claims,
             remote: remote(view.headers).unwrap_or(visit.client.ip()),
         };
         let connection = visit.attributes();
-        if let Some(custom) = asks(&policy, &connection, &request).first() {
+        if let Some(custom) = asks(policy, &connection, &request).first() {
             let detail = format!("{} asks a provider that is not configured", custom.origin);
             return Err(LocalReply::denied(&detail));
         }
-        let decision = evaluate_request(&policy, &connection, &request);
+        let decision = evaluate_request(policy, &connection, &request);
         self.report(&decision);
         if decision.allowed { Ok(()) } else { Err(LocalReply::denied(&decision.to_string())) }
     }

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE},
 };
 
 use super::{body::AnswerBody, log::Flag};
@@ -52,6 +52,14 @@ impl LocalReply {
     pub(crate) fn denied(detail: &str) -> Self {
         let reply = Self::text(StatusCode::FORBIDDEN, Flag::Denied, "RBAC: access denied");
         Self { detail: Some(detail.to_owned()), ..reply }
+    }
+
+    /// The request's token is not valid (RFC 6750, section 3).
+    pub(crate) fn unauthenticated(status: StatusCode, body: &'static str, detail: String) -> Self {
+        let mut reply = Self::text(status, Flag::Denied, body);
+        let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+        reply.headers.insert(WWW_AUTHENTICATE, challenge);
+        Self { detail: Some(detail), ..reply }
     }
 
     /// No route is about the request.

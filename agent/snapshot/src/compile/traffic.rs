@@ -1,6 +1,7 @@
 //! What rules make of service ports, for this node's clients: who wins, what it leads to, and whether
 //! the proxy has to look at all.
 
+mod backend_tls;
 mod checks;
 mod clusters;
 mod contest;
@@ -28,6 +29,7 @@ use undermesh_model::{
 
 pub(super) use self::entries::add_entries;
 use self::{
+    backend_tls::BackendPolicies,
     clusters::{Clusters, Meaning},
     contest::{Contest, Winners},
     destinations::Destinations,
@@ -86,11 +88,12 @@ impl<'a> Traffic<'a> {
         checks::routes(&cluster.routes, &hosts, &mut findings);
         checks::destination_rules(cluster, &hosts, &mut findings);
         let destinations = Destinations::new(cluster, &options.root_namespace, diagnostics);
+        let policies = BackendPolicies::new(cluster, diagnostics);
         let inventory = Inventory::new(cluster, &options.node, &workloads.by_address, slices);
         Self {
             clients: views(cluster, &workloads.local),
             contest: Contest::new(&cluster.routes),
-            clusters: Clusters::new(hosts, destinations, inventory),
+            clusters: Clusters::new(hosts, destinations, policies, inventory),
             outbound_policy: options.outbound_policy,
             findings,
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ipnet::IpNet;
 use undermesh_model::{
-    AuthorizationPolicy, Condition, MtlsMode, Operation, PolicyAction, ResourceRef, Rule,
+    AuthorizationPolicy, Condition, JwtRule, MtlsMode, Operation, PolicyAction, ResourceRef, Rule,
     ServiceAccountMatch, Source, TextMatch, Values,
 };
 
@@ -15,6 +15,8 @@ use super::{MtlsModes, request::RequestMatch};
 pub struct CompiledPolicy {
     /// Which ports take plaintext.
     pub modes: MtlsModes,
+    /// How tokens of requests are verified.
+    pub tokens: Vec<Arc<JwtRule>>,
     /// Policies with action CUSTOM.
     pub custom: Vec<Arc<Statement>>,
     /// Policies with action DENY.
@@ -83,13 +85,16 @@ impl CompiledPolicy {
     /// Whether something is asked of requests, if only to report it.
     pub fn looks_at_requests(&self) -> bool {
         let mut all = self.all().flat_map(|list| list.iter());
-        !self.custom.is_empty() || all.any(|statement| statement.looks_at_requests())
+        !self.tokens.is_empty()
+            || !self.custom.is_empty()
+            || all.any(|statement| statement.looks_at_requests())
     }
 
     /// Whether there is nothing to evaluate at all: anybody may come, in plaintext too.
     pub fn is_trivial(&self) -> bool {
         self.modes.default != MtlsMode::Strict
             && self.modes.ports.is_empty()
+            && self.tokens.is_empty()
             && self.all().all(Vec::is_empty)
     }
 

@@ -198,7 +198,9 @@ impl Subject<'_> {
             self.matching(statement).is_none() && self.may_match(statement)
         };
         let dry_allow = policy.allow.iter().filter(|one| one.dry_run);
-        policy.custom.iter().any(|one| self.may_match(one))
+        // A token that is not valid is refused, whatever the rules say.
+        !policy.tokens.is_empty()
+            || policy.custom.iter().any(|one| self.may_match(one))
             || policy.deny.iter().chain(&policy.audit).chain(dry_allow).any(unsettled)
     }
 

@@ -113,9 +113,6 @@ fn is_principal(principal: &PrincipalMatch, claims: Option<&Map<String, Value>>)
     }
 }
 
-/// Claims that are lists of words in one text (Istio's default for its JWT filter).
-const WORDS: [&str; 2] = ["scope", "permission"];
-
 /// A claim that is a list has every one of its values. Only text counts.
 fn is_claim(
     values: &Values<TextMatch>,
@@ -126,10 +123,8 @@ fn is_claim(
         let (first, rest) = path.split_first()?;
         rest.iter().try_fold(claims.get(first)?, |value, name| value.as_object()?.get(name))
     });
-    let is_words = matches!(path, [name] if WORDS.contains(&name.as_str()));
     let texts: Vec<&str> = match found {
         Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
-        Some(Value::String(text)) if is_words => text.split(' ').collect(),
         Some(Value::String(text)) => vec![text],
         _ => Vec::new(),
     };

@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use undermesh_model::{AuthorizationPolicy, Cluster, PolicyAction, Workload};
+use undermesh_model::{
+    AuthorizationPolicy, Cluster, JwtRule, PolicyAction, RequestAuthentication, Workload,
+};
 
 use super::{CompiledPolicy, MtlsModes, Statement};
 
@@ -19,6 +21,7 @@ pub(super) fn selects(selector: &Labels, workload: &Workload) -> bool {
 /// All AuthorizationPolicies, compiled once and shared by the workloads that they are about.
 pub(crate) struct Authorizations<'a> {
     root_namespace: &'a str,
+    tokens: Tokens<'a>,
     by_namespace: HashMap<&'a str, Vec<(&'a AuthorizationPolicy, Arc<Statement>)>>,
 }
 
@@ -29,16 +32,18 @@ impl<'a> Authorizations<'a> {
             let statements = by_namespace.entry(policy.name.namespace.as_str()).or_default();
             statements.push((policy, Arc::new(Statement::new(policy))));
         }
-        Self { root_namespace, by_namespace }
+        let tokens = Tokens::new(cluster);
+        Self { root_namespace, tokens, by_namespace }
     }
 
     /// Everything that is about `workload`: policies of its own namespace, and those of the root
     /// namespace, which reach into all others.
     pub(crate) fn of(&self, workload: &Workload, modes: MtlsModes) -> CompiledPolicy {
         let own = workload.name.namespace.as_str();
-        let mut compiled = CompiledPolicy { modes, ..CompiledPolicy::default() };
         let namespaces = [self.root_namespace, own];
         let distinct = if own == self.root_namespace { &namespaces[..1] } else { &namespaces };
+        let tokens = self.tokens.of(workload, distinct);
+        let mut compiled = CompiledPolicy { modes, tokens, ..CompiledPolicy::default() };
         let statements = distinct.iter().filter_map(|name| self.by_namespace.get(name)).flatten();
         for (policy, statement) in statements {
             if selects(&policy.selector, workload) {
@@ -52,5 +57,31 @@ impl<'a> Authorizations<'a> {
             }
         }
         compiled
+    }
+}
+
+/// All RequestAuthentications; those that are about one workload add up.
+struct Tokens<'a> {
+    by_namespace: HashMap<&'a str, Vec<Compiled<'a>>>,
+}
+
+/// An object, and its rules as workloads share them.
+type Compiled<'a> = (&'a RequestAuthentication, Vec<Arc<JwtRule>>);
+
+impl<'a> Tokens<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        let mut by_namespace: HashMap<_, Vec<_>> = HashMap::new();
+        for object in cluster.request_authentications.values() {
+            let rules = object.rules.iter().cloned().map(Arc::new).collect();
+            let objects = by_namespace.entry(object.name.namespace.as_str()).or_default();
+            objects.push((object, rules));
+        }
+        Self { by_namespace }
+    }
+
+    fn of(&self, workload: &Workload, namespaces: &[&str]) -> Vec<Arc<JwtRule>> {
+        let objects = namespaces.iter().filter_map(|name| self.by_namespace.get(name)).flatten();
+        let selected = objects.filter(|(object, _)| selects(&object.selector, workload));
+        selected.flat_map(|(_, rules)| rules.iter().cloned()).collect()
     }
 }

@@ -8,7 +8,7 @@ use undermesh_snapshot::traffic::AppProtocol;
 
 use super::*;
 use crate::upstream::{
-    Pick, Refusal,
+    Refusal,
     testing::{OWN, Rig, pick, request, spec},
 };
 

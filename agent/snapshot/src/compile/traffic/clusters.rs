@@ -4,10 +4,11 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use undermesh_model::{
     ResourceRef,
-    traffic::{Resolution, SimpleBalancer},
+    traffic::{ClientTls, Resolution, SimpleBalancer},
 };
 
 use super::{
+    backend_tls::BackendPolicies,
     destinations::{Destinations, Effective, Merged},
     hosts::{Host, HostPort, Hosts, Source},
     inventory::{Found, Inventory, Name},
@@ -59,6 +60,7 @@ pub(super) struct Meaning<'a> {
 pub(super) struct Clusters<'a> {
     pub(super) hosts: Hosts<'a>,
     destinations: Destinations<'a>,
+    policies: BackendPolicies<'a>,
     pub(super) inventory: Inventory<'a>,
     made: HashMap<ClusterKey, Arc<ClusterSpec>>,
 }
@@ -67,9 +69,10 @@ impl<'a> Clusters<'a> {
     pub(super) fn new(
         hosts: Hosts<'a>,
         destinations: Destinations<'a>,
+        policies: BackendPolicies<'a>,
         inventory: Inventory<'a>,
     ) -> Self {
-        Self { hosts, destinations, inventory, made: HashMap::new() }
+        Self { hosts, destinations, policies, inventory, made: HashMap::new() }
     }
 
     /// A destination that a rule names.
@@ -83,6 +86,10 @@ impl<'a> Clusters<'a> {
         self.make(&host, &port, wanted.subset.unwrap_or_default(), view)
     }
 
+    fn policy(&self, host: &Host<'_>, port: u16) -> Option<&'a ClientTls> {
+        self.policies.of(host.service()?, port)
+    }
+
     /// All of a host's port, whatever its name stands for elsewhere.
     pub(super) fn whole(
         &mut self,
@@ -93,10 +100,11 @@ impl<'a> Clusters<'a> {
         self.make(host, port, "", view).ok()
     }
 
-    /// Whether a DestinationRule asks for more than the kernel does.
+    /// Whether a DestinationRule or a BackendTLSPolicy asks for more than the kernel does.
     pub(super) fn needs_proxy(&self, host: &Host<'_>, port: u16, view: &View) -> bool {
         let rule = self.destinations.choose(host, view);
         rule.is_some_and(|rule| rule.effective(None, port).needs_proxy())
+            || self.policy(host, port).is_some()
     }
 
     /// What a name stands for.
@@ -144,7 +152,9 @@ impl<'a> Clusters<'a> {
             ("", _) => None,
             (name, rule) => Some(rule.and_then(|rule| rule.subset(name)).ok_or(Missing::Subset)?),
         };
-        let effective = rule.map(|rule| rule.effective(subset, port.number)).unwrap_or_default();
+        let mut effective =
+            rule.map(|rule| rule.effective(subset, port.number)).unwrap_or_default();
+        effective.tls = effective.tls.or(self.policy(host, port.number));
         let none = Labels::new();
         let labels = subset.map_or(&none, |subset| &subset.labels);
         let balance = effective.balancer.and_then(|balancer| balancer.locality.as_ref());

@@ -2,6 +2,7 @@
 
 mod action;
 mod headers;
+mod patterns;
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 

@@ -1,5 +1,6 @@
 //! Rules in, traffic of service ports out.
 
+mod backend_tls;
 mod blocks;
 mod destinations;
 mod entries;

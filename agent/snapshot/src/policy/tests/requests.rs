@@ -122,7 +122,7 @@ fn each_field_of_a_request_matches_as_istio_says() {
     let blocks = |text: &str| any_of(vec![undermesh_model::parse_block(text).unwrap()]);
     let principal = |text: &str| any_of(vec![PrincipalMatch::parse(text)]);
     let token = json!({"iss": "me", "sub": "you", "aud": ["a", "b"], "azp": "c",
-        "scope": "read write", "deep": {"er": "d"}, "level": 3});
+        "scope": ["read", "write"], "deep": {"er": "d"}, "level": 3});
     let plain = get("/a/b");
     let with = Asked { headers: vec![("x", "1"), ("x", "2")], claims: token, ..get("/a/b") };
     for (rule, asked, matches) in [
@@ -236,5 +236,45 @@ fn a_custom_policy_asks_about_the_requests_that_it_matches_and_decides_nothing_i
         judge(policies(), &asked, |decision, asks| {
             assert_eq!((decision.cause, asks), (cause, count));
         });
+    }
+}
+
+#[test]
+fn where_tokens_are_verified_every_connection_that_may_pass_waits_for_its_requests() {
+    let rule = undermesh_model::JwtRule {
+        issuer: "me".to_owned(),
+        audiences: vec![],
+        keys: undermesh_model::JwtKeys::Discovered,
+        locations: vec![],
+        forward: false,
+        payload_header: None,
+        claim_headers: vec![],
+        words: vec![],
+        timeout: std::time::Duration::from_secs(1),
+    };
+    let about = |namespace: &str, selector: &str| undermesh_model::RequestAuthentication {
+        origin: ResourceRef::namespaced("RequestAuthentication", namespace, "tokens"),
+        name: NamespacedName::new(namespace, "tokens"),
+        selector: labels(selector),
+        rules: vec![rule.clone()],
+    };
+    for (namespace, selector, policies, expected) in [
+        ("shop", "", vec![], Cause::AtRequests),
+        (ROOT, "app=cart", vec![], Cause::AtRequests),
+        ("shop", "app=web", vec![], Cause::Unrestricted),
+        ("other", "", vec![], Cause::Unrestricted),
+        ("shop", "", vec![deny(vec![to_ports(&[80])])], Cause::Denied),
+    ] {
+        let object = about(namespace, selector);
+        let mut cluster = cluster(vec![], policies);
+        cluster.request_authentications.insert(object.name.clone(), object);
+        let compiled = policy(&run(&cluster).snapshot, "cart");
+        let source = SpiffeId::new(TrustDomain::default(), "other", "web");
+        let connection = ConnectionAttributes {
+            source: Some(&source),
+            source_address: "10.2.0.4".parse().unwrap(),
+            destination: socket("10.1.0.2:80"),
+        };
+        assert_eq!(evaluate(&compiled, &connection).cause, expected, "{namespace} {selector}");
     }
 }

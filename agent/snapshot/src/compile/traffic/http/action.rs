@@ -38,7 +38,7 @@ impl Workshop<'_, '_> {
             origin: set.origin.clone(),
             name: if rule.name.is_empty() { position.to_string() } else { rule.name.clone() },
             authority: self.authority(set, rule, &mut headers),
-            path: rule.rewrite.path.clone(),
+            path: self.path(set, rule),
             action,
             headers,
             timeout: rule.timeout,
@@ -47,7 +47,7 @@ impl Workshop<'_, '_> {
                 .filter(|retries| retries.attempts > 0 || retries.per_try_timeout.is_some()),
             fault: rule.fault.clone(),
             mirrors,
-            cors: rule.cors.clone(),
+            cors: self.cors(set, rule),
         }
     }
 

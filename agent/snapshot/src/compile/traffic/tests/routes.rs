@@ -1,7 +1,7 @@
 //! Which ports rules are about, and for whom.
 
 use undermesh_ebpf_common::service_flags;
-use undermesh_model::traffic::TextPattern;
+use undermesh_model::traffic::{AllowedOrigins, Cors, PathRewrite, Retries, TextPattern};
 
 use super::*;
 use crate::{compile::tests::key, traffic::AppProtocol};
@@ -158,6 +158,39 @@ fn a_match_that_cannot_be_compiled_never_matches_and_is_reported() {
 }
 
 #[test]
+fn patterns_of_rewrites_and_origins_that_are_no_re2_are_reported_and_left_out() {
+    let mut cluster = world();
+    let mut split = virtual_service("split", CART);
+    let path = PathRewrite::Regex { pattern: "(".to_owned(), replacement: "/".to_owned() };
+    split.http[0].rewrite.path = Some(path);
+    let origins = [TextPattern::Regex("[".to_owned()), TextPattern::Exact("a".to_owned())];
+    split.http[0].cors =
+        Some(Cors { origins: AllowedOrigins(origins.to_vec()), ..Cors::default() });
+    cluster.routes.push(split);
+    let compiled = run(&cluster);
+    let (_, route) = traffic(&compiled, "shop").http.entries().next().unwrap();
+    assert_eq!(route.path, None);
+    assert_eq!(route.cors.as_ref().unwrap().origins.0, origins[1..]);
+    let found = findings(&compiled);
+    let codes: Vec<_> = found.iter().map(|finding| finding.0.as_str()).collect();
+    assert_eq!(codes, ["VirtualService shop/split unusable-pattern"; 2]);
+}
+
+#[test]
+fn a_time_limit_for_attempts_holds_without_retries() {
+    let mut cluster = world();
+    let mut split = virtual_service("split", CART);
+    let limit = Some(std::time::Duration::from_secs(1));
+    let istio = Retries::istio_default();
+    split.http[0].retries = Some(Retries { attempts: 0, per_try_timeout: limit, ..istio });
+    cluster.routes.push(split);
+    let compiled = run(&cluster);
+    let (_, route) = traffic(&compiled, "shop").http.entries().next().unwrap();
+    let retries = route.retries.as_ref().unwrap();
+    assert_eq!((retries.attempts, retries.per_try_timeout), (0, limit));
+}
+
+#[test]
 fn istio_retries_where_nothing_is_said_and_the_gateway_api_does_not() {
     let retries = |set: RouteSet| {
         let mut cluster = world();
@@ -171,7 +204,7 @@ fn istio_retries_where_nothing_is_said_and_the_gateway_api_does_not() {
     assert!(said.on.connect_failure && said.on.refused_stream && !said.on.server_errors);
     assert_eq!(retries(gateway_route("HTTPRoute", "r", Vec::new())), None);
     let mut none = virtual_service("split", CART);
-    none.http[0].retries = Some(undermesh_model::traffic::Retries { attempts: 0, ..said });
+    none.http[0].retries = Some(Retries { attempts: 0, ..said });
     assert_eq!(retries(none), None);
 }
 

@@ -1,0 +1,134 @@
+//! The keys that tokens are verified with: given with a rule, or fetched and kept.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jsonwebtoken::{Algorithm, DecodingKey, jwk::JwkSet};
+use undermesh_model::{JwtKeys, JwtRule};
+
+use super::fetch;
+use crate::proxy::Shared;
+
+/// How long fetched keys are used before they are fetched again (as Istio has Envoy do it).
+const FRESH: Duration = Duration::from_secs(5 * 60);
+/// Least time between two fetches, whatever clients send.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Sources that are kept; more than that would be a configuration out of hand.
+const MAX_SOURCES: usize = 1024;
+
+/// One public key.
+pub(super) struct Key {
+    /// Its name, where it has one.
+    pub(super) id: Option<String>,
+    /// What it may be used for, where it says so.
+    pub(super) algorithm: Option<Algorithm>,
+    pub(super) key: DecodingKey,
+}
+
+type Set = Arc<Vec<Key>>;
+
+/// Keys of all issuers that rules name.
+#[derive(Default)]
+pub(crate) struct Keys {
+    sources: Mutex<HashMap<(JwtKeys, String), Arc<Source>>>,
+}
+
+/// Where keys come from, and what was found there last. One request fetches, others wait for it.
+#[derive(Default)]
+struct Source(tokio::sync::Mutex<Fetched>);
+
+#[derive(Default)]
+struct Fetched {
+    /// The last that were good; they outlive later failures.
+    set: Option<Set>,
+    read: Option<Instant>,
+    tried: Option<Instant>,
+}
+
+impl Keys {
+    /// Keys for a rule; `None` where there never were any.
+    pub(super) async fn of(&self, shared: &Shared, rule: &JwtRule) -> Option<Set> {
+        self.get(shared, rule, FRESH).await
+    }
+
+    /// The same, fetched again unless that was done just now.
+    pub(super) async fn newer(&self, shared: &Shared, rule: &JwtRule) -> Option<Set> {
+        self.get(shared, rule, Duration::ZERO).await
+    }
+
+    async fn get(&self, shared: &Shared, rule: &JwtRule, fresh: Duration) -> Option<Set> {
+        let source = self.source(rule);
+        let mut fetched = source.0.lock().await;
+        let is_fresh = match &rule.keys {
+            JwtKeys::Inline(_) => fetched.read.is_some(),
+            JwtKeys::Uri(_) | JwtKeys::Discovered => {
+                let within = |since: Option<Instant>, limit| {
+                    since.is_some_and(|since: Instant| since.elapsed() < limit)
+                };
+                within(fetched.read, fresh) || within(fetched.tried, PAUSE)
+            }
+        };
+        if is_fresh {
+            return fetched.set.clone();
+        }
+        fetched.tried = Some(Instant::now());
+        match load(shared, rule).await {
+            Ok(set) => {
+                fetched.set = Some(Arc::new(set));
+                fetched.read = Some(Instant::now());
+            }
+            Err(error) => {
+                let kept = fetched.set.is_some();
+                tracing::warn!(
+                    issuer = rule.issuer,
+                    error,
+                    kept,
+                    "keys for tokens cannot be fetched; requests with tokens are refused unless older keys are kept"
+                );
+            }
+        }
+        fetched.set.clone()
+    }
+
+    fn source(&self, rule: &JwtRule) -> Arc<Source> {
+        let key = (rule.keys.clone(), rule.issuer.clone());
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if sources.len() >= MAX_SOURCES && !sources.contains_key(&key) {
+            sources.clear();
+        }
+        Arc::clone(sources.entry(key).or_default())
+    }
+}
+
+async fn load(shared: &Shared, rule: &JwtRule) -> Result<Vec<Key>, String> {
+    let text = match &rule.keys {
+        JwtKeys::Inline(text) => text.clone().into_bytes(),
+        JwtKeys::Uri(uri) => fetch::get(shared, uri, rule.timeout).await?,
+        JwtKeys::Discovered => {
+            let issuer = rule.issuer.trim_end_matches('/');
+            let uri = format!("{issuer}/.well-known/openid-configuration");
+            let found = fetch::get(shared, &uri, rule.timeout).await?;
+            let found: serde_json::Value =
+                serde_json::from_slice(&found).map_err(|error| format!("{uri}: {error}"))?;
+            let uri = found["jwks_uri"].as_str().ok_or(format!("{uri} names no jwks_uri"))?;
+            fetch::get(shared, uri, rule.timeout).await?
+        }
+    };
+    let set: JwkSet = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let keys: Vec<Key> = set.keys.iter().filter_map(key).collect();
+    if keys.is_empty() { Err("there is no key that can be used".to_owned()) } else { Ok(keys) }
+}
+
+/// A key that can be used; others of a set are passed over, as an issuer may have them for other purposes.
+fn key(jwk: &jsonwebtoken::jwk::Jwk) -> Option<Key> {
+    let key = DecodingKey::from_jwk(jwk).ok()?;
+    let algorithm = match jwk.common.key_algorithm {
+        // One that is no algorithm of signatures is for something else, such as encryption.
+        Some(algorithm) => Some(algorithm.to_string().parse().ok()?),
+        None => None,
+    };
+    Some(Key { id: jwk.common.key_id.clone(), algorithm, key })
+}
