@@ -14,8 +14,9 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use undermesh_ebpf_common::{
-    Action, Addr, Backend, BackendKey, Block, BlockKey, ConnEvent, ConnMeta, Outbound, OutboundView, Reason,
-    Service, ServiceKey, WorkloadEntry, conn_flags, decide_outbound, event_kind,
+    Action, Addr, Backend, BackendKey, Block, BlockKey, ConnEvent, ConnMeta, Outbound,
+    OutboundView, Reason, Service, ServiceKey, WorkloadEntry, conn_flags, decide_outbound,
+    event_kind,
 };
 
 use crate::{

@@ -8,9 +8,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash},
 };
 use undermesh_ebpf_common::{
-    Addr, AgentSocket, Backend, BackendKey, Block, BlockKey, ConnMeta, Gate, GateKey, ListenerKey, LocalTuple,
-    OriginalDst, OriginalDstKey, Pod, PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey,
-    Settings, WorkloadEntry,
+    Addr, AgentSocket, Backend, BackendKey, Block, BlockKey, ConnMeta, Gate, GateKey, ListenerKey,
+    LocalTuple, OriginalDst, OriginalDstKey, Pod, PolicyKey, PolicyVerdict, PortKey, Service,
+    ServiceKey, Settings, WorkloadEntry,
 };
 
 /// Enrolled pods of this node, by netns cookie. Its absence makes every other lookup moot, so
