@@ -82,13 +82,13 @@ fn pods_that_wait_and_agents_that_are_not_ready_say_why() -> Result<()> {
 fn what_the_agent_warns_of_is_told_once() -> Result<()> {
     let mut rig = rig()?;
     rig.start()?;
-    let object = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
+    let object = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n";
     rig.manifests.write("extra", object)?;
     let agent = rig.agent("a")?;
     agent.wait_status("the warning", WITHIN, |status| !status.warnings.is_empty())?;
     // Who does not know the manifests has it from the agent.
     let diagnosis = rig.doctor("a")?.without("--manifests").run()?;
-    assert!(diagnosis.find("agent-warning")?.found.contains("kind ConfigMap"));
+    assert!(diagnosis.find("agent-warning")?.found.contains("kind Deployment"));
     let diagnosis = rig.doctor("a")?.run()?;
     diagnosis.find("manifests-warning")?;
     diagnosis.lacks("agent-warning")

@@ -131,10 +131,10 @@ fn network_plugins_are_found_by_their_configuration_and_by_their_interfaces() ->
 #[test]
 fn manifests_are_judged_as_the_agent_will() -> Result<()> {
     let rig = rig()?;
-    let object = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
+    let object = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n";
     rig.manifests.write("extra", object)?;
     let diagnosis = rig.preflight("a")?.run()?;
-    assert!(diagnosis.find("manifests-warning")?.found.contains("kind ConfigMap"));
+    assert!(diagnosis.find("manifests-warning")?.found.contains("kind Deployment"));
     diagnosis.lacks("manifests-rejected")?;
     rig.manifests.write("extra", "apiVersion: v1\nkind: Pod\nmetadata: {}\n")?;
     let diagnosis = rig.preflight("a")?.run()?;
