@@ -1,6 +1,7 @@
 //! Configuration: what users may write ([`RawConfig`]), and what the agent works from ([`Config`]).
 
 mod gate;
+mod outbound;
 
 use std::{
     fs,
@@ -17,10 +18,11 @@ use serde::Deserialize;
 use undermesh_datapath::{CgroupRoot, MapSizes, default_attach_point};
 use undermesh_model::{FailMode, MtlsMode, SourceAddress, TrustDomain};
 use undermesh_proxy::NativeConfig;
-use undermesh_snapshot::SameNode;
+use undermesh_snapshot::{OutboundPolicy, SameNode};
 
 pub(crate) use gate::GateConfig;
 use gate::StartupGate;
+use outbound::{OutboundFailure, OutboundTrafficPolicy};
 
 use crate::cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR};
 
@@ -72,7 +74,15 @@ pub(crate) struct RawConfig {
     root_namespace: Option<String>,
     /// What becomes of meshed connections while the agent is down [default: closed].
     #[arg(long, env = "UNDERMESH_OUTBOUND_FAILURE", value_name = "MODE")]
-    outbound_failure: Option<Outbound>,
+    outbound_failure: Option<OutboundFailure>,
+    /// What becomes of connections to destinations that nobody has registered [default: ALLOW_ANY].
+    #[arg(
+        long,
+        env = "UNDERMESH_OUTBOUND_TRAFFIC_POLICY",
+        value_name = "MODE",
+        ignore_case = true
+    )]
+    outbound_traffic_policy: Option<OutboundTrafficPolicy>,
     /// How connections between two pods of this node travel [default: direct].
     #[arg(long, env = "UNDERMESH_SAME_NODE", value_name = "MODE")]
     same_node: Option<SameNodeValue>,
@@ -200,13 +210,6 @@ enum Mtls {
 
 #[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Outbound {
-    Closed,
-    Open,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
 enum SameNodeValue {
     /// Inside the kernel.
     Direct,
@@ -268,6 +271,7 @@ pub(crate) struct Config {
     pub(crate) mtls: MtlsMode,
     pub(crate) root_namespace: String,
     pub(crate) outbound_failure: FailMode,
+    pub(crate) outbound_policy: OutboundPolicy,
     pub(crate) same_node: SameNode,
     pub(crate) source_address: SourceAddress,
     pub(crate) svid_lifetime: Duration,
@@ -332,7 +336,7 @@ impl RawConfig {
     /// These settings, and those of `other` where these say nothing.
     pub(crate) fn or(self, other: Self) -> Self {
         prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
-            root_namespace outbound_failure same_node source_address svid_lifetime admin_address
+            root_namespace outbound_failure outbound_traffic_policy same_node source_address svid_lifetime admin_address
             metrics_address readiness_address access_log flow_buffer log_level log_format kernel_log connect_timeout
             tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports
@@ -403,10 +407,11 @@ impl RawConfig {
                 .clone()
                 .filter(|name| !name.is_empty())
                 .unwrap_or_else(|| "istio-system".to_owned()),
-            outbound_failure: match self.outbound_failure {
-                None | Some(Outbound::Closed) => FailMode::Closed,
-                Some(Outbound::Open) => FailMode::Open,
-            },
+            outbound_failure: self.outbound_failure.map(FailMode::from).unwrap_or_default(),
+            outbound_policy: self
+                .outbound_traffic_policy
+                .map(OutboundPolicy::from)
+                .unwrap_or_default(),
             same_node: match self.same_node {
                 None | Some(SameNodeValue::Direct) => SameNode::Direct,
                 Some(SameNodeValue::Encrypt) => SameNode::Encrypt,

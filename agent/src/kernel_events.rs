@@ -204,6 +204,7 @@ impl KernelEvents {
         let upstream = if inbound { Some(event.destination) } else { event.backend };
         let service = match snapshot.resolve(event.destination) {
             Destination::Service(route) => Some(service_label(route)),
+            // A block is about many hosts, and only the agent knows which one was meant.
             _ => None,
         };
         let known = |workload: Option<Arc<WorkloadInfo>>| {
@@ -251,10 +252,11 @@ fn address_of(source: Option<&WorkloadInfo>, event: &ConnectionEvent) -> SocketA
     SocketAddr::new(own.unwrap_or(unspecified), 0)
 }
 
-/// Istio's response flags: UH where there is no healthy upstream.
+/// Istio's response flags: UH where there is no healthy upstream, NR where there is no route.
 fn flags(event: &ConnectionEvent) -> &'static str {
     match event.reason {
         Reason::NoEndpoint => "UH",
+        Reason::NotRegistered => "NR",
         Reason::ProxyDown | Reason::TunnelDown | Reason::LocalFailed => "UF",
         Reason::PolicyDenied => "UAEX",
         _ => "-",

@@ -13,12 +13,12 @@ use std::{
 use anyhow::{Context, Result, bail};
 use undermesh_datapath::{
     AgentMark, CgroupRoot, DeliveryTable, Moment, Netns, NetnsId, OriginalDstTable,
-    PodListeners as ListenerFds, PodPrograms, ReturnRoutes,
+    PodListeners as ListenerFds, PodPrograms, ReturnRoutes, pod_flags,
     sock_diag::{self, ListeningSocket},
 };
 use undermesh_model::{FailMode, PodLocation, SourceAddress};
 use undermesh_proxy::{PodHandle, PodListeners, Proxy};
-use undermesh_snapshot::WorkloadInfo;
+use undermesh_snapshot::{OutboundPolicy, WorkloadInfo};
 
 use crate::{
     listeners::{self, Existence, Listeners},
@@ -28,9 +28,6 @@ use crate::{
 
 /// How long an agent goes on accepting what the programs have led to it before they ceased to.
 pub(crate) const LAST_ACCEPTS: Duration = Duration::from_millis(500);
-
-/// Flag of a pod's map entry that follows from the node's fail mode.
-const FAIL_OPEN: u32 = 1;
 
 /// What every pod needs of the node.
 pub(crate) struct Node {
@@ -43,6 +40,8 @@ pub(crate) struct Node {
     pub(crate) return_routes: Mutex<ReturnRoutes>,
     pub(crate) connect_timeout: Duration,
     pub(crate) cgroups: CgroupRoot,
+    /// Whether pods may dial what nobody has registered.
+    pub(crate) outbound_policy: OutboundPolicy,
     /// Whether the kernel tells by itself who listens; without, it is looked up more often.
     pub(crate) reports_listeners: bool,
 }
@@ -238,7 +237,13 @@ fn switch_on(
         inbound6: listeners.inbound6.as_ref().map(AsFd::as_fd),
         outbound_port: listeners.outbound_port,
     };
-    let flags = if workload.outbound_failure == FailMode::Open { FAIL_OPEN } else { 0 };
+    let mut flags = 0;
+    if workload.outbound_failure == FailMode::Open {
+        flags |= pod_flags::OUTBOUND_FAIL_OPEN;
+    }
+    if node.outbound_policy == OutboundPolicy::RegistryOnly {
+        flags |= pod_flags::REGISTRY_ONLY;
+    }
     let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(programs.switch_on(netns, &workload.addresses, fds, flags)?)
 }

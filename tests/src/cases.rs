@@ -13,3 +13,4 @@ mod tls;
 pub use case::{Case, Copies, Exchange, Expected, Protocol, Seen};
 pub use run::run;
 pub use shop::Shop;
+pub use tls::client_hello;

@@ -2,11 +2,11 @@
 
 use std::os::fd::AsFd;
 
-use aya::maps::{HashMap, Map, MapInfo, SockHash};
+use aya::maps::{HashMap, LpmTrie, Map, MapInfo, SockHash};
 use serde::Serialize;
 use undermesh_ebpf_common::{
-    Addr, Backend, BackendKey, GateKey, ListenerKey, LocalTuple, OriginalDst, OriginalDstKey, Pod,
-    PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, WorkloadEntry,
+    Addr, Backend, BackendKey, Block, BlockKey, GateKey, ListenerKey, LocalTuple, OriginalDst,
+    OriginalDstKey, Pod, PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, WorkloadEntry,
 };
 
 use crate::{
@@ -114,6 +114,7 @@ impl Datapath {
             self.hash_status::<PortKey, u32>("PROBE_PORTS")?,
             self.hash_status::<ServiceKey, Service>("SERVICES")?,
             self.hash_status::<BackendKey, Backend>("BACKENDS")?,
+            self.blocks_status()?,
             self.hash_status::<OriginalDstKey, OriginalDst>("ORIGINAL_DST")?,
             self.hash_status::<LocalTuple, u64>("LOCAL_TUPLES")?,
             self.hash_status::<LocalTuple, u64>("DELIVERIES")?,
@@ -130,6 +131,15 @@ impl Datapath {
         let map = if lru { Map::LruHashMap(map) } else { Map::HashMap(map) };
         let map: HashMap<_, K, V> =
             HashMap::try_from(map).map_err(DatapathError::map("open", name))?;
+        let entries = map.keys().filter(Result::is_ok).count() as u64;
+        Ok(MapStatus { name, entries, max_entries })
+    }
+
+    fn blocks_status(&self) -> Result<MapStatus, DatapathError> {
+        let name = "BLOCKS";
+        let (map, max_entries) = self.pinned(name)?;
+        let map: LpmTrie<_, BlockKey, Block> =
+            LpmTrie::try_from(Map::LpmTrie(map)).map_err(DatapathError::map("open", name))?;
         let entries = map.keys().filter(Result::is_ok).count() as u64;
         Ok(MapStatus { name, entries, max_entries })
     }

@@ -62,5 +62,5 @@ pub use probe::{Availability, Feature, KernelFeatures, Need, Probed};
 pub use return_routes::{DELIVERY_MARK, ReturnRoutes};
 pub use sizes::MapSizes;
 pub use sys::{ClockState, bind_address_no_port, clock_state};
-pub use undermesh_ebpf_common::Reason;
+pub use undermesh_ebpf_common::{Reason, pod_flags};
 pub use verifier::{ProgramCost, verify};

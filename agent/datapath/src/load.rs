@@ -8,10 +8,10 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, MapInfo, PerCpuArray, RingBuf, SockHash},
+    maps::{Array, HashMap, LpmTrie, MapData, MapInfo, PerCpuArray, RingBuf, SockHash},
     programs::{CgroupSockAddr, ProgramError, SkLookup, SockOps},
 };
-use undermesh_ebpf_common::{ListenerKey, Pod};
+use undermesh_ebpf_common::{Block, BlockKey, ListenerKey, Pod};
 use undermesh_snapshot::DatapathTables;
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     probe::{Feature, KernelFeatures},
     sizes::setting_of,
     table::Table,
-    tables::ConfigTables,
+    tables::{Blocks, ConfigTables},
 };
 
 /// The embedded object; empty where the build had none.
@@ -112,6 +112,7 @@ impl Datapath {
             workloads: adopt(&mut ebpf, "WORKLOADS")?,
             services: adopt(&mut ebpf, "SERVICES")?,
             backends: adopt(&mut ebpf, "BACKENDS")?,
+            blocks: adopt_blocks(&mut ebpf)?,
             probe_ports: adopt(&mut ebpf, "PROBE_PORTS")?,
             settings: Array::try_from(take(&mut ebpf, "SETTINGS")?)
                 .map_err(DatapathError::map("open", "SETTINGS"))?,
@@ -383,6 +384,18 @@ where
     V: aya::Pod + PartialEq,
 {
     let (map, max_entries) = sized(ebpf, name)?;
+    Table::adopt(name, setting_of(name), max_entries, map)
+}
+
+fn adopt_blocks(ebpf: &mut Ebpf) -> Result<Blocks, DatapathError> {
+    let name = "BLOCKS";
+    let map = take(ebpf, name)?;
+    let max_entries = match &map {
+        aya::maps::Map::LpmTrie(data) => data.info().map_or(0, |info: MapInfo| info.max_entries()),
+        _ => 0,
+    };
+    let map: LpmTrie<MapData, BlockKey, Block> =
+        LpmTrie::try_from(map).map_err(DatapathError::map("open", name))?;
     Table::adopt(name, setting_of(name), max_entries, map)
 }
 

@@ -71,7 +71,7 @@ const POD_PORTS: &str = "maxPodPorts";
 const CONNECTIONS: &str = "maxConnections";
 
 /// Maps, the settings that they are sized by, and how many times that they take.
-const SIZED: [(&str, &str, u32); 12] = [
+const SIZED: [(&str, &str, u32); 13] = [
     ("PODS", PODS, 1),
     ("GATE_MARKS", PODS, 8),
     ("LISTENERS", PODS, 4),
@@ -80,6 +80,7 @@ const SIZED: [(&str, &str, u32); 12] = [
     ("LISTENING", POD_PORTS, 1),
     ("PROBE_PORTS", POD_PORTS, 1),
     ("SERVICES", SERVICES, 1),
+    ("BLOCKS", SERVICES, 1),
     ("BACKENDS", BACKENDS, 1),
     ("ORIGINAL_DST", CONNECTIONS, 1),
     ("LOCAL_TUPLES", CONNECTIONS, 1),

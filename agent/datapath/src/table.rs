@@ -1,32 +1,73 @@
-//! One BPF hash map that is kept equal to a desired set of entries.
+//! One BPF map that is kept equal to a desired set of entries.
 
 use std::collections::BTreeMap;
 
 use aya::Pod;
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 
 use crate::DatapathError;
 
-/// A hash map, what it is known to hold, and how it is called.
-pub(crate) struct Table<K, V> {
+/// A map, what it is known to hold, and how it is called.
+pub(crate) struct Table<K, V, M = HashMap<MapData, K, V>> {
     name: &'static str,
     setting: &'static str,
     max_entries: u32,
-    map: HashMap<MapData, K, V>,
+    map: M,
     actual: BTreeMap<K, V>,
 }
 
-impl<K, V> Table<K, V>
+/// A BPF map with keys and values.
+pub(crate) trait Store<K, V> {
+    /// Everything that it holds.
+    fn entries(&self) -> Result<BTreeMap<K, V>, MapError>;
+    /// Inserts or replaces.
+    fn insert(&mut self, key: &K, value: &V) -> Result<(), MapError>;
+    /// Removes.
+    fn remove(&mut self, key: &K) -> Result<(), MapError>;
+}
+
+impl<K: Pod + Ord, V: Pod> Store<K, V> for HashMap<MapData, K, V> {
+    fn entries(&self) -> Result<BTreeMap<K, V>, MapError> {
+        self.iter().collect()
+    }
+
+    fn insert(&mut self, key: &K, value: &V) -> Result<(), MapError> {
+        HashMap::insert(self, key, value, 0)
+    }
+
+    fn remove(&mut self, key: &K) -> Result<(), MapError> {
+        HashMap::remove(self, key)
+    }
+}
+
+/// Keys are the length of the prefix in bits, and what it is a prefix of.
+impl<K: Pod + Ord, V: Pod> Store<(u32, K), V> for LpmTrie<MapData, K, V> {
+    fn entries(&self) -> Result<BTreeMap<(u32, K), V>, MapError> {
+        let entry = |(key, value): (Key<K>, V)| ((key.prefix_len(), key.data()), value);
+        self.iter().map(|found| found.map(entry)).collect()
+    }
+
+    fn insert(&mut self, (length, key): &(u32, K), value: &V) -> Result<(), MapError> {
+        LpmTrie::insert(self, &Key::new(*length, *key), value, 0)
+    }
+
+    fn remove(&mut self, (length, key): &(u32, K)) -> Result<(), MapError> {
+        LpmTrie::remove(self, &Key::new(*length, *key))
+    }
+}
+
+impl<K, V, M> Table<K, V, M>
 where
-    K: Pod + Ord + std::fmt::Debug,
-    V: Pod + PartialEq,
+    K: Copy + Ord + std::fmt::Debug,
+    V: Copy + PartialEq,
+    M: Store<K, V>,
 {
     /// Takes a map over, with whatever an earlier agent has left in it.
     pub(crate) fn adopt(
         name: &'static str,
         setting: &'static str,
         max_entries: u32,
-        map: HashMap<MapData, K, V>,
+        map: M,
     ) -> Result<Self, DatapathError> {
         let mut table = Self { name, setting, max_entries, map, actual: BTreeMap::new() };
         table.read_again()?;
@@ -35,11 +76,7 @@ where
 
     /// Forgets what the map was known to hold, and reads it: another agent may have written to it.
     pub(crate) fn read_again(&mut self) -> Result<(), DatapathError> {
-        self.actual = self
-            .map
-            .iter()
-            .collect::<Result<_, _>>()
-            .map_err(DatapathError::map("read", self.name))?;
+        self.actual = self.map.entries().map_err(DatapathError::map("read", self.name))?;
         Ok(())
     }
 
@@ -60,7 +97,7 @@ where
         }
         let refused =
             DatapathError::write(self.name, self.max_entries, self.setting, || describe(&key));
-        self.map.insert(key, value, 0).map_err(refused)?;
+        self.map.insert(&key, &value).map_err(refused)?;
         self.actual.insert(key, value);
         Ok(())
     }

@@ -34,6 +34,12 @@ pub(crate) enum Failure {
         /// The service's virtual address.
         dialled: SocketAddr,
     },
+    /// Only registered destinations may be dialled, and this is none.
+    #[error("nobody has registered what the client asks for at {dialled}; write a ServiceEntry")]
+    NotRegistered {
+        /// What was dialled.
+        dialled: SocketAddr,
+    },
     /// A limit of the destination's rule is reached.
     #[error("the limit {limit} is reached")]
     Overflow {
@@ -133,6 +139,7 @@ impl Failure {
         match self {
             Self::OriginalDstUnknown { .. } => "original_dst_unknown",
             Self::NoEndpoints { .. } => "no_endpoints",
+            Self::NotRegistered { .. } => "not_registered",
             Self::Overflow { .. } => "overflow",
             Self::NoCertificate { .. } => "no_certificate",
             Self::Connect { kind, .. } => match kind {
@@ -167,9 +174,10 @@ impl Failure {
             | Self::Denied { .. }
             | Self::ClientGone => Side::Downstream,
             Self::Exposed(failure) => failure.side(),
-            Self::NoEndpoints { .. } | Self::Overflow { .. } | Self::NoCertificate { .. } => {
-                Side::Local
-            }
+            Self::NoEndpoints { .. }
+            | Self::NotRegistered { .. }
+            | Self::Overflow { .. }
+            | Self::NoCertificate { .. } => Side::Local,
             Self::Connect { .. }
             | Self::TunnelLost { .. }
             | Self::RequestTimeout { .. }
@@ -180,7 +188,9 @@ impl Failure {
     /// Istio's response flag (`%RESPONSE_FLAGS%` of Envoy's access log).
     pub(crate) fn flags(&self) -> &'static str {
         match self {
-            Self::OriginalDstUnknown { .. } | Self::WrongDestination { .. } => "NR",
+            Self::OriginalDstUnknown { .. }
+            | Self::NotRegistered { .. }
+            | Self::WrongDestination { .. } => "NR",
             Self::NoEndpoints { .. } => "UH",
             Self::Overflow { .. } => "UO",
             Self::RequestTimeout { .. } => "UT",

@@ -13,7 +13,7 @@ use crate::{
     error::Failure,
     http,
     metrics::Direction,
-    plan::{self, Plan, Target},
+    plan::{self, Dialler, Plan, Target},
     pod::{Open, Pod},
     reach::{Reach, Upstream},
     record::Outbound,
@@ -57,7 +57,8 @@ fn make_plan(pod: &Pod, dialled: SocketAddr) -> Plan {
     // The address that the kernel, too, knows the client by; a client may be bound to another.
     let addresses = pod.workload.addresses.iter();
     let own = addresses.copied().find(|address| address.is_ipv4() == dialled.is_ipv4());
-    let client = own.unwrap_or(dialled.ip());
+    let address = own.unwrap_or(dialled.ip());
+    let client = Dialler { address, namespace: &pod.workload.name.namespace };
     plan::decide(&shared.snapshot.load(), client, dialled, attempts, balance::random)
 }
 
@@ -82,7 +83,11 @@ async fn try_targets(
     plan: &Plan,
     log: &mut Outbound<'_>,
 ) -> Result<Upstream, Failure> {
-    let mut failure = Failure::NoEndpoints { dialled: plan.dialled };
+    let mut failure = if plan.unregistered {
+        Failure::NotRegistered { dialled: plan.dialled }
+    } else {
+        Failure::NoEndpoints { dialled: plan.dialled }
+    };
     for target in &plan.targets {
         log.target(target);
         failure = match connect_target(pod, client, plan, target, log).await {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use undermesh_model::{MtlsMode, Wire};
-use undermesh_snapshot::{Destination, ServicePortRoute, Snapshot, WorkloadInfo};
+use undermesh_snapshot::{Destination, OutboundPolicy, ServicePortRoute, Snapshot, WorkloadInfo};
 
 use crate::balance;
 
@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) generation: u64,
     /// The service, where the address is a virtual one.
     pub(crate) service: Option<Arc<ServicePortRoute>>,
+    /// Nobody has registered the destination for the client, and nothing else may be dialled.
+    pub(crate) unregistered: bool,
     /// Where to connect: the first, and the next ones should it fail before it carried a byte.
     /// Empty when a service has no ready endpoint.
     pub(crate) targets: Vec<Target>,
@@ -46,27 +48,56 @@ impl Target {
     }
 }
 
+/// Who dials, as far as plans look at it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dialler<'a> {
+    /// The address that the kernel, too, knows it by.
+    pub(crate) address: IpAddr,
+    /// Of its pod.
+    pub(crate) namespace: &'a str,
+}
+
 /// Resolves what `client` has dialled and orders the endpoints behind it. `pick(n)` chooses one of
 /// `0..n`.
 pub(crate) fn decide(
     snapshot: &Snapshot,
-    client: IpAddr,
+    client: Dialler<'_>,
     dialled: SocketAddr,
     attempts: usize,
     pick: impl FnMut(usize) -> usize,
 ) -> Plan {
-    let (service, targets) = match snapshot.resolve(dialled) {
-        Destination::Service(route) => {
+    let (service, targets) = match destination(snapshot, client, dialled) {
+        Destination::Service(route) | Destination::Block(route) => {
             // The kernel leads all connections here where a rule is about those of any client.
             let all_here = !route.traffic.is_empty();
-            let first = route.affine(client);
+            let first = route.affine(client.address);
             let targets = balance::order(&route.endpoints, all_here, first, attempts, pick);
             (Some(Arc::clone(route)), targets)
         }
         Destination::Workload(workload) => (None, vec![Target::new(dialled, Some(workload))]),
-        Destination::Outside => (None, vec![Target::new(dialled, None)]),
+        Destination::Outside => {
+            let open = snapshot.options.outbound_policy == OutboundPolicy::AllowAny;
+            (None, open.then(|| Target::new(dialled, None)).into_iter().collect())
+        }
     };
-    Plan { dialled, generation: snapshot.generation.0, service, targets }
+    let unregistered = service.is_none() && targets.is_empty();
+    Plan { dialled, generation: snapshot.generation.0, service, unregistered, targets }
+}
+
+/// What an address stands for to a client: a ServiceEntry that is not for it is as if it were not there.
+fn destination<'a>(
+    snapshot: &'a Snapshot,
+    client: Dialler<'_>,
+    dialled: SocketAddr,
+) -> Destination<'a> {
+    match snapshot.resolve(dialled) {
+        Destination::Service(route) | Destination::Block(route)
+            if route.external && !route.traffic.contains_key(client.namespace) =>
+        {
+            Destination::Outside
+        }
+        found => found,
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +126,11 @@ mod tests {
     }
 
     fn plan(dialled: &str) -> Plan {
-        decide(&snapshot(), [10, 0, 0, 9].into(), dialled.parse().unwrap(), 3, |_| 0)
+        decide(&snapshot(), client(), dialled.parse().unwrap(), 3, |_| 0)
+    }
+
+    fn client() -> Dialler<'static> {
+        Dialler { address: [10, 0, 0, 9].into(), namespace: "shop" }
     }
 
     #[test]
@@ -138,7 +173,7 @@ mod tests {
         cart.mtls.ports.insert(9000, MtlsMode::Disable);
         snapshot.workloads.insert(address, Arc::new(cart));
         for (dialled, wire) in [("10.0.0.2:9000", None), ("10.0.0.2:9001", Some(Wire::Hbone))] {
-            let plan = decide(&snapshot, [10, 0, 0, 9].into(), dialled.parse().unwrap(), 3, |_| 0);
+            let plan = decide(&snapshot, client(), dialled.parse().unwrap(), 3, |_| 0);
             assert_eq!(plan.targets[0].wire, wire, "{dialled}");
             assert!(plan.targets[0].workload.is_some());
         }
@@ -151,6 +186,39 @@ mod tests {
             assert_eq!(plan.targets.len(), 1);
             assert_eq!(plan.targets[0].address, dialled.parse().unwrap());
             assert_eq!(plan.targets[0].workload, None);
+            assert!(!plan.unregistered);
+        }
+    }
+
+    #[test]
+    fn an_unknown_address_is_refused_where_only_registered_ones_may_be_dialled() {
+        let mut snapshot = snapshot();
+        snapshot.options.outbound_policy = OutboundPolicy::RegistryOnly;
+        for (dialled, unregistered) in [
+            ("192.0.2.1:443", true),
+            ("10.96.0.1:80", false),
+            ("10.96.0.2:80", false),
+            ("10.0.0.2:9000", false),
+        ] {
+            let plan = decide(&snapshot, client(), dialled.parse().unwrap(), 3, |_| 0);
+            assert_eq!(plan.unregistered, unregistered, "{dialled}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_not_for_the_client_is_any_address() {
+        let mut snapshot = snapshot();
+        let vip = "240.0.0.1:443".parse().unwrap();
+        let endpoints = vec![testing::endpoint("192.0.2.9:443", None)];
+        testing::add_service(&mut snapshot, "240.0.0.1:443", endpoints);
+        let mut entry = (*snapshot.services[&vip]).clone();
+        entry.external = true;
+        snapshot.blocks.insert("192.0.2.0/24".parse().unwrap(), 443, Arc::new(entry.clone()));
+        snapshot.services.insert(vip, Arc::new(entry));
+        for dialled in ["240.0.0.1:443", "192.0.2.1:443"] {
+            let plan = decide(&snapshot, client(), dialled.parse().unwrap(), 3, |_| 0);
+            assert_eq!(plan.service, None);
+            assert_eq!(plan.targets[0].address, dialled.parse().unwrap());
         }
     }
 }

@@ -53,6 +53,15 @@ impl<'a> Outbound<'a> {
         self.info.generation = plan.generation;
     }
 
+    /// Which of the hosts of ServiceEntries the connection is for, among those that its address or its
+    /// port stands for. It may be for none of them.
+    pub(crate) fn host(&mut self, host: &str) {
+        if let Some(service) = self.info.service.as_mut().filter(|service| service.host != host) {
+            let (host, name) = (host.to_owned(), host.to_owned());
+            *service = ServiceLabel { host, name, namespace: String::new() };
+        }
+    }
+
     /// An endpoint is tried.
     pub(crate) fn target(&mut self, target: &Target) {
         self.info.upstream = Some(target.address);

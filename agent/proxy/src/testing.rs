@@ -76,6 +76,7 @@ pub(crate) fn add_service(snapshot: &mut Snapshot, vip: &str, endpoints: Vec<End
         port: vip.port(),
         port_name: "tcp".to_owned(),
         affinity: false,
+        external: false,
         traffic: std::collections::BTreeMap::new(),
         endpoints,
     };

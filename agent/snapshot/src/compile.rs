@@ -6,13 +6,20 @@ mod services;
 mod traffic;
 mod workloads;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
 
-use undermesh_ebpf_common::{Backend, BackendKey, PortKey, Service, ServiceKey, WorkloadEntry};
-use undermesh_ebpf_common::{backend_flags, service_flags, workload_flags};
+use undermesh_ebpf_common::{
+    Backend, BackendKey, Block, PortKey, Service, ServiceKey, WorkloadEntry, backend_flags,
+    block_flags, service_flags, workload_flags,
+};
 use undermesh_model::{Cluster, Diagnostic, Generation, MtlsMode, Wire};
 
-use crate::{DatapathTables, Options, Snapshot, WorkloadInfo, addr, policy::PolicyTable};
+use crate::{
+    DatapathTables, Options, Snapshot, WorkloadInfo, addr, blocks::block_key, policy::PolicyTable,
+};
 
 /// What [`compile`] gives.
 #[derive(Clone, Debug, Default)]
@@ -32,18 +39,19 @@ pub fn compile(cluster: &Cluster, options: &Options, generation: Generation) -> 
         generation,
         options: options.clone(),
         workloads: workloads.by_address,
-        services,
+        services: services.routes,
+        blocks: services.blocks,
         local: workloads.local,
         places: workloads::places(cluster, options),
         policies: workloads.policies,
         tables: DatapathTables::default(),
     };
-    snapshot.tables = tables(&snapshot);
+    snapshot.tables = tables(&snapshot, &services.known);
     Compiled { snapshot, diagnostics }
 }
 
 /// The map entries that follow from a snapshot's workloads and services.
-fn tables(snapshot: &Snapshot) -> DatapathTables {
+fn tables(snapshot: &Snapshot, known: &BTreeSet<SocketAddr>) -> DatapathTables {
     let mut tables = DatapathTables::default();
     guard(snapshot, &mut tables);
     for (vip, route) in &snapshot.services {
@@ -67,6 +75,14 @@ fn tables(snapshot: &Snapshot) -> DatapathTables {
             flags |= service_flags::PROXY;
         }
         tables.services.insert(key, Service { backends: slot, flags });
+    }
+    for address in known {
+        let key = ServiceKey { addr: addr(address.ip()), port_be: address.port().to_be(), pad: 0 };
+        let service = Service { backends: 0, flags: service_flags::KNOWN };
+        tables.services.entry(key).or_insert(service);
+    }
+    for (block, port, _) in snapshot.blocks.iter() {
+        tables.blocks.insert(block_key(block, port), Block { flags: block_flags::PROXY });
     }
     tables
 }

@@ -6,6 +6,7 @@
 //! [`Cluster`]: undermesh_model::Cluster
 //! [`Diagnostic`]: undermesh_model::Diagnostic
 
+mod blocks;
 mod compile;
 mod options;
 mod policy;
@@ -14,8 +15,9 @@ mod tables;
 pub mod traffic;
 mod workload;
 
+pub use blocks::{Blocks, any_address};
 pub use compile::{Compiled, compile};
-pub use options::{Options, SameNode};
+pub use options::{Options, OutboundPolicy, SameNode};
 pub use policy::{
     Cause, CompiledPolicy, CompiledRule, ConnectionAttributes, Decision, Finding, FindingKind,
     Match, MtlsModes, RequestAttributes, RequestMatch, Statement, asks, evaluate, evaluate_opaque,

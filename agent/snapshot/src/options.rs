@@ -22,6 +22,20 @@ pub struct Options {
     pub source_address: SourceAddress,
     /// How connections between two pods of this node travel.
     pub same_node: SameNode,
+    /// What becomes of connections to destinations that nobody has registered.
+    pub outbound_policy: OutboundPolicy,
+}
+
+/// What becomes of connections to destinations that nobody has registered (Istio:
+/// `outboundTrafficPolicy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OutboundPolicy {
+    /// They are left alone.
+    #[default]
+    AllowAny,
+    /// They are refused.
+    RegistryOnly,
 }
 
 /// How connections between two pods of this node travel.

@@ -11,7 +11,8 @@ use undermesh_ebpf_common::affinity_slot;
 use undermesh_model::{Generation, NamespacedName, ResourceRef};
 
 use crate::{
-    CompiledPolicy, DatapathTables, Options, PodPlace, WorkloadInfo, addr, traffic::PortTraffic,
+    Blocks, CompiledPolicy, DatapathTables, Options, PodPlace, WorkloadInfo, addr,
+    traffic::PortTraffic,
 };
 
 /// One generation of everything that the data plane needs to know.
@@ -25,6 +26,8 @@ pub struct Snapshot {
     pub workloads: HashMap<IpAddr, Arc<WorkloadInfo>>,
     /// Service ports by virtual address and port.
     pub services: HashMap<SocketAddr, Arc<ServicePortRoute>>,
+    /// Ports of blocks of addresses that hosts of ServiceEntries stand for.
+    pub blocks: Blocks,
     /// Enrolled workloads of this node, in the order of their names.
     pub local: Vec<Arc<WorkloadInfo>>,
     /// Where pods of this node run, be they in the mesh or not.
@@ -42,6 +45,9 @@ pub enum Destination<'a> {
     Service(&'a Arc<ServicePortRoute>),
     /// An enrolled pod, dialled by its own address (headless services too).
     Workload(&'a Arc<WorkloadInfo>),
+    /// An address of a block, or any address, that a host of a ServiceEntry stands for. Whether it does
+    /// so for the client as well, [`ServicePortRoute::traffic`] says.
+    Block(&'a Arc<ServicePortRoute>),
     /// Nothing that the mesh knows.
     Outside,
 }
@@ -52,9 +58,17 @@ impl Snapshot {
         if let Some(route) = self.services.get(&dialled) {
             return Destination::Service(route);
         }
-        match self.workloads.get(&dialled.ip()) {
-            Some(workload) => Destination::Workload(workload),
-            None => Destination::Outside,
+        if let Some(workload) = self.workloads.get(&dialled.ip()) {
+            return Destination::Workload(workload);
+        }
+        self.blocks.find(dialled).map_or(Destination::Outside, Destination::Block)
+    }
+
+    /// The service port, or the port of a block, that an address stands for.
+    pub fn route(&self, dialled: SocketAddr) -> Option<&Arc<ServicePortRoute>> {
+        match self.resolve(dialled) {
+            Destination::Service(route) | Destination::Block(route) => Some(route),
+            Destination::Workload(_) | Destination::Outside => None,
         }
     }
 }
@@ -77,6 +91,8 @@ pub struct ServicePortRoute {
     pub endpoints: Vec<EndpointTarget>,
     /// A client keeps its endpoint: [`ServicePortRoute::affine`].
     pub affinity: bool,
+    /// A host of a ServiceEntry: to clients that it is not for, the address is any other.
+    pub external: bool,
     /// What rules say about it, by client namespace; connections of other clients need no look at
     /// what they carry.
     #[serde(skip)]

@@ -6,8 +6,8 @@ use std::{
 };
 
 use undermesh_ebpf_common::{
-    Addr, Backend, BackendKey, PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey,
-    WorkloadEntry,
+    Addr, Backend, BackendKey, Block, BlockKey, PolicyKey, PolicyVerdict, PortKey, Service,
+    ServiceKey, WorkloadEntry,
 };
 
 /// What the maps should hold that follow from configuration. Pods and listeners depend on what runs
@@ -18,6 +18,8 @@ pub struct DatapathTables {
     pub services: BTreeMap<ServiceKey, Service>,
     /// `BACKENDS`.
     pub backends: BTreeMap<BackendKey, Backend>,
+    /// `BLOCKS`, with the length of the prefix in bits.
+    pub blocks: BTreeMap<(u32, BlockKey), Block>,
     /// `WORKLOADS`.
     pub workloads: BTreeMap<Addr, WorkloadEntry>,
     /// `POLICY`.

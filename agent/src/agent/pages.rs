@@ -166,10 +166,16 @@ impl Pages {
             snapshot.services.iter().map(|(vip, route)| (vip.to_string(), route)).collect();
         let workloads: BTreeMap<String, _> =
             snapshot.workloads.iter().map(|(ip, workload)| (ip.to_string(), workload)).collect();
+        let blocks: BTreeMap<String, _> = snapshot
+            .blocks
+            .iter()
+            .map(|(block, port, route)| (format!("{block} port {port}"), route))
+            .collect();
         json!({
             "generation": snapshot.generation,
             "workloads": workloads,
             "services": services,
+            "blocks": blocks,
             "tables": tables(&snapshot.tables),
             "proxy": self.proxy.status(),
             "certificates": self.certificates(),

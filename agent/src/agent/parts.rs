@@ -96,6 +96,7 @@ impl Parts {
             return_routes: Mutex::new(datapath.return_routes()),
             connect_timeout: config.connect_timeout,
             cgroups: CgroupRoot::find()?,
+            outbound_policy: config.outbound_policy,
             reports_listeners: datapath.reports_listeners(),
         });
         let discovery = Discovery::open(&node.cgroups, config.gate.pods.as_ref())?;
@@ -156,6 +157,7 @@ impl Parts {
             outbound_failure: self.config.outbound_failure,
             same_node: self.config.same_node,
             source_address: self.config.source_address,
+            outbound_policy: self.config.outbound_policy,
         }
     }
 

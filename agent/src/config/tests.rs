@@ -28,6 +28,9 @@ fn a_flag_beats_the_file_and_the_file_beats_the_default() {
     assert_eq!((config.node.as_str(), config.svid_lifetime.as_secs()), ("b", 3600));
     assert_eq!(config.mtls, MtlsMode::Strict);
     assert_eq!(config.cluster, "Kubernetes");
+    assert_eq!(config.outbound_policy, OutboundPolicy::AllowAny);
+    let only = file(&format!("{MINIMAL}outboundTrafficPolicy: REGISTRY_ONLY\n"));
+    assert_eq!(only.validate().unwrap().outbound_policy, OutboundPolicy::RegistryOnly);
 }
 
 #[test]
@@ -60,6 +63,7 @@ fn unknown_keys_and_bad_values_are_refused_with_their_line() {
         ("node: a\npindir: /x\n", "unknown field `pindir`"),
         ("node: a\nsvidLifetime: soon\n", "write a duration such as"),
         ("node: a\nmtls: DISABLE\n", "unknown variant `DISABLE`"),
+        ("node: a\noutboundTrafficPolicy: ALLOW\n", "unknown variant `ALLOW`"),
     ] {
         let error = serde_yaml_ng::from_str::<RawConfig>(yaml).unwrap_err().to_string();
         assert!(error.contains(part), "{yaml:?} gave {error:?}");

@@ -2,7 +2,8 @@
 //! has led their network namespace through the mesh yet.
 
 use crate::{
-    Addr, Outbound, OutboundView, Reason, ServiceKey, WorkloadEntry, map_type, workload_flags,
+    Addr, Outbound, OutboundView, Reason, ServiceKey, WorkloadEntry, map_type, service_flags,
+    workload_flags,
 };
 
 /// How many levels of cgroups below [`Gate::cgroup`] are looked at: the kubelet has a class of
@@ -145,8 +146,8 @@ pub fn decide_gated<V: OutboundView>(view: &V, gate: &Gate, addr: &Addr, port_be
 
 #[inline(always)]
 fn is_meshed<V: OutboundView>(view: &V, addr: &Addr, port_be: u16) -> bool {
-    if view.service(&ServiceKey { addr: *addr, port_be, pad: 0 }).is_some() {
-        return true;
+    if let Some(service) = view.service(&ServiceKey { addr: *addr, port_be, pad: 0 }) {
+        return service.flags & service_flags::KNOWN == 0;
     }
     match view.workload(addr) {
         Some(workload) => takes_the_mesh(&workload),

@@ -30,7 +30,8 @@ pub use pod::{ListenerKey, Pod, PortKey, WorkloadEntry, listener_kind, pod_flags
 pub use policy::{ANY_PORT, PolicyKey, PolicyVerdict, UNKNOWN_CLASS, policy_verdict};
 pub use reason::Reason;
 pub use service::{
-    Backend, BackendKey, Service, ServiceKey, affinity_slot, backend_flags, service_flags,
+    Backend, BackendKey, Block, BlockKey, Service, ServiceKey, affinity_slot, backend_flags,
+    block_flags, service_flags,
 };
 pub use settings::Settings;
 pub use verdict::{

@@ -6,6 +6,8 @@ use crate::{Addr, map_type};
 pub mod pod_flags {
     /// While no listener answers, meshed destinations are dialled directly instead of refused.
     pub const OUTBOUND_FAIL_OPEN: u32 = 1;
+    /// Destinations that nobody has registered are refused.
+    pub const REGISTRY_ONLY: u32 = 2;
 }
 
 map_type! {

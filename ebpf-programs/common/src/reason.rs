@@ -78,6 +78,8 @@ reasons! {
     GatedOpen = 27 "gated_open",
     /// Inbound: the agent's delivery, from the client's own address.
     InboundTransparent = 28 "inbound_transparent",
+    /// Nothing that is registered is at the destination, and the mesh lets nothing else through.
+    NotRegistered = 29 "not_registered",
 }
 
 #[cfg(test)]

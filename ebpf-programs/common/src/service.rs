@@ -30,6 +30,50 @@ pub mod service_flags {
     pub const AFFINITY: u32 = 1;
     /// The proxy looks at connections to it, wherever they lead.
     pub const PROXY: u32 = 2;
+    /// Known and none of the mesh's business: connections are left alone, whatever block the address
+    /// lies in.
+    pub const KNOWN: u32 = 4;
+}
+
+map_type! {
+    /// What `BLOCKS` is looked up by. The port comes first: a block of any length, none included, is
+    /// about one port.
+    pub struct BlockKey: 20 {
+        /// The port that clients dial.
+        pub port_be: u16,
+        /// Zero.
+        pub pad: u16,
+        /// An address, or the first one of a block.
+        pub addr: Addr,
+    }
+}
+
+impl BlockKey {
+    /// Bits of a key that come before the address.
+    pub const PORT_BITS: u32 = 32;
+    /// All bits.
+    pub const BITS: u32 = Self::PORT_BITS + 128;
+
+    /// A port at an address.
+    #[inline(always)]
+    pub const fn new(addr: &Addr, port_be: u16) -> Self {
+        Self { port_be, pad: 0, addr: *addr }
+    }
+}
+
+map_type! {
+    /// `BLOCKS: (length of the prefix, BlockKey) -> Block`, the longest prefix first. A port of a block
+    /// of addresses that somebody stands for, and nobody at a single one of them.
+    pub struct Block: 4 {
+        /// See [`block_flags`].
+        pub flags: u32,
+    }
+}
+
+/// Flags of [`Block`].
+pub mod block_flags {
+    /// The proxy looks at connections to it.
+    pub const PROXY: u32 = 1;
 }
 
 /// The slot that a client has with affinity: the same in the kernel and in the proxy, so that it

@@ -4,9 +4,9 @@
 //! inlined, so that the verifier sees one straight function per hook.
 
 use crate::{
-    ANY_PORT, Addr, Backend, HBONE_PORT, Pod, PolicyKey, PolicyVerdict, Reason, Service,
-    ServiceKey, UNKNOWN_CLASS, WorkloadEntry, affinity_slot, backend_flags, pod_flags,
-    policy_verdict, service_flags, workload_flags,
+    ANY_PORT, Addr, Backend, Block, BlockKey, HBONE_PORT, Pod, PolicyKey, PolicyVerdict, Reason,
+    Service, ServiceKey, UNKNOWN_CLASS, WorkloadEntry, affinity_slot, backend_flags, block_flags,
+    pod_flags, policy_verdict, service_flags, workload_flags,
 };
 
 /// What `connect4` and `connect6` do.
@@ -75,6 +75,8 @@ pub trait OutboundView {
     fn backend(&self, service: &ServiceKey, slot: u32) -> Option<Backend>;
     /// `WORKLOADS`.
     fn workload(&self, addr: &Addr) -> Option<WorkloadEntry>;
+    /// `BLOCKS`: the smallest block that the key lies in.
+    fn block(&self, key: &BlockKey) -> Option<Block>;
     /// A random number.
     fn random(&self) -> u32;
     /// Whether the agent listens at this port of the pod's loopback address, for a destination
@@ -98,6 +100,9 @@ pub fn decide_outbound<V: OutboundView>(
         if service.flags & service_flags::PROXY != 0 {
             return to_proxy(view, pod, addr);
         }
+        if service.flags & service_flags::KNOWN != 0 {
+            return Outbound::pass(Reason::OutsideMesh, addr);
+        }
         if service.backends == 0 {
             return Outbound::refuse(Reason::NoEndpoint, addr);
         }
@@ -118,12 +123,25 @@ pub fn decide_outbound<V: OutboundView>(
         return Outbound::pass(Reason::OwnAddress, addr);
     }
     match view.workload(addr) {
-        None => Outbound::pass(Reason::OutsideMesh, addr),
+        None => outside(view, pod, addr, port_be),
         Some(workload) if workload.has(workload_flags::LOCAL) => Outbound::local(addr, port_be),
         Some(workload) if workload.has(workload_flags::PLAIN) => {
             Outbound::pass(Reason::OutsideMesh, addr)
         }
         Some(_) => to_proxy(view, pod, addr),
+    }
+}
+
+/// Nobody of the mesh is at the address: somebody may be registered for a block that it lies in.
+#[inline(always)]
+fn outside<V: OutboundView>(view: &V, pod: &Pod, addr: &Addr, port_be: u16) -> Outbound {
+    match view.block(&BlockKey::new(addr, port_be)) {
+        Some(block) if block.flags & block_flags::PROXY != 0 => to_proxy(view, pod, addr),
+        Some(_) => Outbound::pass(Reason::OutsideMesh, addr),
+        None if pod.flags & pod_flags::REGISTRY_ONLY != 0 => {
+            Outbound::refuse(Reason::NotRegistered, addr)
+        }
+        None => Outbound::pass(Reason::OutsideMesh, addr),
     }
 }
 

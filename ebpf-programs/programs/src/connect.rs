@@ -10,18 +10,20 @@ use aya_ebpf::{
         generated::{bpf_bind, bpf_get_netns_cookie, bpf_setsockopt, bpf_sk_release},
     },
     macros::cgroup_sock_addr,
+    maps::lpm_trie::Key,
     programs::SockAddrContext,
 };
 use undermesh_ebpf_common::{
-    Action, Addr, Backend, BackendKey, ConnEvent, ConnMeta, Outbound, OutboundView, Reason,
-    Service, ServiceKey, WorkloadEntry, conn_flags, decide_outbound, event_kind,
+    Action, Addr, Backend, BackendKey, Block, BlockKey, ConnEvent, ConnMeta, Outbound,
+    OutboundView, Reason, Service, ServiceKey, WorkloadEntry, conn_flags, decide_outbound,
+    event_kind,
 };
 
 use crate::{
     context,
     gate::{self, Gated},
     lookup,
-    maps::{AGENT_SOCKETS, BACKENDS, CONN_META, PODS, SERVICES, WORKLOADS},
+    maps::{AGENT_SOCKETS, BACKENDS, BLOCKS, CONN_META, PODS, SERVICES, WORKLOADS},
     report::{count, send},
 };
 
@@ -94,6 +96,10 @@ impl OutboundView for Maps<'_> {
     fn workload(&self, addr: &Addr) -> Option<WorkloadEntry> {
         // SAFETY: see `service`.
         unsafe { WORKLOADS.get(addr) }.copied()
+    }
+    #[inline(always)]
+    fn block(&self, key: &BlockKey) -> Option<Block> {
+        BLOCKS.get(Key::new(BlockKey::BITS, *key)).copied()
     }
     #[inline(always)]
     fn random(&self) -> u32 {

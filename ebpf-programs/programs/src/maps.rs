@@ -5,12 +5,12 @@ use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockHash},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash},
 };
 use undermesh_ebpf_common::{
-    Addr, AgentSocket, Backend, BackendKey, ConnMeta, Gate, GateKey, ListenerKey, LocalTuple,
-    OriginalDst, OriginalDstKey, Pod, PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey,
-    Settings, WorkloadEntry,
+    Addr, AgentSocket, Backend, BackendKey, Block, BlockKey, ConnMeta, Gate, GateKey, ListenerKey,
+    LocalTuple, OriginalDst, OriginalDstKey, Pod, PolicyKey, PolicyVerdict, PortKey, Service,
+    ServiceKey, Settings, WorkloadEntry,
 };
 
 /// Enrolled pods of this node, by netns cookie. Its absence makes every other lookup moot, so
@@ -41,6 +41,10 @@ pub static SERVICES: HashMap<ServiceKey, Service> = HashMap::pinned(1 << 14, BPF
 /// The endpoints behind `SERVICES`.
 #[map]
 pub static BACKENDS: HashMap<BackendKey, Backend> = HashMap::pinned(1 << 17, BPF_F_NO_PREALLOC);
+
+/// Blocks of addresses that hosts of ServiceEntries stand for, by port.
+#[map]
+pub static BLOCKS: LpmTrie<BlockKey, Block> = LpmTrie::pinned(1 << 14, BPF_F_NO_PREALLOC);
 
 /// Where proxied connections were meant to go; written by sockops, read by the agent.
 #[map]

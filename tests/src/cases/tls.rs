@@ -2,7 +2,7 @@
 //! RFC 6066, 3).
 
 /// A ClientHello that asks for the server `name`.
-pub(super) fn client_hello(name: &str) -> Vec<u8> {
+pub fn client_hello(name: &str) -> Vec<u8> {
     let entry = [&[0][..], &sized(name.as_bytes())].concat();
     let server_name = [&[0, 0][..], &sized(&sized(&entry))].concat();
     // TLS 1.3, of the extension supported_versions.

@@ -144,6 +144,9 @@ features! {
         "counting verdicts", "the agent does not start";
     /// Sockhash maps.
     SockHash = "map.sockhash", Required, "the agent's listeners", "the agent does not start";
+    /// Tries of prefixes.
+    LpmTrie = "map.lpm_trie", Required,
+        "blocks of addresses that ServiceEntries stand for", "the agent does not start";
     /// Ring buffers.
     RingBuf = "map.ringbuf", Required,
         "events for the access log and for who listens", "the agent does not start";
@@ -214,6 +217,7 @@ impl Feature {
             Self::Array => maps::probe(MapType::Array),
             Self::PerCpuArray => maps::probe(MapType::PerCpuArray),
             Self::SockHash => maps::probe(MapType::SockHash),
+            Self::LpmTrie => maps::probe(MapType::LpmTrie),
             Self::RingBuf => maps::probe(MapType::RingBuf),
             Self::SkStorage => maps::probe(MapType::SkStorage),
             Self::SocketNetnsCookie => helpers::socket_netns_cookie(),

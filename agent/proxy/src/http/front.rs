@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use undermesh_snapshot::{
-    ServicePortRoute, Snapshot,
+    OutboundPolicy, ServicePortRoute, Snapshot,
     traffic::{
         AppProtocol, Client, ClusterEndpoint, ClusterKey, ClusterSpec, PortTraffic, Settings,
     },
@@ -32,6 +32,8 @@ pub(crate) struct Rules {
     pub(crate) generation: u64,
     /// The service's DNS name.
     pub(crate) host: String,
+    /// What was dialled stands for hosts of ServiceEntries.
+    pub(crate) external: bool,
     /// The connection should end: new ones are treated differently.
     pub(crate) leaving: bool,
 }
@@ -80,13 +82,15 @@ impl Front {
     fn rules_where(&self, wanted: impl Fn(&PortTraffic) -> bool) -> Rules {
         let snapshot = self.pod.shared.snapshot.load();
         let generation = snapshot.generation.0;
-        let route = snapshot.services.get(&self.dialled);
+        let route = snapshot.route(self.dialled);
         let host = route.map(|route| route.host.clone()).unwrap_or_default();
+        let external = route.is_some_and(|route| route.external);
         let traffic = asked(&snapshot, &self.pod, self.dialled).filter(|traffic| wanted(traffic));
         let leaving = traffic.is_none() || self.pod.stop.is_cancelled();
+        let policy = snapshot.options.outbound_policy;
         let traffic =
-            traffic.unwrap_or_else(|| Arc::new(self.without_rules(route.map(Arc::as_ref))));
-        Rules { traffic, generation, host, leaving }
+            traffic.unwrap_or_else(|| Arc::new(self.without_rules(route.map(Arc::as_ref), policy)));
+        Rules { traffic, generation, host, external, leaving }
     }
 
     /// Returns when the connection should end, although it works.
@@ -104,9 +108,16 @@ impl Front {
         }
     }
 
-    /// A service port that no rule is about any more: its endpoints, as every connection gets them.
-    fn without_rules(&self, route: Option<&ServicePortRoute>) -> PortTraffic {
-        let endpoints = route.map(|route| route.endpoints.as_slice()).unwrap_or_default();
+    /// A service port that no rule is about any more: its endpoints, as every connection gets them. What
+    /// is no service port any more, or is one to others alone, is any address.
+    fn without_rules(
+        &self,
+        route: Option<&ServicePortRoute>,
+        policy: OutboundPolicy,
+    ) -> PortTraffic {
+        let Some(route) = route.filter(|route| !route.external) else {
+            return self.unknown(policy);
+        };
         let endpoint = |endpoint: &undermesh_snapshot::EndpointTarget| ClusterEndpoint {
             address: endpoint.address,
             workload: endpoint.workload.clone(),
@@ -116,17 +127,30 @@ impl Front {
         };
         let spec = ClusterSpec {
             key: ClusterKey {
-                host: route.map(|route| route.host.clone()).unwrap_or_default(),
+                host: route.host.clone(),
                 port: self.dialled.port(),
                 subset: String::new(),
                 view: String::new(),
             },
             rule: None,
             protocol: self.protocol,
-            endpoints: endpoints.iter().map(endpoint).collect(),
+            endpoints: route.endpoints.iter().map(endpoint).collect(),
             dns: Vec::new(),
             settings: Settings::default(),
         };
+        self.all_to(spec)
+    }
+
+    /// An address that nobody stands for.
+    fn unknown(&self, policy: OutboundPolicy) -> PortTraffic {
+        let port = self.dialled.port();
+        self.all_to(match policy {
+            OutboundPolicy::AllowAny => ClusterSpec::passthrough(port),
+            OutboundPolicy::RegistryOnly => ClusterSpec::black_hole(port),
+        })
+    }
+
+    fn all_to(&self, spec: ClusterSpec) -> PortTraffic {
         PortTraffic {
             protocol: self.protocol,
             http: Default::default(),
@@ -142,7 +166,7 @@ pub(crate) fn asked(
     pod: &Pod,
     dialled: SocketAddr,
 ) -> Option<Arc<PortTraffic>> {
-    let route = snapshot.services.get(&dialled)?;
+    let route = snapshot.route(dialled)?;
     route.traffic.get(&pod.workload.name.namespace).cloned()
 }
 

@@ -156,6 +156,12 @@ pub(crate) async fn lead(
     let rules = front.rules_for_all();
     let spec =
         destination(front, &rules.traffic, server_name).ok_or_else(|| no_endpoints(front))?;
+    if rules.external {
+        log.host(&spec.key.host);
+    }
+    if spec.is_black_hole() {
+        return Err(Failure::NotRegistered { dialled: front.dialled });
+    }
     let cluster = front.pod.upstreams.resolved(&spec).await;
     let mut tried = Vec::new();
     loop {

@@ -1,7 +1,7 @@
 //! Service ports that the mesh takes part in.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -15,10 +15,21 @@ use super::{
     traffic::{Traffic, add_entries},
     workloads::Workloads,
 };
-use crate::{EndpointTarget, Options, ServicePortRoute, WorkloadInfo, addr};
+use crate::{
+    Blocks, EndpointTarget, Options, OutboundPolicy, ServicePortRoute, WorkloadInfo, addr,
+};
 
 /// Slots that the weights of one service port may take.
 const MAX_SLOTS: u64 = 4_096;
+
+/// What clients of this node may dial besides pods.
+pub(super) struct Services {
+    pub(super) routes: Routes,
+    /// Ports of blocks of addresses.
+    pub(super) blocks: Blocks,
+    /// What is registered and left alone; empty where it makes no difference.
+    pub(super) known: BTreeSet<SocketAddr>,
+}
 
 pub(super) type Routes = HashMap<SocketAddr, Arc<ServicePortRoute>>;
 
@@ -29,7 +40,7 @@ pub(super) fn compile<'a>(
     options: &'a Options,
     workloads: &'a Workloads,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Routes {
+) -> Services {
     let slices = Slices::of(cluster);
     let place = Place::of(cluster, &options.node);
     let mut traffic = Traffic::new(cluster, options, workloads, &slices, diagnostics);
@@ -52,9 +63,38 @@ pub(super) fn compile<'a>(
             }
         }
     }
-    add_entries(cluster, &mut traffic, &mut routes);
+    let blocks = add_entries(cluster, &mut traffic, &mut routes);
     traffic.report(diagnostics);
-    routes
+    let needed = options.outbound_policy == OutboundPolicy::RegistryOnly || !blocks.is_empty();
+    let known = if needed { known(cluster, &slices, &routes, workloads) } else { BTreeSet::new() };
+    Services { routes, blocks, known }
+}
+
+/// Addresses that are services', or endpoints of services which clients dial directly, and none of the
+/// mesh's business.
+fn known(
+    cluster: &Cluster,
+    slices: &Slices<'_>,
+    routes: &Routes,
+    workloads: &Workloads,
+) -> BTreeSet<SocketAddr> {
+    let mut known = BTreeSet::new();
+    for service in cluster.services.values() {
+        for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+            let vips = service.cluster_ips.iter();
+            known.extend(vips.map(|vip| SocketAddr::new(*vip, port.port)));
+            if service.cluster_ips.is_empty() {
+                let both = [true, false];
+                let all = both.iter().flat_map(|ipv4| slices.candidates(service, port, *ipv4));
+                known.extend(all.map(|candidate| candidate.address));
+            }
+        }
+    }
+    let meshed = |address: &SocketAddr| {
+        routes.contains_key(address) || workloads.by_address.contains_key(&address.ip())
+    };
+    known.retain(|address| !meshed(address));
+    known
 }
 
 fn route(
@@ -81,6 +121,7 @@ fn route(
         port_name: port.name.clone(),
         endpoints,
         affinity: service.affinity,
+        external: false,
         traffic: BTreeMap::new(),
     }
 }

@@ -37,12 +37,12 @@ use self::{
     hosts::{Host, HostPort, Hosts},
     http::{Alternatives, Workshop},
     inventory::Inventory,
-    together::{for_each_view, together},
+    together::{Rest, for_each_view, together},
     view::{View, views},
 };
 use super::{endpoints::Slices, workloads::Workloads};
 use crate::{
-    Options,
+    Options, OutboundPolicy,
     traffic::{AppProtocol, ClusterSpec, HostPattern, L4Route, PortTraffic},
 };
 
@@ -54,6 +54,7 @@ pub(super) struct Traffic<'a> {
     clients: BTreeMap<String, Vec<View>>,
     contest: Contest<'a>,
     clusters: Clusters<'a>,
+    outbound_policy: OutboundPolicy,
     findings: Findings,
 }
 
@@ -93,6 +94,7 @@ impl<'a> Traffic<'a> {
             clients: views(cluster, &workloads.local),
             contest: Contest::new(&cluster.routes),
             clusters: Clusters::new(hosts, destinations, policies, inventory),
+            outbound_policy: options.outbound_policy,
             findings,
         }
     }
@@ -101,12 +103,17 @@ impl<'a> Traffic<'a> {
     pub(super) fn of_service(&mut self, service: &'a Service, number: u16) -> ByClient {
         let host = Host::of_service(service);
         let Some(port) = host.port(Some(number), number) else { return ByClient::new() };
-        self.of(&[(host, port)], service.l7)
+        self.of(&[(host, port)], service.l7, None)
     }
 
     /// What rules make of hosts that share an address and a port. `always`: even where no rule is
-    /// about any of them.
-    fn of(&mut self, hosts: &[(Host<'a>, HostPort<'a>)], always: bool) -> ByClient {
+    /// about any of them. `rest`: where connections go that are for none of them, if some may be.
+    fn of(
+        &mut self,
+        hosts: &[(Host<'a>, HostPort<'a>)],
+        always: bool,
+        rest: Option<&Rest>,
+    ) -> ByClient {
         let mut known: BTreeMap<Vec<Signature<'a>>, Arc<PortTraffic>> = BTreeMap::new();
         let mut found = ByClient::new();
         for (namespace, views) in self.clients.clone() {
@@ -126,7 +133,7 @@ impl<'a> Traffic<'a> {
             let made = match known.get(&signatures) {
                 Some(made) => Arc::clone(made),
                 None => {
-                    let Some(made) = self.compile(&contested, &views) else { continue };
+                    let Some(made) = self.compile(&contested, &views, rest) else { continue };
                     let made = Arc::new(made);
                     known.insert(signatures, Arc::clone(&made));
                     made
@@ -162,12 +169,17 @@ impl<'a> Traffic<'a> {
     }
 
     /// Compiles a port for all views of a namespace.
-    fn compile(&mut self, hosts: &[Contested<'_, 'a>], views: &[View]) -> Option<PortTraffic> {
+    fn compile(
+        &mut self,
+        hosts: &[Contested<'_, 'a>],
+        views: &[View],
+        rest: Option<&Rest>,
+    ) -> Option<PortTraffic> {
         let mut compiled = Vec::new();
         for view in views {
             let parts =
                 hosts.iter().filter_map(|(host, port, won)| self.part(host, port, won, view));
-            compiled.push((view, together(parts.collect())?));
+            compiled.push((view, together(parts.collect(), rest)?));
         }
         let (_, base) = compiled.last()?;
         if compiled.iter().all(|(_, one)| one == base) {
@@ -196,6 +208,11 @@ impl<'a> Traffic<'a> {
         let protocol = won.protocol().unwrap_or(port.protocol);
         let origin = host.origin().clone();
         Some(Part { origin, host: HostPattern::new(&host.name), protocol, http, l4, default })
+    }
+
+    /// Where connections go that are for no host of a port.
+    fn rest(&self, port: u16) -> Rest {
+        Rest::new(port, self.outbound_policy)
     }
 
     /// Says what was found on the way.

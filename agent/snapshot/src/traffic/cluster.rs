@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use undermesh_model::{
     ResourceRef,
-    traffic::{ClientTls, ConnectionPool, LoadBalancer, Locality, OutlierDetection},
+    traffic::{
+        ClientTls, ConnectionPool, LoadBalancer, Locality, OutlierDetection, SimpleBalancer,
+    },
 };
 
 use super::AppProtocol;
@@ -38,6 +40,41 @@ pub struct ClusterSpec {
     pub dns: Vec<DnsEndpoint>,
     /// How they are used.
     pub settings: Settings,
+}
+
+/// Names of the two destinations that stand for no host, as Istio has them.
+const PASSTHROUGH: &str = "PassthroughCluster";
+const BLACK_HOLE: &str = "BlackHoleCluster";
+
+impl ClusterSpec {
+    /// Wherever a client has dialled.
+    pub fn passthrough(port: u16) -> Self {
+        let mut spec = Self::of_nobody(PASSTHROUGH, port);
+        spec.settings.balancer.simple = Some(SimpleBalancer::Passthrough);
+        spec
+    }
+
+    /// Nowhere.
+    pub fn black_hole(port: u16) -> Self {
+        Self::of_nobody(BLACK_HOLE, port)
+    }
+
+    /// Whether it is [`ClusterSpec::black_hole`].
+    pub fn is_black_hole(&self) -> bool {
+        self.key.host == BLACK_HOLE
+    }
+
+    fn of_nobody(name: &str, port: u16) -> Self {
+        let (subset, view) = (String::new(), String::new());
+        Self {
+            key: ClusterKey { host: name.to_owned(), port, subset, view },
+            rule: None,
+            protocol: AppProtocol::Auto,
+            endpoints: Vec::new(),
+            dns: Vec::new(),
+            settings: Settings::default(),
+        }
+    }
 }
 
 /// One endpoint of a cluster.

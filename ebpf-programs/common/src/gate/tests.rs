@@ -5,7 +5,7 @@ extern crate std;
 use std::{collections::BTreeMap, vec::Vec};
 
 use super::*;
-use crate::{Backend, Service};
+use crate::{Backend, Block, BlockKey, Service};
 
 const PODS: u64 = 100;
 const HOST: u64 = 1;
@@ -46,6 +46,9 @@ impl OutboundView for Process {
             class: 0,
             address_class: 0,
         })
+    }
+    fn block(&self, _: &BlockKey) -> Option<Block> {
+        None
     }
     fn random(&self) -> u32 {
         0

@@ -19,6 +19,7 @@ struct Maps {
     services: BTreeMap<ServiceKey, Service>,
     backends: BTreeMap<(ServiceKey, u32), Backend>,
     workloads: BTreeMap<Addr, WorkloadEntry>,
+    blocks: BTreeMap<BlockKey, Block>,
     random: u32,
     listening: bool,
 }
@@ -32,6 +33,9 @@ impl OutboundView for Maps {
     }
     fn workload(&self, addr: &Addr) -> Option<WorkloadEntry> {
         self.workloads.get(addr).copied()
+    }
+    fn block(&self, key: &BlockKey) -> Option<Block> {
+        self.blocks.get(key).copied()
     }
     fn random(&self) -> u32 {
         self.random
@@ -140,6 +144,42 @@ fn a_dead_agent_refuses_unless_the_pod_fails_open() {
     );
     assert_eq!(decide(&maps, 0, OUTSIDER), Outbound::pass(Reason::OutsideMesh, &OUTSIDER));
     assert_eq!(decide(&maps, 0, LOCAL_POD), Outbound::local(&LOCAL_POD, PORT));
+}
+
+#[test]
+fn a_block_leads_to_the_agent_and_whoever_is_at_the_address_comes_first() {
+    let mut maps = maps(&[(LOCAL_POD, backend_flags::LOCAL)]);
+    for addr in [OUTSIDER, LOCAL_POD, VIP, OWN] {
+        let block = Block { flags: block_flags::PROXY };
+        maps.blocks.insert(BlockKey::new(&addr, PORT), block);
+    }
+    assert_eq!(decide(&maps, 0, OUTSIDER), Outbound::proxy(&OUTSIDER, AGENT));
+    assert_eq!(decide(&maps, 0, LOCAL_POD), Outbound::local(&LOCAL_POD, PORT));
+    assert_eq!(decide(&maps, 0, VIP), Outbound::local(&LOCAL_POD, PORT));
+    assert_eq!(decide(&maps, 0, OWN), Outbound::pass(Reason::OwnAddress, &OWN));
+    let elsewhere = decide_outbound(&maps, &pod(0), &OUTSIDER, 1);
+    assert_eq!(elsewhere, Outbound::pass(Reason::OutsideMesh, &OUTSIDER));
+    maps.listening = false;
+    assert_eq!(decide(&maps, 0, OUTSIDER), Outbound::refuse(Reason::ProxyDown, &OUTSIDER));
+    maps.blocks.insert(BlockKey::new(&OUTSIDER, PORT), Block { flags: 0 });
+    let pass = Outbound::pass(Reason::OutsideMesh, &OUTSIDER);
+    assert_eq!(decide(&maps, pod_flags::REGISTRY_ONLY, OUTSIDER), pass);
+}
+
+#[test]
+fn only_what_nobody_has_registered_is_refused_where_the_mesh_wants_that() {
+    let mut maps = maps(&[(REMOTE_POD, 0)]);
+    let only = pod_flags::REGISTRY_ONLY;
+    let refused = Outbound::refuse(Reason::NotRegistered, &OUTSIDER);
+    assert_eq!(decide(&maps, only, OUTSIDER), refused);
+    assert_eq!(decide(&maps, only, VIP), Outbound::proxy(&VIP, AGENT));
+    assert_eq!(decide(&maps, only, LOCAL_POD), Outbound::local(&LOCAL_POD, PORT));
+    assert_eq!(decide(&maps, only, OWN), Outbound::pass(Reason::OwnAddress, &OWN));
+    let loopback = Addr::LOOPBACK_V4;
+    assert_eq!(decide(&maps, only, loopback), Outbound::pass(Reason::NeverMeshed, &loopback));
+    let key = ServiceKey { addr: OUTSIDER, port_be: PORT, pad: 0 };
+    maps.services.insert(key, Service { backends: 0, flags: service_flags::KNOWN });
+    assert_eq!(decide(&maps, only, OUTSIDER), Outbound::pass(Reason::OutsideMesh, &OUTSIDER));
 }
 
 #[derive(Default)]

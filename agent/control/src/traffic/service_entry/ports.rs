@@ -58,9 +58,9 @@ pub(super) fn ports(at: &Place<'_>, spec: &Spec) -> Vec<EntryPort> {
     read
 }
 
-fn port(at: &Place<'_>, spec: &Spec, port: &Port, number: u16) -> Option<EntryPort> {
+fn port(item: &Place<'_>, spec: &Spec, port: &Port, number: u16) -> Option<EntryPort> {
     let protocol = port.protocol.to_ascii_uppercase();
-    let at = at.field("protocol");
+    let at = item.field("protocol");
     if protocol == "UDP" {
         let instead = "connections to this port are not captured";
         at.warn("unsupported-protocol", "UDP is not supported", instead);
@@ -73,6 +73,11 @@ fn port(at: &Place<'_>, spec: &Spec, port: &Port, number: u16) -> Option<EntryPo
     if spec.resolution == Resolved::DynamicDns && !DYNAMIC.contains(&protocol.as_str()) {
         let what = format!("{:?} is not for resolution: DYNAMIC_DNS", port.protocol);
         at.refuse(what, "write HTTP, HTTP2, GRPC or TLS");
+    }
+    let moved = Some(port.target_port).filter(|target| ![0, number].contains(target));
+    if matches!(spec.resolution, Resolved::None | Resolved::DynamicDns) {
+        let instead = "connections go to the port that was dialled, or write resolution: STATIC";
+        item.unsupported("targetPort", moved.as_ref(), instead);
     }
     let target = Some(port.target_port).filter(|port| *port != 0);
     Some(EntryPort { number, name: port.name.clone(), protocol, target })

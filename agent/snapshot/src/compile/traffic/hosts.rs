@@ -118,7 +118,7 @@ impl<'a> Host<'a> {
     pub(super) fn has_address(&self) -> bool {
         match self.source {
             Source::Service(service) => !service.cluster_ips.is_empty(),
-            Source::Entry(entry) => entry.addresses.iter().any(is_single),
+            Source::Entry(_) => true,
         }
     }
 }

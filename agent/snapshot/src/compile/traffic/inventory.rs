@@ -156,7 +156,7 @@ impl<'a> Inventory<'a> {
             self.add_selected(entry, selector, port, labels, &mut found);
         }
         for endpoint in &entry.endpoints {
-            self.add_endpoint(endpoint, port, labels, &mut found);
+            self.add_endpoint((endpoint, entry.resolution), port, labels, &mut found);
         }
         let dns = matches!(entry.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
         if dns && entry.endpoints.is_empty() && entry.selector.is_none() && labels.is_empty() {
@@ -195,13 +195,13 @@ impl<'a> Inventory<'a> {
             one.name.namespace == entry.name.namespace && wanted(&one.endpoint.labels)
         });
         for one in entries {
-            self.add_endpoint(&one.endpoint, port, subset, found);
+            self.add_endpoint((&one.endpoint, entry.resolution), port, subset, found);
         }
     }
 
     fn add_endpoint(
         &self,
-        endpoint: &'a EntryEndpoint,
+        (endpoint, resolution): (&'a EntryEndpoint, Resolution),
         port: &HostPort<'_>,
         labels: &Labels,
         found: &mut Endpoints<'a>,
@@ -216,6 +216,8 @@ impl<'a> Inventory<'a> {
         };
         match &endpoint.address {
             EntryAddress::Ip(ip) => found.known.push(at(*ip)),
+            // Nobody resolves it; `entries` says so.
+            EntryAddress::Host(_) if resolution == Resolution::Static => {}
             EntryAddress::Host(name) => {
                 let has =
                     |(label, value): (&String, &String)| endpoint.labels.get(label) == Some(value);

@@ -1,6 +1,7 @@
 //! Rules in, traffic of service ports out.
 
 mod backend_tls;
+mod blocks;
 mod destinations;
 mod entries;
 mod l4;

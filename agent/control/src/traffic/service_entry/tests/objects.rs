@@ -49,7 +49,7 @@ fn addresses_are_single_ones_or_blocks() {
 #[test]
 fn ports_have_numbers_names_protocols_and_targets() {
     let read = quiet(&entry(
-        "{hosts: [a], ports: [{number: 80, name: web, protocol: http, targetPort: 8080},
+        "{hosts: [a], resolution: DNS, ports: [{number: 80, name: web, protocol: http, targetPort: 8080},
            {number: 443, name: tls, protocol: TLS, targetPort: 0}, {number: 9, name: raw}]}",
     ));
     let port = |number, name: &str, protocol: &str, target| EntryPort {

@@ -31,6 +31,8 @@ fn what_is_not_supported_is_said() {
     ] {
         is_said(&with(fields), expected);
     }
+    let moved = with("").replace("number: 80", "number: 80, targetPort: 8080");
+    is_said(&moved, "unsupported-field: spec.ports[0].targetPort: ");
     let dynamic = with("resolution: DYNAMIC_DNS").replace("a.example.com", "'*.example.com'");
     is_said(&dynamic, "unsupported-field: spec.resolution: ");
 }

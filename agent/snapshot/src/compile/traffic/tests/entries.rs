@@ -11,7 +11,7 @@ use crate::compile::tests::key;
 
 const VIP: &str = "240.0.0.1:443";
 
-fn entry(name: &str, hosts: &[&str], resolution: Resolution) -> ServiceEntry {
+pub(super) fn entry(name: &str, hosts: &[&str], resolution: Resolution) -> ServiceEntry {
     ServiceEntry {
         origin: ResourceRef::namespaced("ServiceEntry", "shop", name),
         name: NamespacedName::new("shop", name),
@@ -33,7 +33,7 @@ fn entry(name: &str, hosts: &[&str], resolution: Resolution) -> ServiceEntry {
     }
 }
 
-fn endpoint(address: &str) -> EntryEndpoint {
+pub(super) fn endpoint(address: &str) -> EntryEndpoint {
     EntryEndpoint {
         address: match address.parse() {
             Ok(ip) => EntryAddress::Ip(ip),
@@ -48,7 +48,7 @@ fn endpoint(address: &str) -> EntryEndpoint {
     }
 }
 
-fn with(entries: Vec<ServiceEntry>) -> Cluster {
+pub(super) fn with(entries: Vec<ServiceEntry>) -> Cluster {
     let mut cluster = world();
     cluster.service_entries = entries.into_iter().map(|one| (one.name.clone(), one)).collect();
     cluster
@@ -202,9 +202,9 @@ fn an_entry_is_for_those_that_it_is_exported_to() {
 
 #[test]
 fn addresses_that_cannot_be_captured_are_reported() {
-    let block = ServiceEntry {
-        addresses: vec!["192.0.2.0/24".parse().unwrap()],
-        ..entry("block", &["a.example.com"], Resolution::Static)
+    let local = ServiceEntry {
+        addresses: vec!["169.254.0.0/16".parse().unwrap()],
+        ..entry("local", &["a.example.com"], Resolution::Static)
     };
     let taken = ServiceEntry {
         addresses: vec!["10.96.0.1/32".parse().unwrap()],
@@ -216,16 +216,17 @@ fn addresses_that_cannot_be_captured_are_reported() {
         }],
         ..entry("taken", &["b.example.com"], Resolution::Static)
     };
-    let compiled = run(&with(vec![block, taken]));
+    let compiled = run(&with(vec![local, taken]));
     let found: Vec<_> = findings(&compiled).into_iter().map(|(code, _)| code).collect();
     assert_eq!(
         found,
         [
-            "ServiceEntry shop/block uncaptured-address",
+            "ServiceEntry shop/local unusable-entry-address",
             "ServiceEntry shop/taken unusable-entry-address"
         ]
     );
     assert!(port(&compiled, CART_VIP).traffic.is_empty());
+    assert!(compiled.snapshot.blocks.is_empty());
 }
 
 #[test]
