@@ -85,21 +85,33 @@ pub(crate) async fn revoked(
     policies: &mut PolicyWatch,
     metrics: &Metrics,
 ) -> Denial {
+    let judged = |policy: &CompiledPolicy| {
+        let decision = evaluate(policy, &attempt.attributes());
+        (!decision.allowed).then(|| {
+            metrics.record_policy_denial(&decision);
+            decision.to_string().into()
+        })
+    };
+    changed(policies, judged).await
+}
+
+/// Waits for a change of policy that `judged` has something against. Never returns where there is none.
+pub(crate) async fn changed(
+    policies: &mut PolicyWatch,
+    judged: impl Fn(&CompiledPolicy) -> Option<Arc<str>>,
+) -> Denial {
     while policies.changed().await.is_ok() {
         let policy = policies.borrow_and_update().clone();
-        let Some(policy) = policy else { continue };
-        let decision = evaluate(&policy, &attempt.attributes());
-        if !decision.allowed {
-            metrics.record_policy_denial(&decision);
-            return Denial { reason: "policy_denied_late", detail: decision.to_string().into() };
+        if let Some(detail) = policy.as_deref().and_then(&judged) {
+            return Denial { reason: "policy_denied_late", detail };
         }
     }
     // The pod is no longer served; whoever has ended that ends its connections.
     std::future::pending().await
 }
 
-impl Attempt<'_> {
-    fn attributes(&self) -> ConnectionAttributes<'_> {
+impl<'a> Attempt<'a> {
+    pub(crate) fn attributes(&self) -> ConnectionAttributes<'a> {
         ConnectionAttributes {
             source: self.source,
             source_address: self.source_addr.ip(),

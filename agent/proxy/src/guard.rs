@@ -18,13 +18,12 @@ mod token;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
 use undermesh_model::SpiffeId;
 use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, evaluate};
 use undermesh_telemetry::{ByteCounters, CloseReason};
 
 use crate::{
-    authorize::{Denial, PolicyWatch, late},
+    authorize::{Attempt, Denial, PolicyWatch, changed, late},
     duplex::{Duplex, Reread, Stream},
     http::{Look, Spoken, sniff},
     pod::Pod,
@@ -61,12 +60,18 @@ pub(crate) enum Delivery {
 }
 
 impl Visit {
-    fn attributes(&self) -> ConnectionAttributes<'_> {
-        ConnectionAttributes {
+    /// What its policy is asked about.
+    pub(crate) fn attempt(&self) -> Attempt<'_> {
+        Attempt {
             source: self.source.as_ref(),
-            source_address: self.source_addr.ip(),
+            source_addr: self.source_addr,
             destination: self.destination,
+            workload: &self.pod.workload.identity,
         }
+    }
+
+    fn attributes(&self) -> ConnectionAttributes<'_> {
+        self.attempt().attributes()
     }
 
     /// The policy as it is now.
@@ -85,21 +90,6 @@ impl Visit {
         };
         changed(policies, judged).await
     }
-}
-
-/// Waits for a change of policy that `judged` has something against.
-async fn changed(
-    policies: &mut watch::Receiver<Option<Arc<CompiledPolicy>>>,
-    judged: impl Fn(&CompiledPolicy) -> Option<Arc<str>>,
-) -> Denial {
-    while policies.changed().await.is_ok() {
-        let policy = policies.borrow_and_update().clone();
-        if let Some(detail) = policy.as_deref().and_then(&judged) {
-            return Denial { reason: "policy_denied_late", detail };
-        }
-    }
-    // The pod is no longer served; whoever has ended that ends its connections.
-    std::future::pending().await
 }
 
 /// Serves a connection to its end. `over` gets the stream back where it has ended in order.

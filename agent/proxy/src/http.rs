@@ -19,6 +19,7 @@ mod l4;
 mod local_reply;
 mod log;
 mod mirror;
+mod neighbour;
 mod outside;
 mod patterns;
 mod random;

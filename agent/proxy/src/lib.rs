@@ -23,6 +23,7 @@ mod detect;
 mod duplex;
 mod error;
 mod forward;
+mod grpc;
 mod guard;
 mod headers;
 mod http;

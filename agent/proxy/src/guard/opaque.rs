@@ -5,9 +5,9 @@ use std::sync::Arc;
 use undermesh_snapshot::{CompiledPolicy, evaluate_opaque};
 use undermesh_telemetry::{ByteCounters, CloseReason};
 
-use super::{Visit, changed};
+use super::Visit;
 use crate::{
-    authorize::{Denial, PolicyWatch, late},
+    authorize::{Denial, PolicyWatch, changed, late},
     duplex::Duplex,
     error::Failure,
     forward::forward,

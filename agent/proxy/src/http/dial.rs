@@ -3,23 +3,17 @@
 //! To another node it travels inside the wire that all connections use. To a pod of this node it is
 //! delivered here, after the same check of policy that a tunnel gets: one proxy, once (ADR 0018).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use http::Version;
 use socket2::TcpKeepalive;
 use undermesh_model::{Wire, traffic::TcpPool};
-use undermesh_snapshot::{
-    CompiledPolicy, WorkloadInfo,
-    traffic::{ClusterEndpoint, ClusterSpec},
-};
+use undermesh_snapshot::traffic::{ClusterEndpoint, ClusterSpec};
 
-use super::{front::Front, outside};
+use super::{front::Front, neighbour::Neighbour, outside};
 use crate::{
-    authorize::{Admission, Attempt, Denial, authorize, revoked},
-    deliver,
     duplex::{Socket, Stream},
     error::Failure,
-    guard::{self, Delivery, Visit},
     plan::Target,
     pod::Pod,
     reach::{Reach, Upstream},
@@ -56,10 +50,11 @@ impl Dial for Dialer<'_> {
             let target = target(self.front, endpoint);
             let Asks { version, upgrade, .. } = self.request;
             let http2 = speaks_http2(self.spec, version, upgrade);
-            if let Some(visit) = visit(self.front, &target)? {
-                return Ok(judged(visit, http2));
-            }
-            let upstream = connect(self.front, self.host, &target, None, &mut |_| {}).await?;
+            let upstream = match Neighbour::ask(self.front, &target)? {
+                Some(neighbour) if neighbour.is_judged() => return Ok(neighbour.judged(http2)),
+                Some(neighbour) => Upstream::Plain(neighbour.deliver().await?),
+                None => reach(self.front, self.host, &target, None, &mut |_| {}).await?,
+            };
             keep_alive(&upstream, self.tcp);
             match (upstream, outside::wanted(self.spec, &target)) {
                 (Upstream::Plain(socket), Some(tls)) => {
@@ -85,7 +80,7 @@ pub(crate) fn target(front: &Front, endpoint: &ClusterEndpoint) -> Target {
     Target::new(endpoint.address, endpoint.workload.as_ref().or_else(enrolled))
 }
 
-/// Connects to an endpoint of this or of another node, and says over which wire.
+/// Connects to an endpoint of this or of another node for bytes that are no requests, and says over which wire.
 pub(crate) async fn connect(
     front: &Front,
     host: &str,
@@ -93,10 +88,21 @@ pub(crate) async fn connect(
     client: Option<&mut Socket>,
     note: &mut (dyn FnMut(Wire) + Send),
 ) -> Result<Upstream, Failure> {
-    let pod = &front.pod;
-    if let Some(local) = target.workload.as_ref().and_then(|workload| local_pod(pod, workload)) {
-        return deliver_locally(front, &local, target.address).await.map(Upstream::Plain);
+    match Neighbour::ask(front, target)? {
+        Some(neighbour) => neighbour.deliver().await.map(Upstream::Plain),
+        None => reach(front, host, target, client, note).await,
     }
+}
+
+/// The same, to what is no pod of this node.
+async fn reach(
+    front: &Front,
+    host: &str,
+    target: &Target,
+    client: Option<&mut Socket>,
+    note: &mut (dyn FnMut(Wire) + Send),
+) -> Result<Upstream, Failure> {
+    let pod = &front.pod;
     let host = Some(host).filter(|host| !host.is_empty());
     let reach = Reach { pod, host, client: front.client_towards(target.address) };
     reach.target(target, client, note).await
@@ -121,119 +127,6 @@ pub(crate) fn keep_alive(upstream: &Upstream, tcp: &TcpPool) {
     }
     if let Err(error) = socket.set_keepalive(&keepalive) {
         tracing::debug!(%error, "keepalive cannot be set as the DestinationRule has it");
-    }
-}
-
-/// The pod of this node that can be reached without a wire.
-fn local_pod(pod: &Pod, workload: &Arc<WorkloadInfo>) -> Option<Arc<Pod>> {
-    let direct = workload.local && workload.direct;
-    direct.then(|| pod.shared.local_pod(workload)).flatten()
-}
-
-/// Bytes on their way to a judge that this proxy holds back.
-const PIPE: usize = 64 << 10;
-
-/// The visit that a connection to a pod of this node is, where its requests are judged.
-fn visit(front: &Front, target: &Target) -> Result<Option<Visit>, Failure> {
-    let pod = &front.pod;
-    let local = target.workload.as_ref().and_then(|workload| local_pod(pod, workload));
-    let Some(to) = local else { return Ok(None) };
-    let destination = target.address;
-    deliver::check(&to, destination)?;
-    let client = front.client_towards(destination);
-    let policy = to.policy.borrow().clone();
-    if admitted(&attempt(pod, &to, client, destination), policy.as_deref(), &to)?
-        == Admission::Deliver
-    {
-        return Ok(None);
-    }
-    Ok(Some(Visit {
-        source: Some(pod.workload.identity.clone()),
-        source_addr: client,
-        client,
-        destination,
-        delivery: Delivery::AsSetUp,
-        pod: to,
-    }))
-}
-
-/// A stream to the judge of another pod's requests, for as long as its policy lets this client in.
-fn judged(visit: Visit, http2: bool) -> Box<dyn ByteStream> {
-    let (near, far) = tokio::io::duplex(PIPE);
-    let pod = Arc::clone(&visit.pod);
-    let task = async move {
-        let mut policies = visit.pod.policy.subscribe();
-        let (revoking, killed) = (visit.clone(), Arc::clone(&visit.pod));
-        tokio::select! {
-            () = guard::serve_bytes(visit, far, http2) => {}
-            denial = revoking.revoked(&mut policies) => {
-                tracing::debug!(detail = %denial.detail, "a connection was revoked");
-            }
-            () = killed.kill.cancelled() => {}
-        }
-    };
-    pod.tasks.spawn_on(task, &pod.shared.runtime);
-    Box::new(near)
-}
-
-fn admitted(
-    attempt: &Attempt<'_>,
-    policy: Option<&CompiledPolicy>,
-    to: &Pod,
-) -> Result<Admission, Failure> {
-    authorize(attempt, policy, &to.shared.metrics)
-        .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })
-}
-
-/// Delivers into another pod of this node, for as long as its policy lets this client in. What carries requests
-/// and is judged by them does not come here.
-async fn deliver_locally(
-    front: &Front,
-    to: &Arc<Pod>,
-    destination: SocketAddr,
-) -> Result<Socket, Failure> {
-    deliver::check(to, destination)?;
-    // From before the decision, so that no change of policy is missed.
-    let mut policies = to.policy.subscribe();
-    let policy = policies.borrow_and_update().clone();
-    let (from, to) = (Arc::clone(&front.pod), Arc::clone(to));
-    let client = front.client_towards(destination);
-    let asked = attempt(&from, &to, client, destination);
-    if admitted(&asked, policy.as_deref(), &to)? == Admission::Judge {
-        let visit = Visit {
-            pod: Arc::clone(&to),
-            source: Some(from.workload.identity.clone()),
-            source_addr: client,
-            client,
-            destination,
-            delivery: Delivery::AsSetUp,
-        };
-        guard::authorize_opaque(&visit)
-            .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
-    }
-    let socket = deliver::deliver(&to, client, destination).await?;
-    Ok(socket.until(async move {
-        let asked = attempt(&from, &to, client, destination);
-        tokio::select! {
-            denial = revoked(&asked, &mut policies, &to.shared.metrics) => {
-                tracing::debug!(%destination, detail = %denial.detail, "a connection was revoked");
-            }
-            () = to.kill.cancelled() => {}
-        }
-    }))
-}
-
-fn attempt<'a>(
-    from: &'a Pod,
-    to: &'a Pod,
-    client: SocketAddr,
-    destination: SocketAddr,
-) -> Attempt<'a> {
-    Attempt {
-        source: Some(&from.workload.identity),
-        source_addr: client,
-        destination,
-        workload: &to.workload.identity,
     }
 }
 

@@ -4,10 +4,11 @@ use http::StatusCode;
 use undermesh_model::traffic::Fault;
 
 use super::{
-    local_reply::{LocalReply, http_status},
+    local_reply::LocalReply,
     log::{Flag, RequestLog},
     random,
 };
+use crate::grpc::http_status;
 
 /// Delays and aborts as the rule says. Envoy's order: a request may be delayed and then aborted.
 pub(crate) async fn inject(fault: &Fault, log: &mut RequestLog) -> Result<(), LocalReply> {

@@ -1,6 +1,9 @@
 //! Failures of one endpoint in a row.
 
-use crate::upstream::{LocalError, Outcome};
+use crate::{
+    grpc::http_status,
+    upstream::{LocalError, Outcome},
+};
 
 use super::rule::Rule;
 
@@ -81,28 +84,9 @@ fn is_reached(count: &mut u32, limit: Option<u32>) -> bool {
 fn status(outcome: Outcome) -> Result<u16, u16> {
     match outcome {
         Outcome::Status(status) => Ok(status.as_u16()),
-        Outcome::Grpc(status) => Ok(http_status(status)),
+        Outcome::Grpc(status) => Ok(http_status(status).as_u16()),
         Outcome::LocalError(LocalError::Timeout) => Err(504),
         Outcome::LocalError(LocalError::ConnectFailure | LocalError::Reset) => Err(503),
-    }
-}
-
-/// The HTTP status that stands for one of gRPC (`google.rpc.Code`).
-fn http_status(grpc: u16) -> u16 {
-    match grpc {
-        0 => 200,
-        1 => 499,
-        3 | 9 | 11 => 400,
-        4 => 504,
-        5 => 404,
-        6 | 10 => 409,
-        7 => 403,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        16 => 401,
-        // UNKNOWN, INTERNAL, DATA_LOSS, and what is none of its codes.
-        _ => 500,
     }
 }
 

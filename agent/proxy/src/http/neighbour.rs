@@ -1,0 +1,103 @@
+//! A connection to another pod of this node: its policy is asked once, then it is delivered or judged.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use undermesh_snapshot::WorkloadInfo;
+
+use super::front::Front;
+use crate::{
+    authorize::{Admission, Denial, PolicyWatch, authorize, revoked},
+    deliver,
+    duplex::Socket,
+    error::Failure,
+    guard::{self, Delivery, Visit},
+    plan::Target,
+    pod::Pod,
+    upstream::ByteStream,
+};
+
+/// Bytes on their way to a judge that this proxy holds back.
+const PIPE: usize = 64 << 10;
+
+/// A connection that the other pod's policy has not refused.
+pub(super) struct Neighbour {
+    visit: Visit,
+    admission: Admission,
+    /// From before the decision, so that no change of policy is missed.
+    policies: PolicyWatch,
+}
+
+impl Neighbour {
+    /// Asks on behalf of `front`'s client; nothing where the target is no pod of this node that can be reached
+    /// without a wire.
+    pub(super) fn ask(front: &Front, target: &Target) -> Result<Option<Self>, Failure> {
+        let local = target.workload.as_ref().and_then(|workload| local_pod(&front.pod, workload));
+        local.map(|pod| Self::admit(front, pod, target.address)).transpose()
+    }
+
+    fn admit(front: &Front, pod: Arc<Pod>, destination: SocketAddr) -> Result<Self, Failure> {
+        deliver::check(&pod, destination)?;
+        let mut policies = pod.policy.subscribe();
+        let policy = policies.borrow_and_update().clone();
+        let client = front.client_towards(destination);
+        let source = Some(front.pod.workload.identity.clone());
+        let delivery = Delivery::AsSetUp;
+        let visit = Visit { pod, source, source_addr: client, client, destination, delivery };
+        let metrics = &visit.pod.shared.metrics;
+        let admission = authorize(&visit.attempt(), policy.as_deref(), metrics).map_err(denied)?;
+        Ok(Self { visit, admission, policies })
+    }
+
+    /// Whether requests on it are judged one by one.
+    pub(super) fn is_judged(&self) -> bool {
+        self.admission == Admission::Judge
+    }
+
+    /// A stream to the judge, for as long as the policy lets this client in.
+    pub(super) fn judged(self, http2: bool) -> Box<dyn ByteStream> {
+        let Self { visit, mut policies, .. } = self;
+        let (near, far) = tokio::io::duplex(PIPE);
+        let pod = Arc::clone(&visit.pod);
+        let task = async move {
+            let (revoking, killed) = (visit.clone(), Arc::clone(&visit.pod));
+            tokio::select! {
+                () = guard::serve_bytes(visit, far, http2) => {}
+                denial = revoking.revoked(&mut policies) => {
+                    tracing::debug!(detail = %denial.detail, "a connection was revoked");
+                }
+                () = killed.kill.cancelled() => {}
+            }
+        };
+        pod.tasks.spawn_on(task, &pod.shared.runtime);
+        Box::new(near)
+    }
+
+    /// Delivers bytes that nobody looks into, for as long as the policy lets this client in.
+    pub(super) async fn deliver(self) -> Result<Socket, Failure> {
+        if self.is_judged() {
+            guard::authorize_opaque(&self.visit).map_err(denied)?;
+        }
+        let Self { visit, mut policies, .. } = self;
+        let socket = deliver::deliver(&visit.pod, visit.client, visit.destination).await?;
+        Ok(socket.until(async move {
+            let (pod, destination) = (&visit.pod, visit.destination);
+            let attempt = visit.attempt();
+            tokio::select! {
+                denial = revoked(&attempt, &mut policies, &pod.shared.metrics) => {
+                    tracing::debug!(%destination, detail = %denial.detail, "a connection was revoked");
+                }
+                () = pod.kill.cancelled() => {}
+            }
+        }))
+    }
+}
+
+fn denied(Denial { reason, detail }: Denial) -> Failure {
+    Failure::Denied { reason, detail }
+}
+
+/// The pod of this node that can be reached without a wire.
+fn local_pod(pod: &Pod, workload: &Arc<WorkloadInfo>) -> Option<Arc<Pod>> {
+    let direct = workload.local && workload.direct;
+    direct.then(|| pod.shared.local_pod(workload)).flatten()
+}
