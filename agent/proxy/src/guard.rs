@@ -9,6 +9,8 @@
 mod counted;
 mod exchange;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod keys;
 mod link;
