@@ -118,7 +118,8 @@ impl Framing {
         if bytes.starts_with(b"\r\n") {
             return Step::Pass(2);
         }
-        let Some(length) = head_length(bytes, self.searched) else {
+        let length = head_length(bytes, self.searched).filter(|length| *length <= MAX_HEAD);
+        let Some(length) = length else {
             // An end may have begun already.
             self.searched = bytes.len().saturating_sub(2);
             return if bytes.len() > MAX_HEAD {

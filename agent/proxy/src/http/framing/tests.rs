@@ -111,6 +111,19 @@ fn chunks_are_as_long_as_they_say() {
 }
 
 #[test]
+fn a_head_that_is_too_long_is_left_to_whoever_answers_it() {
+    for (rest, passes) in [(0, true), (1, false)] {
+        let head = "GET / HTTP/1.1\r\nX: \r\n\r\n";
+        let value = "x".repeat(MAX_HEAD - head.len() + rest);
+        let text = format!("GET / HTTP/1.1\r\nX: {value}\r\n\r\n");
+        for piece in [1 << 10, usize::MAX] {
+            let framing = follow(text.as_bytes(), piece).unwrap();
+            assert_eq!(framing.is_between_requests(), passes, "{rest} in pieces of {piece}");
+        }
+    }
+}
+
+#[test]
 fn an_upgrade_is_decided_by_its_answer() {
     let ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     let mut framing = follow(ask, usize::MAX).unwrap();
