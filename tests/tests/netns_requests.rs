@@ -137,6 +137,7 @@ const PLAIN: Case<'_> = Case {
             ("reason", "answered"),
             ("source.identity", "spiffe://cluster.local/ns/shop/sa/client"),
             ("destination.pod", "two"),
+            ("service", "two.shop.svc.cluster.local"),
             ("security", "mutual_tls"),
             ("trace_id", "0af7651916cd43dd8448eb211c80319c"),
         ],
@@ -149,7 +150,12 @@ const CASES: [Case<'_>; 12] = [
         id: "none",
         path: "/nothing",
         status: 404,
-        source: &[("status", "404"), ("reason", "no_route"), ("response_flags", "NR"), ("attempts", "0")],
+        source: &[
+            ("status", "404"),
+            ("reason", "no_route"),
+            ("response_flags", "NR"),
+            ("attempts", "0"),
+        ],
         destination: (0, &[]),
         ..PLAIN
     },
@@ -158,7 +164,12 @@ const CASES: [Case<'_>; 12] = [
         path: "/slow",
         plan: "wait=3000",
         status: 504,
-        source: &[("status", "504"), ("reason", "timeout"), ("response_flags", "UT"), ("route_name", "slow")],
+        source: &[
+            ("status", "504"),
+            ("reason", "timeout"),
+            ("response_flags", "UT"),
+            ("route_name", "slow"),
+        ],
         destination: (1, &[("reason", "client_reset"), ("response_flags", "DC")]),
         ..PLAIN
     },
@@ -167,7 +178,12 @@ const CASES: [Case<'_>; 12] = [
         path: "/retried",
         plan: "503",
         status: 503,
-        source: &[("status", "503"), ("reason", "answered"), ("response_flags", "URX"), ("attempts", "3")],
+        source: &[
+            ("status", "503"),
+            ("reason", "answered"),
+            ("response_flags", "URX"),
+            ("attempts", "3"),
+        ],
         destination: (3, &[("status", "503"), ("reason", "answered"), ("response_flags", "-")]),
         ..PLAIN
     },
@@ -218,7 +234,12 @@ const CASES: [Case<'_>; 12] = [
         path: "/pkg.Service/Call",
         plan: "trailer=5",
         speaks: Speaks::Grpc,
-        source: &[("protocol", "HTTP/2"), ("status", "200"), ("grpc_status", "5"), ("reason", "answered")],
+        source: &[
+            ("protocol", "HTTP/2"),
+            ("status", "200"),
+            ("grpc_status", "5"),
+            ("reason", "answered"),
+        ],
         destination: (1, &[("grpc_status", "5"), ("reason", "answered")]),
         ..PLAIN
     },
@@ -325,26 +346,44 @@ fn every_end_of_a_request_is_logged_and_counted_by_both_sides() -> Result<()> {
     check(&copy, 1, &[("destination.pod", "one"), ("authority", "two-shadow")])?;
     // Whose requests are looked at has no lines of its own.
     for agent in [near, far] {
-        ensure!(agent.access_log().matching(&[("event", "open"), ("reporter", "destination")])?.is_empty());
+        ensure!(
+            agent
+                .access_log()
+                .matching(&[("event", "open"), ("reporter", "destination")])?
+                .is_empty()
+        );
     }
     ensure!(near.access_log().matching(&[("event", "open"), ("reporter", "source")])?.is_empty());
 
     let requests = "istio_requests_total";
-    let source = ["reporter=\"source\"", "source_workload=\"client\"", "destination_service_name=\"two\""];
+    let source =
+        ["reporter=\"source\"", "source_workload=\"client\"", "destination_service_name=\"two\""];
     for (labels, expected) in [
-        (&["response_code=\"404\"", "response_flags=\"NR\"", "destination_workload=\"unknown\""][..], 1),
+        (
+            &["response_code=\"404\"", "response_flags=\"NR\"", "destination_workload=\"unknown\""]
+                [..],
+            1,
+        ),
         (&["response_code=\"504\"", "response_flags=\"UT\"", "destination_workload=\"two\""], 1),
         (&["response_code=\"503\"", "response_flags=\"URX\""], 1),
         (&["response_code=\"418\"", "response_flags=\"DI,FI\""], 1),
         (&["request_protocol=\"grpc\"", "grpc_response_status=\"5\""], 1),
-        (&["response_code=\"200\"", "request_protocol=\"http\"", "connection_security_policy=\"mutual_tls\""], 2),
+        (
+            &[
+                "response_code=\"200\"",
+                "request_protocol=\"http\"",
+                "connection_security_policy=\"mutual_tls\"",
+            ],
+            2,
+        ),
     ] {
         count(near, requests, &[&source[..], labels].concat(), expected)?;
     }
     count(near, requests, &source, 10)?;
     count(near, "istio_request_duration_milliseconds_count", &source, 10)?;
     count(near, requests, &["response_flags=\"UH\"", "destination_service_name=\"empty\""], 1)?;
-    let destination = ["reporter=\"destination\"", "source_workload=\"client\"", "destination_workload=\"two\""];
+    let destination =
+        ["reporter=\"destination\"", "source_workload=\"client\"", "destination_workload=\"two\""];
     for (labels, expected) in [
         (&["response_code=\"403\"", "response_flags=\"UAEX\""][..], 1),
         (&["response_code=\"0\"", "response_flags=\"DC\""], 1),
@@ -417,7 +456,8 @@ fn limits_and_clients_that_leave_are_told_apart() -> Result<()> {
         Ok((!shop.server("three")?.heard("long")?.is_empty()).then_some(()))
     })?;
     make(&shop, &Case { id: "second", to: "three:80", path: "/", status: 503, ..PLAIN })?;
-    let overflow = [("reason", "overflow"), ("response_flags", "UO"), ("detail", "http2MaxRequests")];
+    let overflow =
+        [("reason", "overflow"), ("response_flags", "UO"), ("detail", "http2MaxRequests")];
     check(&lines(agent, "source", "second", 1)?, 1, &overflow)?;
     conn.reset()?;
     let gone = [("reason", "client_reset"), ("response_flags", "DC"), ("status", "")];
@@ -427,12 +467,20 @@ fn limits_and_clients_that_leave_are_told_apart() -> Result<()> {
     count(agent, "istio_requests_total", &["response_flags=\"UO\""], 1)?;
     // What is no request.
     let conn = shop.client("client")?.connect(shop.address("three:80", false)?)?;
-    conn.send(b"GET / HTTP/1.1\r\nHost: three\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    conn.send(
+        b"GET / HTTP/1.1\r\nHost: three\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )?;
     ensure!(conn.receive(12)? == b"HTTP/1.1 400");
     let line = agent.access_log().wait(&[("event", "request"), ("reason", "bad_request")])?;
-    ensure!(line.matches(&[("response_flags", "DPE"), ("status", "400"), ("reporter", "source")]), "{line:?}");
+    ensure!(
+        line.matches(&[("response_flags", "DPE"), ("status", "400"), ("reporter", "source")]),
+        "{line:?}"
+    );
     // Of a server's node that does not look at requests there are its connections.
-    let tcp = shop.rig.agent("b")?.metric("istio_tcp_connections_opened_total", "destination_workload=\"three\"")?;
+    let tcp = shop
+        .rig
+        .agent("b")?
+        .metric("istio_tcp_connections_opened_total", "destination_workload=\"three\"")?;
     ensure!(tcp >= 1, "{tcp}");
     Ok(())
 }

@@ -80,7 +80,11 @@ async fn every_local_answer_has_one_reason_and_its_flags() {
     let hasty = Some(Duration::from_millis(20));
     let unusable = |status| {
         let target = Target::Unusable(status);
-        route(RouteAction::Forward(vec![Weighted { target, weight: 1, headers: Default::default() }]))
+        route(RouteAction::Forward(vec![Weighted {
+            target,
+            weight: 1,
+            headers: Default::default(),
+        }]))
     };
     let direct = DirectResponse { status: 202, body: b"here".to_vec() };
     let origins = AllowedOrigins(vec![TextPattern::Exact("http://a".to_owned())]);
@@ -168,9 +172,8 @@ async fn messages_of_an_open_call_are_counted_while_they_pass() {
     let v1 = rig.cluster_of(&["v1"], AppProtocol::Grpc);
     rig.rules(rules(&v1, vec![("/", route(to(&v1)))]));
     let body = b"\0\0\0\0\x02hi\0\0\0\0\x01!";
-    let mut request = Request::post("http://cart/pkg.Service/Call")
-        .body(Full::from(&body[..]))
-        .unwrap();
+    let mut request =
+        Request::post("http://cart/pkg.Service/Call").body(Full::from(&body[..])).unwrap();
     for (name, value) in
         [("content-type", "application/grpc"), ("x-request-id", "call"), ("te", "trailers")]
     {
@@ -284,7 +287,10 @@ async fn copies_are_counted_where_they_arrive() {
     look_at_requests(&rig.mesh, &rig.backends[1].server);
     rig.send(named("copied", "/")).await;
     let copy = line(&rig, "destination", "copied").await;
-    assert_eq!((&copy["authority"], &copy["destination"]["pod"]), (&"cart-shadow".into(), &"v2".into()));
+    assert_eq!(
+        (&copy["authority"], &copy["destination"]["pod"]),
+        (&"cart-shadow".into(), &"v2".into())
+    );
     ends(&rig, "copied", "200 answered -").await;
     assert_eq!(counted(&rig, "istio_requests_total", &["reporter=\"source\""]), 1);
     assert_eq!(counted(&rig, "istio_requests_total", &["reporter=\"destination\""]), 1);
