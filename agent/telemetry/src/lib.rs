@@ -29,7 +29,7 @@ pub use flows::{FlowPage, Flows};
 pub use logs::{LogError, LogFormat, LogHandle, init as init_logs};
 pub use peer::{Peer, ServiceLabel};
 pub use record::ConnectionRecord;
-pub use requests::{RequestInfo, Requests};
+pub use requests::{ClusterName, RequestInfo, Requests};
 pub use telemetry::{Denial, Telemetry};
 
 /// Re-exported so that every crate registers metrics with the same version.
