@@ -1,6 +1,9 @@
 //! Takes structure out of an input: whatever the bytes are, there is something to read. Where they
 //! end, everything is zero.
 
+/// Texts are no longer than that, or little: words may be long.
+const LONGEST: usize = 200 << 10;
+
 /// An input that is read from its beginning.
 pub(crate) struct Source<'a> {
     rest: &'a [u8],
@@ -63,7 +66,7 @@ impl<'a> Source<'a> {
     /// without a word announces a byte that is meant as it is.
     pub(crate) fn spelled(&mut self, words: &[&[u8]]) -> Vec<u8> {
         let mut text = Vec::new();
-        while !self.is_empty() {
+        while !self.is_empty() && text.len() < LONGEST {
             match words.get(usize::from(self.byte())) {
                 Some(word) => text.extend_from_slice(word),
                 None => text.push(self.byte()),

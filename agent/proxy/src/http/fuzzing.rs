@@ -28,8 +28,8 @@ pub struct Followed {
     pub passed: usize,
     /// Why the next ones were not.
     pub refused: Option<&'static str>,
-    /// The connection is nobody's business any more, from these bytes on.
-    pub raw: Option<usize>,
+    /// The connection is nobody's business any more, from there on.
+    pub raw: bool,
 }
 
 /// Follows the requests in `bytes`, which come in pieces of these lengths. No upgrade succeeds.
@@ -38,18 +38,15 @@ pub fn follow(bytes: &[u8], mut piece: impl FnMut() -> usize) -> Followed {
     let mut followed = Followed::default();
     let mut there = 0;
     while there < bytes.len() {
-        there = bytes.len().min(there + piece().max(1));
+        there = bytes.len().min(there.saturating_add(piece().max(1)));
         while followed.passed < there {
             if framing.is_undecided() {
                 framing.decide(false);
             }
-            let held = &bytes[followed.passed..there];
+            let before = followed.passed;
+            let held = &bytes[before..there];
             let empty_line = framing.is_between_requests() && held.starts_with(b"\r\n");
             match framing.unseen() {
-                Some(u64::MAX) => {
-                    // What could not be read as a head has passed with it.
-                    return followed;
-                }
                 Some(unseen) => {
                     let count = held.len().min(usize::try_from(unseen).unwrap_or(usize::MAX));
                     framing.passed(count as u64);
@@ -65,7 +62,8 @@ pub fn follow(bytes: &[u8], mut piece: impl FnMut() -> usize) -> Followed {
                 },
             }
             if framing.unseen() == Some(u64::MAX) {
-                followed.raw = Some(followed.passed);
+                followed.passed = before;
+                followed.raw = true;
                 return followed;
             }
             if !empty_line && (framing.is_between_requests() || framing.is_undecided()) {

@@ -25,7 +25,7 @@ pub fn read(bytes: &[u8], mut piece: impl FnMut() -> usize, limit: usize) -> Rea
     let mut read = Read::default();
     let mut there = 0;
     while there < bytes.len() {
-        there = bytes.len().min(there + piece().max(1));
+        there = bytes.len().min(there.saturating_add(piece().max(1)));
         while read.consumed < there {
             let mut data = BytesMut::new();
             let decoded = match decoder.decode(&bytes[read.consumed..there], &mut data, limit) {
