@@ -44,16 +44,23 @@ pub(crate) fn run<F: Future>(future: F) -> Option<F::Output> {
     panic!("it goes on for ever");
 }
 
-/// What a peer has sent, before it closed its half; what it is sent is thrown away.
+/// What a peer has sent; what it is sent is thrown away.
 pub(crate) struct Wire {
     bytes: Vec<u8>,
     at: usize,
+    /// It has closed its half then.
+    ends: bool,
     pieces: Pieces,
 }
 
 impl Wire {
     pub(crate) fn new(bytes: &[u8], pieces: Pieces) -> Self {
-        Self { bytes: bytes.to_vec(), at: 0, pieces }
+        Self { bytes: bytes.to_vec(), at: 0, ends: true, pieces }
+    }
+
+    /// The same of a peer that may have more to say, and never does.
+    pub(crate) fn endless(bytes: &[u8], pieces: Pieces) -> Self {
+        Self { ends: false, ..Self::new(bytes, pieces) }
     }
 }
 
@@ -65,6 +72,9 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let left = &this.bytes[this.at..];
+        if left.is_empty() && !this.ends {
+            return Poll::Pending;
+        }
         let count = this.pieces.length().min(left.len()).min(buffer.remaining());
         buffer.put_slice(&left[..count]);
         this.at += count;

@@ -48,14 +48,14 @@ pub(super) fn is_read_as_written(text: &[u8], pieces: Pieces, mode: u8) {
 /// The requests that are given out.
 fn accepted(bytes: &[u8], pieces: Pieces) -> Vec<Request<()>> {
     let mut requests = Vec::new();
-    let wire = Wire::new(bytes, pieces);
+    let wire = Wire::endless(bytes, pieces);
     let reading = async {
         let Ok(mut connection) = h2::server::handshake(wire).await else { return };
         while let Some(Ok((request, _))) = connection.accept().await {
             requests.push(request.map(drop));
         }
     };
-    // It may wait for the peer to go on, which never comes.
+    // It waits for the peer to go on, which never comes.
     let _ = poll::run(reading);
     requests
 }
