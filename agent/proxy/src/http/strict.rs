@@ -257,7 +257,10 @@ mod tests {
 
     #[test]
     fn after_a_refusal_nothing_is_looked_at() {
-        let text = (&b"GET / HTTP/1.1\r\nHost: a"[..]).chain(&b"\n\nGET / HTTP/1.1\r\n\r\n"[..]);
+        let text = AsyncReadExt::chain(
+            &b"GET / HTTP/1.1\r\nHost: a"[..],
+            &b"\n\nGET / HTTP/1.1\r\n\r\n"[..],
+        );
         let mut strict = Strict::new(text, Switch::default());
         assert_eq!(read(&mut strict), (NONSENSE.to_vec(), false));
         assert_eq!(read(&mut strict), (Vec::new(), false));
@@ -280,7 +283,7 @@ mod tests {
         let rest = b"GET / HTTP/1.1\nHost: b\n\n";
         for (switched, passed) in [(false, NONSENSE), (true, &rest[..])] {
             // The client has said all that it has to say.
-            let text = (&wish[..]).chain(&rest[..]);
+            let text = AsyncReadExt::chain(&wish[..], &rest[..]);
             let switch = Switch::default();
             let mut strict = Strict::new(text, switch.clone());
             assert_eq!(read(&mut strict), (wish.to_vec(), true));

@@ -164,7 +164,7 @@ pub(super) fn substituted(pattern: &str, replacement: &str, text: &str) -> Optio
             match part {
                 Ok(letter) => out.extend_from_slice(letter.to_string().as_bytes()),
                 Err(group) => {
-                    out.extend_from_slice(found.get(*group).map_or(b"", |one| one.as_bytes()))
+                    out.extend_from_slice(found.get(*group).map_or(b"", |one| one.as_bytes()));
                 }
             }
         }
