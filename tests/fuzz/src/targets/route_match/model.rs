@@ -86,22 +86,23 @@ fn http_match(source: &mut Source<'_>) -> HttpMatch {
 }
 
 fn path(source: &mut Source<'_>) -> Option<PathMatch> {
-    let kind = source.below(6);
+    // Expressions take long to compile, so that there are few.
+    let kind = source.below(11);
     Some(match kind {
         0 => return None,
-        1 => PathMatch::Exact(source.words(PATHS, 4)),
-        2 => PathMatch::Prefix(source.words(PATHS, 4)),
-        3 => PathMatch::Elements(source.words(PATHS, 4)),
+        1..4 => PathMatch::Exact(source.words(PATHS, 4)),
+        4..7 => PathMatch::Prefix(source.words(PATHS, 4)),
+        7..10 => PathMatch::Elements(source.words(PATHS, 4)),
         _ => PathMatch::Regex(source.words(PATTERNS, 8)),
     })
 }
 
 fn text(source: &mut Source<'_>, words: &[&str]) -> TextPattern {
-    match source.below(4) {
-        0 => TextPattern::Exact(source.pick(words).to_owned()),
-        1 => TextPattern::Prefix(source.pick(words).to_owned()),
-        2 => TextPattern::Regex(source.words(PATTERNS, 4)),
-        _ => TextPattern::Present,
+    match source.below(8) {
+        0..3 => TextPattern::Exact(source.pick(words).to_owned()),
+        3..5 => TextPattern::Prefix(source.pick(words).to_owned()),
+        5..7 => TextPattern::Present,
+        _ => TextPattern::Regex(source.words(PATTERNS, 4)),
     }
 }
 
