@@ -42,14 +42,10 @@ impl<'a> Source<'a> {
 
     /// At most so many bytes, as they are.
     pub(crate) fn raw(&mut self, most: usize) -> &'a [u8] {
-        let (taken, rest) =
-            self.rest.split_at(usize::from(self.byte_at(0)).min(most).min(self.rest.len()));
+        let length = usize::from(self.byte()).min(most).min(self.rest.len());
+        let (taken, rest) = self.rest.split_at(length);
         self.rest = rest;
         taken
-    }
-
-    fn byte_at(&self, at: usize) -> u8 {
-        self.rest.get(at).copied().unwrap_or_default()
     }
 
     pub(crate) fn rest(&mut self) -> &'a [u8] {
