@@ -9,15 +9,22 @@
 //! |---|---|---|
 //! | `shop` | `one`, `two`; subsets `v1` and `v2` | 80 and 81 HTTP, 82 gRPC, 90 TCP, 443 TLS |
 //! | `one`, `two`, `three` | the pod of this name | 80 HTTP, 82 gRPC, 90 TCP, 443 TLS |
+//! | `trio`, `orders` | `one`, `two`, `three` | the same |
+//! | `reviews` | `one`, `two` | the same |
 //! | `depot` (namespace `stock`) | `two` | 80 HTTP |
 //! | `empty` | nobody | 80 HTTP |
 //! | `dead` | `one`, at a port where nobody listens | 80 HTTP |
 //! | `half-dead` | `one`, and `visitor`, where nobody listens | 80 HTTP |
 //! | `speech` | `one`; looked at | 1 to 9, see [`speech`] |
 //!
+//! All pods may ask. Both nodes are in region `north`, zone `n1`, subzone `n1a`.
+//!
 //! The port 8080 of pods speaks HTTP, 8081 answers its pod's name, and 8082 speaks first.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::{
+    fs,
+    net::{Ipv6Addr, SocketAddr},
+};
 
 use anyhow::{Context, Result};
 
@@ -38,6 +45,9 @@ const NOBODY: u16 = 8083;
 const SERVERS: [&str; 3] = ["one", "two", "three"];
 const CLIENTS: [&str; 2] = ["client", "visitor"];
 
+/// Where both nodes are.
+const PLACE: &str = "{topology.kubernetes.io/region: north, topology.kubernetes.io/zone: n1, \
+                     topology.istio.io/subzone: n1a}";
 /// Namespaces, and the subsets of `shop`.
 const BASE: &str = "
 apiVersion: v1
@@ -47,6 +57,10 @@ metadata: {name: front}
 apiVersion: v1
 kind: Namespace
 metadata: {name: stock}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: istio-system}
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -79,12 +93,17 @@ impl Shop {
                 [
                     PodSpec::new("client"),
                     PodSpec::new("visitor").within("front"),
-                    PodSpec::new("one"),
+                    PodSpec::new("one").labelled("version", "v1"),
                 ],
             )
-            .node("b", [PodSpec::new("two"), PodSpec::new("three")])
+            .node("b", [PodSpec::new("two").labelled("version", "v2"), PodSpec::new("three")])
             .build()?;
         rig.manifests.write("base", BASE)?;
+        for node in ["node-a", "node-b"] {
+            let node_yaml = fs::read_to_string(rig.manifests.path(node))?;
+            let place = format!("metadata:\n  labels: {PLACE}\n");
+            rig.manifests.write(node, &node_yaml.replacen("metadata:\n", &place, 1))?;
+        }
         rig.start()?;
         let mut servers = Vec::new();
         for name in SERVERS {
@@ -100,7 +119,12 @@ impl Shop {
     /// # Errors
     /// Where there is none of this name; so for all that is asked for by name.
     pub fn client(&self, name: &str) -> Result<&Pod> {
-        named(&self.clients, name)
+        named(&self.clients, name).or_else(|_| named(&self.servers, name))
+    }
+
+    /// All that answer.
+    pub fn servers(&self) -> impl Iterator<Item = &Pod> {
+        self.servers.iter().map(|(_, pod)| pod)
     }
 
     /// A pod that answers.
@@ -111,11 +135,14 @@ impl Shop {
         named(&self.servers, name)
     }
 
-    /// The address of `service:port`.
+    /// The address of `service:port`, or the one that it is already.
     ///
     /// # Errors
     /// As [`Self::client`].
     pub fn address(&self, of: &str, ipv6: bool) -> Result<SocketAddr> {
+        if let Ok(address) = of.parse() {
+            return Ok(address);
+        }
         let (service, port) = of.split_once(':').with_context(|| format!("{of} has no port"))?;
         let port = port.parse().with_context(|| format!("{of} has no port"))?;
         if ipv6 { self.rig.vip6(service, port) } else { self.rig.vip(service, port) }
@@ -167,6 +194,8 @@ fn services(mut rig: crate::RigBuilder) -> crate::RigBuilder {
     for pod in SERVERS {
         rig = rig.service(all_ports(pod, &[pod]));
     }
+    rig = rig.service(all_ports("trio", &SERVERS).port(81, PORT, "http-81"));
+    rig = rig.service(all_ports("orders", &SERVERS)).service(all_ports("reviews", &["one", "two"]));
     let http = |name, target, backends| {
         ServiceSpec::new(name, 80, target, backends).port(80, target, "http-80")
     };
