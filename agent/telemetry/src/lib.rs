@@ -1,4 +1,4 @@
-//! What is seen of the mesh: metrics, the access log, and the agent's own log.
+//! What is seen of the mesh: metrics, the access log, spans, and the agent's own log.
 //!
 //! Every proxied connection is one [`ConnectionRecord`]. It counts the connection when it opens,
 //! logs it when it opens and when it closes, and cannot be forgotten: dropping it closes it.
@@ -11,6 +11,7 @@ mod logs;
 mod peer;
 mod process;
 mod record;
+mod spans;
 mod tcp_labels;
 mod tcp_metrics;
 mod telemetry;
@@ -21,7 +22,14 @@ pub use flows::{FlowPage, Flows};
 pub use logs::{LogError, LogFormat, LogHandle, init as init_logs};
 pub use peer::{Peer, ServiceLabel};
 pub use record::ConnectionRecord;
+pub use spans::{
+    Attribute, Directory, Endpoint, EndpointError, Event, Protocol, Resource, Span, SpanId,
+    SpanKind, Spans, TraceId, Value,
+};
 pub use telemetry::{Denial, Telemetry};
+
+/// What [`Directory::tls`] gives.
+pub use tokio_rustls::rustls::ClientConfig;
 
 /// Re-exported so that every crate registers metrics with the same version.
 pub use prometheus_client;
