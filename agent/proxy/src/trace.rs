@@ -19,7 +19,7 @@ use std::{
 
 use http::HeaderMap;
 use rustls::crypto::{SecureRandom, aws_lc_rs};
-use undermesh_telemetry::{Attribute, Event, SpanId, TraceId};
+use undermesh_telemetry::{Attribute, Event, SpanId, TraceId, Traced};
 
 use crate::balance;
 pub(crate) use context::Context;
@@ -66,6 +66,21 @@ impl Trace {
         Self { context, began, started, tags, events: Vec::new() }
     }
 
+    /// What a span needs of it.
+    pub(crate) fn into_traced(self, tracing: &Tracing, operation: Option<String>) -> Traced {
+        Traced {
+            trace_id: self.context.trace_id,
+            span_id: self.context.span_id,
+            parent: self.context.parent,
+            state: self.context.state,
+            start: self.began,
+            operation,
+            max_path_length: tracing.max_path_length,
+            tags: self.tags,
+            events: self.events,
+        }
+    }
+
     /// Notes that something has happened, as far as there is room.
     pub(crate) fn event(
         &mut self,
@@ -77,6 +92,12 @@ impl Trace {
             self.events.push(Event { time, name: name.into(), attributes: attributes() });
         }
     }
+}
+
+/// The trace that a request says it is part of, as it writes it, so that what is logged is found from there.
+pub(crate) fn named(headers: &HeaderMap) -> Option<String> {
+    let incoming = Incoming::read(headers);
+    incoming.ids.map(|(trace_id, _)| b3::B3::trace_text(trace_id, incoming.short))
 }
 
 /// Random bytes. Names of traces have to be unique across nodes, which the numbers that spread load are not.

@@ -7,6 +7,7 @@ mod exporter;
 mod ids;
 mod metrics;
 mod otlp;
+mod request;
 mod span;
 
 use std::{
@@ -31,6 +32,8 @@ use metrics::{Loss, SpanMetrics};
 
 pub use endpoint::{Endpoint, EndpointError, Protocol};
 pub use ids::{SpanId, TraceId};
+pub use request::Traced;
+pub(crate) use request::{resource, span as span_of};
 pub use span::{Attribute, Event, Resource, Span, SpanKind, Value};
 
 /// Spans that may wait for the sender.

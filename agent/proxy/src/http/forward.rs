@@ -10,15 +10,15 @@ use http::{
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use undermesh_model::traffic::Retries;
-use undermesh_snapshot::traffic::ClusterSpec;
+use undermesh_snapshot::traffic::{ClusterEndpoint, ClusterSpec};
 
 use super::{
     deadline::{Arrival, Deadline, passed},
-    dial::{Asks, Dialer},
+    dial::{self, Asks, Dialer},
     front::Front,
     head::Head,
     local_reply::LocalReply,
-    log::{Flag, RequestLog},
+    log::{Flag, RequestLog, SERVER_RESET, TIMEOUT},
     replay::Replay,
     retry::{self, Went},
 };
@@ -69,8 +69,7 @@ impl Forward<'_> {
             let number = log.attempts;
             let lease = self.admit(&cluster, &tried)?;
             let endpoint = lease.endpoint().address;
-            log.attempts += 1;
-            log.endpoint = Some(endpoint);
+            self.tries(lease.endpoint(), log);
             let attempted = self.attempt(&lease, log.attempts, &mut deadline).await;
             // What the last retry was permitted ends here.
             drop(permit.take());
@@ -89,9 +88,18 @@ impl Forward<'_> {
                 };
             }
             lease.finish(outcome);
+            note_retry(log, &attempted, endpoint);
             tried.push(endpoint);
             self.pause(number, &mut deadline).await?;
         }
+    }
+
+    /// Notes where the request goes now.
+    fn tries(&self, endpoint: &ClusterEndpoint, log: &mut RequestLog) {
+        log.attempts += 1;
+        log.endpoint = Some(endpoint.address);
+        let target = dial::target(self.front, endpoint);
+        log.requests = self.front.places.at(&self.spec.key.host, &target);
     }
 
     fn admit(&self, cluster: &Cluster, tried: &[SocketAddr]) -> Result<Lease, LocalReply> {
@@ -108,7 +116,9 @@ impl Forward<'_> {
             leave_tiers_of: if elsewhere { &tried[..tried.len() / 2 * 2] } else { &[] },
         };
         cluster.admit(&pick).map_err(|refusal| match refusal {
-            Refusal::NoEndpoints | Refusal::NoHealthy => LocalReply::no_healthy_upstream(),
+            Refusal::NoEndpoints if self.spec.is_black_hole() => LocalReply::not_registered(),
+            Refusal::NoEndpoints => LocalReply::no_healthy_upstream(true),
+            Refusal::NoHealthy => LocalReply::no_healthy_upstream(false),
             Refusal::Overflow(limit) => LocalReply::overflow(limit),
         })
     }
@@ -207,6 +217,34 @@ impl Forward<'_> {
     }
 }
 
+/// Tells of an attempt that is not the last one.
+fn note_retry(log: &mut RequestLog, attempted: &Attempted, endpoint: SocketAddr) {
+    let number = log.attempts;
+    let Some(trace) = &mut log.trace else { return };
+    trace.event("retry", || {
+        let came = match attempted {
+            Attempted::Answered(response) => match super::body::grpc_status(response.headers()) {
+                Some(status) => ("rpc.grpc.status_code".into(), i64::from(status).into()),
+                None => {
+                    let status = i64::from(response.status().as_u16());
+                    ("http.response.status_code".into(), status.into())
+                }
+            },
+            Attempted::Failed(SendError::Connect(failure)) => {
+                ("error.type".into(), failure.reason().into())
+            }
+            Attempted::Failed(_) => ("error.type".into(), SERVER_RESET.into()),
+            Attempted::TooSlow | Attempted::Late => ("error.type".into(), TIMEOUT.into()),
+        };
+        vec![
+            ("undermesh.attempt".into(), i64::from(number).into()),
+            ("network.peer.address".into(), endpoint.ip().to_canonical().to_string().into()),
+            ("network.peer.port".into(), i64::from(endpoint.port()).into()),
+            came,
+        ]
+    });
+}
+
 fn outcome(attempted: &Attempted) -> Outcome {
     match attempted {
         Attempted::Answered(response) => match super::body::grpc_status(response.headers()) {
@@ -221,7 +259,7 @@ fn outcome(attempted: &Attempted) -> Outcome {
 
 fn failed(error: SendError) -> LocalReply {
     match error {
-        SendError::Connect(failure) => LocalReply::connect_failure(failure.to_string()),
+        SendError::Connect(failure) => LocalReply::connect_failure(&failure),
         SendError::Overflow(limit) => LocalReply::overflow(limit),
         SendError::Reset { detail, .. } => LocalReply::reset(detail.to_string()),
     }

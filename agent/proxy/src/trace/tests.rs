@@ -155,3 +155,21 @@ proptest! {
         prop_assert_eq!(&read_trace_headers(&given).get("tracestate"), &given.get("tracestate"));
     }
 }
+
+#[test]
+fn a_trace_is_known_by_what_any_propagation_calls_it() {
+    let short = &TRACE[16..];
+    let b3 = |trace: &str| format!("{trace}-{SPAN}");
+    for (pairs, expected) in [
+        (vec![("traceparent", traceparent("00"))], Some(TRACE)),
+        (vec![("traceparent", "00-0-0-01".to_owned())], None),
+        (vec![("b3", b3(TRACE))], Some(TRACE)),
+        (vec![("b3", b3(short))], Some(short)),
+        (vec![("b3", "0".to_owned())], None),
+        (vec![("x-b3-traceid", short.to_owned()), ("x-b3-spanid", SPAN.to_owned())], Some(short)),
+        (vec![("other", b3(TRACE))], None),
+    ] {
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(named(&headers(&pairs)).as_deref(), expected, "{pairs:?}");
+    }
+}

@@ -160,7 +160,7 @@ impl Families {
 }
 
 /// What Istio calls the cluster.
-pub(super) fn name(key: &ClusterKey) -> String {
+pub(crate) fn name(key: &ClusterKey) -> String {
     format!("outbound|{}|{}|{}", key.port, key.subset, key.host)
 }
 

@@ -12,7 +12,8 @@ use undermesh_model::SpiffeId;
 
 use super::{Attribute, Event, Resource, Span, SpanId, SpanKind, TraceId, Value};
 use crate::{
-    ConnectionInfo, Peer, Reporter, RequestInfo, Security, record::cut, request_line::without_values,
+    ConnectionInfo, Peer, Reporter, RequestInfo, Security, record::cut,
+    request_line::without_values,
 };
 
 /// Longest text of a client's, in characters.
@@ -20,6 +21,8 @@ const MAX_TEXT: usize = 256;
 /// Methods that are told by their names; what else clients think of is `_OTHER`.
 const METHODS: [&str; 10] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
+/// Reasons for which an answer is not complete, whatever its status says.
+const BROKEN: [&str; 4] = ["client_reset", "server_reset", "timeout", "aborted"];
 
 /// The place of a request in its trace, and what was noted about it on the way.
 #[derive(Debug)]
@@ -67,7 +70,10 @@ pub(crate) fn span(
         span_id: traced.span_id,
         parent: traced.parent,
         state: traced.state,
-        name: traced.operation.or_else(|| operation(info)).unwrap_or_else(|| method(request).to_owned()),
+        name: traced
+            .operation
+            .or_else(|| operation(info))
+            .unwrap_or_else(|| method(request).to_owned()),
         kind,
         start: traced.start,
         end: traced.start + request.duration,
@@ -125,7 +131,8 @@ fn error(kind: SpanKind, request: &RequestInfo<'_>) -> Option<String> {
     match (request.status, request.grpc_status.filter(|_| request.grpc)) {
         (Some(_), Some(status)) if failed_grpc(status) => Some(status.to_string()),
         (Some(status), _) if status >= from => Some(status.to_string()),
-        (Some(_), _) if request.reason == "answered" || !request.is_broken() => None,
+        // The head of an answer says nothing about its end.
+        (Some(_), _) if !BROKEN.contains(&request.reason) => None,
         _ => Some(request.reason.to_owned()),
     }
 }
