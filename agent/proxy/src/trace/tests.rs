@@ -152,7 +152,8 @@ proptest! {
         prop_assert!(!again.formats.none());
         prop_assert_eq!(again.ids, Some((context.trace_id, context.span_id)));
         prop_assert_eq!(again.sampled, Some(context.is_recorded()));
-        prop_assert_eq!(&read_trace_headers(&given).get("tracestate"), &given.get("tracestate"));
+let further = read_trace_headers(&given);
+        prop_assert_eq!(further.get("tracestate"), given.get("tracestate"));
     }
 }
 
