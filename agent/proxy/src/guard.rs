@@ -13,6 +13,7 @@ mod keys;
 mod link;
 mod opaque;
 mod path;
+mod service;
 mod token;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -31,6 +32,7 @@ use crate::{
 pub(crate) use http::serve_bytes;
 pub(crate) use keys::Keys;
 pub(crate) use opaque::authorize as authorize_opaque;
+pub(crate) use service::Services;
 
 /// A connection that is judged, as far as it was judged already.
 #[derive(Clone)]

@@ -30,7 +30,7 @@ pub use flows::{FlowPage, Flows};
 pub use logs::{LogError, LogFormat, LogHandle, init as init_logs};
 pub use peer::{Peer, ServiceLabel};
 pub use record::ConnectionRecord;
-pub use requests::{RequestInfo, Requests};
+pub use requests::{ClusterName, RequestInfo, Requests};
 pub use spans::{
     Attribute, Directory, Endpoint, EndpointError, Event, Protocol, Resource, Span, SpanId,
     SpanKind, Spans, TraceId, Traced, Value,

@@ -26,17 +26,17 @@ pub(crate) struct RequestLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     grpc_status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<&'a str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    request_id: Cow<'a, str>,
+    policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
+    route: Option<String>,
     #[serde(skip_serializing_if = "str::is_empty")]
     route_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cluster: Option<&'a str>,
+    cluster: Option<String>,
     attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_ms: Option<f64>,
@@ -58,12 +58,12 @@ impl<'a> RequestLine<'a> {
             protocol: request.protocol,
             status: request.status,
             grpc_status: request.grpc_status,
-            policy: request.policy.as_deref(),
-            request_id: cut(request.request_id, MAX_TEXT),
+            policy: request.policy.map(ToString::to_string),
+            request_id: request.request_id.map(|id| cut(id, MAX_TEXT)),
             trace_id: request.trace_id.map(|id| cut(id, MAX_TEXT)),
-            route: request.route.as_deref(),
+            route: request.route.map(ToString::to_string),
             route_name: request.route_name,
-            cluster: request.cluster.as_deref(),
+            cluster: request.cluster.map(|cluster| cluster.to_string()),
             attempts: request.attempts,
             upstream_ms: request.upstream_time.map(milliseconds),
             user_agent: request.user_agent.map(|agent| cut(agent, MAX_TEXT)),

@@ -1,12 +1,14 @@
 //! Requests: each one counted and logged once, when it is over.
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use prometheus_client::metrics::counter::Counter;
+use undermesh_model::ResourceRef;
 
 use crate::{
     ConnectionInfo, Resource, ResponseFlags, Telemetry, Traced,
@@ -30,6 +32,23 @@ pub struct Requests {
     resource: OnceLock<Arc<Resource>>,
     outcomes: Mutex<Vec<(Outcome, Arc<RequestSeries>)>>,
     messages: OnceLock<MessageSeries>,
+}
+
+/// What Istio calls a destination: `outbound|80|v1|cart.shop.svc.cluster.local`.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterName<'a> {
+    /// Port of the service.
+    pub port: u16,
+    /// Subset of the DestinationRule; may be empty.
+    pub subset: &'a str,
+    /// DNS name of the service.
+    pub host: &'a str,
+}
+
+impl fmt::Display for ClusterName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "outbound|{}|{}|{}", self.port, self.subset, self.host)
+    }
 }
 
 /// One request, and what became of it.
@@ -58,17 +77,17 @@ pub struct RequestInfo<'a> {
     /// More, for people.
     pub detail: Option<&'a str>,
     /// The policy that has refused it.
-    pub policy: Option<String>,
+    pub policy: Option<&'a ResourceRef>,
     /// `x-request-id`.
-    pub request_id: &'a str,
+    pub request_id: Option<&'a str>,
     /// Of the trace that it is part of.
     pub trace_id: Option<&'a str>,
     /// The object that the route is from.
-    pub route: Option<String>,
+    pub route: Option<&'a ResourceRef>,
     /// The route's own name.
     pub route_name: &'a str,
-    /// Where it was sent: Istio's name of the cluster.
-    pub cluster: Option<String>,
+    /// Where it was sent.
+    pub cluster: Option<ClusterName<'a>>,
     /// The endpoint that was tried last, where that is known better than from the ends.
     pub endpoint: Option<SocketAddr>,
     /// How many times it was sent.

@@ -47,7 +47,7 @@ pub(crate) async fn serve_bytes<S>(
 /// Serves for as long as policy has nothing against the connection.
 async fn serve_stream<S>(
     visit: Visit,
-    info: ConnectionInfo,
+    mut info: ConnectionInfo,
     stream: S,
     (http2, switch): (bool, Switch),
     mut policies: PolicyWatch,
@@ -55,7 +55,9 @@ async fn serve_stream<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let revoking = visit.clone();
-    let telemetry = &revoking.pod.shared.telemetry;
+    let shared = &revoking.pod.shared;
+    info.service = revoking.pod.services.of(&shared.snapshot.load(), revoking.destination);
+    let telemetry = &shared.telemetry;
     let requests = telemetry.requests(telemetry.connection(), info);
     let cut = Arc::new(Cut::default());
     let guard = Guard::new(visit, (requests, Arc::clone(&cut)), http2, switch.clone());

@@ -236,10 +236,6 @@ impl Drop for RequestLog {
             self.left();
         }
         self.count_messages();
-        let text = |value: &'_ Option<HeaderValue>| {
-            value.as_ref().and_then(|value| value.to_str().ok()).map(str::to_owned)
-        };
-        let (request_id, user_agent) = (text(&self.request_id), text(&self.user_agent));
         let route = self.route.as_deref();
         let info = RequestInfo {
             generation: self.generation,
@@ -253,10 +249,10 @@ impl Drop for RequestLog {
             flags: self.flags,
             reason: self.reason.unwrap_or(ABORTED),
             detail: self.detail.as_deref(),
-            policy: self.policy.as_ref().map(ToString::to_string),
-            request_id: request_id.as_deref().unwrap_or_default(),
+            policy: self.policy.as_ref(),
+            request_id: text(self.request_id.as_ref()),
             trace_id: self.trace_id.as_deref(),
-            route: route.map(|route| route.origin.to_string()),
+            route: route.map(|route| &route.origin),
             route_name: route.map_or("", |route| route.name.as_str()),
             cluster: self.cluster.as_ref().map(|spec| upstream::cluster_name(&spec.key)),
             endpoint: self.endpoint,
@@ -265,7 +261,7 @@ impl Drop for RequestLog {
             sent: self.download.bytes(),
             duration: self.started.elapsed(),
             upstream_time: self.upstream_time,
-            user_agent: user_agent.as_deref(),
+            user_agent: text(self.user_agent.as_ref()),
         };
         self.requests.record(&info);
         let tracing = self.pod.shared.config.tracing.as_ref();
@@ -275,6 +271,10 @@ impl Drop for RequestLog {
             self.requests.trace(&info, trace.into_traced(tracing, self.operation()));
         }
     }
+}
+
+fn text(value: Option<&HeaderValue>) -> Option<&str> {
+    value?.to_str().ok()
 }
 
 /// Bytes of a client that are no request, and that were answered before anybody could look at them.

@@ -9,4 +9,5 @@ mod rig;
 mod routing;
 mod same_node;
 mod strict;
+mod telemetry;
 mod tracing;

@@ -8,8 +8,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use undermesh_model::SpiffeId;
-
 use super::{Attribute, Event, Resource, Span, SpanId, SpanKind, TraceId, Value};
 use crate::{
     ConnectionInfo, Peer, Reporter, RequestInfo, Security, record::cut,
@@ -151,6 +149,11 @@ impl About {
         }
     }
 
+    /// Something of configuration's, by its name.
+    fn named(&mut self, key: &'static str, one: Option<impl ToString>) {
+        self.text(key, &one.map(|one| one.to_string()).unwrap_or_default());
+    }
+
     fn number(&mut self, key: &'static str, number: u64) {
         self.set(key, i64::try_from(number).unwrap_or(i64::MAX));
     }
@@ -208,7 +211,7 @@ impl About {
         self.set("response_flags", request.flags.text());
         self.text("undermesh.reason", request.reason);
         self.text("undermesh.detail", request.detail.unwrap_or_default());
-        self.text("undermesh.policy", request.policy.as_deref().unwrap_or_default());
+        self.named("undermesh.policy", request.policy);
         if request.attempts > 1 {
             self.number("http.request.resend_count", (request.attempts - 1).into());
         }
@@ -220,10 +223,10 @@ impl About {
     /// What Envoy's and Istio's spans say.
     fn ends(&mut self, info: &ConnectionInfo, request: &RequestInfo<'_>) {
         self.set("component", "proxy");
-        self.text("guid:x-request-id", request.request_id);
-        self.text("upstream_cluster", request.cluster.as_deref().unwrap_or_default());
-        self.text("upstream_cluster.name", request.cluster.as_deref().unwrap_or_default());
-        self.text("undermesh.route", request.route.as_deref().unwrap_or_default());
+        self.text("guid:x-request-id", request.request_id.unwrap_or_default());
+        self.named("upstream_cluster", request.cluster);
+        self.named("upstream_cluster.name", request.cluster);
+        self.named("undermesh.route", request.route);
         self.address(("client.address", "client.port"), info.source_addr);
         let peer = match info.reporter {
             Reporter::Source => request.endpoint.or(info.upstream),
@@ -240,26 +243,21 @@ impl About {
         self.text("istio.canonical_revision", &own.canonical_revision);
         self.text("istio.namespace", &own.namespace);
         self.text("istio.cluster_id", &own.cluster);
-        let domain = own.principal.as_ref().map(|it| it.trust_domain.to_string());
-        self.text("istio.mesh_id", &domain.unwrap_or_default());
-        self.text("source.workload", &named(&info.source));
-        self.text("destination.workload", &named(&info.destination));
-        self.text("source.principal", &principal(info.source.principal.as_ref()));
-        self.text("destination.principal", &principal(info.destination.principal.as_ref()));
+        self.named("istio.mesh_id", own.principal.as_ref().map(|it| &it.trust_domain));
+        self.text("source.workload", &workload(&info.source));
+        self.text("destination.workload", &workload(&info.destination));
+        self.named("source.principal", info.source.principal.as_ref());
+        self.named("destination.principal", info.destination.principal.as_ref());
         let mutual = info.security == Security::MutualTls;
         self.set("connection_security_policy", if mutual { "mutual_tls" } else { "none" });
     }
 }
 
-fn named(peer: &Peer) -> String {
+fn workload(peer: &Peer) -> String {
     if peer.workload.is_empty() {
         return String::new();
     }
     format!("{}.{}", peer.workload, peer.namespace)
-}
-
-fn principal(id: Option<&SpiffeId>) -> String {
-    id.map(ToString::to_string).unwrap_or_default()
 }
 
 fn milliseconds(time: Duration) -> u64 {

@@ -1,7 +1,9 @@
 //! Requests in, lines and series out.
 
+use undermesh_model::ResourceRef;
+
 use super::*;
-use crate::{RequestInfo, Requests, ResponseFlag, ResponseFlags};
+use crate::{ClusterName, RequestInfo, Requests, ResponseFlag, ResponseFlags};
 
 fn get(path: &str) -> RequestInfo<'_> {
     RequestInfo {
@@ -94,17 +96,19 @@ fn a_request_is_logged_once_with_all_that_is_known() {
     let (telemetry, lines) = telemetry(10);
     let requests = requests(&telemetry, "web");
     let agent = "curl/8\n".to_owned() + &"x".repeat(1000);
+    let policy = ResourceRef::namespaced("AuthorizationPolicy", "shop", "guard");
+    let route = ResourceRef::namespaced("VirtualService", "shop", "cart");
     requests.record(&RequestInfo {
-        policy: Some("AuthorizationPolicy shop/guard".to_owned()),
+        policy: Some(&policy),
         flags: flags(&[ResponseFlag::Denied]),
         status: Some(403),
         reason: "policy_denied",
         detail: Some("why"),
-        request_id: "one",
+        request_id: Some("one"),
         trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
-        route: Some("VirtualService shop/cart".to_owned()),
+        route: Some(&route),
         route_name: "canary",
-        cluster: Some("outbound|80||cart.shop.svc.cluster.local".to_owned()),
+        cluster: Some(ClusterName { port: 80, subset: "", host: "cart.shop.svc.cluster.local" }),
         endpoint: Some("10.1.1.3:8080".parse().unwrap()),
         attempts: 2,
         upstream_time: Some(Duration::from_micros(1500)),
