@@ -139,6 +139,7 @@ fn a_request_is_one_trace_from_the_caller_to_the_application() -> Result<()> {
     assert_eq!(seen(&reply, "traceparent"), format!("00-{TRACE}-{}-01", server.id));
     assert_eq!(seen(&reply, "tracestate"), "a=b");
     assert_eq!(client.name, "shop.shop.svc.cluster.local:80/*");
+    assert_eq!(server.name, "shop.shop.svc.cluster.local:8080/*");
     assert!(!client.failed && !server.failed);
     for (span, service) in [(client, "client.shop"), (server, "server.shop")] {
         for (key, value) in [

@@ -263,3 +263,80 @@ fn workload(peer: &Peer) -> String {
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(
+        kind: SpanKind,
+        status: Option<u16>,
+        grpc: Option<u16>,
+        reason: &'static str,
+    ) -> String {
+        let request = RequestInfo {
+            status,
+            grpc: grpc.is_some(),
+            grpc_status: grpc,
+            reason,
+            ..RequestInfo::default()
+        };
+        error(kind, &request).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_clients_failure_is_not_always_the_servers() {
+        for (status, grpc, reason, client, server) in [
+            (Some(200), None, "answered", "", ""),
+            (Some(404), None, "answered", "404", ""),
+            (Some(503), None, "no_endpoints", "503", "503"),
+            (Some(200), Some(0), "answered", "", ""),
+            (Some(200), Some(5), "answered", "5", ""),
+            (Some(200), Some(14), "answered", "14", "14"),
+            (Some(200), None, "server_reset", "server_reset", "server_reset"),
+            (None, None, "client_reset", "client_reset", "client_reset"),
+            (Some(429), None, "fault_injected", "429", ""),
+        ] {
+            assert_eq!(
+                failed(SpanKind::Client, status, grpc, reason),
+                client,
+                "{status:?} {grpc:?}"
+            );
+            assert_eq!(
+                failed(SpanKind::Server, status, grpc, reason),
+                server,
+                "{status:?} {grpc:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_clients_write_is_bounded_and_values_of_queries_are_left_out() {
+        let long = "x".repeat(2000);
+        let path = format!("/{long}?a=secret");
+        let request = RequestInfo {
+            method: "BREW",
+            authority: "[fd00::1]:80",
+            path: &path,
+            ..RequestInfo::default()
+        };
+        let mut about = About(Vec::new());
+        about.request(&request, 100);
+        let get = |key: &str| {
+            about.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+        };
+        assert_eq!(get("http.request.method"), Some("_OTHER".into()));
+        assert_eq!(get("http.request.method_original"), Some("BREW".into()));
+        assert_eq!(
+            (get("server.address"), get("server.port")),
+            (Some("fd00::1".into()), Some(80.into()))
+        );
+        assert_eq!(get("url.path"), Some(path[..100].into()));
+        let request = RequestInfo { path: "/a?b=secret", authority: &long, ..request };
+        let mut about = About(Vec::new());
+        about.request(&request, 100);
+        let text = format!("{:?}", about.0);
+        assert!(text.contains("b=*") && !text.contains("secret"), "{text}");
+        assert!(text.len() < 2000, "{text}");
+    }
+}
