@@ -250,7 +250,10 @@ fn what_is_not_recorded_sends_nothing_and_a_tenth_is_a_tenth() -> Result<()> {
     assert_eq!(spans.len(), 2 * sampled, "what was not sampled was sent");
     assert!(spans.iter().all(|span| span.trace != TRACE && span.get("url.path") == "/many"));
     for node in ["a", "b"] {
-        assert_eq!(traced.metric(node, "undermesh_spans_exported_total")?, sampled as u64);
+        wait_for("what was sent to be counted", PATIENCE, || {
+            let sent = traced.metric(node, "undermesh_spans_exported_total")?;
+            Ok((sent == sampled as u64).then_some(()))
+        })?;
         assert_eq!(traced.metric(node, "undermesh_spans_dropped_total")?, 0);
     }
     Ok(())

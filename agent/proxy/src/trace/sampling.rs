@@ -19,8 +19,12 @@ impl Sampling {
         if !(0.0..=100.0).contains(&percent) {
             return None;
         }
+        Some(Self::of(percent))
+    }
+
+    fn of(percent: f64) -> Self {
         let rejected = (100.0 - percent) / 100.0;
-        Some(Self { threshold: (RANGE as f64 * rejected) as u64 })
+        Self { threshold: (RANGE as f64 * rejected) as u64 }
     }
 
     /// Whether this trace is one of them.
@@ -33,7 +37,7 @@ impl Sampling {
 /// One per cent, as in Istio.
 impl Default for Sampling {
     fn default() -> Self {
-        Self { threshold: RANGE / 100 * 99 }
+        Self::of(1.0)
     }
 }
 
