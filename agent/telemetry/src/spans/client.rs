@@ -63,11 +63,6 @@ impl Client {
         Self { endpoint, directory, kept: None }
     }
 
-    /// Lets go of a connection that does not answer.
-    pub(super) fn forget(&mut self) {
-        self.kept = None;
-    }
-
     /// Sends a message, and returns how many of its spans were not taken, and why.
     pub(super) async fn send(&mut self, message: Bytes) -> Result<(u64, String), SendError> {
         let mut sender = self.sender().await?;

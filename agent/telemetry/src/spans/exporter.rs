@@ -96,10 +96,9 @@ impl Exporter {
         for _ in 0..ATTEMPTS {
             self.pause().await;
             let sent = tokio::time::timeout(PATIENCE, self.client.send(message.clone())).await;
-            let sent = sent.unwrap_or_else(|_| {
-                self.client.forget();
-                Err(SendError::unavailable(format!("no answer within {PATIENCE:?}")))
-            });
+            // A connection that does not answer was let go of with the attempt.
+            let late = |_| Err(SendError::unavailable(format!("no answer within {PATIENCE:?}")));
+            let sent = sent.unwrap_or_else(late);
             match sent {
                 Ok(rejected) => return self.taken(count, rejected),
                 Err(SendError::Rejected(why)) => {
