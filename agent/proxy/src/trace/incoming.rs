@@ -1,6 +1,6 @@
 //! What a request's headers say about its trace. Malformed ones say nothing, and are not passed on.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use undermesh_telemetry::{SpanId, TraceId};
 
 use super::{
@@ -68,7 +68,7 @@ impl Incoming {
                 ..Self::default()
             };
         };
-        let values = headers.get_all(&TRACESTATE).into_iter().map(|value| value.as_bytes());
+        let values = headers.get_all(&TRACESTATE).into_iter().map(HeaderValue::as_bytes);
         Self {
             ids: Some((parent.trace_id, parent.span_id)),
             sampled: Some(parent.sampled),
