@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use undermesh_identity::OutsideTls;
+use undermesh_identity::{OutsideTls, Protocols};
 use undermesh_model::traffic::{ClientTls, KeyMaterial, TlsMode};
 use undermesh_snapshot::Snapshot;
 use undermesh_telemetry::{ClientConfig, Directory, Spans, Telemetry};
@@ -23,7 +23,7 @@ impl Directory for Known {
         self.snapshot.load().addresses_of(host, port)
     }
 
-    fn tls(&self, alpn: &'static [u8]) -> Result<Arc<ClientConfig>, String> {
+    fn tls(&self, alpn: Protocols) -> Result<Arc<ClientConfig>, String> {
         self.outside.client_config(&self.tls, alpn).map_err(|error| error.to_string())
     }
 }
@@ -35,14 +35,7 @@ pub(crate) fn start(
     telemetry: &Telemetry,
 ) -> Result<()> {
     let ca = config.ca.as_ref().map(|path| KeyMaterial::File(path.display().to_string()));
-    let tls = ClientTls {
-        mode: TlsMode::Simple,
-        sni: None,
-        subject_alt_names: Vec::new(),
-        ca,
-        client: None,
-        insecure: false,
-    };
+    let tls = ClientTls { mode: TlsMode::Simple, ca, ..ClientTls::default() };
     let known = Known { snapshot: Arc::clone(snapshot), outside: OutsideTls::default(), tls };
     let spans = Spans::start(config.endpoint.clone(), Arc::new(known));
     telemetry.export_spans(spans.context("cannot start to send spans")?);

@@ -44,11 +44,11 @@ pub trait Directory: Send + Sync {
     /// Addresses of a host that configuration knows; of others, the system is asked.
     fn addresses(&self, host: &str, port: u16) -> Option<Vec<SocketAddr>>;
 
-    /// TLS towards the receiver, with this protocol offered (ALPN).
+    /// TLS towards the receiver, with these protocols offered (ALPN).
     ///
     /// # Errors
     /// Why it cannot be had.
-    fn tls(&self, alpn: &'static [u8]) -> Result<Arc<ClientConfig>, String>;
+    fn tls(&self, alpn: &'static [&'static [u8]]) -> Result<Arc<ClientConfig>, String>;
 }
 
 /// A handle to the queue. Cheap to clone.

@@ -145,9 +145,9 @@ impl Client {
         &self,
         stream: TcpStream,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
-        let alpn: &'static [u8] = match self.endpoint.protocol {
-            Protocol::Grpc => b"h2",
-            Protocol::Http => b"http/1.1",
+        let alpn: &'static [&'static [u8]] = match self.endpoint.protocol {
+            Protocol::Grpc => &[b"h2"],
+            Protocol::Http => &[b"http/1.1"],
         };
         let config = self.directory.tls(alpn)?;
         let host = &self.endpoint.host;

@@ -36,7 +36,7 @@ impl Directory for Nobody {
         None
     }
 
-    fn tls(&self, _: &'static [u8]) -> Result<Arc<ClientConfig>, String> {
+    fn tls(&self, _: &'static [&'static [u8]]) -> Result<Arc<ClientConfig>, String> {
         Err("there are no certificates here".to_owned())
     }
 }
