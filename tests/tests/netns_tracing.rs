@@ -262,13 +262,13 @@ fn what_is_not_recorded_sends_nothing_and_a_tenth_is_a_tenth() -> Result<()> {
 #[test]
 fn without_a_receiver_requests_are_answered_and_spans_are_counted_as_lost() -> Result<()> {
     let mut traced = Traced::open("100", false)?;
-    for _ in 0..20 {
-        let reply = traced.ask("/", Speaks::Http1, &[])?;
+    for reply in traced.ask_often("/", 20)? {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
     for node in ["a", "b"] {
         let what = format!("the spans of {node} to be lost");
-        wait_for(&what, PATIENCE, || {
+        // A second batch waits longer, since the first has failed.
+        wait_for(&what, PATIENCE * 4, || {
             let lost =
                 traced.metric(node, "undermesh_spans_dropped_total{reason=\"unavailable\"}")?;
             Ok((lost == 20).then_some(()))
