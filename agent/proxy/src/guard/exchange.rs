@@ -15,14 +15,16 @@ use undermesh_telemetry::Requests;
 
 use super::{
     Visit,
+    limit::{self, Within},
+    limited::Limited,
     link::Link,
     path::Readings,
     token::{Claims, authenticate},
 };
 use crate::{
     http::{
-        AnswerBody, Cut, Head, LocalReply, Metered, RequestLog, Switch, UntilEnd,
-        remove_hop_by_hop, unreadable, upgrade,
+        AnswerBody, Cut, Happened, Head, LocalReply, Metered, Patient, RequestLog, Switch,
+        UntilEnd, remove_hop_by_hop, unreadable, upgrade,
     },
     pod::Pod,
     upstream::Body,
@@ -125,14 +127,23 @@ impl Guard {
         }
         let policy = self.visit.policy();
         let shared = &self.visit.pod.shared;
+        if !shared.overload.admits_request(self.visit.pod.priority) {
+            return Err(LocalReply::overloaded());
+        }
         let claims = authenticate(shared, &policy.tokens, &mut head).await?;
-        self.judge(&policy, &mut head, claims.as_ref())?;
+        let within = self.judge(&policy, &mut head, claims.as_ref())?;
         self.attest(&mut head.parts.headers);
         let upgraded = head.upgrade.is_some();
         let extended = head.extended;
-        let request = outgoing(head, Metered::new(body, &log.upload));
+        let body = Patient::new(body, shared.config.body_idle_timeout);
+        let (exceeded, stalled) = (Happened::default(), body.stalled());
+        let body = Metered::new(body, &log.upload);
+        let request = outgoing(head, bounded(body, within.body, &exceeded));
         log.attempts = 1;
-        let mut response = self.link.send(&self.visit, request, upgraded).await?;
+        let answer = self.link.send(&self.visit, request, upgraded).await;
+        let too_large = within.body.filter(|_| exceeded.is_true()).map(limit::too_large);
+        let stalled = stalled.is_true().then(LocalReply::stalled);
+        let mut response = answer.map_err(|reply| too_large.or(stalled).unwrap_or(reply))?;
         if upgraded && is_switched(response.status()) {
             let upstream = hyper::upgrade::on(&mut response);
             if extended {
@@ -141,16 +152,17 @@ impl Guard {
             return Ok(Answer { response, upgraded: Some(upstream) });
         }
         remove_hop_by_hop(response.headers_mut());
+        response.headers_mut().extend(within.headers);
         Ok(Answer { response, upgraded: None })
     }
 
-    /// Whether the request may be answered; its path is the one that was judged afterwards.
+    /// Whether the request may be answered, and answered now; its path is the one that was judged afterwards.
     fn judge(
         &self,
         policy: &CompiledPolicy,
         head: &mut Head,
         claims: Option<&Claims>,
-    ) -> Result<(), LocalReply> {
+    ) -> Result<Within, LocalReply> {
         let visit = &self.visit;
         let readings = Readings::new(head.parts.uri.path());
         normalise(head, &readings)?;
@@ -171,10 +183,11 @@ impl Guard {
         }
         let decision = evaluate_request(policy, &connection, &request);
         self.report(&decision);
-        if decision.allowed {
-            return Ok(());
+        if !decision.allowed {
+            let detail = decision.to_string();
+            return Err(LocalReply::denied("policy_denied", decision.policy, detail));
         }
-        Err(LocalReply::denied("policy_denied", decision.policy, decision.to_string()))
+        limit::request(visit, policy, &connection, &request)
     }
 
     fn report(&self, decision: &Decision<'_>) {
@@ -231,7 +244,7 @@ impl Guard {
             }
         };
         let pod = &self.visit.pod;
-        pod.tasks.spawn_on(copy, &pod.shared.runtime);
+        pod.spawn(copy);
     }
 }
 
@@ -247,14 +260,22 @@ fn is_switched(status: StatusCode) -> bool {
 }
 
 /// The request as it goes to the application.
-fn outgoing(head: Head, body: Metered) -> Request<Body> {
+fn outgoing(head: Head, body: Body) -> Request<Body> {
     let Head { mut parts, upgrade, .. } = head;
     if let Some(upgrade) = upgrade {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, upgrade);
     }
     parts.extensions.clear();
-    Request::from_parts(parts, body.boxed_unsync())
+    Request::from_parts(parts, body)
+}
+
+/// The body, no longer than it may be.
+fn bounded(body: Metered, most: Option<u64>, exceeded: &Happened) -> Body {
+    match most {
+        Some(most) => Limited::new(body, most, exceeded).boxed_unsync(),
+        None => body.boxed_unsync(),
+    }
 }
 
 /// Gives the request the path that is judged.

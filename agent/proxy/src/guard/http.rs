@@ -94,7 +94,7 @@ where
         }
     } else {
         let io = TokioIo::new(Strict::new(stream, switch));
-        let connection = http1_builder().serve_connection(io, service).with_upgrades();
+        let connection = http1_builder(&pod).serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
