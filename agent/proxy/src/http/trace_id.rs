@@ -22,6 +22,8 @@ fn is_id(id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -47,6 +49,19 @@ mod tests {
                 http::HeaderValue::try_from(value).unwrap(),
             );
             assert_eq!(trace_id(&headers).as_deref(), expected, "{name}: {value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_any_client_calls_it_is_digits(value in "[0-9a-fg-]{0,80}|[ -~]{0,80}") {
+            for name in ["traceparent", "b3", "x-b3-traceid"] {
+                let mut headers = HeaderMap::new();
+                headers.insert(name, http::HeaderValue::try_from(&value).unwrap());
+                if let Some(id) = trace_id(&headers) {
+                    prop_assert!(id.len() <= 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+                }
+            }
         }
     }
 }
