@@ -130,6 +130,9 @@ impl Guard {
         let claims = authenticate(shared, &policy.tokens, &mut head).await?;
         self.judge(&policy, &mut head, claims.as_ref())?;
         self.attest(&mut head.parts.headers);
+        if let Some(trace) = &log.trace {
+            trace.context.write(&mut head.parts.headers);
+        }
         let upgraded = head.upgrade.is_some();
         let extended = head.extended;
         let request = outgoing(head, Metered::new(body, &log.upload));

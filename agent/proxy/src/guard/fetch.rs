@@ -13,7 +13,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use undermesh_model::traffic::{ClientTls, TlsMode};
 
-use crate::{duplex::Socket, http::secure, proxy::Shared, upstream::ByteStream};
+use crate::{
+    duplex::Socket,
+    http::{Carries, secure},
+    proxy::Shared,
+    upstream::ByteStream,
+};
 
 /// Longest document.
 const MAX_BODY: usize = 1 << 20;
@@ -64,16 +69,10 @@ async fn connect(
         match TcpStream::connect(address).await {
             Ok(stream) if !tls => return Ok(Box::new(stream)),
             Ok(stream) => {
-                let rule = ClientTls {
-                    mode: TlsMode::Simple,
-                    sni: Some(name.to_owned()),
-                    subject_alt_names: Vec::new(),
-                    ca: None,
-                    client: None,
-                    insecure: false,
-                };
+                let sni = Some(name.to_owned());
+                let rule = ClientTls { mode: TlsMode::Simple, sni, ..ClientTls::default() };
                 let socket = (Socket::new(stream), address);
-                let secured = secure(shared, &rule, name, b"http/1.1", socket).await;
+                let secured = secure(shared, None, (&rule, name), Carries::Http1, socket).await;
                 return match secured {
                     Ok(stream) => Ok(Box::new(stream.into_io())),
                     Err(failure) => Err(failure.to_string()),
@@ -87,22 +86,9 @@ async fn connect(
 
 /// A service of the mesh has the addresses of its endpoints; the node may not know its name.
 async fn addresses(shared: &Shared, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    let snapshot = shared.snapshot.load();
-    let service = snapshot.services.iter().find(|(address, route)| {
-        address.port() == port && (route.host == host || is_short(&route.host, host))
-    });
-    if let Some((_, route)) = service {
-        return Ok(route.endpoints.iter().map(|endpoint| endpoint.address).collect());
+    if let Some(known) = shared.snapshot.load().addresses_of(host, port) {
+        return Ok(known);
     }
     let found = tokio::net::lookup_host((host, port)).await;
     Ok(found.map_err(|error| error.to_string())?.collect())
-}
-
-/// `keys.auth` and `keys.auth.svc` for `keys.auth.svc.cluster.local`.
-fn is_short(full: &str, host: &str) -> bool {
-    let rest = full.strip_prefix(host);
-    host.contains('.')
-        && rest.is_some_and(|rest| {
-            rest.starts_with(".svc.") || host.ends_with(".svc") && rest.starts_with('.')
-        })
 }

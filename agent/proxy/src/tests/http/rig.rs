@@ -32,7 +32,7 @@ use undermesh_snapshot::{
 };
 
 use crate::{
-    testing,
+    ProxyConfig, testing,
     tests::mesh::{Client, Mesh, SOON, Server},
 };
 
@@ -74,7 +74,14 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) async fn new(backends: &[&'static str]) -> Self {
-        let mesh = Mesh::new();
+        Self::with(backends, |_| {}).await
+    }
+
+    pub(super) async fn with(
+        backends: &[&'static str],
+        change: impl FnOnce(&mut ProxyConfig),
+    ) -> Self {
+        let mesh = Mesh::with(change);
         let client = mesh.client("client");
         let mut rig = Self { mesh, client, backends: Vec::new() };
         for name in backends {
@@ -151,9 +158,9 @@ pub(super) fn cluster(
     endpoints: Vec<ClusterEndpoint>,
 ) -> Arc<ClusterSpec> {
     let host = "cart.shop.svc.cluster.local".to_owned();
-    let key = ClusterKey { host, port: 80, subset, view: String::new() };
+    let key = ClusterKey { host, port: 80, subset, name: String::new(), view: String::new() };
     let (dns, settings) = (Vec::new(), Settings::default());
-    Arc::new(ClusterSpec { key, rule: None, protocol, endpoints, dns, settings })
+    Arc::new(ClusterSpec { key, rule: None, protocol, endpoints, dns, dynamic: None, settings })
 }
 
 pub(super) fn route(action: RouteAction) -> CompiledRoute {
