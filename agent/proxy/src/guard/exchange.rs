@@ -263,7 +263,7 @@ fn outgoing(head: Head, body: Metered) -> Request<Body> {
 }
 
 /// Gives the request the path that is judged.
-fn normalise(head: &mut Head, readings: &Readings) -> Result<(), LocalReply> {
+pub(super) fn normalise(head: &mut Head, readings: &Readings) -> Result<(), LocalReply> {
     let uri = &head.parts.uri;
     if readings.base() == uri.path() {
         return Ok(());
