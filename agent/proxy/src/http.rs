@@ -14,6 +14,8 @@ mod fault;
 mod forward;
 mod framing;
 mod front;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod l4;
 mod local_reply;
@@ -34,7 +36,6 @@ mod rewrite;
 mod sniff;
 mod strict;
 mod timeout;
-mod trace_id;
 pub(crate) mod upgrade;
 mod way;
 
