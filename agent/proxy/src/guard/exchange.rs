@@ -19,7 +19,7 @@ use super::{
     token::{Claims, authenticate},
 };
 use crate::{
-    http::{AnswerBody, Head, LocalReply, Switch, remove_hop_by_hop, upgrade},
+    http::{AnswerBody, Head, LocalReply, Switch, clean_answer, cleaned, upgrade},
     upstream::Body,
 };
 
@@ -44,6 +44,7 @@ impl Guard {
         let (parts, body) = request.into_parts();
         let version = parts.version;
         let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
+        let is_head = parts.method == Method::HEAD;
         let (answer, grpc) = match Head::new(parts, self.visit.destination) {
             Ok(head) => {
                 let grpc = head.grpc;
@@ -55,12 +56,18 @@ impl Guard {
             let switched = |answer: &Response<AnswerBody>| is_switched(answer.status());
             self.switch.decide(answer.as_ref().is_ok_and(switched));
         }
+        // Nobody knows what comes after such a request.
+        let broken = matches!(&answer, Err(reply) if reply.is_protocol_error());
         let mut response = answer.unwrap_or_else(|reply| {
             tracing::debug!(client = %self.visit.client, detail = reply.detail, "answered here");
             reply.into_response(grpc)
         });
-        let leaving = self.visit.pod.stop.is_cancelled();
-        if leaving && version <= Version::HTTP_11 && !is_switched(response.status()) {
+        *response.version_mut() = Version::HTTP_11;
+        if is_head {
+            response.body_mut().omit();
+        }
+        let last = broken || self.visit.pod.stop.is_cancelled();
+        if last && version <= Version::HTTP_11 && !is_switched(response.status()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -95,7 +102,7 @@ impl Guard {
             }
             return Ok(response.map(|_| AnswerBody::local(bytes::Bytes::new())));
         }
-        remove_hop_by_hop(response.headers_mut());
+        clean_answer(response.headers_mut());
         Ok(response.map(AnswerBody::upstream))
     }
 
@@ -193,13 +200,14 @@ fn outgoing(head: Head, body: Incoming) -> Request<Body> {
         parts.headers.insert(UPGRADE, upgrade);
     }
     parts.extensions.clear();
-    Request::from_parts(parts, body.map_err(Into::into).boxed_unsync())
+    Request::from_parts(parts, body.map_frame(cleaned).map_err(Into::into).boxed_unsync())
 }
 
 /// Gives the request the path that is judged.
 fn normalise(head: &mut Head, readings: &Readings) -> Result<(), LocalReply> {
     let uri = &head.parts.uri;
-    if readings.base() == uri.path() {
+    // `OPTIONS *` is about no path.
+    if readings.base() == uri.path() || uri.path() == "*" {
         return Ok(());
     }
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();

@@ -42,6 +42,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let pod = Arc::clone(&visit.pod);
+    let limit = pod.shared.config.head_timeout;
     let client = visit.client;
     let guard = Arc::new(Guard::new(visit, http2, switch.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
@@ -49,7 +50,8 @@ where
         async move { Ok::<_, Infallible>(guard.serve(request).await) }
     });
     let ended = if http2 {
-        let connection = http2_builder(&pod).serve_connection(TokioIo::new(stream), service);
+        let io = TokioIo::new(Strict::http2(stream, limit));
+        let connection = http2_builder(&pod).serve_connection(io, service);
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -59,7 +61,7 @@ where
             }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream, switch));
+        let io = TokioIo::new(Strict::new(stream, switch, limit));
         let connection = http1_builder().serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {

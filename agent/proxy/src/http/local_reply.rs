@@ -48,6 +48,11 @@ impl LocalReply {
         Self { detail, ..Self::text(StatusCode::BAD_REQUEST, Flag::ProtocolError, "") }
     }
 
+    /// Whether the client's bytes were no request.
+    pub(crate) fn is_protocol_error(&self) -> bool {
+        self.flag == Some(Flag::ProtocolError)
+    }
+
     /// Policy says no.
     pub(crate) fn denied(detail: &str) -> Self {
         let reply = Self::text(StatusCode::FORBIDDEN, Flag::Denied, "RBAC: access denied");

@@ -1,11 +1,18 @@
 //! Requests through the proxy.
 
+mod abuse;
+mod conformance;
 mod edge;
+mod frames;
+mod judged;
 mod leaving;
 mod outside;
 mod protocols;
+mod recorder;
 mod resilience;
 mod rig;
 mod routing;
 mod same_node;
+mod smuggling;
 mod strict;
+mod transparency;

@@ -74,7 +74,10 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) async fn new(backends: &[&'static str]) -> Self {
-        let mesh = Mesh::new();
+        Self::of(Mesh::new(), backends).await
+    }
+
+    pub(super) async fn of(mesh: Mesh, backends: &[&'static str]) -> Self {
         let client = mesh.client("client");
         let mut rig = Self { mesh, client, backends: Vec::new() };
         for name in backends {
@@ -244,7 +247,8 @@ async fn answer(
         .unwrap_or_default();
     let status = statuses.get(number - 1).or(statuses.last()).copied().unwrap_or(200);
     let response = Response::builder().status(status).header("x-from", name);
-    Ok(response.body(Full::from(name)).unwrap())
+    let body = if parts.method == http::Method::HEAD { "" } else { name };
+    Ok(response.body(Full::from(body)).unwrap())
 }
 
 impl Rig {
