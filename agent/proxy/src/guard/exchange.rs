@@ -1,6 +1,6 @@
 //! One judged request and its answer: head -> authenticate -> readings -> judge -> link -> answer.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ::http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, asks, evaluate_request};
+use undermesh_telemetry::Requests;
 
 use super::{
     Visit,
@@ -19,7 +20,11 @@ use super::{
     token::{Claims, authenticate},
 };
 use crate::{
-    http::{AnswerBody, Head, LocalReply, Switch, clean_answer, cleaned, upgrade},
+    http::{
+        AnswerBody, Cut, Head, LocalReply, Metered, RequestLog, Switch, UntilEnd, clean_answer,
+        cleaned, unreadable, upgrade,
+    },
+    pod::Pod,
     upstream::Body,
 };
 
@@ -31,11 +36,33 @@ pub(super) struct Guard {
     visit: Visit,
     link: Link,
     switch: Switch,
+    requests: Arc<Requests>,
+    cut: Arc<Cut>,
 }
 
 impl Guard {
-    pub(super) fn new(visit: Visit, http2: bool, switch: Switch) -> Self {
-        Self { visit, link: Link::new(http2), switch }
+    pub(super) fn new(
+        visit: Visit,
+        (requests, cut): (Arc<Requests>, Arc<Cut>),
+        http2: bool,
+        switch: Switch,
+    ) -> Self {
+        Self { visit, link: Link::new(http2), switch, requests, cut }
+    }
+
+    /// The pod that is visited.
+    pub(super) fn pod(&self) -> &Arc<Pod> {
+        &self.visit.pod
+    }
+
+    /// The connection has ended in this way.
+    pub(super) fn ended(&self, error: &hyper::Error) {
+        tracing::debug!(client = %self.visit.client, %error, "judged HTTP connection ended");
+        unreadable(&self.requests, self.generation(), error);
+    }
+
+    fn generation(&self) -> u64 {
+        self.visit.pod.shared.snapshot.load().generation.0
     }
 
     /// Serves one request.
@@ -45,23 +72,24 @@ impl Guard {
         let version = parts.version;
         let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
         let is_head = parts.method == Method::HEAD;
-        let (answer, grpc) = match Head::new(parts, self.visit.destination) {
+        let connection = (&self.visit.pod, &self.cut);
+        let mut log = RequestLog::new(&self.requests, connection, self.generation(), &parts);
+        let answer = match Head::new(parts, self.visit.destination) {
             Ok(head) => {
-                let grpc = head.grpc;
-                (Box::pin(self.answer(head, body, client)).await, grpc)
+                log.read(&head);
+                Box::pin(self.answer(head, body, &mut log)).await
             }
-            Err(reply) => (Err(reply), false),
+            Err(reply) => Err(reply),
         };
         if asks && version <= Version::HTTP_11 {
-            let switched = |answer: &Response<AnswerBody>| is_switched(answer.status());
-            self.switch.decide(answer.as_ref().is_ok_and(switched));
+            self.switch.decide(answer.as_ref().is_ok_and(|answer| answer.upgraded.is_some()));
         }
         // Nobody knows what comes after such a request.
         let broken = matches!(&answer, Err(reply) if reply.is_protocol_error());
-        let mut response = answer.unwrap_or_else(|reply| {
-            tracing::debug!(client = %self.visit.client, detail = reply.detail, "answered here");
-            reply.into_response(grpc)
-        });
+        let mut response = match answer {
+            Ok(answer) => self.passed_on(answer, client, log),
+            Err(reply) => reply.answer(log),
+        };
         *response.version_mut() = Version::HTTP_11;
         if is_head {
             response.body_mut().omit();
@@ -73,17 +101,34 @@ impl Guard {
         response
     }
 
+    /// The application's answer, on its way to the client.
+    fn passed_on(
+        &self,
+        answer: Answer,
+        client: OnUpgrade,
+        mut log: RequestLog,
+    ) -> Response<AnswerBody> {
+        let Answer { response, upgraded } = answer;
+        log.answered(&response);
+        if let Some(upstream) = upgraded {
+            self.join(client, upstream, log);
+            return response.map(|_| AnswerBody::local(bytes::Bytes::new()));
+        }
+        let mut response = response.map(AnswerBody::upstream);
+        response.body_mut().hold(UntilEnd::of(log));
+        response
+    }
+
     async fn answer(
         &self,
         mut head: Head,
         body: Incoming,
-        client: OnUpgrade,
-    ) -> Result<Response<AnswerBody>, LocalReply> {
+        log: &mut RequestLog,
+    ) -> Result<Answer, LocalReply> {
         if head.parts.method == Method::CONNECT {
             // What is inside would be judged by nobody.
-            return Err(LocalReply::denied(
-                "CONNECT is not passed to a pod whose policy looks at requests",
-            ));
+            let detail = "CONNECT is not passed to a pod whose policy looks at requests";
+            return Err(LocalReply::denied("connect_not_passed", None, detail.to_owned()));
         }
         let policy = self.visit.policy();
         let shared = &self.visit.pod.shared;
@@ -92,18 +137,18 @@ impl Guard {
         self.attest(&mut head.parts.headers);
         let upgraded = head.upgrade.is_some();
         let extended = head.extended;
-        let request = outgoing(head, body);
+        let request = outgoing(head, Metered::new(body, &log.upload));
+        log.attempts = 1;
         let mut response = self.link.send(&self.visit, request, upgraded).await?;
         if upgraded && is_switched(response.status()) {
             let upstream = hyper::upgrade::on(&mut response);
-            self.join(client, upstream);
             if extended {
                 upgrade::as_http2(&mut response);
             }
-            return Ok(response.map(|_| AnswerBody::local(bytes::Bytes::new())));
+            return Ok(Answer { response, upgraded: Some(upstream) });
         }
         clean_answer(response.headers_mut());
-        Ok(response.map(AnswerBody::upstream))
+        Ok(Answer { response, upgraded: None })
     }
 
     /// Whether the request may be answered; its path is the one that was judged afterwards.
@@ -129,11 +174,14 @@ impl Guard {
         let connection = visit.attributes();
         if let Some(custom) = asks(policy, &connection, &request).first() {
             let detail = format!("{} asks a provider that is not configured", custom.origin);
-            return Err(LocalReply::denied(&detail));
+            return Err(LocalReply::denied("provider_unknown", Some(&custom.origin), detail));
         }
         let decision = evaluate_request(policy, &connection, &request);
         self.report(&decision);
-        if decision.allowed { Ok(()) } else { Err(LocalReply::denied(&decision.to_string())) }
+        if decision.allowed {
+            return Ok(());
+        }
+        Err(LocalReply::denied("policy_denied", decision.policy, decision.to_string()))
     }
 
     fn report(&self, decision: &Decision<'_>) {
@@ -165,20 +213,26 @@ impl Guard {
     }
 
     /// Copies bytes between both ends of a connection that is no longer about requests.
-    fn join(&self, client: OnUpgrade, upstream: OnUpgrade) {
-        let visit = self.visit.clone();
+    fn join(&self, client: OnUpgrade, upstream: OnUpgrade, mut log: RequestLog) {
+        let (visit, cut) = (self.visit.clone(), Arc::clone(&self.cut));
         let mut policies = visit.pod.policy.subscribe();
         let copy = async move {
             let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
             let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
             tokio::select! {
                 ended = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "an upgraded connection broke");
+                    match ended {
+                        Ok((received, sent)) => {
+                            log.upload.add(received);
+                            log.download.add(sent);
+                        }
+                        Err(error) => tracing::debug!(%error, "an upgraded connection broke"),
                     }
+                    UntilEnd::of(log).end(None);
                 }
                 denial = visit.revoked(&mut policies) => {
                     tracing::debug!(detail = %denial.detail, "an upgraded connection was revoked");
+                    cut.set(&denial);
                 }
                 () = visit.pod.kill.cancelled() => {}
             }
@@ -188,19 +242,26 @@ impl Guard {
     }
 }
 
+/// The application's answer.
+struct Answer {
+    response: Response<Incoming>,
+    /// The client's connection becomes the application's.
+    upgraded: Option<OnUpgrade>,
+}
+
 fn is_switched(status: StatusCode) -> bool {
     status == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// The request as it goes to the application.
-fn outgoing(head: Head, body: Incoming) -> Request<Body> {
+fn outgoing(head: Head, body: Metered) -> Request<Body> {
     let Head { mut parts, upgrade, .. } = head;
     if let Some(upgrade) = upgrade {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, upgrade);
     }
     parts.extensions.clear();
-    Request::from_parts(parts, body.map_frame(cleaned).map_err(Into::into).boxed_unsync())
+    Request::from_parts(parts, body.map_frame(cleaned).boxed_unsync())
 }
 
 /// Gives the request the path that is judged.

@@ -15,4 +15,5 @@ mod routing;
 mod same_node;
 mod smuggling;
 mod strict;
+mod telemetry;
 mod transparency;
