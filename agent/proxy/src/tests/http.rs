@@ -4,7 +4,6 @@ mod abuse;
 mod conformance;
 mod edge;
 mod frames;
-mod judged;
 mod leaving;
 mod outside;
 mod protocols;

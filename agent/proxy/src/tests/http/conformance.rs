@@ -22,6 +22,7 @@ use super::{
     },
     rig::{Rig, VIP, route, rules},
 };
+use crate::tests::judged::look_at_requests;
 
 /// The stream of a request that proves that a connection works still.
 const LATER: u32 = 1001;
@@ -170,7 +171,7 @@ async fn the_routing_edge_speaks_http_2_as_the_rfcs_have_it() {
 async fn the_judging_edge_speaks_http_2_as_the_rfcs_have_it() {
     let rig = Rig::new(&["v1"]).await;
     let server = &rig.backends[0].server;
-    rig.judged(&server.workload);
+    look_at_requests(&rig.mesh, server);
     hold(&rig, server.address).await;
 }
 

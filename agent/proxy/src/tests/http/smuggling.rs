@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{recorder::Recorder, rig::VIP};
-use crate::tests::mesh::SOON;
+use crate::tests::{judged::look_at_requests, mesh::SOON};
 
 /// What follows.
 const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: cart\r\n\r\n";
@@ -96,7 +96,7 @@ fn judge(row: &Row, statuses: &[u16], judging: bool) -> Result<(), String> {
 async fn hold(to: impl Fn(&Recorder) -> SocketAddr, judging: bool) {
     let recorder = Recorder::new().await;
     if judging {
-        recorder.rig.judged(&recorder.server.workload);
+        look_at_requests(&recorder.rig.mesh, &recorder.server);
     }
     let rows: Vec<Row> = [bodies::rows(), chunks::rows(), heads::rows(), targets::rows()]
         .into_iter()

@@ -14,7 +14,10 @@ use tokio::{
 use undermesh_snapshot::traffic::AppProtocol;
 
 use super::rig::{Rig, VIP, cluster, endpoint, rules};
-use crate::tests::mesh::{SOON, Server};
+use crate::tests::{
+    judged::look_at_requests,
+    mesh::{SOON, Server},
+};
 
 /// A client and a server that are both left to the test.
 struct Ends {
@@ -36,7 +39,7 @@ impl Ends {
     /// The same, with nobody who routes and somebody who judges.
     async fn judged() -> Self {
         let ends = Self::new(AppProtocol::Http).await;
-        ends.rig.judged(&ends.server.workload);
+        look_at_requests(&ends.rig.mesh, &ends.server);
         Self { to: ends.server.address, ..ends }
     }
 

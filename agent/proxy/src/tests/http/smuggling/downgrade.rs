@@ -10,7 +10,7 @@ use super::super::{
     recorder::{Recorded, Recorder},
     rig::VIP,
 };
-use crate::tests::mesh::eventually;
+use crate::tests::{judged::look_at_requests, mesh::eventually};
 
 /// Pseudo-headers, which rows change.
 const USUAL: [(&str, &str); 4] =
@@ -138,6 +138,6 @@ async fn nothing_is_smuggled_from_http_2_into_http_1_1() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_smuggled_from_http_2_past_the_judging_edge() {
     let recorder = Recorder::new().await;
-    recorder.rig.judged(&recorder.server.workload);
+    look_at_requests(&recorder.rig.mesh, &recorder.server);
     hold(&recorder, recorder.server.address).await;
 }
