@@ -59,7 +59,7 @@ const PATH: (&str, &str) = (":path", "/");
 const AUTHORITY: (&str, &str) = (":authority", "cart");
 const NEVER: (&str, &str) = (":path", "/never");
 /// The endpoint takes so long that everything else is seen before its answer.
-const SLOWLY: (&str, &str) = ("x-wait-ms", "2000");
+const SLOWLY: (&str, &str) = ("x-wait-ms", "500");
 
 /// h2 names most errors of a connection so where the RFCs have an exacter code (docs/reference/http.md,
 /// "Deviations").

@@ -63,7 +63,7 @@ fn blocks() -> Vec<Row> {
                     CONTINUATION,
                     END_HEADERS,
                     1,
-                    [&block()[10..], &field("x-wait-ms", "2000")].concat(),
+                    [&block()[10..], &field("x-wait-ms", "500")].concat(),
                 ),
                 rest(1),
             ],

@@ -106,7 +106,7 @@ async fn an_answer_that_breaks_off_is_never_complete() {
     let mut body = answer(&mut asked, false);
     body.send_data(Bytes::from("half"), false).unwrap();
     tokio::spawn(async move { connection.accept().await.is_none() });
-    while two.hear().await != Heard::Data(1, 4) {}
+    assert_eq!(two.hear().await, Heard::Data(1, 4));
     body.send_reset(Reason::INTERNAL_ERROR);
     let heard = end(&mut two).await;
     assert!(matches!(heard, Heard::Reset(1, code) if code != NO_ERROR), "{heard:?}");
