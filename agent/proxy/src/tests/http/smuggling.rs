@@ -17,7 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{recorder::Recorder, rig::VIP};
+use super::{
+    recorder::{Recorded, Recorder},
+    rig::VIP,
+};
 use crate::tests::{judged::look_at_requests, mesh::SOON};
 
 /// What follows.
@@ -117,7 +120,7 @@ async fn hold(to: impl Fn(&Recorder) -> SocketAddr, judging: bool) {
         let tag = tag(number);
         let own = recorded.iter().filter(|request| request.head.contains(&tag));
         let own = own.filter(|request| request.whole || matches!(row.end, End::Refused(_)));
-        let reached: Vec<_> = own.map(|request| request.summary()).collect();
+        let reached: Vec<_> = own.map(Recorded::summary).collect();
         let wanted: Vec<_> = row.passes.iter().map(|text| text.replace('$', &tag)).collect();
         if reached != wanted {
             wrong.push(format!(
