@@ -74,7 +74,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 20] = [
+static KINDS: [Kind; 21] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -126,6 +126,14 @@ static KINDS: [Kind; 20] = [
         read: |document, subject, objects, _| {
             let map = document.read::<ConfigMap>()?;
             objects.config_maps.push(convert::config_map(&map, subject));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("Secret", &["v1"]),
+        names: names::is_subdomain,
+        read: |document, subject, objects, _| {
+            objects.secrets.push(convert::secret(document, subject)?);
             Ok(())
         },
     },

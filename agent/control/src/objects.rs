@@ -6,7 +6,7 @@ use std::collections::{HashMap, hash_map::Entry};
 use undermesh_model::{
     AuthorizationPolicy, EndpointSlice, NamespacedName, Node, PeerAuthentication,
     RequestAuthentication, ResourceRef, ServiceAccount, SourcePosition,
-    traffic::{DestinationRule, ServiceEntry, WorkloadEntry},
+    traffic::{DestinationRule, ServiceEntry, TlsSecret, WorkloadEntry},
 };
 
 use crate::{
@@ -62,6 +62,7 @@ pub(crate) struct Objects {
     pub(crate) request_authentications: Vec<Placed<RequestAuthentication>>,
     pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
     pub(crate) config_maps: Vec<Placed<Roots>>,
+    pub(crate) secrets: Vec<Placed<TlsSecret>>,
     pub(crate) backend_tls_policies: Vec<Placed<TlsDraft>>,
     pub(crate) gateway_routes: Vec<Placed<RouteDraft>>,
     pub(crate) reference_grants: Vec<Placed<Grant>>,

@@ -12,7 +12,8 @@ use serde_json::Value;
 pub struct Case {
     /// Its name, a claim.
     pub case: String,
-    /// Kubernetes objects. `$ip(POD)` and `$vip(SERVICE)` stand for IPv4 addresses.
+    /// Kubernetes objects. `$ip(POD)` and `$vip(SERVICE)` stand for IPv4 addresses, `$root` for the root of
+    /// the authority that certifies servers outside the mesh, to be written between double quotes.
     #[serde(default)]
     pub objects: Vec<Value>,
     /// Codes of what the agents have to say about the objects; they say nothing else.
@@ -53,7 +54,7 @@ pub struct Exchange {
     /// Who asks.
     #[serde(default = "client")]
     pub from: String,
-    /// Service and port.
+    /// Service and port, or address and port.
     #[serde(default = "shop")]
     pub to: String,
     /// By the service's IPv6 address.
