@@ -50,17 +50,17 @@ impl Blocks {
 
     /// Looks at bytes; says whether anything that was owed has come to its end.
     pub(super) fn passed(&mut self, mut bytes: &[u8]) -> bool {
-        let mut settled = false;
+        let (mut settled, mut owed) = (false, self.is_owing());
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
-            if self.skip == 0 && self.seen == 0 && !self.block && !self.fresh {
-                settled = true;
-            }
+            settled |= owed && !self.is_owing();
             if bytes.is_empty() {
                 return settled;
             }
+            // The rest of a frame's head.
+            owed = true;
             let part = (FRAME_HEAD - self.seen).min(bytes.len());
             self.head[self.seen..self.seen + part].copy_from_slice(&bytes[..part]);
             self.seen += part;
