@@ -30,6 +30,8 @@ use parts::{Parts, Serving};
 /// How long the end of the process waits for connections to be let go of, and again for their lines
 /// to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long it waits for the last spans to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 /// Threads for configuration, certificates and admin. Connections have threads of their own.
 const CONTROL_THREADS: usize = 2;
 
@@ -49,6 +51,9 @@ pub(crate) fn run(file: Option<&Path>, flags: RawConfig) -> Result<ExitCode> {
     // Connections beyond the drain period end here, and their last lines are written.
     data.shutdown_timeout(LAST_LINES);
     let _ = telemetry.flush_access_log(LAST_LINES);
+    if telemetry.spans().is_some_and(|spans| !spans.close(LAST_SPANS)) {
+        tracing::warn!("the last spans were not sent in time");
+    }
     control.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
 }

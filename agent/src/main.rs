@@ -21,6 +21,7 @@ mod readiness;
 mod rejudge;
 mod sockets;
 mod source;
+mod spans;
 mod status;
 
 use std::process::ExitCode;

@@ -15,6 +15,8 @@ mod fault;
 mod forward;
 mod framing;
 mod front;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod l4;
 mod local_reply;
@@ -35,7 +37,6 @@ mod sniff;
 mod strict;
 mod target;
 mod timeout;
-mod trace_id;
 pub(crate) mod upgrade;
 mod way;
 

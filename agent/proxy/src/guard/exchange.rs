@@ -11,12 +11,12 @@ use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, asks, evaluate_request};
-use undermesh_telemetry::Requests;
 
 use super::{
     Visit,
     link::Link,
     path::Readings,
+    service::Visited,
     token::{Claims, authenticate},
 };
 use crate::{
@@ -36,18 +36,18 @@ pub(super) struct Guard {
     visit: Visit,
     link: Link,
     switch: Switch,
-    requests: Arc<Requests>,
+    visited: Visited,
     cut: Arc<Cut>,
 }
 
 impl Guard {
     pub(super) fn new(
         visit: Visit,
-        (requests, cut): (Arc<Requests>, Arc<Cut>),
+        (visited, cut): (Visited, Arc<Cut>),
         http2: bool,
         switch: Switch,
     ) -> Self {
-        Self { visit, link: Link::new(http2), switch, requests, cut }
+        Self { visit, link: Link::new(http2), switch, visited, cut }
     }
 
     /// The pod that is visited.
@@ -58,7 +58,7 @@ impl Guard {
     /// The connection has ended in this way.
     pub(super) fn ended(&self, error: &hyper::Error) {
         tracing::debug!(client = %self.visit.client, %error, "judged HTTP connection ended");
-        unreadable(&self.requests, self.generation(), error);
+        unreadable(&self.visited.requests(""), self.generation(), error);
     }
 
     fn generation(&self) -> u64 {
@@ -73,10 +73,12 @@ impl Guard {
         let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
         let is_head = parts.method == Method::HEAD;
         let connection = (&self.visit.pod, &self.cut);
-        let mut log = RequestLog::new(&self.requests, connection, self.generation(), &parts);
+        let requests = self.visited.requests("");
+        let mut log = RequestLog::new(&requests, connection, self.generation(), &parts);
         let answer = match Head::new(parts, self.visit.destination) {
             Ok(head) => {
                 log.read(&head);
+                log.requests = self.visited.requests(&log.authority);
                 Box::pin(self.answer(head, body, &mut log)).await
             }
             Err(reply) => Err(reply),
@@ -135,6 +137,9 @@ impl Guard {
         let claims = authenticate(shared, &policy.tokens, &mut head).await?;
         self.judge(&policy, &mut head, claims.as_ref())?;
         self.attest(&mut head.parts.headers);
+        if let Some(trace) = &log.trace {
+            trace.context.write(&mut head.parts.headers);
+        }
         let upgraded = head.upgrade.is_some();
         let extended = head.extended;
         let request = outgoing(head, Metered::new(body, &log.upload));
@@ -265,7 +270,7 @@ fn outgoing(head: Head, body: Metered) -> Request<Body> {
 }
 
 /// Gives the request the path that is judged.
-fn normalise(head: &mut Head, readings: &Readings) -> Result<(), LocalReply> {
+pub(super) fn normalise(head: &mut Head, readings: &Readings) -> Result<(), LocalReply> {
     let uri = &head.parts.uri;
     // `OPTIONS *` is about no path.
     if readings.base() == uri.path() || uri.path() == "*" {

@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use undermesh_telemetry::ConnectionInfo;
 
-use super::{Visit, exchange::Guard};
+use super::{Visit, exchange::Guard, service::Visited};
 use crate::{
     authorize::PolicyWatch,
     duplex::{Duplex, Stream},
@@ -47,7 +47,7 @@ pub(crate) async fn serve_bytes<S>(
 /// Serves for as long as policy has nothing against the connection.
 async fn serve_stream<S>(
     visit: Visit,
-    mut info: ConnectionInfo,
+    info: ConnectionInfo,
     stream: S,
     (http2, switch): (bool, Switch),
     mut policies: PolicyWatch,
@@ -55,12 +55,9 @@ async fn serve_stream<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let revoking = visit.clone();
-    let shared = &revoking.pod.shared;
-    info.service = revoking.pod.services.of(&shared.snapshot.load(), revoking.destination);
-    let telemetry = &shared.telemetry;
-    let requests = telemetry.requests(telemetry.connection(), info);
+    let visited = Visited::new(&visit, info);
     let cut = Arc::new(Cut::default());
-    let guard = Guard::new(visit, (requests, Arc::clone(&cut)), http2, switch.clone());
+    let guard = Guard::new(visit, (visited, Arc::clone(&cut)), http2, switch.clone());
     tokio::select! {
         () = serve_requests(Arc::new(guard), stream, http2, switch) => {}
         () = async {

@@ -118,7 +118,8 @@ impl Framing {
         if bytes.starts_with(b"\r\n") {
             return Step::Pass(2);
         }
-        let Some(length) = head_length(bytes, self.searched) else {
+        let length = head_length(bytes, self.searched).filter(|length| *length <= MAX_HEAD);
+        let Some(length) = length else {
             // An end may have begun already.
             self.searched = bytes.len().saturating_sub(2);
             return if bytes.len() > MAX_HEAD {
@@ -184,7 +185,7 @@ fn line(bytes: &[u8], longest: usize) -> Result<Option<&[u8]>, &'static str> {
     match bytes.iter().take(longest + 2).position(|byte| *byte == b'\n') {
         Some(at) if at > 0 && bytes[at - 1] == b'\r' => Ok(Some(&bytes[..at - 1])),
         Some(_) => Err("a line that ends without CR"),
-        None if bytes.len() > longest => Err("a line that is too long"),
+        None if bytes.len() > longest + 1 => Err("a line that is too long"),
         None => Ok(None),
     }
 }
@@ -217,10 +218,13 @@ fn after_head(head: &[u8]) -> Result<(Option<Next>, bool), &'static str> {
     }
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
-    // hyper reads it in the same way, and answers.
-    let Ok(httparse::Status::Complete(_)) = request.parse(head) else {
-        return Ok((Some(Next::Raw), false));
-    };
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+        // Whoever reads it would go on reading.
+        Ok(_) => return Err("a head that does not end where it should"),
+        // hyper reads it in the same way, and answers.
+        Err(_) => return Ok((Some(Next::Raw), false)),
+    }
     let connect = request.method == Some("CONNECT");
     if !is_target(request.path.unwrap_or_default(), connect) {
         return Err("a target that is no path and no URI");

@@ -141,11 +141,14 @@ impl<S: AsyncRead + Unpin> Strict<S> {
 
     /// Passes what may pass; `false` where there is nothing yet.
     fn pass(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<bool> {
-        while self.good == 0 {
+        while self.good == 0 && !self.refused {
             if self.framing.is_undecided()
                 && let Some(switched) = self.switch.take()
             {
                 self.framing.decide(switched);
+            }
+            if self.held.is_empty() {
+                break;
             }
             if let Some(unseen) = self.framing.unseen() {
                 self.good = self.held.len().min(usize::try_from(unseen).unwrap_or(usize::MAX));
@@ -236,11 +239,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
             if passed || buffer.remaining() == 0 || this.refused {
                 return Poll::Ready(Ok(()));
             }
+            // What has come may be requests that nobody has looked at.
+            if this.ended && this.framing.is_undecided() && !this.held.is_empty() {
+                return Poll::Pending;
+            }
             if this.ended {
                 // What is left is no whole head or chunk; hyper says what that means.
-                let count = this.held.len().min(buffer.remaining());
-                buffer.put_slice(&this.held.split_to(count));
-                return Poll::Ready(Ok(()));
+                this.good = this.held.len();
+                if this.good == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
             }
             if let Some(unseen) = this.framing.unseen() {
                 return this.poll_unseen(cx, unseen, buffer);
@@ -281,5 +290,67 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// What is there to read, in pieces of two bytes; and whether there may be more.
+    fn read(strict: &mut Strict<impl AsyncRead + Unpin>) -> (Vec<u8>, bool) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut read = Vec::new();
+        loop {
+            let mut room = [0; 2];
+            let mut buffer = ReadBuf::new(&mut room);
+            match Pin::new(&mut *strict).poll_read(&mut cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    read.extend_from_slice(buffer.filled());
+                }
+                polled => return (read, polled.is_pending()),
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_refusal_nothing_is_looked_at() {
+        let text = AsyncReadExt::chain(
+            &b"GET / HTTP/1.1\r\nHost: a"[..],
+            &b"\n\nGET / HTTP/1.1\r\n\r\n"[..],
+        );
+        let mut strict = Strict::new(text, Switch::default());
+        assert_eq!(read(&mut strict), (NONSENSE.to_vec(), false));
+        assert_eq!(read(&mut strict), (Vec::new(), false));
+    }
+
+    #[test]
+    fn what_has_no_end_passes_as_it_is() {
+        let beginning = &b"GET / HTTP/1.1\r\nHost: a\r\nX"[..];
+        let chunk = &b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;x"[..];
+        for text in [beginning, chunk, b"\r"] {
+            let mut strict = Strict::new(text, Switch::default());
+            assert_eq!(read(&mut strict), (text.to_vec(), false));
+            assert_eq!(read(&mut strict), (Vec::new(), false));
+        }
+    }
+
+    #[test]
+    fn what_follows_a_wish_to_switch_waits_for_the_answer_to_it() {
+        let wish = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+        let rest = b"GET / HTTP/1.1\nHost: b\n\n";
+        for (switched, passed) in [(false, NONSENSE), (true, &rest[..])] {
+            // The client has said all that it has to say.
+            let text = AsyncReadExt::chain(&wish[..], &rest[..]);
+            let switch = Switch::default();
+            let mut strict = Strict::new(text, switch.clone());
+            assert_eq!(read(&mut strict), (wish.to_vec(), true));
+            switch.decide(switched);
+            assert_eq!(read(&mut strict), (passed.to_vec(), false));
+        }
     }
 }

@@ -15,4 +15,5 @@ mod same_node;
 mod smuggling;
 mod strict;
 mod telemetry;
+mod tracing;
 mod transparency;

@@ -14,7 +14,7 @@ use super::{
     frames::*,
     rig::{Rig, VIP, route, rules},
 };
-use crate::tests::mesh::{Mesh, SOON};
+use crate::tests::mesh::SOON;
 
 const REQUEST: [(&str, &str); 4] =
     [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "cart")];
@@ -140,8 +140,7 @@ async fn more_streams_than_allowed_are_refused() {
 }
 
 async fn hurried() -> Rig {
-    let mesh = Mesh::with(|config| config.head_timeout = LIMIT);
-    let rig = Rig::of(mesh, &["v1"]).await;
+    let rig = Rig::with(&["v1"], |config| config.head_timeout = LIMIT).await;
     rig.plain_rules();
     rig
 }
