@@ -92,7 +92,7 @@ where
             }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream, switch, limit));
+        let io = TokioIo::new(Strict::new(stream, switch).within(limit));
         let connection = http1_builder().serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {

@@ -69,7 +69,7 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
             }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream, front.switch.clone(), limit));
+        let io = TokioIo::new(Strict::new(stream, front.switch.clone()).within(limit));
         let connection = http1_builder().serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
