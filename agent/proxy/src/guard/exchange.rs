@@ -24,7 +24,7 @@ use super::{
 use crate::{
     http::{
         AnswerBody, Cut, Happened, Head, LocalReply, Metered, Patient, RequestLog, Switch,
-        UntilEnd, remove_hop_by_hop, unreadable, upgrade,
+        UntilEnd, clean_answer, cleaned, unreadable, upgrade,
     },
     pod::Pod,
     upstream::Body,
@@ -73,6 +73,7 @@ impl Guard {
         let (parts, body) = request.into_parts();
         let version = parts.version;
         let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
+        let is_head = parts.method == Method::HEAD;
         let connection = (&self.visit.pod, &self.cut);
         let requests = self.visited.requests("");
         let mut log = RequestLog::new(&requests, connection, self.generation(), &parts);
@@ -87,12 +88,18 @@ impl Guard {
         if asks && version <= Version::HTTP_11 {
             self.switch.decide(answer.as_ref().is_ok_and(|answer| answer.upgraded.is_some()));
         }
+        // Nobody knows what comes after such a request.
+        let broken = matches!(&answer, Err(reply) if reply.is_protocol_error());
         let mut response = match answer {
             Ok(answer) => self.passed_on(answer, client, log),
             Err(reply) => reply.answer(log),
         };
-        let leaving = self.visit.pod.stop.is_cancelled();
-        if leaving && version <= Version::HTTP_11 && !is_switched(response.status()) {
+        *response.version_mut() = Version::HTTP_11;
+        if is_head {
+            response.body_mut().omit();
+        }
+        let last = broken || self.visit.pod.stop.is_cancelled();
+        if last && version <= Version::HTTP_11 && !is_switched(response.status()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -156,7 +163,7 @@ impl Guard {
             }
             return Ok(Answer { response, upgraded: Some(upstream) });
         }
-        remove_hop_by_hop(response.headers_mut());
+        clean_answer(response.headers_mut());
         response.headers_mut().extend(within.headers);
         Ok(Answer { response, upgraded: None })
     }
@@ -278,15 +285,16 @@ fn outgoing(head: Head, body: Body) -> Request<Body> {
 /// The body, no longer than it may be.
 fn bounded(body: Metered, most: Option<u64>, exceeded: &Happened) -> Body {
     match most {
-        Some(most) => Limited::new(body, most, exceeded).boxed_unsync(),
-        None => body.boxed_unsync(),
+        Some(most) => Limited::new(body, most, exceeded).map_frame(cleaned).boxed_unsync(),
+        None => body.map_frame(cleaned).boxed_unsync(),
     }
 }
 
 /// Gives the request the path that is judged.
 pub(super) fn normalise(head: &mut Head, readings: &Readings) -> Result<(), LocalReply> {
     let uri = &head.parts.uri;
-    if readings.base() == uri.path() {
+    // `OPTIONS *` is about no path.
+    if readings.base() == uri.path() || uri.path() == "*" {
         return Ok(());
     }
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();

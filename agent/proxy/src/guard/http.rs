@@ -74,13 +74,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let pod = Arc::clone(guard.pod());
+    let limit = pod.shared.config.head_timeout;
     let serving = Arc::clone(&guard);
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = Arc::clone(&serving);
         async move { Ok::<_, Infallible>(guard.serve(request).await) }
     });
     let ended = if http2 {
-        let connection = http2_builder(&pod).serve_connection(TokioIo::new(stream), service);
+        let io = TokioIo::new(Strict::http2(stream, limit));
+        let connection = http2_builder(&pod).serve_connection(io, service);
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -90,7 +92,7 @@ where
             }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream, switch));
+        let io = TokioIo::new(Strict::new(stream, switch).within(limit));
         let connection = http1_builder(&pod).serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
+    body::cleaned,
     deadline::Arrived,
     meter::Upload,
     patient::{Happened, Patient},
@@ -122,6 +123,7 @@ impl State {
         };
         match frame {
             Some(Ok(frame)) => {
+                let frame = cleaned(frame);
                 self.passes(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }
