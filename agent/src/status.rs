@@ -1,10 +1,14 @@
 //! `undermesh status`: what the agent says of itself, as JSON and as a table.
 
+mod destinations;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use undermesh_datapath::GateMode;
 use undermesh_snapshot::WorkloadInfo;
+
+pub(crate) use destinations::DestinationStatus;
 
 /// The whole page. Field names are API (docs/reference/status.md).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -13,6 +17,9 @@ pub(crate) struct Status {
     pub(crate) agent: AgentStatus,
     pub(crate) pods: Vec<PodStatus>,
     pub(crate) gate: GateStatus,
+    /// Destinations of pods that the proxy looks after; absent in the answers of older agents.
+    #[serde(default)]
+    pub(crate) destinations: Vec<DestinationStatus>,
     pub(crate) certificates: Vec<CertificateRow>,
     pub(crate) programs: Vec<ProgramRow>,
     pub(crate) maps: Vec<MapRow>,
@@ -194,6 +201,7 @@ impl fmt::Display for Status {
             &["POD", "ADDRESSES", "STATE", "IDENTITY", "DETAIL"],
             self.pods.iter().map(PodStatus::row),
         )?;
+        destinations::write(f, &self.destinations)?;
         section(
             f,
             "Certificates",
@@ -338,6 +346,7 @@ mod tests {
             },
             pods: vec![],
             gate: GateStatus { state: GateState::Refuse, held_pods: 2, ..GateStatus::default() },
+            destinations: vec![],
             certificates: vec![],
             programs: vec![],
             maps: vec![MapRow {

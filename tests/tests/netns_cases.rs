@@ -14,6 +14,11 @@ fn routes_of_the_gateway_api_do_what_they_say() -> Result<()> {
 }
 
 #[test]
+fn destination_rules_do_what_they_say() -> Result<()> {
+    cases::run("destination_rule")
+}
+
+#[test]
 fn service_entries_do_what_they_say() -> Result<()> {
     cases::run("service_entry")
 }

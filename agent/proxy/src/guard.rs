@@ -8,6 +8,8 @@
 
 mod exchange;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod keys;
 mod link;
