@@ -10,7 +10,9 @@ use crate::{
     node::{Node, TypeError},
     objects::Objects,
     report::{Report, Subject},
-    security::{self, AuthorizationPolicy, PeerAuthentication, RequestAuthentication},
+    security::{
+        self, AuthorizationPolicy, PeerAuthentication, RateLimitPolicy, RequestAuthentication,
+    },
     traffic::{
         self, DestinationRule, ServiceEntry, VirtualService, WorkloadEntry, gateway,
         gateway::{BackendTlsPolicy, GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
@@ -74,7 +76,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 21] = [
+static KINDS: [Kind; 22] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -165,6 +167,15 @@ static KINDS: [Kind; 21] = [
             objects
                 .request_authentications
                 .extend(security::request_authentication(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("RateLimitPolicy", &security::OWN_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<RateLimitPolicy>()?;
+            objects.rate_limits.push(security::rate_limit_policy(&read, subject, report));
             Ok(())
         },
     },

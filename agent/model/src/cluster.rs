@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     AuthorizationPolicy, EndpointSlice, ExternalName, NamespacedName, PeerAuthentication,
-    RequestAuthentication, ResourceRef, Service, Workload,
+    RateLimitPolicy, RequestAuthentication, ResourceRef, Service, Workload,
     traffic::{BackendTls, DestinationRule, RouteSet, ServiceEntry, TlsSecret, WorkloadEntry},
 };
 
@@ -32,6 +32,8 @@ pub struct Cluster {
     pub request_authentications: BTreeMap<NamespacedName, RequestAuthentication>,
     /// Who may connect.
     pub authorization_policies: BTreeMap<NamespacedName, AuthorizationPolicy>,
+    /// How much is served.
+    pub rate_limits: BTreeMap<NamespacedName, RateLimitPolicy>,
     /// What becomes of requests and connections, one for each object that gives routes.
     pub routes: Vec<RouteSet>,
     /// How hosts' endpoints are used.

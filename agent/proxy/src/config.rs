@@ -30,6 +30,8 @@ pub struct ProxyConfig {
     pub max_inbound_connections: usize,
     /// How long a connection that may be a native tunnel is waited for to say so.
     pub detect_timeout: Duration,
+    /// Longest time from the first byte of a request's head to its last.
+    pub head_timeout: Duration,
     /// How dead tunnels are noticed.
     pub keepalive: Keepalive,
     /// Reuse of tunnels.
@@ -38,6 +40,12 @@ pub struct ProxyConfig {
     pub native: NativeConfig,
     /// HTTP/2 flow control and limits.
     pub http2: Http2Config,
+    /// Longest time in which nothing comes of a request's body that has a length; zero for any.
+    pub body_idle_timeout: Duration,
+    /// How long a client of HTTP/1.1 may have a connection open without a request; zero for any.
+    pub http_idle_timeout: Duration,
+    /// No pod takes more than its share of the threads while others want theirs.
+    pub fairness: bool,
     /// DNS servers that destinations are resolved with; empty for those of the system.
     pub dns_servers: Vec<SocketAddr>,
     /// How requests are traced; they are not where this is `None`, or where nobody takes spans.
@@ -126,10 +134,14 @@ impl Default for ProxyConfig {
             max_connections: 32_768,
             max_inbound_connections: 32_768,
             detect_timeout: Duration::from_secs(2),
+            head_timeout: Duration::from_secs(30),
             keepalive: Keepalive::default(),
             pool: PoolConfig::default(),
             native: NativeConfig::default(),
             http2: Http2Config::default(),
+            body_idle_timeout: Duration::from_secs(300),
+            http_idle_timeout: Duration::from_secs(3600),
+            fairness: false,
             dns_servers: Vec::new(),
             tracing: None,
         }

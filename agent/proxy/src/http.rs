@@ -4,6 +4,7 @@
 //! (redirect | direct | rewrite -> mirror -> forward -> dial) -> answer. It asks `upstream` for
 //! endpoints and knows nothing of balancing, limits and pools. `log.rs` is what telemetry hangs on.
 
+mod blocks;
 mod body;
 mod cors;
 mod deadline;
@@ -24,6 +25,7 @@ mod meter;
 mod mirror;
 mod neighbour;
 mod outside;
+mod patient;
 mod patterns;
 mod places;
 mod random;
@@ -34,6 +36,7 @@ mod retry;
 mod rewrite;
 mod sniff;
 mod strict;
+mod target;
 mod timeout;
 pub(crate) mod upgrade;
 mod way;
@@ -43,15 +46,16 @@ use std::{net::SocketAddr, sync::Arc};
 use undermesh_snapshot::traffic::{AppProtocol, PortTraffic};
 
 use crate::{duplex::Socket, error::Failure, plan::Plan, pod::Pod, record::Outbound};
-pub(crate) use body::{AnswerBody, UntilEnd};
+pub(crate) use body::{AnswerBody, UntilEnd, cleaned};
 use front::{Front, is_about_requests};
-pub(crate) use head::{Head, remove_hop_by_hop};
+pub(crate) use head::{Head, clean_answer};
 use l4::{Led, Sniffed};
 pub(crate) use local_reply::LocalReply;
-pub(crate) use log::{Cut, RequestLog, unreadable};
+pub(crate) use log::{Cut, Flag, RequestLog, unreadable};
 pub(crate) use meter::Metered;
 pub(crate) use outside::{Carries, secure};
-pub(crate) use requests::{http1_builder, http2_builder};
+pub(crate) use patient::{Happened, Patient};
+pub(crate) use requests::{http1_edge, http2_builder};
 pub(crate) use sniff::{Look, Spoken, sniff};
 pub(crate) use strict::{Strict, Switch};
 

@@ -5,16 +5,18 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Instant};
 use serde::Serialize;
 use undermesh_model::{NamespacedName, SpiffeId};
 
-use crate::{NameStatus, UpstreamStatus, pod::Pod, tunnel::Tunnel};
+use crate::{NameStatus, OverloadStatus, UpstreamStatus, pod::Pod, tunnel::Tunnel};
 
 /// Everything that the proxy carries at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyStatus {
     /// The pods that are served, or still have connections, by name.
     pub pods: Vec<PodStatus>,
     /// Names that are resolved for their destinations, in alphabetical order.
     pub names: Vec<NameStatus>,
+    /// What is given up for want of something.
+    pub overload: OverloadStatus,
 }
 
 /// One pod.

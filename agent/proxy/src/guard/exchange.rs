@@ -11,18 +11,20 @@ use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, asks, evaluate_request};
-use undermesh_telemetry::Requests;
 
 use super::{
     Visit,
+    limit::{self, Within},
+    limited::Limited,
     link::Link,
     path::Readings,
+    service::Visited,
     token::{Claims, authenticate},
 };
 use crate::{
     http::{
-        AnswerBody, Cut, Head, LocalReply, Metered, RequestLog, Switch, UntilEnd,
-        remove_hop_by_hop, unreadable, upgrade,
+        AnswerBody, Cut, Happened, Head, LocalReply, Metered, Patient, RequestLog, Switch,
+        UntilEnd, clean_answer, cleaned, unreadable, upgrade,
     },
     pod::Pod,
     upstream::Body,
@@ -36,18 +38,18 @@ pub(super) struct Guard {
     visit: Visit,
     link: Link,
     switch: Switch,
-    requests: Arc<Requests>,
+    visited: Visited,
     cut: Arc<Cut>,
 }
 
 impl Guard {
     pub(super) fn new(
         visit: Visit,
-        (requests, cut): (Arc<Requests>, Arc<Cut>),
+        (visited, cut): (Visited, Arc<Cut>),
         http2: bool,
         switch: Switch,
     ) -> Self {
-        Self { visit, link: Link::new(http2), switch, requests, cut }
+        Self { visit, link: Link::new(http2), switch, visited, cut }
     }
 
     /// The pod that is visited.
@@ -58,7 +60,7 @@ impl Guard {
     /// The connection has ended in this way.
     pub(super) fn ended(&self, error: &hyper::Error) {
         tracing::debug!(client = %self.visit.client, %error, "judged HTTP connection ended");
-        unreadable(&self.requests, self.generation(), error);
+        unreadable(&self.visited.requests(""), self.generation(), error);
     }
 
     fn generation(&self) -> u64 {
@@ -71,11 +73,14 @@ impl Guard {
         let (parts, body) = request.into_parts();
         let version = parts.version;
         let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
+        let is_head = parts.method == Method::HEAD;
         let connection = (&self.visit.pod, &self.cut);
-        let mut log = RequestLog::new(&self.requests, connection, self.generation(), &parts);
+        let requests = self.visited.requests("");
+        let mut log = RequestLog::new(&requests, connection, self.generation(), &parts);
         let answer = match Head::new(parts, self.visit.destination) {
             Ok(head) => {
                 log.read(&head);
+                log.requests = self.visited.requests(&log.authority);
                 Box::pin(self.answer(head, body, &mut log)).await
             }
             Err(reply) => Err(reply),
@@ -83,12 +88,18 @@ impl Guard {
         if asks && version <= Version::HTTP_11 {
             self.switch.decide(answer.as_ref().is_ok_and(|answer| answer.upgraded.is_some()));
         }
+        // Nobody knows what comes after such a request.
+        let broken = matches!(&answer, Err(reply) if reply.is_protocol_error());
         let mut response = match answer {
             Ok(answer) => self.passed_on(answer, client, log),
             Err(reply) => reply.answer(log),
         };
-        let leaving = self.visit.pod.stop.is_cancelled();
-        if leaving && version <= Version::HTTP_11 && !is_switched(response.status()) {
+        *response.version_mut() = Version::HTTP_11;
+        if is_head {
+            response.body_mut().omit();
+        }
+        let last = broken || self.visit.pod.stop.is_cancelled();
+        if last && version <= Version::HTTP_11 && !is_switched(response.status()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -125,17 +136,26 @@ impl Guard {
         }
         let policy = self.visit.policy();
         let shared = &self.visit.pod.shared;
+        if !shared.overload.admits_request(self.visit.pod.priority) {
+            return Err(LocalReply::overloaded());
+        }
         let claims = authenticate(shared, &policy.tokens, &mut head).await?;
-        self.judge(&policy, &mut head, claims.as_ref())?;
+        let within = self.judge(&policy, &mut head, claims.as_ref())?;
         self.attest(&mut head.parts.headers);
         if let Some(trace) = &log.trace {
             trace.context.write(&mut head.parts.headers);
         }
         let upgraded = head.upgrade.is_some();
         let extended = head.extended;
-        let request = outgoing(head, Metered::new(body, &log.upload));
+        let body = Patient::new(body, shared.config.body_idle_timeout);
+        let (exceeded, stalled) = (Happened::default(), body.stalled());
+        let body = Metered::new(body, &log.upload);
+        let request = outgoing(head, bounded(body, within.body, &exceeded));
         log.attempts = 1;
-        let mut response = self.link.send(&self.visit, request, upgraded).await?;
+        let answer = self.link.send(&self.visit, request, upgraded).await;
+        let too_large = within.body.filter(|_| exceeded.is_true()).map(limit::too_large);
+        let stalled = stalled.is_true().then(LocalReply::stalled);
+        let mut response = answer.map_err(|reply| too_large.or(stalled).unwrap_or(reply))?;
         if upgraded && is_switched(response.status()) {
             let upstream = hyper::upgrade::on(&mut response);
             if extended {
@@ -143,17 +163,18 @@ impl Guard {
             }
             return Ok(Answer { response, upgraded: Some(upstream) });
         }
-        remove_hop_by_hop(response.headers_mut());
+        clean_answer(response.headers_mut());
+        response.headers_mut().extend(within.headers);
         Ok(Answer { response, upgraded: None })
     }
 
-    /// Whether the request may be answered; its path is the one that was judged afterwards.
+    /// Whether the request may be answered, and answered now; its path is the one that was judged afterwards.
     fn judge(
         &self,
         policy: &CompiledPolicy,
         head: &mut Head,
         claims: Option<&Claims>,
-    ) -> Result<(), LocalReply> {
+    ) -> Result<Within, LocalReply> {
         let visit = &self.visit;
         let readings = Readings::new(head.parts.uri.path());
         normalise(head, &readings)?;
@@ -174,10 +195,11 @@ impl Guard {
         }
         let decision = evaluate_request(policy, &connection, &request);
         self.report(&decision);
-        if decision.allowed {
-            return Ok(());
+        if !decision.allowed {
+            let detail = decision.to_string();
+            return Err(LocalReply::denied("policy_denied", decision.policy, detail));
         }
-        Err(LocalReply::denied("policy_denied", decision.policy, decision.to_string()))
+        limit::request(visit, policy, &connection, &request)
     }
 
     fn report(&self, decision: &Decision<'_>) {
@@ -234,7 +256,7 @@ impl Guard {
             }
         };
         let pod = &self.visit.pod;
-        pod.tasks.spawn_on(copy, &pod.shared.runtime);
+        pod.spawn(copy);
     }
 }
 
@@ -250,20 +272,29 @@ fn is_switched(status: StatusCode) -> bool {
 }
 
 /// The request as it goes to the application.
-fn outgoing(head: Head, body: Metered) -> Request<Body> {
+fn outgoing(head: Head, body: Body) -> Request<Body> {
     let Head { mut parts, upgrade, .. } = head;
     if let Some(upgrade) = upgrade {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, upgrade);
     }
     parts.extensions.clear();
-    Request::from_parts(parts, body.boxed_unsync())
+    Request::from_parts(parts, body)
+}
+
+/// The body, no longer than it may be.
+fn bounded(body: Metered, most: Option<u64>, exceeded: &Happened) -> Body {
+    match most {
+        Some(most) => Limited::new(body, most, exceeded).map_frame(cleaned).boxed_unsync(),
+        None => body.map_frame(cleaned).boxed_unsync(),
+    }
 }
 
 /// Gives the request the path that is judged.
 pub(super) fn normalise(head: &mut Head, readings: &Readings) -> Result<(), LocalReply> {
     let uri = &head.parts.uri;
-    if readings.base() == uri.path() {
+    // `OPTIONS *` is about no path.
+    if readings.base() == uri.path() || uri.path() == "*" {
         return Ok(());
     }
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();

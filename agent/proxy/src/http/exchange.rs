@@ -19,8 +19,10 @@ use super::{
     front::{Front, Rules},
     head::Head,
     local_reply::LocalReply,
-    log::{Flag, RequestLog},
-    mirror, redirect,
+    log::RequestLog,
+    mirror,
+    patient::Patient,
+    redirect,
     replay::Replay,
     timeout, upgrade,
     way::{Way, choose, unusable},
@@ -36,6 +38,7 @@ pub(crate) async fn serve(
     let (parts, body) = request.into_parts();
     let version = parts.version;
     let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
+    let is_head = parts.method == Method::HEAD;
     let rules = front.rules();
     let connection = (&front.pod, &front.cut);
     let requests = front.places.nowhere();
@@ -46,11 +49,16 @@ pub(crate) async fn serve(
         front.switch.decide(answer.as_ref().is_ok_and(|answer| answer.upgraded.is_some()));
     }
     // Nobody knows what comes after such a request.
-    let broken = matches!(&answer, Err(reply) if reply.flag == Some(Flag::ProtocolError));
+    let broken = matches!(&answer, Err(reply) if reply.is_protocol_error());
     let mut response = match answer {
         Ok(answer) => passed_on(&front, answer, on_upgrade, log),
         Err(reply) => reply.answer(log),
     };
+    // What the endpoint speaks is between it and us (RFC 9110, section 2.5).
+    *response.version_mut() = Version::HTTP_11;
+    if is_head {
+        response.body_mut().omit();
+    }
     let last = rules.leaving || broken;
     if last && version <= Version::HTTP_11 && !is_upgrade(response.status()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -105,6 +113,10 @@ impl Exchange<'_> {
     ) -> Result<Answer, LocalReply> {
         let head = Head::new(parts, self.front.dialled)?;
         log.read(&head);
+        let pod = &self.front.pod;
+        if !pod.shared.overload.admits_request(pod.priority) {
+            return Err(LocalReply::overloaded());
+        }
         let table = &self.rules.traffic.http;
         let Some(Matched { route, path_len }) = table.find(&self.front.as_client(), &head.view())
         else {
@@ -207,7 +219,9 @@ impl Exchange<'_> {
         let limit = way.route.and_then(|route| route.timeout);
         let timeout = timeout::of(limit, head.grpc, &mut head.parts.headers);
         let (arrived, arrival) = arrival(false);
+        let idle = self.front.pod.shared.config.body_idle_timeout;
         let copies = mirror::start(self.front, host, way.route, &head, &body);
+        let body = Patient::new(body, idle);
         let keep = retries.as_ref().is_some_and(|retries| retries.attempts > 0);
         let replay =
             Replay::new((body, &log.upload), keep && head.upgrade.is_none(), arrived, copies);

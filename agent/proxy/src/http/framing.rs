@@ -152,7 +152,8 @@ impl Framing {
         if !(1..=15).contains(&digits) || !extension.iter().all(visible) {
             return Step::Refuse("not the size of a chunk");
         }
-        if extension.iter().find(|byte| **byte != b' ').is_some_and(|byte| *byte != b';') {
+        // Spaces may come before an extension, and nowhere else.
+        if !extension.is_empty() && !extension.trim_ascii_start().starts_with(b";") {
             return Step::Refuse("not the size of a chunk");
         }
         let size = str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
@@ -225,8 +226,14 @@ fn after_head(head: &[u8]) -> Result<(Option<Next>, bool), &'static str> {
         Err(_) => return Ok((Some(Next::Raw), false)),
     }
     let connect = request.method == Some("CONNECT");
+    if !is_target(request.path.unwrap_or_default(), connect) {
+        return Err("a target that is no path and no URI");
+    }
     let old = request.version == Some(0);
     let fields = Fields::of(request.headers)?;
+    if connect && (fields.chunked || fields.length.is_some_and(|length| length > 0)) {
+        return Err("CONNECT with a body");
+    }
     let next = match (fields.chunked, fields.length) {
         (true, Some(_)) => return Err("both Transfer-Encoding and Content-Length"),
         (true, None) if old => return Err("Transfer-Encoding in HTTP/1.0"),
@@ -234,6 +241,16 @@ fn after_head(head: &[u8]) -> Result<(Option<Next>, bool), &'static str> {
         (false, length) => length.filter(|length| *length > 0).map(Next::Body),
     };
     Ok((next, connect || fields.upgrade))
+}
+
+/// Whether a target has one of the four forms (RFC 9112, section 3.2), as far as readers of URIs might see
+/// another one in it, or drop what they do not expect.
+fn is_target(target: &str, connect: bool) -> bool {
+    let scheme = |scheme: &str| {
+        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    let form = connect || target == "*" || target.starts_with('/');
+    !target.contains('#') && (form || scheme("http://") || scheme("https://"))
 }
 
 /// What the headers of a request say about its framing.

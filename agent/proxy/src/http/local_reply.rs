@@ -64,6 +64,11 @@ impl LocalReply {
         }
     }
 
+    /// Whether the client's bytes were no request.
+    pub(crate) fn is_protocol_error(&self) -> bool {
+        self.flag == Some(Flag::ProtocolError)
+    }
+
     /// Policy says no.
     pub(crate) fn denied(
         reason: &'static str,
@@ -123,6 +128,24 @@ impl LocalReply {
         reply.headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
         reply.detail = Some(limit.to_owned());
         reply
+    }
+
+    /// The node's proxy is overloaded.
+    pub(crate) fn overloaded() -> Self {
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        let mut reply =
+            Self::text(unavailable, (Flag::Overloaded, "overloaded"), "envoy overloaded");
+        reply.headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
+        reply
+    }
+
+    /// The client has let its body stand still.
+    pub(crate) fn stalled() -> Self {
+        Self::text(
+            StatusCode::REQUEST_TIMEOUT,
+            (Flag::StreamIdle, "body_stalled"),
+            "stream timeout",
+        )
     }
 
     /// The endpoint could not be connected to.

@@ -8,9 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use undermesh_telemetry::prometheus_client::metrics::counter::Counter;
 
+use super::patient::Patient;
 use crate::upstream::BodyError;
 
 /// What precedes a message: whether it is compressed, and its length (gRPC over HTTP/2,
@@ -135,12 +135,12 @@ impl Upload {
 
 /// A request's body that is measured as it passes.
 pub(crate) struct Metered {
-    body: Incoming,
+    body: Patient,
     upload: Upload,
 }
 
 impl Metered {
-    pub(crate) fn new(body: Incoming, upload: &Upload) -> Self {
+    pub(crate) fn new(body: Patient, upload: &Upload) -> Self {
         Self { body, upload: upload.clone() }
     }
 }
@@ -157,7 +157,7 @@ impl Body for Metered {
         if let Some(Ok(frame)) = &frame {
             self.upload.see(frame);
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -171,6 +171,8 @@ impl Body for Metered {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -189,6 +191,21 @@ mod tests {
             }
             meter.count_messages(counter.clone());
             assert_eq!((counter.get(), meter.bytes()), (3, 20), "in parts of {size}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_count_does_not_depend_on_how_bytes_arrive(
+            bytes in prop::collection::vec(prop_oneof![Just(0), 0..4_u8, any::<u8>()], 0..200),
+            size in 1..50_usize,
+        ) {
+            let count = |size: usize| {
+                let mut messages = Messages::default();
+                bytes.chunks(size).for_each(|part| messages.see(part));
+                messages.count
+            };
+            prop_assert_eq!(count(size), count(200));
         }
     }
 

@@ -9,7 +9,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{exchange, framing::MAX_HEAD, front::Front, log, strict::Strict};
 use crate::{
@@ -26,6 +26,9 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 /// Streams that a client may have open on one connection.
 const MAX_STREAMS: u32 = 1024;
+/// Streams that the proxy itself may have to reset on one connection, because of what the client sends
+/// (CVE-2025-8671); then it ends.
+const MAX_LOCAL_RESETS: usize = 256;
 /// Bytes in flight on one stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -54,9 +57,10 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
         let front = Arc::clone(front);
         async move { Ok::<_, Infallible>(exchange::serve(front, request).await) }
     });
+    let limit = front.pod.shared.config.head_timeout;
     let ended = if http2 {
-        let mut connection =
-            pin!(http2_builder(&front.pod).serve_connection(TokioIo::new(stream), service));
+        let io = TokioIo::new(Strict::http2(stream, limit));
+        let mut connection = pin!(http2_builder(&front.pod).serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
             () = front.leaves() => {
@@ -65,8 +69,8 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
             }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream, front.switch.clone()));
-        let connection = http1_builder().serve_connection(io, service).with_upgrades();
+        let io = TokioIo::new(Strict::new(stream, front.switch.clone()).within(limit));
+        let connection = http1_edge(&front.pod).serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -87,8 +91,19 @@ async fn leaves_slowly(front: &Front) {
     tokio::time::sleep(LAST_REQUEST).await;
 }
 
-/// The edge of a connection of HTTP/1.
-pub(crate) fn http1_builder() -> http1::Builder {
+/// The edge of a connection of HTTP/1 of a pod. hyper waits for a head from the end of the former answer on, so
+/// that its limit is how long a connection may be idle.
+pub(crate) fn http1_edge(pod: &Pod) -> http1::Builder {
+    let mut builder = http1_builder();
+    let idle = pod.shared.config.http_idle_timeout;
+    if !idle.is_zero() {
+        builder.timer(TokioTimer::new()).header_read_timeout(idle);
+    }
+    builder
+}
+
+/// The same without a clock.
+pub(super) fn http1_builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // A client that has said all it has to say may still read.
     builder.half_close(true).max_header_size(MAX_HEAD).max_buf_size(MAX_HEAD * 4);
@@ -102,6 +117,8 @@ pub(crate) fn http2_builder(pod: &Arc<Pod>) -> http2::Builder<PodTasks> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(pod.shared.config.http2.max_reset_streams)
+        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
         .max_header_list_size(MAX_HEAD as u32)
         .enable_connect_protocol();
     builder
@@ -121,7 +138,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PodTasks {
             }
         };
         let Self(pod) = self;
-        pod.tasks.spawn_on(task, &pod.shared.runtime);
+        pod.spawn(task);
     }
 }
 

@@ -1,5 +1,5 @@
-//! What an HTTP/1 client sends, before hyper reads it: passed on as far as [`Framing`] has nothing
-//! against it.
+//! What a client of HTTP sends, before hyper reads it: passed on as far as [`Framing`] has nothing
+//! against it, and as long as a head that has begun is completed in time.
 
 use std::{
     io,
@@ -9,12 +9,19 @@ use std::{
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 
-use super::framing::{Framing, MAX_HEAD, Step};
+use super::{
+    blocks::Blocks,
+    framing::{Framing, MAX_HEAD, Step},
+};
 
 /// What hyper gets instead of a head that is refused: something that it answers with 400, too.
 const NONSENSE: &[u8] = b"\0\r\n\r\n";
@@ -63,6 +70,11 @@ impl Switch {
 /// A client's stream that is read strictly.
 pub(crate) struct Strict<S> {
     stream: S,
+    /// Follows HTTP/2 instead.
+    blocks: Option<Blocks>,
+    /// How long a head may take from its first byte to its last, if that is limited.
+    limit: Option<Duration>,
+    late: Option<Pin<Box<Sleep>>>,
     framing: Framing,
     switch: Switch,
     /// Read, and not yet looked at to the end.
@@ -74,9 +86,13 @@ pub(crate) struct Strict<S> {
 }
 
 impl<S: AsyncRead + Unpin> Strict<S> {
+    /// Reads HTTP/1.
     pub(crate) fn new(stream: S, switch: Switch) -> Self {
         Self {
             stream,
+            blocks: None,
+            limit: None,
+            late: None,
             framing: Framing::default(),
             switch,
             held: BytesMut::new(),
@@ -84,6 +100,47 @@ impl<S: AsyncRead + Unpin> Strict<S> {
             ended: false,
             refused: false,
         }
+    }
+
+    /// Reads HTTP/2, which h2 is strict about: only the time is looked after here.
+    pub(crate) fn http2(stream: S, limit: Duration) -> Self {
+        let blocks = Some(Blocks::default());
+        Self { blocks, ..Self::new(stream, Switch::default()).within(limit) }
+    }
+
+    /// Takes no longer for a head than this.
+    pub(crate) fn within(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
+    /// Fails once the client has owed the rest of a head for too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>, owing: bool) -> Poll<io::Result<()>> {
+        let Some(limit) = self.limit.filter(|_| owing) else {
+            self.late = None;
+            return Poll::Pending;
+        };
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(late.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a head takes too long")))
+    }
+
+    fn poll_http2(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let Some(blocks) = &mut self.blocks else { return read };
+        if blocks.passed(&buffer.filled()[before..]) {
+            self.late = None;
+        }
+        if blocks.is_wrong() {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "no settings come first");
+            return Poll::Ready(Err(error));
+        }
+        let owing = blocks.is_owing();
+        if read.is_pending() { self.poll_late(cx, owing) } else { read }
     }
 
     /// Passes what may pass; `false` where there is nothing yet.
@@ -103,7 +160,10 @@ impl<S: AsyncRead + Unpin> Strict<S> {
                 break;
             }
             match self.framing.look(&self.held) {
-                Step::Pass(count) => self.good = count,
+                Step::Pass(count) => {
+                    self.good = count;
+                    self.late = None;
+                }
                 Step::More => break,
                 Step::Refuse(why) => self.refuse(why)?,
             }
@@ -155,6 +215,9 @@ impl<S: AsyncRead + Unpin> Strict<S> {
             // Idle connections hold no buffer.
             self.held = BytesMut::new();
         }
+        if read.is_pending() {
+            return self.poll_late(cx, self.framing.is_between_requests() && before > 0);
+        }
         ready!(read)?;
         self.ended = count == 0;
         Poll::Ready(Ok(()))
@@ -168,6 +231,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.blocks.is_some() {
+            return this.poll_http2(cx, buffer);
+        }
         let mut passed = false;
         loop {
             if buffer.remaining() > 0 && this.pass(buffer)? {

@@ -1,6 +1,7 @@
 //! Policies and connections in, decisions and tables out.
 
 mod equivalence;
+mod limits;
 mod modes;
 mod reference;
 mod requests;

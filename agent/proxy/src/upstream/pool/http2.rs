@@ -19,10 +19,18 @@ use super::{
     send::Sent,
     slot::{Counted, Slot},
 };
-use crate::upstream::{Body, ByteStream};
+use crate::{
+    fair,
+    upstream::{Body, ByteStream},
+};
 
 /// What a peer is expected to allow that has not said it (RFC 9113 recommends no less).
 pub(super) const STREAMS_OF_UNKNOWN: usize = 100;
+
+/// Bytes of answers in flight on one stream, and on all of a connection: what clients may have in flight
+/// the other way. h2 also derives from it how many small pieces may wait to be read.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// One connection.
 pub(super) struct Multiplexed {
@@ -54,14 +62,17 @@ pub(super) async fn connect(
 ) -> hyper::Result<Stream> {
     let io = TokioIo::new(Counted::new(stream, slot));
     let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.initial_max_send_streams(pool.peer_streams.load(Ordering::Relaxed));
+    builder
+        .initial_max_send_streams(pool.peer_streams.load(Ordering::Relaxed))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     let (sender, driver) = builder.handshake(io).await?;
     let allowed = Arc::new(AtomicUsize::new(driver.current_max_send_streams()));
     let now = Instant::now();
     let usage = Mutex::new(Usage { streams: 0, requests: 0, idle_since: now });
     let connection = Multiplexed { sender, opened: now, allowed: Arc::clone(&allowed), usage };
     let connection = Arc::new(connection);
-    tokio::spawn(drive(driver, allowed));
+    tokio::spawn(fair::inherit(drive(driver, allowed)));
     let stream = connection.take_stream(pool);
     let mut state = pool.lock();
     if !state.closed {
