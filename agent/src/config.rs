@@ -2,32 +2,26 @@
 
 mod gate;
 mod outbound;
+mod raw;
 mod tracing;
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{kubelet::KubeletCgroup, overload::OverloadConfig};
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
-use serde::Deserialize;
 use undermesh_datapath::{CgroupRoot, MapSizes, default_attach_point};
 use undermesh_model::{FailMode, MtlsMode, SourceAddress, TrustDomain};
 use undermesh_proxy::NativeConfig;
 use undermesh_snapshot::{OutboundPolicy, SameNode};
 
+use crate::{
+    cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR},
+    kubelet::KubeletCgroup,
+    overload::OverloadConfig,
+};
 pub(crate) use gate::GateConfig;
-use gate::StartupGate;
-use outbound::{OutboundFailure, OutboundTrafficPolicy};
+pub(crate) use raw::{LogFormat, RawConfig};
+use raw::{Mtls, SameNodeValue, SourceAddressValue, Span};
 pub(crate) use tracing::TracingConfig;
-use tracing::TracingProtocol;
-
-use crate::cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR};
 
 /// Directory of the certificate authority where nothing else is said.
 const DEFAULT_CA_DIR: &str = "/var/lib/undermesh/ca";
@@ -40,266 +34,6 @@ const DEFAULT_READINESS: &str = "[::]:15021";
 const DEFAULT_FLOW_BUFFER: usize = 4096;
 /// Most flow records that may be kept; each is a line of the access log, below 2 KiB as a rule.
 const MAX_FLOW_BUFFER: usize = 65_536;
-
-/// Every setting, all optional: the union of file, environment and flags.
-#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(crate) struct RawConfig {
-    /// Name of this node, as Pods name it in spec.nodeName.
-    #[arg(long, env = "UNDERMESH_NODE", value_name = "NAME")]
-    node: Option<String>,
-    /// Directory of Kubernetes manifests, reloaded whenever it changes.
-    #[arg(long, env = "UNDERMESH_MANIFESTS", value_name = "DIR")]
-    manifests: Option<PathBuf>,
-    /// Directory of the certificate authority (`undermesh ca init`) [default:
-    /// /var/lib/undermesh/ca].
-    #[arg(long, env = "UNDERMESH_CA_DIR", value_name = "DIR")]
-    ca_dir: Option<PathBuf>,
-    /// Trust domain of all identities [default: cluster.local].
-    #[arg(long, env = "UNDERMESH_TRUST_DOMAIN", value_name = "DOMAIN")]
-    trust_domain: Option<String>,
-    /// Name of the cluster, for metrics and logs [default: Kubernetes].
-    #[arg(long, env = "UNDERMESH_CLUSTER", value_name = "NAME")]
-    cluster: Option<String>,
-    /// Cgroup to attach to; a relative path starts at the cgroup2 mount [default: the kubelet's
-    /// cgroup where there is one, else the whole hierarchy].
-    #[arg(long, env = "UNDERMESH_CGROUP", value_name = "PATH")]
-    cgroup: Option<PathBuf>,
-    /// Directory on a BPF file system for pinned links and maps [default: /sys/fs/bpf/undermesh].
-    #[arg(long, env = "UNDERMESH_PIN_DIR", value_name = "DIR")]
-    pin_dir: Option<PathBuf>,
-    /// What enrolled pods accept where no PeerAuthentication of the mesh says it [default:
-    /// PERMISSIVE].
-    #[arg(long, env = "UNDERMESH_MTLS", value_name = "MODE", ignore_case = true)]
-    mtls: Option<Mtls>,
-    /// Namespace whose policies are about the whole mesh [default: istio-system].
-    #[arg(long, env = "UNDERMESH_ROOT_NAMESPACE", value_name = "NAME")]
-    root_namespace: Option<String>,
-    /// What becomes of meshed connections while the agent is down [default: closed].
-    #[arg(long, env = "UNDERMESH_OUTBOUND_FAILURE", value_name = "MODE")]
-    outbound_failure: Option<OutboundFailure>,
-    /// What becomes of connections to destinations that nobody has registered [default: ALLOW_ANY].
-    #[arg(
-        long,
-        env = "UNDERMESH_OUTBOUND_TRAFFIC_POLICY",
-        value_name = "MODE",
-        ignore_case = true
-    )]
-    outbound_traffic_policy: Option<OutboundTrafficPolicy>,
-    /// How connections between two pods of this node travel [default: direct].
-    #[arg(long, env = "UNDERMESH_SAME_NODE", value_name = "MODE")]
-    same_node: Option<SameNodeValue>,
-    /// Where connections come from that the agent delivers to applications [default: translated].
-    #[arg(long, env = "UNDERMESH_SOURCE_ADDRESS", value_name = "MODE")]
-    source_address: Option<SourceAddressValue>,
-    /// The cgroup that the kubelet runs in, whose probes pass every policy; `auto` for that of the
-    /// process that listens at port 10250, `none` for no kubelet [default: auto].
-    #[arg(long, env = "UNDERMESH_KUBELET_CGROUP", value_name = "PATH")]
-    kubelet_cgroup: Option<PathBuf>,
-    /// What becomes of connections to the mesh of pods that are to be in it and are not programmed yet
-    /// [default: refuse].
-    #[arg(long, env = "UNDERMESH_STARTUP_GATE", value_name = "MODE")]
-    startup_gate: Option<StartupGate>,
-    /// How long the gate holds up a cgroup that nobody has described [default: 1s].
-    #[arg(long, env = "UNDERMESH_STARTUP_GATE_TIMEOUT", value_name = "DURATION")]
-    startup_gate_timeout: Option<Span>,
-    /// Namespaces whose pods are never held up [default: kube-system].
-    #[arg(
-        long,
-        env = "UNDERMESH_STARTUP_GATE_EXEMPT",
-        value_name = "NAMES",
-        value_delimiter = ',',
-        num_args = 0..
-    )]
-    startup_gate_exempt: Option<Vec<String>>,
-    /// The cgroup below which pods run, or `none` [default: the kubelet's, where there is one].
-    #[arg(long, env = "UNDERMESH_POD_CGROUP", value_name = "PATH")]
-    pod_cgroup: Option<PathBuf>,
-    /// Lifetime of workload certificates; renewed after half of it [default: 24h].
-    #[arg(long, env = "UNDERMESH_SVID_LIFETIME", value_name = "DURATION")]
-    svid_lifetime: Option<Span>,
-    /// Where the admin interface listens; loopback only [default: 127.0.0.1:15000].
-    #[arg(long, env = "UNDERMESH_ADMIN_ADDRESS", value_name = "ADDRESS")]
-    admin_address: Option<SocketAddr>,
-    /// Where Prometheus finds the metrics [default: [::]:15020].
-    #[arg(long, env = "UNDERMESH_METRICS_ADDRESS", value_name = "ADDRESS")]
-    metrics_address: Option<SocketAddr>,
-    /// Where readiness is answered, at /healthz/ready [default: [::]:15021].
-    #[arg(long, env = "UNDERMESH_READINESS_ADDRESS", value_name = "ADDRESS")]
-    readiness_address: Option<SocketAddr>,
-    /// Where connections are logged: `stdout`, `off`, or a file [default: stdout].
-    #[arg(long, env = "UNDERMESH_ACCESS_LOG", value_name = "TARGET")]
-    access_log: Option<String>,
-    /// Flow records kept in memory for `undermesh flows`, at most 65536; 0 for none [default: 4096].
-    #[arg(long, env = "UNDERMESH_FLOW_BUFFER", value_name = "RECORDS")]
-    flow_buffer: Option<usize>,
-    /// Log filter: a level, or directives such as `info,undermesh_proxy=debug` [default: info].
-    #[arg(long, env = "UNDERMESH_LOG_LEVEL", value_name = "FILTER")]
-    log_level: Option<String>,
-    /// Log format [default: text].
-    #[arg(long, env = "UNDERMESH_LOG_FORMAT", value_name = "FORMAT")]
-    log_format: Option<LogFormat>,
-    /// Let the eBPF programs write into the log (needs log level debug) [default: false].
-    #[arg(long, env = "UNDERMESH_KERNEL_LOG", num_args = 0..=1, default_missing_value = "true")]
-    kernel_log: Option<bool>,
-    /// How long a dial may take, handshake included [default: 5s].
-    #[arg(long, env = "UNDERMESH_CONNECT_TIMEOUT", value_name = "DURATION")]
-    connect_timeout: Option<Span>,
-    /// How long an unused tunnel is kept [default: 5m].
-    #[arg(long, env = "UNDERMESH_TUNNEL_IDLE_TIMEOUT", value_name = "DURATION")]
-    tunnel_idle_timeout: Option<Span>,
-    /// How long an unused connection of the native wire is kept [default: 60s].
-    #[arg(long, env = "UNDERMESH_NATIVE_IDLE_TIMEOUT", value_name = "DURATION")]
-    native_idle_timeout: Option<Span>,
-    /// Unused connections of the native wire that a pod keeps to one destination [default: 64].
-    #[arg(long, env = "UNDERMESH_NATIVE_MAX_IDLE", value_name = "N")]
-    native_max_idle: Option<usize>,
-    /// Connections of the native wire that are made in advance to a busy destination [default: 8].
-    #[arg(long, env = "UNDERMESH_NATIVE_MAX_READY", value_name = "N")]
-    native_max_ready: Option<usize>,
-    /// DNS servers, as address and port, that hosts of ServiceEntries are resolved with [default: those of
-    /// /etc/resolv.conf].
-    #[arg(
-        long,
-        env = "UNDERMESH_DNS_SERVERS",
-        value_name = "ADDRESSES",
-        value_delimiter = ',',
-        num_args = 0..
-    )]
-    dns_servers: Option<Vec<SocketAddr>>,
-    /// Receiver of spans of requests, `http://HOST:PORT` or `https://HOST:PORT` [default: none, and no tracing].
-    #[arg(long, env = "UNDERMESH_TRACING_ENDPOINT", value_name = "URL")]
-    tracing_endpoint: Option<String>,
-    /// What the receiver of spans speaks [default: grpc].
-    #[arg(long, env = "UNDERMESH_TRACING_PROTOCOL", value_name = "PROTOCOL")]
-    tracing_protocol: Option<TracingProtocol>,
-    /// Traces that are recorded, in per cent, where no caller has decided [default: 1].
-    #[arg(long, env = "UNDERMESH_TRACING_SAMPLING", value_name = "PERCENT")]
-    tracing_sampling: Option<f64>,
-    /// Longest path that a span tells, in bytes [default: 256].
-    #[arg(long, env = "UNDERMESH_TRACING_MAX_PATH_LENGTH", value_name = "BYTES")]
-    tracing_max_path_length: Option<usize>,
-    /// Attributes of all spans, as NAME=literal:VALUE, NAME=header:HEADER or NAME=environment:VARIABLE.
-    #[arg(
-        long,
-        env = "UNDERMESH_TRACING_TAGS",
-        value_name = "TAGS",
-        value_delimiter = ',',
-        num_args = 0..
-    )]
-    tracing_tags: Option<Vec<String>>,
-    /// Roots that the receiver's certificate is checked with, a PEM file [default: those of the system].
-    #[arg(long, env = "UNDERMESH_TRACING_CA", value_name = "FILE")]
-    tracing_ca: Option<PathBuf>,
-    /// How long live connections may go on after SIGTERM [default: 30s].
-    #[arg(long, env = "UNDERMESH_DRAIN_TIMEOUT", value_name = "DURATION")]
-    drain_timeout: Option<Span>,
-    /// How long live connections may go on after another agent has taken over [default: 12h].
-    #[arg(long, env = "UNDERMESH_HANDOVER_TIMEOUT", value_name = "DURATION")]
-    handover_timeout: Option<Span>,
-    /// Longest time in which nothing comes of a request's body that has a length; 0s for any [default: 5m].
-    #[arg(long, env = "UNDERMESH_BODY_IDLE_TIMEOUT", value_name = "DURATION")]
-    body_idle_timeout: Option<Span>,
-    /// How long a client of HTTP/1.1 may have a connection open without a request; 0s for any [default: 1h].
-    #[arg(long, env = "UNDERMESH_HTTP_IDLE_TIMEOUT", value_name = "DURATION")]
-    http_idle_timeout: Option<Span>,
-    /// No pod takes more than its share of the threads that carry connections while others want theirs
-    /// [default: false].
-    #[arg(long, env = "UNDERMESH_FAIRNESS", value_name = "BOOL")]
-    fairness: Option<bool>,
-    /// Resident memory, in bytes, that counts as all there is, beside the limits of cgroups [default: none].
-    #[arg(long, env = "UNDERMESH_OVERLOAD_MEMORY", value_name = "BYTES")]
-    overload_memory: Option<u64>,
-    /// How late the threads that carry connections may be [default: 1s].
-    #[arg(long, env = "UNDERMESH_OVERLOAD_DELAY", value_name = "DURATION")]
-    overload_delay: Option<Span>,
-    /// Threads that carry connections [default: one per processor].
-    #[arg(long, env = "UNDERMESH_WORKERS", value_name = "N")]
-    workers: Option<usize>,
-    /// Size of the pod map [default: 1024].
-    #[arg(long, env = "UNDERMESH_MAX_PODS", value_name = "ENTRIES")]
-    max_pods: Option<u32>,
-    /// Size of the workload map [default: 65536].
-    #[arg(long, env = "UNDERMESH_MAX_WORKLOADS", value_name = "ENTRIES")]
-    max_workloads: Option<u32>,
-    /// Size of the policy map [default: 65536].
-    #[arg(long, env = "UNDERMESH_MAX_POLICY_ENTRIES", value_name = "ENTRIES")]
-    max_policy_entries: Option<u32>,
-    /// Size of the service map [default: 16384].
-    #[arg(long, env = "UNDERMESH_MAX_SERVICES", value_name = "ENTRIES")]
-    max_services: Option<u32>,
-    /// Size of the backend map [default: 131072].
-    #[arg(long, env = "UNDERMESH_MAX_BACKENDS", value_name = "ENTRIES")]
-    max_backends: Option<u32>,
-    /// Size of the maps of ports of this node's pods [default: 16384].
-    #[arg(long, env = "UNDERMESH_MAX_POD_PORTS", value_name = "ENTRIES")]
-    max_pod_ports: Option<u32>,
-    /// Size of the connection maps [default: 131072].
-    #[arg(long, env = "UNDERMESH_MAX_CONNECTIONS", value_name = "ENTRIES")]
-    max_connections: Option<u32>,
-    /// Size of the event buffer in bytes, a power of two [default: 1048576].
-    #[arg(long, env = "UNDERMESH_EVENT_BUFFER_BYTES", value_name = "BYTES")]
-    event_buffer_bytes: Option<u32>,
-}
-
-/// PERMISSIVE or STRICT, as PeerAuthentication writes them.
-#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-#[value(rename_all = "UPPERCASE")]
-enum Mtls {
-    Permissive,
-    Strict,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum SameNodeValue {
-    /// Inside the kernel.
-    Direct,
-    /// Through the proxy and a tunnel.
-    Encrypt,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum SourceAddressValue {
-    /// A loopback address; `accept` and `getpeername` show the client.
-    Translated,
-    /// The client's own address.
-    Transparent,
-}
-
-/// Text for people, JSON for collectors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum LogFormat {
-    #[default]
-    Text,
-    Json,
-}
-
-/// A length of time: `500ms`, `30s`, `1h 30m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-struct Span(Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|error| format!("{error}; write a duration such as 30s, 5m or 24h"))
-    }
-}
-
-impl TryFrom<String> for Span {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
 
 /// The validated configuration.
 #[derive(Clone, Debug)]
@@ -368,33 +102,7 @@ pub(crate) enum AccessLogTarget {
     File(PathBuf),
 }
 
-macro_rules! prefer {
-    ($first:expr, $second:expr; $($field:ident)*) => {
-        RawConfig { $($field: $first.$field.or($second.$field),)* }
-    };
-}
-
 impl RawConfig {
-    /// Reads a configuration file.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path)
-            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        serde_yaml_ng::from_str(&text)
-            .with_context(|| format!("configuration file {} is not usable", path.display()))
-    }
-
-    /// These settings, and those of `other` where these say nothing.
-    pub(crate) fn or(self, other: Self) -> Self {
-        prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
-            root_namespace outbound_failure outbound_traffic_policy same_node source_address svid_lifetime admin_address
-            metrics_address readiness_address access_log flow_buffer log_level log_format kernel_log connect_timeout
-            tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout body_idle_timeout http_idle_timeout fairness overload_memory overload_delay workers max_pods max_workloads
-            max_policy_entries max_services max_backends max_connections max_pod_ports
-            event_buffer_bytes kubelet_cgroup startup_gate startup_gate_timeout startup_gate_exempt
-            pod_cgroup tracing_endpoint tracing_protocol tracing_sampling tracing_max_path_length
-            tracing_tags tracing_ca)
-    }
-
     fn flow_buffer(&self) -> Result<usize> {
         let records = self.flow_buffer.unwrap_or(DEFAULT_FLOW_BUFFER);
         ensure!(

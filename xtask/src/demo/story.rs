@@ -190,7 +190,7 @@ impl Demo {
             steps.next("Everything stays up. Explore it:");
             self.print_commands()?;
             let Self { rig, servers, .. } = self;
-            servers.map(Server::keep);
+            servers.into_iter().for_each(Server::keep);
             rig.keep();
             return Ok(());
         }

@@ -44,7 +44,7 @@ const RESERVED: [(&str, &[&str], &str); 5] = [
 ];
 
 /// The whole list of what the model may use, tests aside.
-const MODEL: (&str, &[&str]) = ("undermesh-model", &["ipnet", "serde", "thiserror"]);
+const MODEL: (&str, &[&str]) = ("undermesh-model", &["ipnet", "serde", "thiserror", "zeroize"]);
 
 /// The feature that makes the map types loadable, and the one crate that may ask for it.
 const LOADABLE: (&str, &str, &str) = ("undermesh-ebpf-common", "user", "undermesh-datapath");

@@ -30,7 +30,7 @@ fn dependency(word: &str) -> Dependency {
 #[test]
 fn what_the_architecture_allows_passes() {
     let found = findings(&[
-        "undermesh-model: ipnet serde thiserror proptest/dev",
+        "undermesh-model: ipnet serde thiserror zeroize proptest/dev",
         "undermesh-ebpf-common: aya zerocopy",
         "undermesh-snapshot: undermesh-model undermesh-ebpf-common",
         "undermesh-datapath: undermesh-snapshot undermesh-ebpf-common+user aya aya-log libc",
