@@ -10,7 +10,7 @@ use crate::{
     node::{Node, TypeError},
     objects::Objects,
     report::{Report, Subject},
-    security::{self, AuthorizationPolicy, PeerAuthentication, RequestAuthentication},
+    security::{self, AuthorizationPolicy, MeshConfig, PeerAuthentication, RequestAuthentication},
     traffic::{
         self, DestinationRule, ServiceEntry, VirtualService, WorkloadEntry, gateway,
         gateway::{BackendTlsPolicy, GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
@@ -74,7 +74,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 20] = [
+static KINDS: [Kind; 21] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -168,6 +168,15 @@ static KINDS: [Kind; 20] = [
             objects
                 .authorization_policies
                 .extend(security::authorization_policy(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("MeshConfig", &security::MESH_CONFIG_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<MeshConfig>()?;
+            objects.mesh_configs.push(security::mesh_config(&read, subject, report));
             Ok(())
         },
     },

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, hash_map::Entry};
 
 use undermesh_model::{
-    AuthorizationPolicy, EndpointSlice, NamespacedName, Node, PeerAuthentication,
+    AuthorizationPolicy, EndpointSlice, MeshConfig, NamespacedName, Node, PeerAuthentication,
     RequestAuthentication, ResourceRef, ServiceAccount, SourcePosition,
     traffic::{DestinationRule, ServiceEntry, WorkloadEntry},
 };
@@ -61,6 +61,7 @@ pub(crate) struct Objects {
     pub(crate) peer_authentications: Vec<Placed<PeerAuthentication>>,
     pub(crate) request_authentications: Vec<Placed<RequestAuthentication>>,
     pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
+    pub(crate) mesh_configs: Vec<Placed<MeshConfig>>,
     pub(crate) config_maps: Vec<Placed<Roots>>,
     pub(crate) backend_tls_policies: Vec<Placed<TlsDraft>>,
     pub(crate) gateway_routes: Vec<Placed<RouteDraft>>,

@@ -1,13 +1,14 @@
 //! Requests judged at their destination, however they got here.
 //!
 //! A connection whose policy looks at requests is not simply delivered:
-//! sniff -> (opaque | http). A request: head -> authenticate -> readings -> judge -> link (the application). Nothing of it can
+//! sniff -> (opaque | http). A request: head -> readings -> ask (`ext_authz`) -> authenticate -> judge -> link (the application). Nothing of it can
 //! be gone around, because every way into a pod ends in [`crate::authorize`], which hands over to this
 //! module what it cannot decide: tunnels, native sessions, what the kernel has captured, and requests that
 //! the proxy itself brings from another pod of the node.
 
 mod counted;
 mod exchange;
+mod ext_authz;
 mod fetch;
 mod http;
 mod keys;
@@ -29,6 +30,8 @@ use crate::{
     pod::Pod,
 };
 
+pub use ext_authz::AuthorizerStatus;
+pub(crate) use ext_authz::Authorizers;
 pub(crate) use http::serve_bytes;
 pub(crate) use keys::Keys;
 pub(crate) use opaque::authorize as authorize_opaque;

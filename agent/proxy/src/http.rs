@@ -5,6 +5,7 @@
 //! endpoints and knows nothing of balancing, limits and pools. `log.rs` is what telemetry hangs on.
 
 mod body;
+mod call;
 mod cors;
 mod deadline;
 mod dial;
@@ -39,7 +40,8 @@ use std::{net::SocketAddr, sync::Arc};
 use undermesh_snapshot::traffic::{AppProtocol, PortTraffic};
 
 use crate::{duplex::Socket, error::Failure, plan::Plan, pod::Pod, record::Outbound};
-pub(crate) use body::AnswerBody;
+pub(crate) use body::{AnswerBody, grpc_status};
+pub(crate) use call::call;
 use front::{Front, is_about_requests};
 pub(crate) use head::{Head, remove_hop_by_hop};
 use l4::{Led, Sniffed};

@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     /// What tokens of requests are verified with.
     pub(crate) keys: guard::Keys,
+    /// What authorizers have answered.
+    pub(crate) authorizers: guard::Authorizers,
     /// TLS towards hosts outside the mesh.
     pub(crate) outside: OutsideTls,
     /// Pods that are served, in the order in which they came.
@@ -91,6 +93,7 @@ impl Proxy {
             upstreams,
             runtime,
             keys: guard::Keys::default(),
+            authorizers: guard::Authorizers::default(),
             outside: OutsideTls::default(),
             pods,
             changes,
@@ -172,7 +175,11 @@ impl Proxy {
             .map(|pod| status::of(&pod))
             .collect();
         pods.sort_by(|a, b| a.pod.cmp(&b.pod));
-        ProxyStatus { pods, names: self.shared.upstreams.names() }
+        ProxyStatus {
+            pods,
+            names: self.shared.upstreams.names(),
+            authorizers: self.shared.authorizers.status(),
+        }
     }
 
     fn remember(&self, pod: &Arc<Pod>) {

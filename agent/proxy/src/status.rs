@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Instant};
 use serde::Serialize;
 use undermesh_model::{NamespacedName, SpiffeId};
 
-use crate::{NameStatus, UpstreamStatus, pod::Pod, tunnel::Tunnel};
+use crate::{AuthorizerStatus, NameStatus, UpstreamStatus, pod::Pod, tunnel::Tunnel};
 
 /// Everything that the proxy carries at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +15,8 @@ pub struct ProxyStatus {
     pub pods: Vec<PodStatus>,
     /// Names that are resolved for their destinations, in alphabetical order.
     pub names: Vec<NameStatus>,
+    /// Whom CUSTOM policies have asked, by name.
+    pub authorizers: Vec<AuthorizerStatus>,
 }
 
 /// One pod.

@@ -1,4 +1,4 @@
-//! One judged request and its answer: head -> authenticate -> readings -> judge -> link -> answer.
+//! One judged request and its answer: head -> readings -> ask -> authenticate -> judge -> link -> answer.
 
 use std::net::IpAddr;
 
@@ -7,13 +7,12 @@ use ::http::{
     header::{CONNECTION, UPGRADE},
     uri::PathAndQuery,
 };
-use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, asks, evaluate_request};
+use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, evaluate_request};
 
 use super::{
-    Visit,
+    Visit, ext_authz,
     link::Link,
     path::Readings,
     token::{Claims, authenticate},
@@ -78,15 +77,19 @@ impl Guard {
                 "CONNECT is not passed to a pod whose policy looks at requests",
             ));
         }
-        let policy = self.visit.policy();
-        let shared = &self.visit.pod.shared;
-        let claims = authenticate(shared, &policy.tokens, &mut head).await?;
-        self.judge(&policy, &mut head, claims.as_ref())?;
+        let (policy, visit) = (self.visit.policy(), &self.visit);
+        let readings = Readings::new(head.parts.uri.path());
+        normalise(&mut head, &readings)?;
         self.attest(&mut head.parts.headers);
+        let asked = ext_authz::ask(visit, &policy, &readings, &mut head, body);
+        let (body, consent) = Box::pin(asked).await?;
+        let claims = authenticate(&visit.pod.shared, &policy.tokens, &mut head).await?;
+        self.judge(&policy, &readings, &head, claims.as_ref())?;
         let upgraded = head.upgrade.is_some();
         let extended = head.extended;
         let request = outgoing(head, body);
         let mut response = self.link.send(&self.visit, request, upgraded).await?;
+        consent.apply(response.headers_mut());
         if upgraded && is_switched(response.status()) {
             let upstream = hyper::upgrade::on(&mut response);
             self.join(client, upstream);
@@ -99,16 +102,15 @@ impl Guard {
         Ok(response.map(AnswerBody::upstream))
     }
 
-    /// Whether the request may be answered; its path is the one that was judged afterwards.
+    /// Whether the request may be answered, once everybody has agreed who had to be asked.
     fn judge(
         &self,
         policy: &CompiledPolicy,
-        head: &mut Head,
+        readings: &Readings,
+        head: &Head,
         claims: Option<&Claims>,
     ) -> Result<(), LocalReply> {
         let visit = &self.visit;
-        let readings = Readings::new(head.parts.uri.path());
-        normalise(head, &readings)?;
         let view = head.view();
         let hosts = hosts(view.authority);
         let request = RequestAttributes {
@@ -119,12 +121,7 @@ impl Guard {
             claims,
             remote: remote(view.headers).unwrap_or(visit.client.ip()),
         };
-        let connection = visit.attributes();
-        if let Some(custom) = asks(policy, &connection, &request).first() {
-            let detail = format!("{} asks a provider that is not configured", custom.origin);
-            return Err(LocalReply::denied(&detail));
-        }
-        let decision = evaluate_request(policy, &connection, &request);
+        let decision = evaluate_request(policy, &visit.attributes(), &request);
         self.report(&decision);
         if decision.allowed { Ok(()) } else { Err(LocalReply::denied(&decision.to_string())) }
     }
@@ -141,6 +138,7 @@ impl Guard {
                 from = %self.visit.source_addr,
                 to = %self.visit.destination,
                 policy = %finding.policy,
+                rule = finding.rule,
                 finding = finding.kind.as_str(),
                 "policy has a finding"
             );
@@ -186,14 +184,14 @@ fn is_switched(status: StatusCode) -> bool {
 }
 
 /// The request as it goes to the application.
-fn outgoing(head: Head, body: Incoming) -> Request<Body> {
+fn outgoing(head: Head, body: Body) -> Request<Body> {
     let Head { mut parts, upgrade, .. } = head;
     if let Some(upgrade) = upgrade {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, upgrade);
     }
     parts.extensions.clear();
-    Request::from_parts(parts, body.map_err(Into::into).boxed_unsync())
+    Request::from_parts(parts, body)
 }
 
 /// Gives the request the path that is judged.
@@ -212,7 +210,7 @@ fn normalise(head: &mut Head, readings: &Readings) -> Result<(), LocalReply> {
 }
 
 /// An authority as servers compare it: with its port, without it, and without the dot that may end a name.
-fn hosts(authority: &str) -> Vec<String> {
+pub(super) fn hosts(authority: &str) -> Vec<String> {
     let full = authority.to_ascii_lowercase();
     let bare = match full.rsplit_once(':') {
         Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
@@ -230,7 +228,7 @@ fn hosts(authority: &str) -> Vec<String> {
 
 /// Where a request comes from originally, as Istio's sidecars have it: the last address that was added to
 /// `x-forwarded-for`.
-fn remote(headers: &HeaderMap) -> Option<IpAddr> {
+pub(super) fn remote(headers: &HeaderMap) -> Option<IpAddr> {
     let last = headers.get_all(FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
     let last = last.rsplit(',').next()?.trim();
     last.parse().ok().map(|address: IpAddr| address.to_canonical())

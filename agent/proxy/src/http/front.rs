@@ -49,6 +49,12 @@ impl Front {
         Self { pod: Arc::clone(pod), client, dialled, protocol, switch: Switch::default() }
     }
 
+    /// For requests that the agent itself makes on a pod's behalf. `client` is the pod.
+    pub(crate) fn of_agent(pod: &Arc<Pod>, client: SocketAddr, dialled: SocketAddr) -> Self {
+        let (pod, protocol) = (Arc::clone(pod), AppProtocol::Auto);
+        Self { pod, client, dialled, protocol, switch: Switch::default() }
+    }
+
     /// The client as an endpoint at this address should see it: by its pod's address of the same
     /// family, whichever the client has dialled.
     pub(crate) fn client_towards(&self, to: SocketAddr) -> SocketAddr {

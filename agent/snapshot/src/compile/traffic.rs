@@ -1,6 +1,7 @@
 //! What rules make of service ports, for this node's clients: who wins, what it leads to, and whether
 //! the proxy has to look at all.
 
+mod authorizers;
 mod backend_tls;
 mod checks;
 mod clusters;

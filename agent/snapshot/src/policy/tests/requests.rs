@@ -74,7 +74,10 @@ fn judge<R>(
         remote: asked.remote.parse().unwrap(),
     };
     look(policies, 80, |policy, connection| {
-        let asks = asks(policy, connection, &request).len();
+        let providers: std::collections::BTreeSet<_> =
+            policy.custom.iter().map(|one| one.provider.as_deref()).collect();
+        let asked = |one: &Option<&str>| asks(policy, *one, connection, &request).is_some();
+        let asks = providers.into_iter().filter(asked).count();
         read(evaluate_request(policy, connection, &request), asks)
     })
 }

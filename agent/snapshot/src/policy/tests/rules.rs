@@ -201,10 +201,16 @@ fn a_decision_names_the_policy_and_the_rule() {
     let nobody = principals(&["nobody"]);
     decide(vec![deny(vec![nobody.clone(), me])], true, 80, |decision| {
         assert_eq!(decision.rule, Some(1));
-        assert_eq!(decision.to_string(), "denied by AuthorizationPolicy shop/deny, rule 1");
+        assert_eq!(
+            decision.to_string(),
+            "denied by AuthorizationPolicy shop/deny, rule[1] from[0] principals"
+        );
     });
     decide(vec![allow(vec![nobody])], true, 80, |decision| {
-        assert_eq!(decision.to_string(), "not allowed by AuthorizationPolicy shop/allow");
+        assert_eq!(
+            decision.to_string(),
+            "not allowed by AuthorizationPolicy shop/allow, rule[0] from[0] principals"
+        );
     });
 }
 
