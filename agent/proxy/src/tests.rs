@@ -2,6 +2,7 @@
 
 mod bytes;
 mod http;
+mod judged;
 mod mesh;
 mod native;
 mod pooling;

@@ -18,6 +18,7 @@ mod node;
 mod outlier;
 mod pool;
 mod registry;
+pub(crate) mod repeat;
 mod status;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,7 @@
 use ::http::{Request, Response};
 use hyper::{
     body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::Mutex;
@@ -15,7 +15,7 @@ use crate::{
     duplex::{Socket, Stream},
     error::Failure,
     http::LocalReply,
-    upstream::{Body, in_http1, in_http2},
+    upstream::{Body, in_http1, in_http2, repeat},
 };
 
 /// How often a connection may turn out to be dead before anything was written to it.
@@ -33,6 +33,13 @@ enum Sender {
     Http2(http2::SendRequest<Body>),
 }
 
+/// A connection for one request.
+struct Lent {
+    sender: Sender,
+    /// It was kept open after another one, and the application may be closing it.
+    reused: bool,
+}
+
 impl Link {
     pub(super) fn new(http2: bool) -> Self {
         Self { http2, sender: Mutex::new(None) }
@@ -47,8 +54,11 @@ impl Link {
     ) -> Result<Response<Incoming>, LocalReply> {
         let http2 = self.http2 && !upgrade;
         let mut request = if http2 { in_http2(request) } else { in_http1(request) };
+        let mut repeats = true;
         for _ in 0..ROUNDS {
-            let sent = match self.sender(visit, http2).await? {
+            let Lent { sender, reused } = self.lend(visit, http2).await?;
+            let again = (reused && repeats).then(|| repeat::copy(&request)).flatten();
+            let sent = match sender {
                 Sender::Http2(mut sender) => sender.try_send_request(request).await,
                 Sender::Http1(mut sender) => {
                     let sent = sender.try_send_request(request).await;
@@ -58,26 +68,35 @@ impl Link {
                     sent
                 }
             };
-            match sent {
+            request = match sent {
                 Ok(response) => return Ok(response),
-                Err(error) => request = returned(error)?,
-            }
+                Err(mut error) => match error.take_message() {
+                    // Nothing of it was written.
+                    Some(request) => request,
+                    None => {
+                        repeats = false;
+                        again
+                            .filter(|_| repeat::was_closing(error.error()))
+                            .ok_or_else(|| LocalReply::reset(error.into_error().to_string()))?
+                    }
+                },
+            };
         }
         Err(LocalReply::reset("the application closes every connection at once".to_owned()))
     }
 
     /// A connection that works, as far as one can tell. One of HTTP/1.1 is taken away for the request.
-    async fn sender(&self, visit: &Visit, http2: bool) -> Result<Sender, LocalReply> {
+    async fn lend(&self, visit: &Visit, http2: bool) -> Result<Lent, LocalReply> {
         let mut kept = self.sender.lock().await;
         match kept.take() {
             Some(Sender::Http2(sender)) if http2 && !sender.is_closed() => {
                 *kept = Some(Sender::Http2(sender.clone()));
-                return Ok(Sender::Http2(sender));
+                return Ok(Lent { sender: Sender::Http2(sender), reused: true });
             }
             Some(Sender::Http1(mut sender)) if !http2 => {
                 // It waits for the end of the former answer.
                 if sender.ready().await.is_ok() {
-                    return Ok(Sender::Http1(sender));
+                    return Ok(Lent { sender: Sender::Http1(sender), reused: true });
                 }
             }
             other => *kept = other.filter(|_| self.http2 && !http2),
@@ -86,15 +105,7 @@ impl Link {
         if let Sender::Http2(sender) = &sender {
             *kept = Some(Sender::Http2(sender.clone()));
         }
-        Ok(sender)
-    }
-}
-
-/// A request of which nothing was written; everything else has failed.
-fn returned(mut error: TrySendError<Request<Body>>) -> Result<Request<Body>, LocalReply> {
-    match error.take_message() {
-        Some(request) => Ok(request),
-        None => Err(LocalReply::reset(error.into_error().to_string())),
+        Ok(Lent { sender, reused: false })
     }
 }
 

@@ -3,12 +3,14 @@
 use std::{error::Error, sync::Arc};
 
 use http::{Request, Response};
-use http_body::Body as _;
-use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::TrySendError};
 
 use super::{Lent, Pool, Version, http2::Stream, opening::Via};
-use crate::upstream::{Body, SendError, in_http1, in_http2, limits::Held};
+use crate::upstream::{
+    Body, SendError, in_http1, in_http2,
+    limits::Held,
+    repeat::{self, in_http2_of, was_closing, was_left_out},
+};
 
 /// How often a connection may turn out to be dead before anything was written to it.
 const ROUNDS: usize = 8;
@@ -74,14 +76,13 @@ impl Pool {
 
 impl Lent {
     /// A copy of the request, if it may be sent twice should the peer turn out to have closed this
-    /// connection, which was kept open. Over HTTP/1.1, only what changes nothing may (RFC 9110, section
-    /// 9.2.2; RFC 9112, section 9.3.1); HTTP/2 says what was not processed.
+    /// connection.
     fn copy(&self, request: &Request<Body>) -> Option<Request<Body>> {
-        let may_repeat = match self {
-            Self::Http1(connection) => connection.is_reused() && request.method().is_idempotent(),
+        let is_reused = match self {
+            Self::Http1(connection) => connection.is_reused(),
             Self::Http2(stream) => stream.is_reused(),
         };
-        (may_repeat && request.body().is_end_stream()).then(|| copy(request))
+        is_reused.then(|| repeat::copy(request)).flatten()
     }
 
     async fn send(self, request: Request<Body>) -> Sent {
@@ -101,22 +102,6 @@ impl From<TrySendError<Request<Body>>> for Sent {
     }
 }
 
-/// A copy of a request without a body.
-fn copy(request: &Request<Body>) -> Request<Body> {
-    let mut copy = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    copy
-}
-
-/// Whether the peer was closing the connection as it was used.
-fn was_closing(error: &hyper::Error) -> bool {
-    error.is_incomplete_message() || in_http2_of(error).is_some_and(was_left_out)
-}
-
 /// What is known about a request that got no answer.
 fn broken(error: &hyper::Error) -> SendError {
     let is_refusal = |error: &h2::Error| {
@@ -128,15 +113,6 @@ fn broken(error: &hyper::Error) -> SendError {
         refused: in_http2_of(error).is_some_and(is_refusal),
         detail: detail(error).into(),
     }
-}
-
-fn in_http2_of(error: &hyper::Error) -> Option<&h2::Error> {
-    error.source().and_then(|source| source.downcast_ref())
-}
-
-/// Whether the peer has said goodbye without this stream: it was none of those that it would still serve.
-fn was_left_out(error: &h2::Error) -> bool {
-    error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
 fn detail(error: &hyper::Error) -> String {

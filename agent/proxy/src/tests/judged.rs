@@ -1,0 +1,118 @@
+//! Requests that are judged at their destination, and the connections that are kept for them.
+
+use std::sync::Arc;
+
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use undermesh_model::{
+    AuthorizationPolicy, NamespacedName, Operation, PathMatch, PolicyAction, ResourceRef, Rule,
+    Values,
+};
+use undermesh_snapshot::{CompiledPolicy, Statement};
+
+use super::mesh::{Mesh, Server, read_exactly, reset};
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// A policy that has to look at every request, and refuses those for `/admin`.
+fn look_at_requests(mesh: &Mesh, server: &Server) {
+    let paths = Values { any_of: vec![PathMatch::parse("/admin").unwrap()], none_of: Vec::new() };
+    let policy = AuthorizationPolicy {
+        origin: ResourceRef::namespaced("AuthorizationPolicy", "shop", "no-admin"),
+        name: NamespacedName::new("shop", "no-admin"),
+        action: PolicyAction::Deny,
+        provider: None,
+        selector: [].into(),
+        dry_run: false,
+        rules: vec![Rule {
+            to: vec![Operation { paths, ..Operation::default() }],
+            ..Rule::default()
+        }],
+    };
+    let deny = vec![Arc::new(Statement::new(&policy))];
+    let policy = Arc::new(CompiledPolicy { deny, ..CompiledPolicy::default() });
+    mesh.configure(|snapshot| {
+        snapshot.policies.insert(server.workload.name.clone(), policy);
+    });
+}
+
+/// Reads up to the end of a head.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(read_exactly(stream, 1).await);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// How an application lets go of a connection that it has just got another request on.
+#[derive(Clone, Copy)]
+enum LetGo {
+    Close,
+    Reset,
+}
+
+/// Asks twice on one connection; the application answers the first, and lets go when the second has come. Gives
+/// the status of the second answer.
+async fn ask_twice(request: &str, let_go: LetGo) -> String {
+    let mesh = Mesh::new();
+    let (client, server) = (mesh.client("client"), mesh.server("server").await);
+    look_at_requests(&mesh, &server);
+    let mut near = client.dial(server.address).await;
+    near.write_all(request.as_bytes()).await.unwrap();
+    let mut far = server.accept().await;
+    head(&mut far).await;
+    far.write_all(ANSWER).await.unwrap();
+    assert_eq!(status(&head(&mut near).await), "200");
+    assert_eq!(read_exactly(&mut near, 2).await, b"ok");
+    near.write_all(request.as_bytes()).await.unwrap();
+    head(&mut far).await;
+    match let_go {
+        LetGo::Close => drop(far),
+        LetGo::Reset => reset(far),
+    }
+    let answer_again = async {
+        let mut far = server.accept().await;
+        head(&mut far).await;
+        far.write_all(ANSWER).await.unwrap();
+        // Open until the answer was read.
+        std::future::pending().await
+    };
+    tokio::select! {
+        never = answer_again => never,
+        head = head(&mut near) => status(&head).to_owned(),
+    }
+}
+
+fn status(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_nothing_is_asked_again_where_the_application_was_closing_the_connection() {
+    for let_go in [LetGo::Close, LetGo::Reset] {
+        let status = ask_twice("GET / HTTP/1.1\r\nhost: server\r\n\r\n", let_go).await;
+        assert_eq!(status, "200");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_have_been_done_is_not_done_twice() {
+    for let_go in [LetGo::Close, LetGo::Reset] {
+        let request = "POST / HTTP/1.1\r\nhost: server\r\ncontent-length: 0\r\n\r\n";
+        let status = ask_twice(request, let_go).await;
+        assert_eq!(status, "503");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_at_its_first_request_is_not_tried_again() {
+    let mesh = Mesh::new();
+    let (client, server) = (mesh.client("client"), mesh.server("server").await);
+    look_at_requests(&mesh, &server);
+    let mut near = client.dial(server.address).await;
+    near.write_all(b"GET / HTTP/1.1\r\nhost: server\r\n\r\n").await.unwrap();
+    let mut far = server.accept().await;
+    head(&mut far).await;
+    drop(far);
+    assert_eq!(status(&head(&mut near).await), "503");
+}
