@@ -17,6 +17,7 @@ mod kubelet;
 mod listeners;
 mod metrics;
 mod pod;
+mod policies;
 mod readiness;
 mod rejudge;
 mod sockets;

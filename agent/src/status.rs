@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use undermesh_datapath::GateMode;
 use undermesh_snapshot::WorkloadInfo;
 
+use crate::policies::{AuthorizerRow, KeyRow, PolicyRow};
+
 /// The whole page. Field names are API (docs/reference/status.md).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -14,6 +16,13 @@ pub(crate) struct Status {
     pub(crate) pods: Vec<PodStatus>,
     pub(crate) gate: GateStatus,
     pub(crate) certificates: Vec<CertificateRow>,
+    /// Absent in the answers of older agents, as are the next two.
+    #[serde(default)]
+    pub(crate) policies: Vec<PolicyRow>,
+    #[serde(default)]
+    pub(crate) authorizers: Vec<AuthorizerRow>,
+    #[serde(default)]
+    pub(crate) token_keys: Vec<KeyRow>,
     pub(crate) programs: Vec<ProgramRow>,
     pub(crate) maps: Vec<MapRow>,
     /// Verdicts of the programs by reason, zero counts left out.
@@ -202,6 +211,24 @@ impl fmt::Display for Status {
         )?;
         section(
             f,
+            "Policies",
+            &["POLICY", "ACTION", "PODS", "STATE", "DETAIL"],
+            self.policies.iter().map(PolicyRow::row),
+        )?;
+        section(
+            f,
+            "Authorizers",
+            &["PROVIDER", "ALLOWED", "DENIED", "FAILED CLOSED", "FAILED OPEN", "LAST FAILURE"],
+            self.authorizers.iter().map(AuthorizerRow::row),
+        )?;
+        section(
+            f,
+            "Token keys",
+            &["ISSUER", "SOURCE", "KEYS", "READ", "PROBLEM"],
+            self.token_keys.iter().map(KeyRow::row),
+        )?;
+        section(
+            f,
             "Programs",
             &["PROGRAM", "HOOK", "ID", "ATTACHED TO"],
             self.programs.iter().map(ProgramRow::row),
@@ -339,6 +366,9 @@ mod tests {
             pods: vec![],
             gate: GateStatus { state: GateState::Refuse, held_pods: 2, ..GateStatus::default() },
             certificates: vec![],
+            policies: vec![],
+            authorizers: vec![],
+            token_keys: vec![],
             programs: vec![],
             maps: vec![MapRow {
                 name: "PODS".into(),

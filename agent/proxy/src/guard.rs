@@ -33,6 +33,7 @@ use crate::{
 pub use ext_authz::AuthorizerStatus;
 pub(crate) use ext_authz::Authorizers;
 pub(crate) use http::serve_bytes;
+pub use keys::KeyStatus;
 pub(crate) use keys::Keys;
 pub(crate) use opaque::authorize as authorize_opaque;
 

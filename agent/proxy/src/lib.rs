@@ -51,7 +51,7 @@ mod tunnel;
 mod upstream;
 
 pub use config::{Http2Config, Keepalive, NativeConfig, PoolConfig, ProxyConfig};
-pub use guard::AuthorizerStatus;
+pub use guard::{AuthorizerStatus, KeyStatus};
 pub use native::count_frames;
 pub use pod::{OriginalDst, Pass, PodHandle, PodListeners, PodSockets, Transparent};
 pub use proxy::Proxy;

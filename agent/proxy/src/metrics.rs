@@ -57,6 +57,7 @@ pub(crate) struct Metrics {
     pub(crate) native: NativeMetrics,
     policy_denials: Family<[PolicyLabel; 3], Counter>,
     authorizer_checks: Family<[PolicyLabel; 2], Counter>,
+    key_fetches: Family<[Label; 1], Counter>,
     policy_findings: Family<[PolicyLabel; 3], Counter>,
 }
 
@@ -118,6 +119,11 @@ impl Metrics {
             metrics.authorizer_checks.clone(),
         );
         registry.register(
+            "undermesh_token_key_fetches",
+            "Attempts to read the keys that tokens are verified with, by result: ok or failed",
+            metrics.key_fetches.clone(),
+        );
+        registry.register(
             "undermesh_policy_findings",
             "Connections about which an AUDIT policy or a dry run has something to report",
             metrics.policy_findings.clone(),
@@ -167,6 +173,11 @@ impl Metrics {
         let [namespace, policy] = policy_labels(policy);
         let rule = ("rule", rule.map(|rule| rule.to_string()).unwrap_or_default());
         self.policy_denials.get_or_create(&[namespace, policy, rule]).inc();
+    }
+
+    /// Keys for tokens were to be read; how that ended.
+    pub(crate) fn record_keys(&self, result: &'static str) {
+        self.key_fetches.get_or_create(&[("result", result)]).inc();
     }
 
     /// An authorizer was asked; how that ended.

@@ -179,6 +179,7 @@ impl Proxy {
             pods,
             names: self.shared.upstreams.names(),
             authorizers: self.shared.authorizers.status(),
+            keys: self.shared.keys.status(),
         }
     }
 

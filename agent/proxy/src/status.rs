@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Instant};
 use serde::Serialize;
 use undermesh_model::{NamespacedName, SpiffeId};
 
-use crate::{AuthorizerStatus, NameStatus, UpstreamStatus, pod::Pod, tunnel::Tunnel};
+use crate::{AuthorizerStatus, KeyStatus, NameStatus, UpstreamStatus, pod::Pod, tunnel::Tunnel};
 
 /// Everything that the proxy carries at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -17,6 +17,8 @@ pub struct ProxyStatus {
     pub names: Vec<NameStatus>,
     /// Whom CUSTOM policies have asked, by name.
     pub authorizers: Vec<AuthorizerStatus>,
+    /// What tokens of requests are verified with, by issuer.
+    pub keys: Vec<KeyStatus>,
 }
 
 /// One pod.

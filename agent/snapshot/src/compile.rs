@@ -3,6 +3,7 @@
 
 mod authorizers;
 mod endpoints;
+mod opaque;
 mod services;
 mod traffic;
 mod workloads;

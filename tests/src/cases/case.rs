@@ -6,13 +6,16 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Token;
+
 /// Objects, requests, and answers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
     /// Its name, a claim.
     pub case: String,
-    /// Kubernetes objects. `$ip(POD)` and `$vip(SERVICE)` stand for IPv4 addresses.
+    /// Kubernetes objects. `$ip(POD)` and `$vip(SERVICE)` stand for IPv4 addresses, `$ip6(POD)` for one of IPv6,
+    /// `$keys` for the key set of the issuer that signs [`Exchange::token`].
     #[serde(default)]
     pub objects: Vec<Value>,
     /// Codes of what the agents have to say about the objects; they say nothing else.
@@ -53,10 +56,10 @@ pub struct Exchange {
     /// Who asks.
     #[serde(default = "client")]
     pub from: String,
-    /// Service and port.
+    /// Service and port, or pod and port (`one@8080`).
     #[serde(default = "shop")]
     pub to: String,
-    /// By the service's IPv6 address.
+    /// By the IPv6 address.
     #[serde(default)]
     pub ipv6: bool,
     /// How.
@@ -64,9 +67,11 @@ pub struct Exchange {
     pub by: Protocol,
     /// The authority; the service's name where there is none.
     pub host: Option<String>,
-    /// More headers.
+    /// More headers. `$token` stands for [`Self::token`], here and in [`Self::ask`].
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// A token; in `Authorization`, unless it is placed somewhere else.
+    pub token: Option<Token>,
     /// Content.
     #[serde(default)]
     pub body: String,
@@ -110,6 +115,11 @@ pub struct Expected {
     /// The connection is refused, or ends without an answer.
     #[serde(default)]
     pub closed: bool,
+    /// The reason that an agent logs for a refusal has these words.
+    pub because: Option<String>,
+    /// Findings of policies without a say, by kind: how many there are more afterwards, at both agents together.
+    #[serde(default)]
+    pub findings: BTreeMap<String, u64>,
 }
 
 /// A request as a pod has seen it.

@@ -2,7 +2,7 @@
 //!
 //! | node | pods |
 //! |---|---|
-//! | a | `client`, `visitor` (namespace `front`), `one` |
+//! | a | `client`, `visitor` (namespace `front`), `stranger` (not in the mesh), `one` |
 //! | b | `two`, `three` |
 //!
 //! | service | leads to | ports |
@@ -21,7 +21,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 
+use super::token::{Issuer, Token};
 use crate::{
+    LogLine,
     manifest::{PodSpec, ServiceSpec},
     pod::{Pod, protocol::Behaviour},
     rig::Rig,
@@ -36,7 +38,7 @@ const FIRST: u16 = 8082;
 /// Where nobody listens.
 const NOBODY: u16 = 8083;
 const SERVERS: [&str; 3] = ["one", "two", "three"];
-const CLIENTS: [&str; 2] = ["client", "visitor"];
+const CLIENTS: [&str; 3] = ["client", "visitor", "stranger"];
 
 /// Namespaces, and the subsets of `shop`.
 const BASE: &str = "
@@ -63,6 +65,7 @@ spec:
 pub struct Shop {
     clients: Vec<(String, Pod)>,
     servers: Vec<(String, Pod)>,
+    issuer: Issuer,
     /// The rig. Dropped last.
     pub rig: Rig,
 }
@@ -79,6 +82,7 @@ impl Shop {
                 [
                     PodSpec::new("client"),
                     PodSpec::new("visitor").within("front"),
+                    PodSpec::new("stranger").listed(),
                     PodSpec::new("one"),
                 ],
             )
@@ -92,7 +96,7 @@ impl Shop {
         }
         let clients = CLIENTS.iter().map(|name| Ok(((*name).to_owned(), rig.pod(name)?)));
         let clients = clients.collect::<Result<_>>()?;
-        Ok(Self { clients, servers, rig })
+        Ok(Self { clients, servers, issuer: Issuer::new()?, rig })
     }
 
     /// A pod that asks.
@@ -111,11 +115,15 @@ impl Shop {
         named(&self.servers, name)
     }
 
-    /// The address of `service:port`.
+    /// The address of `service:port` or `pod@port`.
     ///
     /// # Errors
     /// As [`Self::client`].
     pub fn address(&self, of: &str, ipv6: bool) -> Result<SocketAddr> {
+        if let Some((pod, port)) = of.split_once('@') {
+            let port = port.parse().with_context(|| format!("{of} has no port"))?;
+            return if ipv6 { self.rig.at6(pod, port) } else { self.rig.at(pod, port) };
+        }
         let (service, port) = of.split_once(':').with_context(|| format!("{of} has no port"))?;
         let port = port.parse().with_context(|| format!("{of} has no port"))?;
         if ipv6 { self.rig.vip6(service, port) } else { self.rig.vip(service, port) }
@@ -134,7 +142,38 @@ impl Shop {
             let address = self.rig.vip(name, 0)?.ip();
             text = format!("{before}{address}{after}");
         }
-        Ok(text)
+        while let Some((before, name, after)) = hole(&text, "$ip6(") {
+            let address = self.rig.place(name)?.ip(Family::V6);
+            text = format!("{before}{address}{after}");
+        }
+        Ok(text.replace("$keys", &self.issuer.keys()?))
+    }
+
+    /// Signs a token.
+    ///
+    /// # Errors
+    /// Where it cannot be signed.
+    pub fn sign(&self, token: &Token) -> Result<String> {
+        self.issuer.sign(token)
+    }
+
+    /// What the agents say of a kind of findings, together.
+    ///
+    /// # Errors
+    /// Where one does not answer.
+    pub fn findings(&self, kind: &str) -> Result<u64> {
+        let label = format!("finding=\"{kind}\"");
+        let of = |node| self.rig.agent(node)?.metric("undermesh_policy_findings_total", &label);
+        Ok(of("a")? + of("b")?)
+    }
+
+    /// The lines of both agents' access logs.
+    ///
+    /// # Errors
+    /// Where one is not as it should be.
+    pub fn logged(&self) -> Result<[Vec<LogLine>; 2]> {
+        let of = |node| self.rig.agent(node)?.access_log().lines();
+        Ok([of("a")?, of("b")?])
     }
 }
 

@@ -13,6 +13,7 @@ use undermesh_model::{
 use super::{
     authorizers,
     endpoints::{Candidate, Place, Slices},
+    opaque,
     traffic::{Traffic, add_entries},
     workloads::Workloads,
 };
@@ -70,6 +71,7 @@ pub(super) fn compile<'a>(
     let policies = &workloads.policies;
     let authorizers = authorizers::compile(cluster, options, policies, &mut traffic, diagnostics);
     traffic.report(diagnostics);
+    opaque::report(cluster, &slices, &workloads.local, policies, diagnostics);
     let needed = options.outbound_policy == OutboundPolicy::RegistryOnly || !blocks.is_empty();
     let known = if needed { known(cluster, &slices, &routes, workloads) } else { BTreeSet::new() };
     Services { routes, blocks, known, authorizers }

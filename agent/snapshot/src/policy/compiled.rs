@@ -117,6 +117,11 @@ impl CompiledPolicy {
         listed.chain(self.modes.ports.keys()).copied().collect()
     }
 
+    /// All of its policies.
+    pub fn statements(&self) -> impl Iterator<Item = &Statement> {
+        self.all().flatten().map(Arc::as_ref)
+    }
+
     /// Statements that can refuse a connection.
     fn enforced(&self) -> impl Iterator<Item = &Statement> {
         let statements = self.custom.iter().chain(&self.deny).chain(&self.allow);
