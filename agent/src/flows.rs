@@ -42,12 +42,24 @@ pub(crate) struct FlowsArgs {
     /// Only connections of this namespace, at either end.
     #[arg(long)]
     namespace: Option<String>,
-    /// Only connections that were `allowed`, or that were `denied`.
+    /// Only what was `allowed`, or what was `denied`.
     #[arg(long)]
     verdict: Option<String>,
     /// Only connections to this port, as dialled or as led to.
     #[arg(long)]
     port: Option<u16>,
+    /// Only requests that were answered with this status, `404` or `5xx`.
+    #[arg(long)]
+    status: Option<String>,
+    /// Only requests with this method.
+    #[arg(long)]
+    method: Option<String>,
+    /// Only requests whose path begins so.
+    #[arg(long)]
+    path: Option<String>,
+    /// Only records with this reason.
+    #[arg(long)]
+    reason: Option<String>,
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -119,6 +131,10 @@ impl FlowsArgs {
             ("namespace", self.namespace.clone()),
             ("verdict", self.verdict.clone()),
             ("port", self.port.map(|port| port.to_string())),
+            ("status", self.status.clone()),
+            ("method", self.method.clone()),
+            ("path", self.path.clone()),
+            ("reason", self.reason.clone()),
         ];
         let given = text.into_iter().filter_map(|(name, value)| Some((name, value?)));
         given.map(|(name, value)| format!("&{name}={}", escape(&value))).collect()
@@ -174,18 +190,33 @@ fn text(record: &Value) -> String {
     let duration =
         record["duration_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
     format!(
-        "{} {:<6} {:<40} -> {:<40} {:>20} {:>14} {} {}",
+        "{} {:<7} {:<40} -> {:<40} {:>20} {:>14} {}{} {}",
         word("time"),
         word("event"),
         end(&record["source"]),
         end(&record["destination"]),
         bytes,
         duration,
+        request(record),
         word("reason"),
         record["detail"].as_str().unwrap_or_default()
     )
     .trim_end()
     .to_owned()
+}
+
+/// What was asked and answered, where the record is a request's.
+fn request(record: &Value) -> String {
+    if record["event"] != "request" {
+        return String::new();
+    }
+    let word = |name: &str| record[name].as_str().filter(|word| !word.is_empty()).unwrap_or("-");
+    let number = |name: &str| record[name].as_u64().map(|number| number.to_string());
+    let status = number("status").unwrap_or_else(|| "-".to_owned());
+    let grpc = number("grpc_status").map(|status| format!("/{status}")).unwrap_or_default();
+    let path = record["path"].as_str().unwrap_or_default();
+    let flags = word("response_flags");
+    format!("{} {}{path} {status}{grpc} {flags} ", word("method"), word("authority"))
 }
 
 /// A pod's name where it is known, its address where not.

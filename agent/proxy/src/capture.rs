@@ -87,15 +87,13 @@ async fn serve_plaintext(
         Ok(admitted) => admitted,
         Err(failure) => return record::inbound_refused(pod, info, &failure),
     };
-    let record = pod.shared.telemetry.open(info);
     let Admitted::Delivered(mut server) = admitted else {
         let (pod, source) = (Arc::clone(pod), source.cloned());
         let delivery = Delivery::Translated;
         let visit = Visit { pod, source, source_addr: peer, client: peer, destination, delivery };
-        let counters = Arc::clone(record.counters());
-        let judged = guard::serve(visit, client, policies, counters, |_| {});
-        return record.close(Box::pin(judged).await);
+        return Box::pin(guard::serve(visit, info, client, policies, |_| {})).await;
     };
+    let record = pod.shared.telemetry.open(info);
     let reason = tokio::select! {
         ending = forward(&mut client, &mut server, record.counters()) => ending.close_reason(),
         denial = revoked(&attempt, &mut policies, &pod.shared.metrics) => late(&denial),

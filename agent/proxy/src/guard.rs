@@ -6,7 +6,6 @@
 //! module what it cannot decide: tunnels, native sessions, what the kernel has captured, and requests that
 //! the proxy itself brings from another pod of the node.
 
-mod counted;
 mod exchange;
 mod ext_authz;
 mod fetch;
@@ -15,16 +14,17 @@ mod keys;
 mod link;
 mod opaque;
 mod path;
+mod service;
 mod token;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use undermesh_model::SpiffeId;
 use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, evaluate};
-use undermesh_telemetry::{ByteCounters, CloseReason};
+use undermesh_telemetry::ConnectionInfo;
 
 use crate::{
-    authorize::{Attempt, Denial, PolicyWatch, changed, late},
+    authorize::{Attempt, Denial, PolicyWatch, changed},
     duplex::{Duplex, Reread, Stream},
     http::{Look, Spoken, sniff},
     pod::Pod,
@@ -36,6 +36,7 @@ pub(crate) use http::serve_bytes;
 pub use keys::KeyStatus;
 pub(crate) use keys::Keys;
 pub(crate) use opaque::authorize as authorize_opaque;
+pub(crate) use service::Services;
 
 /// A connection that is judged, as far as it was judged already.
 #[derive(Clone)]
@@ -96,29 +97,25 @@ impl Visit {
     }
 }
 
-/// Serves a connection to its end. `over` gets the stream back where it has ended in order.
+/// Serves a connection about which `info` is known to its end. `over` gets the stream back where it has
+/// ended in order.
 pub(crate) async fn serve<D>(
     visit: Visit,
+    info: ConnectionInfo,
     stream: D,
-    mut policies: PolicyWatch,
-    counters: Arc<ByteCounters>,
+    policies: PolicyWatch,
     over: impl FnOnce(D) + Send + 'static,
-) -> CloseReason
-where
+) where
     D: Duplex + Unpin + Send + 'static,
 {
     let mut stream = Reread::new(stream);
     let patience = visit.pod.shared.config.detect_timeout;
     let spoken = first(&mut stream, patience).await;
     if !matches!(spoken, Spoken::Http1 | Spoken::Http2) {
-        return opaque::serve(&visit, &mut stream, &mut policies, &counters).await;
+        return opaque::serve(&visit, info, &mut stream, policies).await;
     }
     let stream = Stream::new(stream).when_over(move |stream, _| over(stream.into_inner()));
-    let revoking = visit.clone();
-    tokio::select! {
-        () = http::serve(visit, stream, spoken == Spoken::Http2, counters) => CloseReason::closed(),
-        denial = revoking.revoked(&mut policies) => late(&denial),
-    }
+    http::serve(visit, info, stream, spoken == Spoken::Http2, policies).await;
 }
 
 /// What the client speaks. One that says nothing for so long speaks no HTTP.

@@ -19,10 +19,12 @@ mod head;
 mod l4;
 mod local_reply;
 mod log;
+mod meter;
 mod mirror;
 mod neighbour;
 mod outside;
 mod patterns;
+mod places;
 mod random;
 mod redirect;
 mod replay;
@@ -32,6 +34,7 @@ mod rewrite;
 mod sniff;
 mod strict;
 mod timeout;
+mod trace_id;
 pub(crate) mod upgrade;
 mod way;
 
@@ -40,12 +43,14 @@ use std::{net::SocketAddr, sync::Arc};
 use undermesh_snapshot::traffic::{AppProtocol, PortTraffic};
 
 use crate::{duplex::Socket, error::Failure, plan::Plan, pod::Pod, record::Outbound};
-pub(crate) use body::{AnswerBody, grpc_status};
+pub(crate) use body::{AnswerBody, UntilEnd, grpc_status};
 pub(crate) use call::call;
 use front::{Front, is_about_requests};
 pub(crate) use head::{Head, remove_hop_by_hop};
 use l4::{Led, Sniffed};
 pub(crate) use local_reply::LocalReply;
+pub(crate) use log::{Cut, RequestLog, unreadable};
+pub(crate) use meter::Metered;
 pub(crate) use outside::secure;
 pub(crate) use requests::{http1_builder, http2_builder};
 pub(crate) use sniff::{Look, Spoken, sniff};
@@ -64,7 +69,7 @@ pub(crate) async fn serve_connection(
     traffic: &PortTraffic,
     mut log: Outbound<'_>,
 ) {
-    let front = Arc::new(Front::new(pod, log.client(), dialled, traffic));
+    let front = Arc::new(Front::new(pod, log.info(), dialled, traffic));
     let gone = client.broken();
     let known = Box::pin(async {
         tokio::select! {

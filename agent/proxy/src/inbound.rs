@@ -149,13 +149,11 @@ async fn serve_connection(
             return record::inbound_refused(pod, info, &failure);
         }
     };
-    let record = pod.shared.telemetry.open(info);
     let Admitted::Delivered(mut server) = admitted else {
         let visit = visit(pod, caller, client, destination);
-        let counters = Arc::clone(record.counters());
-        let judged = guard::serve(visit, tunnel, policies, counters, |_| {});
-        return record.close(Box::pin(judged).await);
+        return Box::pin(guard::serve(visit, info, tunnel, policies, |_| {})).await;
     };
+    let record = pod.shared.telemetry.open(info);
     let attempt = attempt(pod, caller, destination);
     let reason = tokio::select! {
         ending = forward(&mut tunnel, &mut server, record.counters()) => ending.close_reason(),

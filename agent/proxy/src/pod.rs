@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use undermesh_snapshot::{CompiledPolicy, Snapshot, WorkloadInfo};
 
-use crate::{native, pool::Pool, proxy::Shared, upstream::Upstreams};
+use crate::{guard, native, pool::Pool, proxy::Shared, upstream::Upstreams};
 
 /// What the kernel's programs know about the connections of one pod; the agent asks BPF maps.
 pub trait OriginalDst: Send + Sync {
@@ -89,6 +89,8 @@ pub(crate) struct Pod {
     pub(crate) native: native::Pool,
     /// Native connections that peers have open.
     pub(crate) callers: native::Callers,
+    /// Which service its judged connections are for.
+    pub(crate) services: guard::Services,
     /// Destinations of requests, with the limits of this pod.
     pub(crate) upstreams: Upstreams,
     /// Who may reach it; kept up to date by [`crate::Proxy::policies_changed`].

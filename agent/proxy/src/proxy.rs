@@ -133,6 +133,7 @@ impl Proxy {
             pool: Pool::new(dialer.clone()),
             native: native::Pool::new(dialer),
             callers: native::Callers::default(),
+            services: guard::Services::default(),
             upstreams,
             policy: watch::Sender::new(None),
             outbound_open: AtomicUsize::new(0),

@@ -41,6 +41,11 @@ impl<'a> Outbound<'a> {
         Self { pod, info }
     }
 
+    /// What is known so far.
+    pub(crate) fn info(&self) -> &ConnectionInfo {
+        &self.info
+    }
+
     /// Source of the connection.
     pub(crate) fn client(&self) -> SocketAddr {
         self.info.source_addr
@@ -57,20 +62,13 @@ impl<'a> Outbound<'a> {
     /// port stands for. It may be for none of them.
     pub(crate) fn host(&mut self, host: &str) {
         if let Some(service) = self.info.service.as_mut().filter(|service| service.host != host) {
-            let (host, name) = (host.to_owned(), host.to_owned());
-            *service = ServiceLabel { host, name, namespace: String::new() };
+            *service = label_of(host);
         }
     }
 
     /// An endpoint is tried.
     pub(crate) fn target(&mut self, target: &Target) {
-        self.info.upstream = Some(target.address);
-        let workload = target.workload.as_deref();
-        self.info.destination = workload.map_or_else(Peer::unknown, peer);
-        match target.wire {
-            Some(wire) => self.wire(wire),
-            None => (self.info.security, self.info.transport) = (Security::None, Transport::Plain),
-        }
+        led_to(&mut self.info, target);
     }
 
     /// The endpoint is spoken to in this way.
@@ -87,6 +85,47 @@ impl<'a> Outbound<'a> {
     pub(crate) fn refused(self, failure: &Failure) {
         refused(self.pod, Direction::Outbound, self.info, failure);
     }
+}
+
+fn led_to(info: &mut ConnectionInfo, target: &Target) {
+    info.upstream = Some(target.address);
+    info.destination = target.workload.as_deref().map_or_else(Peer::unknown, peer);
+    (info.security, info.transport) = match target.wire {
+        Some(wire) => (Security::MutualTls, transport(wire)),
+        None => (Security::None, Transport::Plain),
+    };
+}
+
+/// What is known about requests of a connection that go to the destination `host`, and to an endpoint of it
+/// where one is chosen; `local` if that is a pod of this node that is reached without a wire.
+pub(crate) fn requests(
+    connection: &ConnectionInfo,
+    host: &str,
+    target: Option<&Target>,
+    local: bool,
+) -> ConnectionInfo {
+    let mut info = connection.clone();
+    if info.service.as_ref().is_none_or(|dialled| dialled.host != host) {
+        info.service = Some(label_of(host));
+    }
+    if let Some(target) = target {
+        led_to(&mut info, target);
+    }
+    if local {
+        (info.security, info.transport) = (Security::None, Transport::Local);
+    }
+    info
+}
+
+/// What a DNS name says about the service behind it.
+fn label_of(host: &str) -> ServiceLabel {
+    let mut parts = host.splitn(4, '.');
+    let (name, namespace) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(name), Some(namespace), Some("svc"), Some(_)) => (name, namespace),
+        _ => (host, ""),
+    };
+    let (name, namespace) = (name.to_owned(), namespace.to_owned());
+    ServiceLabel { host: host.to_owned(), name, namespace }
 }
 
 /// A peer that has opened a tunnel.

@@ -37,7 +37,7 @@ pub(crate) use cluster::{Cluster, RetryPermit};
 pub use dns::NameStatus;
 pub(crate) use dns::{DnsMetrics, Names};
 pub(crate) use lease::{ConnectionLease, Lease};
-pub(crate) use metrics::UpstreamMetrics;
+pub(crate) use metrics::{UpstreamMetrics, name as cluster_name};
 pub(crate) use node::Node;
 pub(crate) use registry::Upstreams;
 pub use status::{EjectionStatus, EndpointStatus, LimitStatus, UpstreamStatus};

@@ -16,6 +16,35 @@ pub(super) struct Query {
     namespace: Option<String>,
     denied: Option<bool>,
     port: Option<u16>,
+    status: Option<Status>,
+    method: Option<String>,
+    path: Option<String>,
+    reason: Option<String>,
+}
+
+/// A status, or all of a hundred.
+#[derive(Debug)]
+enum Status {
+    One(u64),
+    Hundred(u64),
+}
+
+impl Status {
+    fn parse(value: &str) -> Result<Self> {
+        let hundred = value.strip_suffix("xx").and_then(|digit| digit.parse().ok());
+        match (hundred, value.parse()) {
+            (Some(digit @ 1..=5), _) => Ok(Self::Hundred(digit)),
+            (None, Ok(status @ 100..=999)) => Ok(Self::One(status)),
+            _ => bail!("status is a number like 404, or one of 1xx to 5xx, not {value:?}"),
+        }
+    }
+
+    fn is(&self, status: Option<u64>) -> bool {
+        match self {
+            Self::One(wanted) => status == Some(*wanted),
+            Self::Hundred(digit) => status.is_some_and(|status| status / 100 == *digit),
+        }
+    }
 }
 
 impl Query {
@@ -40,10 +69,11 @@ impl Query {
                 ensure!(value == "1", "cursor is 1 or is left out, not {value:?}");
                 self.cursor = true;
             }
-            "namespace" => {
-                ensure!(!value.is_empty(), "namespace is empty");
-                self.namespace = Some(value.to_owned());
-            }
+            "namespace" => self.namespace = Some(text(name, value)?),
+            "status" => self.status = Some(Status::parse(value)?),
+            "method" => self.method = Some(text(name, value)?),
+            "path" => self.path = Some(text(name, value)?),
+            "reason" => self.reason = Some(text(name, value)?),
             "pod" => {
                 let pod =
                     value.split_once('/').filter(|(ns, pod)| !ns.is_empty() && !pod.is_empty());
@@ -60,7 +90,7 @@ impl Query {
             }
             _ => bail!(
                 "there is no parameter {name:?}; there are after, last, cursor, pod, namespace, \
-                 verdict, port"
+                 verdict, port, status, method, path, reason"
             ),
         }
         Ok(())
@@ -68,11 +98,14 @@ impl Query {
 
     /// Whether a line of the access log is asked for.
     pub(super) fn wants(&self, line: &str) -> bool {
-        let filtered = self.pod.is_some()
-            || self.namespace.is_some()
-            || self.denied.is_some()
-            || self.port.is_some();
+        let about_ends = self.pod.is_some() || self.namespace.is_some() || self.port.is_some();
+        let about_outcome = self.denied.is_some() || self.reason.is_some();
+        let filtered = about_ends || about_outcome || self.is_about_requests();
         !filtered || serde_json::from_str(line).is_ok_and(|record| self.matches(&record))
+    }
+
+    fn is_about_requests(&self) -> bool {
+        self.status.is_some() || self.method.is_some() || self.path.is_some()
     }
 
     fn matches(&self, record: &Value) -> bool {
@@ -84,12 +117,49 @@ impl Query {
             .namespace
             .as_ref()
             .is_none_or(|namespace| ends.iter().any(|end| end["namespace"] == **namespace));
-        let verdict = self.denied.is_none_or(|denied| (record["event"] == "denied") == denied);
+        let verdict = self.denied.is_none_or(|denied| is_denied(record) == denied);
+        let is = |wanted: &Option<String>, field: &str| {
+            wanted.as_ref().is_none_or(|wanted| record[field] == **wanted)
+        };
         let to = [&record["dialled"], &record["destination"]["address"]];
         let port =
             self.port.is_none_or(|port| to.iter().any(|address| port_of(address) == Some(port)));
-        pod && namespace && verdict && port
+        let request = is(&self.method, "method")
+            && self.status.as_ref().is_none_or(|status| status.is(record["status"].as_u64()))
+            && self.path.as_ref().is_none_or(|path| {
+                record["path"].as_str().is_some_and(|asked| asked.starts_with(path.as_str()))
+            });
+        pod && namespace && verdict && port && request && is(&self.reason, "reason")
     }
+}
+
+/// A connection that never opened, or a request that policy has refused.
+fn is_denied(record: &Value) -> bool {
+    let flags = record["response_flags"].as_str().unwrap_or_default();
+    match record["event"].as_str() {
+        Some("request") => flags.split(',').any(|flag| flag == "UAEX"),
+        event => event == Some("denied"),
+    }
+}
+
+fn text(name: &str, value: &str) -> Result<String> {
+    ensure!(!value.is_empty(), "{name} is empty");
+    Ok(unescaped(value))
+}
+
+/// Undoes what [`super::escape`] has done; what is not escaped so stays as it is.
+fn unescaped(value: &str) -> String {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let [first, after @ ..] = rest {
+        let escaped = after.get(..2).filter(|_| *first == b'%');
+        let digits = escaped.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let escaped = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let meant = escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(meant.unwrap_or(*first));
+        rest = if meant.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn port_of(address: &Value) -> Option<u16> {

@@ -91,8 +91,13 @@ impl AccessLog {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
+    /// Whether lines go anywhere.
+    pub(crate) fn is_on(&self) -> bool {
+        self.lines.is_some()
+    }
+
     pub(crate) fn write(&self, line: &impl Serialize) {
-        if self.lines.is_some() {
+        if self.is_on() {
             self.write_text(serde_json::to_string(line).ok());
         }
     }

@@ -1,26 +1,35 @@
 //! What is seen of the mesh: metrics, the access log, and the agent's own log.
 //!
 //! Every proxied connection is one [`ConnectionRecord`]. It counts the connection when it opens,
-//! logs it when it opens and when it closes, and cannot be forgotten: dropping it closes it.
+//! logs it when it opens and when it closes, and cannot be forgotten: dropping it closes it. A
+//! connection that is looked at as requests is none: each of its requests is counted and logged, through
+//! [`Requests`], when it is over.
 
 mod access_log;
 mod connection;
+mod flags;
 mod flows;
+mod http_metrics;
+mod labels;
 mod live;
 mod logs;
 mod peer;
 mod process;
 mod record;
-mod tcp_labels;
+mod request_line;
+mod requests;
+mod series;
 mod tcp_metrics;
 mod telemetry;
 
 pub use access_log::{AccessLog, AccessLogSink};
 pub use connection::{ByteCounters, CloseReason, ConnectionInfo, Reporter, Security, Transport};
+pub use flags::{ResponseFlag, ResponseFlags};
 pub use flows::{FlowPage, Flows};
 pub use logs::{LogError, LogFormat, LogHandle, init as init_logs};
 pub use peer::{Peer, ServiceLabel};
 pub use record::ConnectionRecord;
+pub use requests::{ClusterName, RequestInfo, Requests};
 pub use telemetry::{Denial, Telemetry};
 
 /// Re-exported so that every crate registers metrics with the same version.

@@ -1,6 +1,7 @@
 //! One proxied connection, from open to close.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,7 +9,10 @@ use std::{
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
-use crate::{ByteCounters, CloseReason, ConnectionInfo, Peer, Telemetry, tcp_metrics::HeldSeries};
+use crate::{
+    ByteCounters, CloseReason, ConnectionInfo, Peer, RequestInfo, Telemetry,
+    tcp_metrics::HeldSeries,
+};
 
 /// RFC 3339 in UTC, always with three digits of a second, so that lines sort as text.
 const TIME: &[BorrowedFormatItem<'_>] =
@@ -123,9 +127,9 @@ pub(crate) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    response_flags: Option<&'static str>,
+    response_flags: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
+    detail: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]
@@ -177,17 +181,47 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn end(&mut self, counters: &ByteCounters, duration: Duration, reason: &CloseReason) {
+    /// What a request's line has in common with others.
+    pub(crate) fn of_request(
+        connection: u64,
+        info: &'a ConnectionInfo,
+        request: &'a RequestInfo<'a>,
+    ) -> Self {
+        let mut line = Self::new("request", connection, info);
+        if let Some(endpoint) = request.endpoint {
+            line.destination.address = Some(endpoint.to_string());
+        }
+        line.generation = request.generation;
+        line.bytes_sent = Some(request.sent);
+        line.bytes_received = Some(request.received);
+        line.duration_ms = Some(milliseconds(request.duration));
+        line.reason = Some(request.reason);
+        line.response_flags = Some(request.flags.text().into());
+        line.detail = request.detail.map(|detail| cut(detail, MAX_DETAIL));
+        line
+    }
+
+    fn end(&mut self, counters: &ByteCounters, duration: Duration, reason: &'a CloseReason) {
         self.bytes_sent = Some(counters.sent());
         self.bytes_received = Some(counters.received());
-        self.duration_ms = Some((duration.as_secs_f64() * 1e6).round() / 1e3);
+        self.duration_ms = Some(milliseconds(duration));
         self.because(reason);
     }
 
-    pub(crate) fn because(&mut self, reason: &CloseReason) {
+    pub(crate) fn because(&mut self, reason: &'a CloseReason) {
         self.reason = Some(reason.reason);
-        self.response_flags = Some(reason.flags);
-        self.detail =
-            reason.detail.as_ref().map(|detail| detail.chars().take(MAX_DETAIL).collect());
+        self.response_flags = Some(reason.flags.into());
+        self.detail = reason.detail.as_deref().map(|detail| cut(detail, MAX_DETAIL));
     }
+}
+
+/// With three digits after the point.
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// The first `most` characters.
+pub(crate) fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    let end = text.char_indices().nth(most).map_or(text.len(), |(index, _)| index);
+    Cow::Borrowed(&text[..end])
 }

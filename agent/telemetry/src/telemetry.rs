@@ -14,12 +14,15 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use serde::Serialize;
+
 use crate::{
-    AccessLog, CloseReason, ConnectionInfo, ConnectionRecord, Flows, live::LiveConnections,
-    process::ProcessCollector, record::Line, tcp_metrics::TcpMetrics,
+    AccessLog, CloseReason, ConnectionInfo, ConnectionRecord, Flows, Requests,
+    http_metrics::HttpMetrics, live::LiveConnections, process::ProcessCollector, record::Line,
+    tcp_metrics::TcpMetrics,
 };
 
-/// Label sets that the TCP metrics keep apart.
+/// Label sets that the TCP metrics keep apart, that those of requests do, and those of messages.
 const MAX_SERIES: usize = 10_000;
 
 /// A connection that never opened.
@@ -36,6 +39,7 @@ pub struct Denial {
 pub struct Telemetry {
     registry: Mutex<Registry>,
     tcp: TcpMetrics,
+    http: HttpMetrics,
     denied: Family<DeniedLabels, Counter>,
     access_log: AccessLog,
     flows: Flows,
@@ -59,14 +63,21 @@ impl Telemetry {
         Self::with_limits(access_log, MAX_SERIES, flow_buffer)
     }
 
-    /// As [`Telemetry::new`], with another bound on the TCP metrics' label sets.
+    /// As [`Telemetry::new`], with another bound on the label sets of Istio's metrics.
     pub fn with_max_series(access_log: AccessLog, max_series: usize) -> Arc<Self> {
         Self::with_limits(access_log, max_series, 0)
     }
 
     fn with_limits(access_log: AccessLog, max_series: usize, flow_buffer: usize) -> Arc<Self> {
         let mut registry = Registry::default();
-        let tcp = TcpMetrics::register(&mut registry, max_series);
+        let overflow = Counter::default();
+        let tcp = TcpMetrics::register(&mut registry, max_series, &overflow);
+        let http = HttpMetrics::register(&mut registry, max_series, &overflow);
+        registry.register(
+            "undermesh_metric_series_overflow",
+            "Times that something was counted as unknown, for want of room for its labels",
+            overflow,
+        );
         let denied = Family::default();
         registry.register(
             "undermesh_connections_denied",
@@ -79,6 +90,7 @@ impl Telemetry {
         Arc::new(Self {
             registry: Mutex::new(registry),
             tcp,
+            http,
             denied,
             access_log,
             flows: Flows::new(flow_buffer),
@@ -106,6 +118,16 @@ impl Telemetry {
         ConnectionRecord::resume(self, self.id(), info, ago)
     }
 
+    /// A number for a connection that has no record, because its requests have.
+    pub fn connection(&self) -> u64 {
+        self.id()
+    }
+
+    /// The requests of a connection that go to one place.
+    pub fn requests(self: &Arc<Self>, connection: u64, info: ConnectionInfo) -> Arc<Requests> {
+        Arc::new(Requests::new(self, connection, info))
+    }
+
     /// Lets another crate register its metrics.
     pub fn with_registry(&self, register: impl FnOnce(&mut Registry)) {
         register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
@@ -126,7 +148,7 @@ impl Telemetry {
     /// counts in them. `keep` is given a namespace and a workload's name. Returns the number of
     /// label sets that were dropped.
     pub fn retain_workloads(&self, keep: impl Fn(&str, &str) -> bool) -> usize {
-        self.tcp.retain(keep)
+        self.tcp.retain(&keep) + self.http.retain(keep)
     }
 
     /// Waits until the access log's lines so far are written, as [`AccessLog::flush`] does.
@@ -147,13 +169,22 @@ impl Telemetry {
         &self.tcp
     }
 
+    pub(crate) fn http(&self) -> &HttpMetrics {
+        &self.http
+    }
+
+    /// Whether lines go anywhere.
+    pub(crate) fn is_logging(&self) -> bool {
+        self.flows.is_on() || self.access_log.is_on()
+    }
+
     /// The newest flow records.
     pub fn flows(&self) -> &Flows {
         &self.flows
     }
 
     /// Writes a line to the access log and keeps it as a flow record.
-    pub(crate) fn log(&self, line: &Line<'_>) {
+    pub(crate) fn log(&self, line: &impl Serialize) {
         if !self.flows.is_on() {
             return self.access_log.write(line);
         }

@@ -1,6 +1,6 @@
 //! One judged request and its answer: head -> readings -> ask -> authenticate -> judge -> link -> answer.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ::http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
@@ -10,15 +10,21 @@ use ::http::{
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, evaluate_request};
+use undermesh_telemetry::Requests;
 
 use super::{
-    Visit, ext_authz,
+    Visit,
+    ext_authz::{self, Kept},
     link::Link,
     path::Readings,
     token::{Claims, authenticate},
 };
 use crate::{
-    http::{AnswerBody, Head, LocalReply, Switch, remove_hop_by_hop, upgrade},
+    http::{
+        AnswerBody, Cut, Head, LocalReply, Metered, RequestLog, Switch, UntilEnd,
+        remove_hop_by_hop, unreadable, upgrade,
+    },
+    pod::Pod,
     upstream::Body,
 };
 
@@ -30,11 +36,33 @@ pub(super) struct Guard {
     visit: Visit,
     link: Link,
     switch: Switch,
+    requests: Arc<Requests>,
+    cut: Arc<Cut>,
 }
 
 impl Guard {
-    pub(super) fn new(visit: Visit, http2: bool, switch: Switch) -> Self {
-        Self { visit, link: Link::new(http2), switch }
+    pub(super) fn new(
+        visit: Visit,
+        (requests, cut): (Arc<Requests>, Arc<Cut>),
+        http2: bool,
+        switch: Switch,
+    ) -> Self {
+        Self { visit, link: Link::new(http2), switch, requests, cut }
+    }
+
+    /// The pod that is visited.
+    pub(super) fn pod(&self) -> &Arc<Pod> {
+        &self.visit.pod
+    }
+
+    /// The connection has ended in this way.
+    pub(super) fn ended(&self, error: &hyper::Error) {
+        tracing::debug!(client = %self.visit.client, %error, "judged HTTP connection ended");
+        unreadable(&self.requests, self.generation(), error);
+    }
+
+    fn generation(&self) -> u64 {
+        self.visit.pod.shared.snapshot.load().generation.0
     }
 
     /// Serves one request.
@@ -43,21 +71,22 @@ impl Guard {
         let (parts, body) = request.into_parts();
         let version = parts.version;
         let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
-        let (answer, grpc) = match Head::new(parts, self.visit.destination) {
+        let connection = (&self.visit.pod, &self.cut);
+        let mut log = RequestLog::new(&self.requests, connection, self.generation(), &parts);
+        let answer = match Head::new(parts, self.visit.destination) {
             Ok(head) => {
-                let grpc = head.grpc;
-                (Box::pin(self.answer(head, body, client)).await, grpc)
+                log.read(&head);
+                Box::pin(self.answer(head, body, &mut log)).await
             }
-            Err(reply) => (Err(reply), false),
+            Err(reply) => Err(reply),
         };
         if asks && version <= Version::HTTP_11 {
-            let switched = |answer: &Response<AnswerBody>| is_switched(answer.status());
-            self.switch.decide(answer.as_ref().is_ok_and(switched));
+            self.switch.decide(answer.as_ref().is_ok_and(|answer| answer.upgraded.is_some()));
         }
-        let mut response = answer.unwrap_or_else(|reply| {
-            tracing::debug!(client = %self.visit.client, detail = reply.detail, "answered here");
-            reply.into_response(grpc)
-        });
+        let mut response = match answer {
+            Ok(answer) => self.passed_on(answer, client, log),
+            Err(reply) => reply.answer(log),
+        };
         let leaving = self.visit.pod.stop.is_cancelled();
         if leaving && version <= Version::HTTP_11 && !is_switched(response.status()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -65,17 +94,34 @@ impl Guard {
         response
     }
 
+    /// The application's answer, on its way to the client.
+    fn passed_on(
+        &self,
+        answer: Answer,
+        client: OnUpgrade,
+        mut log: RequestLog,
+    ) -> Response<AnswerBody> {
+        let Answer { response, upgraded } = answer;
+        log.answered(&response);
+        if let Some(upstream) = upgraded {
+            self.join(client, upstream, log);
+            return response.map(|_| AnswerBody::local(bytes::Bytes::new()));
+        }
+        let mut response = response.map(AnswerBody::upstream);
+        response.body_mut().hold(UntilEnd::of(log));
+        response
+    }
+
     async fn answer(
         &self,
         mut head: Head,
         body: Incoming,
-        client: OnUpgrade,
-    ) -> Result<Response<AnswerBody>, LocalReply> {
+        log: &mut RequestLog,
+    ) -> Result<Answer, LocalReply> {
         if head.parts.method == Method::CONNECT {
             // What is inside would be judged by nobody.
-            return Err(LocalReply::denied(
-                "CONNECT is not passed to a pod whose policy looks at requests",
-            ));
+            let detail = "CONNECT is not passed to a pod whose policy looks at requests";
+            return Err(LocalReply::denied("connect_not_passed", None, detail.to_owned()));
         }
         let (policy, visit) = (self.visit.policy(), &self.visit);
         let readings = Readings::new(head.parts.uri.path());
@@ -87,19 +133,19 @@ impl Guard {
         self.judge(&policy, &readings, &head, claims.as_ref())?;
         let upgraded = head.upgrade.is_some();
         let extended = head.extended;
-        let request = outgoing(head, body);
+        let request = outgoing(head, Metered::new(body, &log.upload));
+        log.attempts = 1;
         let mut response = self.link.send(&self.visit, request, upgraded).await?;
         consent.apply(response.headers_mut());
         if upgraded && is_switched(response.status()) {
             let upstream = hyper::upgrade::on(&mut response);
-            self.join(client, upstream);
             if extended {
                 upgrade::as_http2(&mut response);
             }
-            return Ok(response.map(|_| AnswerBody::local(bytes::Bytes::new())));
+            return Ok(Answer { response, upgraded: Some(upstream) });
         }
         remove_hop_by_hop(response.headers_mut());
-        Ok(response.map(AnswerBody::upstream))
+        Ok(Answer { response, upgraded: None })
     }
 
     /// Whether the request may be answered, once everybody has agreed who had to be asked.
@@ -123,7 +169,10 @@ impl Guard {
         };
         let decision = evaluate_request(policy, &visit.attributes(), &request);
         self.report(&decision);
-        if decision.allowed { Ok(()) } else { Err(LocalReply::denied(&decision.to_string())) }
+        if decision.allowed {
+            return Ok(());
+        }
+        Err(LocalReply::denied("policy_denied", decision.policy, decision.to_string()))
     }
 
     fn report(&self, decision: &Decision<'_>) {
@@ -156,20 +205,26 @@ impl Guard {
     }
 
     /// Copies bytes between both ends of a connection that is no longer about requests.
-    fn join(&self, client: OnUpgrade, upstream: OnUpgrade) {
-        let visit = self.visit.clone();
+    fn join(&self, client: OnUpgrade, upstream: OnUpgrade, mut log: RequestLog) {
+        let (visit, cut) = (self.visit.clone(), Arc::clone(&self.cut));
         let mut policies = visit.pod.policy.subscribe();
         let copy = async move {
             let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
             let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
             tokio::select! {
                 ended = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "an upgraded connection broke");
+                    match ended {
+                        Ok((received, sent)) => {
+                            log.upload.add(received);
+                            log.download.add(sent);
+                        }
+                        Err(error) => tracing::debug!(%error, "an upgraded connection broke"),
                     }
+                    UntilEnd::of(log).end(None);
                 }
                 denial = visit.revoked(&mut policies) => {
                     tracing::debug!(detail = %denial.detail, "an upgraded connection was revoked");
+                    cut.set(&denial);
                 }
                 () = visit.pod.kill.cancelled() => {}
             }
@@ -179,19 +234,34 @@ impl Guard {
     }
 }
 
+/// The application's answer.
+struct Answer {
+    response: Response<Incoming>,
+    /// The client's connection becomes the application's.
+    upgraded: Option<OnUpgrade>,
+}
+
 fn is_switched(status: StatusCode) -> bool {
     status == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// The request as it goes to the application.
+<<<<<<< HEAD
 fn outgoing(head: Head, body: Body) -> Request<Body> {
+=======
+fn outgoing(head: Head, body: Metered<Kept>) -> Request<Body> {
+>>>>>>> fe27f3235bad035dff90787ed20f6b4be46d4ba1
     let Head { mut parts, upgrade, .. } = head;
     if let Some(upgrade) = upgrade {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, upgrade);
     }
     parts.extensions.clear();
+<<<<<<< HEAD
     Request::from_parts(parts, body)
+=======
+    Request::from_parts(parts, body.boxed_unsync())
+>>>>>>> fe27f3235bad035dff90787ed20f6b4be46d4ba1
 }
 
 /// Gives the request the path that is judged.

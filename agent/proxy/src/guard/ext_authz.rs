@@ -29,7 +29,7 @@ use crate::{
     http::{Head, LocalReply, call},
     upstream::Body,
 };
-use body::Kept;
+pub(super) use body::Kept;
 use changes::HeaderChange;
 use places::Place;
 pub use state::AuthorizerStatus;
@@ -100,13 +100,13 @@ pub(super) async fn ask(
     readings: &Readings,
     head: &mut Head,
     body: Incoming,
-) -> Result<(Body, Consent), LocalReply> {
+) -> Result<(Kept, Consent), LocalReply> {
     let mut consent = Consent::default();
+    let mut body = Kept::new(body);
     if policy.custom.is_empty() {
-        return Ok((body.map_err(Into::into).boxed_unsync(), consent));
+        return Ok((body, consent));
     }
     let claims = claims(visit, policy, head).await;
-    let mut body = Kept::new(body);
     let providers: BTreeSet<_> = policy.custom.iter().map(|one| one.provider.as_deref()).collect();
     for provider in providers {
         // Anew for each: the one before may have changed the request.
@@ -116,7 +116,7 @@ pub(super) async fn ask(
         changes::apply(&changes, head)?;
         consent.0.extend(changes.answer);
     }
-    Ok((body.whole(), consent))
+    Ok((body, consent))
 }
 
 /// What the request's token says, where rules of CUSTOM policies look at that. It is verified again once all have
@@ -161,11 +161,12 @@ async fn check(
     let (provider, policy) = (statement.provider.as_deref().unwrap_or_default(), &statement.origin);
     let namespace = &visit.pod.workload.name.namespace;
     let found = shared.snapshot.load().authorizers.find(namespace, provider).cloned();
-    let refused = |detail: &str| {
+    let refused = |reason: &'static str, detail: &str| {
         shared.metrics.record_policy_refusal(policy);
-        LocalReply::denied(&format!("{policy}, {because}, asks provider {provider:?}: {detail}"))
+        let detail = format!("{policy}, {because}, asks provider {provider:?}: {detail}");
+        LocalReply::denied(reason, Some(policy), detail)
     };
-    let route = found.map_err(|none| refused(&none.to_string()))?;
+    let route = found.map_err(|none| refused("provider_unknown", &none.to_string()))?;
     let state = shared.authorizers.of(provider);
     let shown = match &route.rule.body {
         Some(rule) => Some(body.show(rule).await?),
@@ -179,7 +180,7 @@ async fn check(
         }
         Ok(Verdict::Denied(denied)) => {
             state.denied(&shared.metrics);
-            let reply = refused("denied");
+            let reply = refused("provider_denied", "denied");
             Err(denied.reply(reply, head.grpc))
         }
         Err(NoVerdict::Unreachable(why)) if route.rule.fail_open => {
@@ -191,7 +192,8 @@ async fn check(
             state.failed(&shared.metrics, &why, false);
             let status = StatusCode::from_u16(route.rule.status_on_error);
             let status = status.unwrap_or(StatusCode::FORBIDDEN);
-            Err(LocalReply { status, body: bytes::Bytes::new(), ..refused(&why) })
+            let reply = refused("provider_failed", &why);
+            Err(LocalReply { status, body: bytes::Bytes::new(), ..reply })
         }
     }
 }

@@ -6,46 +6,80 @@ use ::http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use undermesh_telemetry::ByteCounters;
+use undermesh_telemetry::ConnectionInfo;
 
-use super::{Visit, counted::Counted, exchange::Guard};
+use super::{Visit, exchange::Guard};
 use crate::{
+    authorize::PolicyWatch,
     duplex::{Duplex, Stream},
-    http::{Strict, Switch, http1_builder, http2_builder},
+    http::{Cut, Strict, Switch, http1_builder, http2_builder},
 };
 
 /// Serves the requests of a client's stream until it leaves.
 pub(super) async fn serve<D>(
     visit: Visit,
+    info: ConnectionInfo,
     stream: Stream<D>,
     http2: bool,
-    counters: Arc<ByteCounters>,
+    policies: PolicyWatch,
 ) where
     D: Duplex + Unpin + Send + 'static,
 {
     let switch = Switch::default();
     let stayed = switch.clone();
     let stream = stream.unfinished_where(move || stayed.has_stayed());
-    serve_stream(visit, Counted::new(stream, counters), http2, switch).await;
+    serve_stream(visit, info, stream, (http2, switch), policies).await;
 }
 
 /// The same for requests that this proxy itself brings from another pod of its node.
-pub(crate) async fn serve_bytes<S>(visit: Visit, stream: S, http2: bool)
-where
+pub(crate) async fn serve_bytes<S>(
+    visit: Visit,
+    info: ConnectionInfo,
+    stream: S,
+    http2: bool,
+    policies: PolicyWatch,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    serve_stream(visit, stream, http2, Switch::default()).await;
+    serve_stream(visit, info, stream, (http2, Switch::default()), policies).await;
 }
 
-async fn serve_stream<S>(visit: Visit, stream: S, http2: bool, switch: Switch)
+/// Serves for as long as policy has nothing against the connection.
+async fn serve_stream<S>(
+    visit: Visit,
+    mut info: ConnectionInfo,
+    stream: S,
+    (http2, switch): (bool, Switch),
+    mut policies: PolicyWatch,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let revoking = visit.clone();
+    let shared = &revoking.pod.shared;
+    info.service = revoking.pod.services.of(&shared.snapshot.load(), revoking.destination);
+    let telemetry = &shared.telemetry;
+    let requests = telemetry.requests(telemetry.connection(), info);
+    let cut = Arc::new(Cut::default());
+    let guard = Guard::new(visit, (requests, Arc::clone(&cut)), http2, switch.clone());
+    tokio::select! {
+        () = serve_requests(Arc::new(guard), stream, http2, switch) => {}
+        () = async {
+            let denial = revoking.revoked(&mut policies).await;
+            tracing::debug!(detail = %denial.detail, "a judged connection was revoked");
+            // Before its requests are let go of.
+            cut.set(&denial);
+        } => {}
+    }
+}
+
+async fn serve_requests<S>(guard: Arc<Guard>, stream: S, http2: bool, switch: Switch)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let pod = Arc::clone(&visit.pod);
-    let client = visit.client;
-    let guard = Arc::new(Guard::new(visit, http2, switch.clone()));
+    let pod = Arc::clone(guard.pod());
+    let serving = Arc::clone(&guard);
     let service = service_fn(move |request: Request<Incoming>| {
-        let guard = Arc::clone(&guard);
+        let guard = Arc::clone(&serving);
         async move { Ok::<_, Infallible>(guard.serve(request).await) }
     });
     let ended = if http2 {
@@ -71,6 +105,6 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%client, %error, "judged HTTP connection ended");
+        guard.ended(&error);
     }
 }

@@ -121,8 +121,10 @@ impl Visit {
     }
 
     async fn open(&self, http2: bool) -> Result<Sender, LocalReply> {
-        let failed = |error: &dyn std::error::Error| LocalReply::connect_failure(error.to_string());
-        let socket = self.connect().await.map_err(|failure| failed(&failure))?;
+        let failed =
+            |error: &hyper::Error| LocalReply::not_connected("connect_failed", error.to_string());
+        let connected = self.connect().await;
+        let socket = connected.map_err(|failure| LocalReply::connect_failure(&failure))?;
         let io = TokioIo::new(Stream::new(socket));
         if http2 {
             let builder = http2::Builder::new(TokioExecutor::new());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use undermesh_snapshot::{CompiledPolicy, evaluate_opaque};
-use undermesh_telemetry::{ByteCounters, CloseReason};
+use undermesh_telemetry::ConnectionInfo;
 
 use super::Visit;
 use crate::{
@@ -11,34 +11,34 @@ use crate::{
     duplex::Duplex,
     error::Failure,
     forward::forward,
+    record,
 };
 
 /// Judges it as layer 4 does, and delivers it if it may pass. A stream that is dropped is reset.
 pub(super) async fn serve<D: Duplex>(
     visit: &Visit,
+    info: ConnectionInfo,
     stream: &mut D,
-    policies: &mut PolicyWatch,
-    counters: &ByteCounters,
-) -> CloseReason {
+    mut policies: PolicyWatch,
+) {
     let server = match authorize(visit) {
         Ok(()) => visit.connect().await,
         Err(Denial { reason, detail }) => Err(Failure::Denied { reason, detail }),
     };
     let mut server = match server {
         Ok(server) => server,
-        Err(failure) => {
-            return CloseReason::new(failure.reason(), failure.flags())
-                .with_detail(failure.to_string());
-        }
+        Err(failure) => return record::inbound_refused(&visit.pod, info, &failure),
     };
+    let record = visit.pod.shared.telemetry.open(info);
     let judged = |policy: &CompiledPolicy| {
         let decision = evaluate_opaque(policy, &visit.attributes());
         (!decision.allowed).then(|| decision.to_string().into())
     };
-    tokio::select! {
-        ending = forward(stream, &mut server, counters) => ending.close_reason(),
-        denial = changed(policies, judged) => late(&denial),
-    }
+    let reason = tokio::select! {
+        ending = forward(stream, &mut server, record.counters()) => ending.close_reason(),
+        denial = changed(&mut policies, judged) => late(&denial),
+    };
+    record.close(reason);
 }
 
 /// Whether bytes that nobody looks into may pass.

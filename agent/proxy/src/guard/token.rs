@@ -57,13 +57,26 @@ impl Invalid {
         }
     }
 
+    /// Stable code for logs.
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "jwt_malformed",
+            Self::Issuer => "jwt_unknown_issuer",
+            Self::Audience => "jwt_wrong_audience",
+            Self::Expired => "jwt_expired",
+            Self::TooEarly => "jwt_not_yet_valid",
+            Self::Signature => "jwt_bad_signature",
+            Self::NoKeys => "jwt_no_keys",
+        }
+    }
+
     fn reply(self, issuer: &str) -> LocalReply {
         let status = match self {
             Self::Audience => StatusCode::FORBIDDEN,
             _ => StatusCode::UNAUTHORIZED,
         };
         let detail = format!("the token for {issuer:?} is not valid: {}", self.text());
-        LocalReply::unauthenticated(status, self.text(), detail)
+        LocalReply::unauthenticated(status, self.reason(), self.text(), detail)
     }
 }
 

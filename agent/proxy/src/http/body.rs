@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use super::{
     deadline::Deadline,
-    log::{Flag, RequestLog},
+    log::{ANSWERED, Flag, RequestLog, SERVER_RESET, TIMEOUT},
     replay::Replay,
 };
 use crate::upstream::{BodyError, Lease, LocalError, Outcome};
@@ -41,16 +41,22 @@ pub(crate) struct UntilEnd {
     /// When the answer has to be complete.
     pub(crate) deadline: Option<Deadline>,
     /// The request's body, which may still be on its way.
+    #[expect(dead_code, reason = "is there while it lives")]
     pub(crate) replay: Option<Replay>,
 }
 
 impl std::fmt::Debug for UntilEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UntilEnd").field("log", &self.log).finish_non_exhaustive()
+        f.debug_struct("UntilEnd").finish_non_exhaustive()
     }
 }
 
 impl UntilEnd {
+    /// Of an answer that nothing has to outlast but what is known about the request.
+    pub(crate) fn of(log: RequestLog) -> Self {
+        Self { log, lease: None, deadline: None, replay: None }
+    }
+
     /// The answer is complete, or never will be.
     pub(crate) fn end(mut self, failure: Option<Flag>) {
         let outcome = match (failure, self.log.grpc_status, self.log.status) {
@@ -59,10 +65,12 @@ impl UntilEnd {
             (None, Some(status), _) if self.log.grpc => Outcome::Grpc(status),
             (None, _, status) => Outcome::Status(status.unwrap_or(StatusCode::OK)),
         };
-        if let Some(flag) = failure {
-            self.log.flag(flag);
-        }
-        self.log.received += self.replay.as_ref().map_or(0, Replay::received);
+        let reason = match failure {
+            None => ANSWERED,
+            Some(Flag::Timeout) => TIMEOUT,
+            Some(_) => SERVER_RESET,
+        };
+        self.log.because(reason, failure);
         if let Some(lease) = self.lease.take() {
             lease.finish(outcome);
         }
@@ -98,9 +106,7 @@ impl AnswerBody {
 
     fn note(&mut self, frame: &Frame<Bytes>) {
         let Some(until_end) = &mut self.until_end else { return };
-        if let Some(data) = frame.data_ref() {
-            until_end.log.sent += data.len() as u64;
-        }
+        until_end.log.download.see(frame);
         if let Some(trailers) = frame.trailers_ref() {
             until_end.log.grpc_status = grpc_status(trailers).or(until_end.log.grpc_status);
         }
@@ -181,9 +187,9 @@ impl Drop for AnswerBody {
         if self.is_end_stream() {
             // Nobody asks a body for its end that says it has ended.
             self.ended(None);
-        } else if let Some(mut until_end) = self.until_end.take() {
-            // The lease goes unfinished: it was the client that gave up.
-            until_end.log.flag(Flag::ClientGone);
+        } else {
+            // The log knows who has given up. The lease goes unfinished: it was not the endpoint.
+            self.until_end = None;
         }
     }
 }

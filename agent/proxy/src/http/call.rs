@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     pod::Pod,
+    record::Outbound,
     upstream::{Body, Lease, LocalError, Outcome, Pick, SendError},
 };
 
@@ -47,7 +48,7 @@ pub(crate) async fn call(
     let client = SocketAddr::new(*own, port);
     // Nothing was dialled: the destination is known.
     let dialled = SocketAddr::new(*own, spec.key.port);
-    let front = Front::of_agent(pod, client, dialled);
+    let front = Front::of_agent(pod, Outbound::new(pod, client).info(), dialled);
     let cluster = pod.upstreams.resolved(spec).await;
     let pick = Pick { hash: None, client: *own, dialled, tried: &[], leave_tiers_of: &[] };
     let lease = cluster.admit(&pick).map_err(|refusal| match refusal {

@@ -32,6 +32,9 @@ impl Allowed {
     }
 }
 
+/// Why a preflight is answered here.
+const PREFLIGHT: &str = "cors_preflight";
+
 /// Looks at a request. `Err` is the answer to a preflight; `Ok` says what the answer of somebody else
 /// has to say.
 pub(crate) fn judge(rule: &Cors, head: &Head) -> Result<Option<Allowed>, LocalReply> {
@@ -41,7 +44,7 @@ pub(crate) fn judge(rule: &Cors, head: &Head) -> Result<Option<Allowed>, LocalRe
     let allowed = is_allowed(rule, origin);
     match (preflight, allowed) {
         (true, true) => Err(preflight_answer(rule, origin)),
-        (true, false) if !rule.forward_unmatched => Err(LocalReply::new(StatusCode::OK)),
+        (true, false) if !rule.forward_unmatched => Err(LocalReply::new(StatusCode::OK, PREFLIGHT)),
         (false, true) => Ok(Some(Allowed(allowances(rule, origin)))),
         (_, false) => Ok(None),
     }
@@ -58,7 +61,7 @@ fn is_allowed(rule: &Cors, origin: &HeaderValue) -> bool {
 }
 
 fn preflight_answer(rule: &Cors, origin: &HeaderValue) -> LocalReply {
-    let mut reply = LocalReply::new(StatusCode::OK);
+    let mut reply = LocalReply::new(StatusCode::OK, PREFLIGHT);
     let mut say = |name: HeaderName, text: String| {
         if let Ok(value) = HeaderValue::try_from(text)
             && !value.is_empty()

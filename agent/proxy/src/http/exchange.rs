@@ -11,7 +11,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use undermesh_snapshot::traffic::{CompiledRoute, Matched, RouteAction, Target};
 
 use super::{
-    body::{self, AnswerBody, UntilEnd},
+    body::{AnswerBody, UntilEnd},
     cors,
     deadline::arrival,
     edits, fault,
@@ -37,7 +37,9 @@ pub(crate) async fn serve(
     let version = parts.version;
     let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
     let rules = front.rules();
-    let mut log = RequestLog::new(&front, rules.generation, &parts);
+    let connection = (&front.pod, &front.cut);
+    let requests = front.places.nowhere();
+    let mut log = RequestLog::new(requests, connection, rules.generation, &parts);
     let exchange = Exchange { front: &front, rules: &rules };
     let answer = Box::pin(exchange.answer(parts, body, &mut log)).await;
     if asks && version <= Version::HTTP_11 {
@@ -47,7 +49,7 @@ pub(crate) async fn serve(
     let broken = matches!(&answer, Err(reply) if reply.flag == Some(Flag::ProtocolError));
     let mut response = match answer {
         Ok(answer) => passed_on(&front, answer, on_upgrade, log),
-        Err(reply) => answered_here(reply, log),
+        Err(reply) => reply.answer(log),
     };
     let last = rules.leaving || broken;
     if last && version <= Version::HTTP_11 && !is_upgrade(response.status()) {
@@ -84,19 +86,6 @@ fn passed_on(
     response
 }
 
-fn answered_here(reply: LocalReply, mut log: RequestLog) -> Response<AnswerBody> {
-    if let Some(flag) = reply.flag {
-        log.flag(flag);
-    }
-    log.detail = reply.detail.clone();
-    let mut response = reply.into_response(log.grpc);
-    log.status = Some(response.status());
-    log.grpc_status = body::grpc_status(response.headers());
-    let until_end = UntilEnd { log, lease: None, deadline: None, replay: None };
-    response.body_mut().hold(until_end);
-    response
-}
-
 fn is_upgrade(status: StatusCode) -> bool {
     status == StatusCode::SWITCHING_PROTOCOLS
 }
@@ -126,7 +115,7 @@ impl Exchange<'_> {
             let way = Way { route: None, path_len: 0, spec, edits: None };
             return self.forward(way, head, body, log).await;
         };
-        log.route = Some((route.origin.clone(), route.name.clone()));
+        log.route = Some(Arc::clone(route));
         let allowed = route.cors.as_ref().map(|rule| cors::judge(rule, &head)).transpose()?;
         let answer = self.by_route(route, path_len, head, body, log).await;
         match (answer, allowed.flatten()) {
@@ -179,12 +168,13 @@ impl Exchange<'_> {
         body: Incoming,
         log: &mut RequestLog,
     ) -> Result<Answer, LocalReply> {
-        log.cluster = Some(way.spec.key.clone());
+        log.cluster = Some(Arc::clone(way.spec));
+        log.requests = self.front.places.of(&way.spec.key.host);
         let rule = way.spec.settings.balancer.hash.as_ref();
         let key = rule.map(|rule| hash::key(&rule.key, &head.view(), self.front.client.ip()));
         let Key { hash, set_cookie } = key.unwrap_or_default();
         way.change(&mut head);
-        let forward = self.prepare(&way, head, hash, body);
+        let forward = self.prepare(&way, head, hash, (body, log));
         let mut upstream = forward.send(log).await?;
         // Nothing is sent again from here on.
         forward.replay.last();
@@ -207,7 +197,7 @@ impl Exchange<'_> {
         way: &Way<'a>,
         mut head: Head,
         hash: Option<u64>,
-        body: Incoming,
+        (body, log): (Incoming, &RequestLog),
     ) -> Forward<'a> {
         let host = &self.rules.host;
         let retries = way.retries();
@@ -216,7 +206,8 @@ impl Exchange<'_> {
         let (arrived, arrival) = arrival(false);
         let copies = mirror::start(self.front, host, way.route, &head, &body);
         let keep = retries.as_ref().is_some_and(|retries| retries.attempts > 0);
-        let replay = Replay::new(body, keep && head.upgrade.is_none(), arrived, copies);
+        let replay =
+            Replay::new((body, &log.upload), keep && head.upgrade.is_none(), arrived, copies);
         Forward {
             front: self.front,
             host,

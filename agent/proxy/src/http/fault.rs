@@ -31,5 +31,5 @@ pub(crate) async fn inject(fault: &Fault, log: &mut RequestLog) -> Result<(), Lo
 
 fn abort(status: StatusCode, grpc: Option<u16>) -> LocalReply {
     let body = bytes::Bytes::from_static(b"fault filter abort");
-    LocalReply { grpc, body, flag: Some(Flag::Fault), ..LocalReply::new(status) }
+    LocalReply { grpc, body, flag: Some(Flag::Fault), ..LocalReply::new(status, "fault_injected") }
 }

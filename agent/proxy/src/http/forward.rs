@@ -10,11 +10,11 @@ use http::{
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use undermesh_model::traffic::Retries;
-use undermesh_snapshot::traffic::ClusterSpec;
+use undermesh_snapshot::traffic::{ClusterEndpoint, ClusterSpec};
 
 use super::{
     deadline::{Arrival, Deadline, passed},
-    dial::{Asks, Dialer},
+    dial::{self, Asks, Dialer},
     front::Front,
     head::Head,
     local_reply::LocalReply,
@@ -69,8 +69,7 @@ impl Forward<'_> {
             let number = log.attempts;
             let lease = self.admit(&cluster, &tried)?;
             let endpoint = lease.endpoint().address;
-            log.attempts += 1;
-            log.endpoint = Some(endpoint);
+            self.tries(lease.endpoint(), log);
             let attempted = self.attempt(&lease, log.attempts, &mut deadline).await;
             // What the last retry was permitted ends here.
             drop(permit.take());
@@ -94,6 +93,14 @@ impl Forward<'_> {
         }
     }
 
+    /// Notes where the request goes now.
+    fn tries(&self, endpoint: &ClusterEndpoint, log: &mut RequestLog) {
+        log.attempts += 1;
+        log.endpoint = Some(endpoint.address);
+        let target = dial::target(self.front, endpoint);
+        log.requests = self.front.places.at(&self.spec.key.host, &target);
+    }
+
     fn admit(&self, cluster: &Cluster, tried: &[SocketAddr]) -> Result<Lease, LocalReply> {
         let hashed = self.spec.settings.balancer.hash.is_some();
         let retries = self.retries.as_ref();
@@ -108,7 +115,9 @@ impl Forward<'_> {
             leave_tiers_of: if elsewhere { &tried[..tried.len() / 2 * 2] } else { &[] },
         };
         cluster.admit(&pick).map_err(|refusal| match refusal {
-            Refusal::NoEndpoints | Refusal::NoHealthy => LocalReply::no_healthy_upstream(),
+            Refusal::NoEndpoints if self.spec.is_black_hole() => LocalReply::not_registered(),
+            Refusal::NoEndpoints => LocalReply::no_healthy_upstream(true),
+            Refusal::NoHealthy => LocalReply::no_healthy_upstream(false),
             Refusal::Overflow(limit) => LocalReply::overflow(limit),
         })
     }
@@ -221,7 +230,7 @@ fn outcome(attempted: &Attempted) -> Outcome {
 
 fn failed(error: SendError) -> LocalReply {
     match error {
-        SendError::Connect(failure) => LocalReply::connect_failure(failure.to_string()),
+        SendError::Connect(failure) => LocalReply::connect_failure(&failure),
         SendError::Overflow(limit) => LocalReply::overflow(limit),
         SendError::Reset { detail, .. } => LocalReply::reset(detail.to_string()),
     }

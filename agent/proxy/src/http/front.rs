@@ -9,7 +9,9 @@ use undermesh_snapshot::{
     },
 };
 
-use super::strict::Switch;
+use undermesh_telemetry::ConnectionInfo;
+
+use super::{log::Cut, places::Places, strict::Switch};
 use crate::pod::Pod;
 
 /// A connection of a client whose requests are looked at.
@@ -24,6 +26,10 @@ pub(crate) struct Front {
     protocol: AppProtocol,
     /// Tells whoever reads the connection that it has become something else.
     pub(crate) switch: Switch,
+    /// Where its requests have gone.
+    pub(crate) places: Arc<Places>,
+    /// Why it was broken off.
+    pub(crate) cut: Arc<Cut>,
 }
 
 /// What holds for a request, as of now.
@@ -41,18 +47,32 @@ pub(crate) struct Rules {
 impl Front {
     pub(crate) fn new(
         pod: &Arc<Pod>,
-        client: SocketAddr,
+        info: &ConnectionInfo,
         dialled: SocketAddr,
         traffic: &PortTraffic,
     ) -> Self {
-        let protocol = traffic.default.protocol;
-        Self { pod: Arc::clone(pod), client, dialled, protocol, switch: Switch::default() }
+        Self {
+            pod: Arc::clone(pod),
+            client: info.source_addr,
+            dialled,
+            protocol: traffic.default.protocol,
+            switch: Switch::default(),
+            places: Arc::new(Places::new(pod, info.clone())),
+            cut: Arc::default(),
+        }
     }
 
-    /// For requests that the agent itself makes on a pod's behalf. `client` is the pod.
-    pub(crate) fn of_agent(pod: &Arc<Pod>, client: SocketAddr, dialled: SocketAddr) -> Self {
-        let (pod, protocol) = (Arc::clone(pod), AppProtocol::Auto);
-        Self { pod, client, dialled, protocol, switch: Switch::default() }
+    /// For requests that the agent itself makes on a pod's behalf; `info` says who the pod is.
+    pub(crate) fn of_agent(pod: &Arc<Pod>, info: &ConnectionInfo, dialled: SocketAddr) -> Self {
+        Self {
+            pod: Arc::clone(pod),
+            client: info.source_addr,
+            dialled,
+            protocol: AppProtocol::Auto,
+            switch: Switch::default(),
+            places: Arc::new(Places::new(pod, info.clone())),
+            cut: Arc::default(),
+        }
     }
 
     /// The client as an endpoint at this address should see it: by its pod's address of the same

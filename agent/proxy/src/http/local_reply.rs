@@ -10,7 +10,13 @@ use http::{
     header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE},
 };
 
-use super::{body::AnswerBody, log::Flag};
+use undermesh_model::ResourceRef;
+
+use super::{
+    body::{AnswerBody, UntilEnd},
+    log::{self, Flag, RequestLog},
+};
+use crate::error::Failure;
 
 /// An answer of our own.
 #[derive(Debug)]
@@ -21,42 +27,62 @@ pub(crate) struct LocalReply {
     pub(crate) body: Bytes,
     pub(crate) headers: Box<HeaderMap>,
     pub(crate) flag: Option<Flag>,
+    /// Stable code for logs (docs/reference/access-log.md).
+    pub(crate) reason: &'static str,
     /// For logs.
     pub(crate) detail: Option<String>,
+    /// The policy that says no.
+    pub(crate) policy: Option<Box<ResourceRef>>,
 }
 
 impl LocalReply {
     /// A status and nothing else.
-    pub(crate) fn new(status: StatusCode) -> Self {
+    pub(crate) fn new(status: StatusCode, reason: &'static str) -> Self {
         Self {
             status,
             grpc: None,
             body: Bytes::new(),
             headers: Box::default(),
             flag: None,
+            reason,
             detail: None,
+            policy: None,
         }
     }
 
-    fn text(status: StatusCode, flag: Flag, body: &'static str) -> Self {
-        Self { flag: Some(flag), body: Bytes::from_static(body.as_bytes()), ..Self::new(status) }
+    fn text(status: StatusCode, (flag, reason): (Flag, &'static str), body: &'static str) -> Self {
+        let body = Bytes::from_static(body.as_bytes());
+        Self { flag: Some(flag), body, ..Self::new(status, reason) }
     }
 
     /// What the client sent is no request that may be passed on.
     pub(crate) fn bad_request(detail: &'static str) -> Self {
         let detail = Some(detail.to_owned());
-        Self { detail, ..Self::text(StatusCode::BAD_REQUEST, Flag::ProtocolError, "") }
+        Self {
+            detail,
+            ..Self::text(StatusCode::BAD_REQUEST, (Flag::ProtocolError, "bad_request"), "")
+        }
     }
 
     /// Policy says no.
-    pub(crate) fn denied(detail: &str) -> Self {
-        let reply = Self::text(StatusCode::FORBIDDEN, Flag::Denied, "RBAC: access denied");
-        Self { detail: Some(detail.to_owned()), ..reply }
+    pub(crate) fn denied(
+        reason: &'static str,
+        policy: Option<&ResourceRef>,
+        detail: String,
+    ) -> Self {
+        const BODY: &str = "RBAC: access denied";
+        let reply = Self::text(StatusCode::FORBIDDEN, (Flag::Denied, reason), BODY);
+        Self { detail: Some(detail), policy: policy.cloned().map(Box::new), ..reply }
     }
 
     /// The request's token is not valid (RFC 6750, section 3).
-    pub(crate) fn unauthenticated(status: StatusCode, body: &'static str, detail: String) -> Self {
-        let mut reply = Self::text(status, Flag::Denied, body);
+    pub(crate) fn unauthenticated(
+        status: StatusCode,
+        reason: &'static str,
+        body: &'static str,
+        detail: String,
+    ) -> Self {
+        let mut reply = Self::text(status, (Flag::Denied, reason), body);
         let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
         reply.headers.insert(WWW_AUTHENTICATE, challenge);
         Self { detail: Some(detail), ..reply }
@@ -64,37 +90,53 @@ impl LocalReply {
 
     /// No route is about the request.
     pub(crate) fn no_route() -> Self {
-        Self::text(StatusCode::NOT_FOUND, Flag::NoRoute, "")
+        Self::text(StatusCode::NOT_FOUND, (Flag::NoRoute, "no_route"), "")
     }
 
     /// The route leads nowhere.
     pub(crate) fn unusable(status: u16) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self::text(status, Flag::NoRoute, "")
+        // The status that stands for hosts that nobody has registered; no other route has it.
+        let unregistered = status == StatusCode::BAD_GATEWAY;
+        let reason = if unregistered { "not_registered" } else { "route_leads_nowhere" };
+        Self::text(status, (Flag::NoRoute, reason), "")
     }
 
-    /// No endpoint may be used.
-    pub(crate) fn no_healthy_upstream() -> Self {
+    /// Only registered hosts may be dialled, and this is none.
+    pub(crate) fn not_registered() -> Self {
+        Self::unusable(StatusCode::BAD_GATEWAY.as_u16())
+    }
+
+    /// No endpoint may be used: there is `none`, or all that there are have failed.
+    pub(crate) fn no_healthy_upstream(none: bool) -> Self {
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
-        Self::text(unavailable, Flag::NoHealthyUpstream, "no healthy upstream")
+        let reason = if none { "no_endpoints" } else { "no_healthy_endpoint" };
+        Self::text(unavailable, (Flag::NoHealthyUpstream, reason), "no healthy upstream")
     }
 
     /// A limit is reached.
     pub(crate) fn overflow(limit: &'static str) -> Self {
         const BODY: &str =
             "upstream connect error or disconnect/reset before headers. reset reason: overflow";
-        let mut reply = Self::text(StatusCode::SERVICE_UNAVAILABLE, Flag::Overflow, BODY);
+        let overflow = (Flag::Overflow, "overflow");
+        let mut reply = Self::text(StatusCode::SERVICE_UNAVAILABLE, overflow, BODY);
         reply.headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
         reply.detail = Some(limit.to_owned());
         reply
     }
 
     /// The endpoint could not be connected to.
-    pub(crate) fn connect_failure(detail: String) -> Self {
+    pub(crate) fn connect_failure(failure: &Failure) -> Self {
+        Self::not_connected(failure.reason(), failure.to_string())
+    }
+
+    /// The same, where there is no more to say than this.
+    pub(crate) fn not_connected(reason: &'static str, detail: String) -> Self {
         const BODY: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
                             remote connection failure";
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self { detail: Some(detail), ..Self::text(status, Flag::ConnectionFailure, BODY) }
+        let reply = Self::text(status, (Flag::ConnectionFailure, reason), BODY);
+        Self { detail: Some(detail), ..reply }
     }
 
     /// The endpoint broke the connection before it answered.
@@ -102,17 +144,30 @@ impl LocalReply {
         const BODY: &str = "upstream connect error or disconnect/reset before headers. reset reason: \
                             connection termination";
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self { detail: Some(detail), ..Self::text(status, Flag::ConnectionTermination, BODY) }
+        let reply = Self::text(status, (Flag::ConnectionTermination, log::SERVER_RESET), BODY);
+        Self { detail: Some(detail), ..reply }
     }
 
     /// The endpoint did not answer in time.
     pub(crate) fn timeout() -> Self {
-        Self::text(StatusCode::GATEWAY_TIMEOUT, Flag::Timeout, "upstream request timeout")
+        let timeout = (Flag::Timeout, log::TIMEOUT);
+        Self::text(StatusCode::GATEWAY_TIMEOUT, timeout, "upstream request timeout")
     }
 
     /// The client's own body broke off; nobody is left to read the answer.
     pub(crate) fn client_gone() -> Self {
-        Self::text(StatusCode::BAD_REQUEST, Flag::ClientGone, "")
+        Self::text(StatusCode::BAD_REQUEST, (Flag::ClientGone, log::CLIENT_RESET), "")
+    }
+
+    /// The response, and the end of what is to be known about the request.
+    pub(crate) fn answer(self, mut log: RequestLog) -> Response<AnswerBody> {
+        log.because(self.reason, self.flag);
+        log.detail.clone_from(&self.detail);
+        log.policy = self.policy.as_deref().cloned();
+        let mut response = self.into_response(log.grpc);
+        log.answered_here(response.status(), response.headers());
+        response.body_mut().hold(UntilEnd::of(log));
+        response
     }
 
     /// The response, for a client that speaks gRPC or not.
@@ -183,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_grpc_client_is_answered_in_grpc() {
-        let response = LocalReply::no_healthy_upstream().into_response(true);
+        let response = LocalReply::no_healthy_upstream(true).into_response(true);
         assert_eq!(response.status(), StatusCode::OK);
         let header = |name: &str| response.headers()[name].to_str().unwrap();
         assert_eq!(header("grpc-status"), "14");

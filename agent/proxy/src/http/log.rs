@@ -1,97 +1,70 @@
 //! What is known about a request when it is over: the one place that telemetry hangs on.
 //!
-//! A [`RequestLog`] travels with the request, and then with the body of its answer; it is written once,
-//! when it is dropped, whatever the request came to.
+//! A [`RequestLog`] travels with the request, and then with the body of its answer; it is counted and logged
+//! once, when it is dropped, whatever the request came to. The client's side (`exchange.rs`) and the
+//! destination's (`crate::guard`) each have one.
 
 use std::{
     net::SocketAddr,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
-use http::{Response, StatusCode, Version, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header::USER_AGENT,
+    request::Parts, uri::PathAndQuery,
+};
 use undermesh_model::ResourceRef;
-use undermesh_snapshot::traffic::ClusterKey;
+use undermesh_snapshot::traffic::{ClusterSpec, CompiledRoute};
+use undermesh_telemetry::{RequestInfo, Requests, ResponseFlags};
 
 use super::{
     body::grpc_status,
-    front::Front,
     head::{Head, REQUEST_ID},
+    meter::{Meter, Upload},
+    trace_id::trace_id,
 };
+use crate::{authorize::Denial, pod::Pod, upstream};
 
-/// Envoy's response flags: why an answer is not the endpoint's, or not all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Flag {
-    /// No route.
-    NoRoute,
-    /// No endpoint that may be used.
-    NoHealthyUpstream,
-    /// A limit was reached.
-    Overflow,
-    /// No connection to the endpoint.
-    ConnectionFailure,
-    /// The endpoint broke the connection.
-    ConnectionTermination,
-    /// The endpoint's answer took too long.
-    Timeout,
-    /// All retries failed.
-    RetryLimit,
-    /// A delay was injected.
-    Delay,
-    /// The answer was injected.
-    Fault,
-    /// The client left before the answer was complete.
-    ClientGone,
-    /// The client's bytes are no request.
-    ProtocolError,
-    /// Policy says no.
-    Denied,
-}
+pub(crate) use undermesh_telemetry::ResponseFlag as Flag;
 
-impl Flag {
-    /// As `%RESPONSE_FLAGS%` has it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::NoRoute => "NR",
-            Self::NoHealthyUpstream => "UH",
-            Self::Overflow => "UO",
-            Self::ConnectionFailure => "UF",
-            Self::ConnectionTermination => "UC",
-            Self::Timeout => "UT",
-            Self::RetryLimit => "URX",
-            Self::Delay => "DI",
-            Self::Fault => "FI",
-            Self::ClientGone => "DC",
-            Self::ProtocolError => "DPE",
-            Self::Denied => "UAEX",
-        }
-    }
-}
+/// The endpoint has answered, and its answer was passed on.
+pub(crate) const ANSWERED: &str = "answered";
+/// The client has left before it had its answer.
+pub(crate) const CLIENT_RESET: &str = "client_reset";
+/// The endpoint has broken the connection.
+pub(crate) const SERVER_RESET: &str = "server_reset";
+/// The endpoint has not answered in time.
+pub(crate) const TIMEOUT: &str = "timeout";
+/// The agent has let go of the request.
+const ABORTED: &str = "aborted";
 
 /// A request, and what became of it.
-#[derive(Debug)]
 pub(crate) struct RequestLog {
-    /// The client.
-    pub(crate) client: SocketAddr,
-    /// What it dialled.
-    pub(crate) dialled: SocketAddr,
+    /// Who asks whom, as far as is known; the same for many requests.
+    pub(crate) requests: Arc<Requests>,
     /// Generation of the configuration that decided.
     pub(crate) generation: u64,
     /// The method.
-    pub(crate) method: String,
+    pub(crate) method: Method,
     /// `Host` or `:authority`.
     pub(crate) authority: String,
-    /// The path, with its query.
-    pub(crate) path: String,
+    /// The path with its query, as the client wrote it; nothing for a CONNECT.
+    pub(crate) path: Option<PathAndQuery>,
     /// Version that the client speaks.
     pub(crate) version: Version,
     /// A gRPC request.
     pub(crate) grpc: bool,
     /// `x-request-id`.
-    pub(crate) request_id: String,
-    /// Object and name of the route; `None` where no route is about the request.
-    pub(crate) route: Option<(ResourceRef, String)>,
+    pub(crate) request_id: Option<HeaderValue>,
+    /// The trace that it is part of, where its client says so.
+    pub(crate) trace_id: Option<String>,
+    /// `user-agent`.
+    pub(crate) user_agent: Option<HeaderValue>,
+    /// The route; `None` where none is about the request.
+    pub(crate) route: Option<Arc<CompiledRoute>>,
     /// Where it was sent.
-    pub(crate) cluster: Option<ClusterKey>,
+    pub(crate) cluster: Option<Arc<ClusterSpec>>,
     /// The endpoint that was tried last.
     pub(crate) endpoint: Option<SocketAddr>,
     /// How many times it was sent.
@@ -101,53 +74,87 @@ pub(crate) struct RequestLog {
     /// Status of a gRPC answer.
     pub(crate) grpc_status: Option<u16>,
     /// Why the answer is not the endpoint's.
-    pub(crate) flags: Vec<Flag>,
+    pub(crate) flags: ResponseFlags,
+    /// The same as one code; nothing while that is open.
+    pub(crate) reason: Option<&'static str>,
     /// What a local answer is about, in words.
     pub(crate) detail: Option<String>,
-    /// Bytes of the request's body.
-    pub(crate) received: u64,
-    /// Bytes of the answer's body.
-    pub(crate) sent: u64,
+    /// The policy that has refused it.
+    pub(crate) policy: Option<ResourceRef>,
+    /// The request's body.
+    pub(crate) upload: Upload,
+    /// The answer's body.
+    pub(crate) download: Meter,
     /// When the request's head had arrived.
     pub(crate) started: Instant,
     /// Time until the endpoint began to answer.
     pub(crate) upstream_time: Option<Duration>,
+    /// The pod whose proxy this is.
+    pod: Arc<Pod>,
+    /// Why its connection was broken off, if it was.
+    cut: Arc<Cut>,
+}
+
+/// Why a connection was broken off from this side, with all of its requests.
+#[derive(Debug, Default)]
+pub(crate) struct Cut(OnceLock<Denial>);
+
+impl Cut {
+    /// A policy that has changed refuses it.
+    pub(crate) fn set(&self, denial: &Denial) {
+        // Only the first one matters.
+        let _ = self.0.set(denial.clone());
+    }
 }
 
 impl RequestLog {
-    /// A request has arrived.
-    pub(crate) fn new(front: &Front, generation: u64, parts: &Parts) -> Self {
+    /// A request of a client has arrived at `pod`'s proxy.
+    pub(crate) fn new(
+        requests: &Arc<Requests>,
+        (pod, cut): (&Arc<Pod>, &Arc<Cut>),
+        generation: u64,
+        parts: &Parts,
+    ) -> Self {
         Self {
-            client: front.client,
-            dialled: front.dialled,
+            requests: Arc::clone(requests),
             generation,
-            method: parts.method.to_string(),
+            method: parts.method.clone(),
             authority: String::new(),
-            path: parts.uri.path_and_query().map_or("", PathAndQuery::as_str).to_owned(),
+            path: parts.uri.path_and_query().cloned(),
             version: parts.version,
             grpc: false,
-            request_id: String::new(),
+            request_id: None,
+            trace_id: None,
+            user_agent: parts.headers.get(USER_AGENT).cloned(),
             route: None,
             cluster: None,
             endpoint: None,
             attempts: 0,
             status: None,
             grpc_status: None,
-            flags: Vec::new(),
+            flags: ResponseFlags::default(),
+            reason: None,
             detail: None,
-            received: 0,
-            sent: 0,
+            policy: None,
+            upload: Upload::default(),
+            download: Meter::default(),
             started: Instant::now(),
             upstream_time: None,
+            pod: Arc::clone(pod),
+            cut: Arc::clone(cut),
         }
     }
 
     /// Its head is one that rules can be asked about.
     pub(crate) fn read(&mut self, head: &Head) {
-        self.authority = head.view().authority.to_owned();
+        head.view().authority.clone_into(&mut self.authority);
+        self.request_id = head.parts.headers.get(REQUEST_ID).cloned();
+        self.trace_id = trace_id(&head.parts.headers);
         self.grpc = head.grpc;
-        let id = head.parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-        self.request_id = id.unwrap_or_default().to_owned();
+        if self.grpc {
+            self.upload.expect_messages();
+            self.download.expect_messages();
+        }
     }
 
     /// The endpoint has begun to answer.
@@ -155,50 +162,116 @@ impl RequestLog {
         self.status = Some(response.status());
         self.grpc_status = grpc_status(response.headers());
         self.upstream_time = Some(self.started.elapsed());
+        self.count_messages();
+    }
+
+    /// It is answered here.
+    pub(crate) fn answered_here(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.status = Some(status);
+        self.grpc_status = grpc_status(headers);
+    }
+
+    /// What has become of it, if that is not known already.
+    pub(crate) fn because(&mut self, reason: &'static str, flag: Option<Flag>) {
+        self.reason.get_or_insert(reason);
+        if let Some(flag) = flag {
+            self.flag(flag);
+        }
     }
 
     /// Notes a flag.
     pub(crate) fn flag(&mut self, flag: Flag) {
-        if !self.flags.contains(&flag) {
-            self.flags.push(flag);
+        self.flags.insert(flag);
+    }
+
+    /// From now on, messages count where everybody sees them.
+    fn count_messages(&mut self) {
+        if self.grpc {
+            let [received, sent] = self.requests.messages();
+            self.upload.count_messages(received);
+            self.download.count_messages(sent);
         }
     }
 
-    /// The flags as the access log has them; `-` for none.
-    pub(crate) fn flags(&self) -> String {
-        let flags: Vec<&str> = self.flags.iter().map(|flag| flag.as_str()).collect();
-        if flags.is_empty() { "-".to_owned() } else { flags.join(",") }
+    /// Somebody has let go of it before it had come to its end.
+    fn left(&mut self) {
+        if let Some(Denial { reason, detail }) = self.cut.0.get() {
+            self.detail = Some(detail.to_string());
+            self.because(reason, Some(Flag::Denied));
+        } else if self.pod.kill.is_cancelled() {
+            self.because(ABORTED, None);
+        } else {
+            self.because(CLIENT_RESET, Some(Flag::ClientGone));
+        }
     }
 }
 
 impl Drop for RequestLog {
     fn drop(&mut self) {
-        let route = self.route.as_ref().map(|(origin, name)| format!("{origin}/{name}"));
-        let cluster = self.cluster.as_ref();
-        tracing::debug!(
-            client = %self.client,
-            dialled = %self.dialled,
-            generation = self.generation,
-            method = self.method,
-            authority = self.authority,
-            path = self.path,
-            version = ?self.version,
-            grpc = self.grpc,
-            request_id = self.request_id,
-            route,
-            host = cluster.map(|key| key.host.as_str()),
-            subset = cluster.map(|key| key.subset.as_str()),
-            endpoint = self.endpoint.map(|address| address.to_string()),
-            attempts = self.attempts,
-            status = self.status.map(|status| status.as_u16()),
-            grpc_status = self.grpc_status,
-            flags = self.flags(),
-            detail = self.detail,
-            received = self.received,
-            sent = self.sent,
-            duration = ?self.started.elapsed(),
-            upstream_time = ?self.upstream_time,
-            "request"
-        );
+        if self.reason.is_none() {
+            self.left();
+        }
+        self.count_messages();
+        let route = self.route.as_deref();
+        self.requests.record(&RequestInfo {
+            generation: self.generation,
+            method: self.method.as_str(),
+            authority: &self.authority,
+            path: self.path.as_ref().map_or("", PathAndQuery::as_str),
+            protocol: protocol(self.version),
+            grpc: self.grpc,
+            status: self.status.map(|status| status.as_u16()),
+            grpc_status: self.grpc_status,
+            flags: self.flags,
+            reason: self.reason.unwrap_or(ABORTED),
+            detail: self.detail.as_deref(),
+            policy: self.policy.as_ref(),
+            request_id: text(self.request_id.as_ref()),
+            trace_id: self.trace_id.as_deref(),
+            route: route.map(|route| &route.origin),
+            route_name: route.map_or("", |route| route.name.as_str()),
+            cluster: self.cluster.as_ref().map(|spec| upstream::cluster_name(&spec.key)),
+            endpoint: self.endpoint,
+            attempts: self.attempts,
+            received: self.upload.bytes(),
+            sent: self.download.bytes(),
+            duration: self.started.elapsed(),
+            upstream_time: self.upstream_time,
+            user_agent: text(self.user_agent.as_ref()),
+        });
+    }
+}
+
+fn text(value: Option<&HeaderValue>) -> Option<&str> {
+    value?.to_str().ok()
+}
+
+/// Bytes of a client that are no request, and that were answered before anybody could look at them.
+pub(crate) fn unreadable(requests: &Requests, generation: u64, error: &hyper::Error) {
+    if !error.is_parse() {
+        return;
+    }
+    let too_large = error.is_parse_too_large();
+    let status = if too_large { 431 } else { 400 };
+    let mut flags = ResponseFlags::default();
+    flags.insert(Flag::ProtocolError);
+    requests.record(&RequestInfo {
+        generation,
+        status: Some(status),
+        flags,
+        reason: if too_large { "head_too_large" } else { "bad_request" },
+        detail: Some(&error.to_string()),
+        ..RequestInfo::default()
+    });
+}
+
+/// As access logs have it.
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/2",
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     guard::{self, Delivery, Visit},
     plan::Target,
     pod::Pod,
+    record,
     upstream::ByteStream,
 };
 
@@ -21,6 +22,8 @@ const PIPE: usize = 64 << 10;
 
 /// A connection that the other pod's policy has not refused.
 pub(super) struct Neighbour {
+    /// The client's pod.
+    source: Arc<WorkloadInfo>,
     visit: Visit,
     admission: Admission,
     /// From before the decision, so that no change of policy is missed.
@@ -40,12 +43,13 @@ impl Neighbour {
         let mut policies = pod.policy.subscribe();
         let policy = policies.borrow_and_update().clone();
         let client = front.client_towards(destination);
-        let source = Some(front.pod.workload.identity.clone());
+        let workload = Arc::clone(&front.pod.workload);
+        let source = Some(workload.identity.clone());
         let delivery = Delivery::AsSetUp;
         let visit = Visit { pod, source, source_addr: client, client, destination, delivery };
         let metrics = &visit.pod.shared.metrics;
         let admission = authorize(&visit.attempt(), policy.as_deref(), metrics).map_err(denied)?;
-        Ok(Self { visit, admission, policies })
+        Ok(Self { source: workload, visit, admission, policies })
     }
 
     /// Whether requests on it are judged one by one.
@@ -55,16 +59,14 @@ impl Neighbour {
 
     /// A stream to the judge, for as long as the policy lets this client in.
     pub(super) fn judged(self, http2: bool) -> Box<dyn ByteStream> {
-        let Self { visit, mut policies, .. } = self;
+        let Self { source, visit, policies, .. } = self;
         let (near, far) = tokio::io::duplex(PIPE);
+        let info = record::captured(&visit.pod, visit.client, visit.destination, Some(&source));
         let pod = Arc::clone(&visit.pod);
         let task = async move {
-            let (revoking, killed) = (visit.clone(), Arc::clone(&visit.pod));
+            let killed = Arc::clone(&visit.pod);
             tokio::select! {
-                () = guard::serve_bytes(visit, far, http2) => {}
-                denial = revoking.revoked(&mut policies) => {
-                    tracing::debug!(detail = %denial.detail, "a connection was revoked");
-                }
+                () = guard::serve_bytes(visit, info, far, http2, policies) => {}
                 () = killed.kill.cancelled() => {}
             }
         };
@@ -97,7 +99,7 @@ fn denied(Denial { reason, detail }: Denial) -> Failure {
 }
 
 /// The pod of this node that can be reached without a wire.
-fn local_pod(pod: &Pod, workload: &Arc<WorkloadInfo>) -> Option<Arc<Pod>> {
+pub(super) fn local_pod(pod: &Pod, workload: &Arc<WorkloadInfo>) -> Option<Arc<Pod>> {
     let direct = workload.local && workload.direct;
     direct.then(|| pod.shared.local_pod(workload)).flatten()
 }

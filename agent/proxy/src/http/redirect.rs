@@ -14,7 +14,7 @@ pub(crate) fn redirect(
     service_port: u16,
 ) -> LocalReply {
     let status = StatusCode::from_u16(rule.code).unwrap_or(StatusCode::MOVED_PERMANENTLY);
-    let mut reply = LocalReply::new(status);
+    let mut reply = LocalReply::new(status, "redirect");
     match HeaderValue::try_from(location(rule, head, path_len, service_port)) {
         Ok(location) => {
             reply.headers.insert(LOCATION, location);
@@ -27,7 +27,8 @@ pub(crate) fn redirect(
 /// The answer that the route itself gives.
 pub(crate) fn direct(rule: &DirectResponse) -> LocalReply {
     let status = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    LocalReply { body: Bytes::copy_from_slice(&rule.body), ..LocalReply::new(status) }
+    let body = Bytes::copy_from_slice(&rule.body);
+    LocalReply { body, ..LocalReply::new(status, "direct_response") }
 }
 
 fn location(rule: &Redirect, head: &Head, path_len: usize, service_port: u16) -> String {

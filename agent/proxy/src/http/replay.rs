@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::deadline::Arrived;
+use super::{deadline::Arrived, meter::Upload};
 use crate::upstream::BodyError;
 
 /// Most that is kept of a body, so that the request can be sent again; longer ones are sent once.
@@ -35,7 +35,7 @@ struct State {
     broken: bool,
     /// Which sender may read from the source.
     sender: u64,
-    received: u64,
+    upload: Upload,
     arrived: Arrived,
     copies: Vec<Copies>,
 }
@@ -45,7 +45,12 @@ pub(crate) type Copies = Box<dyn FnMut(Option<&Frame<Bytes>>) -> bool + Send>;
 
 impl Replay {
     /// `keep`: it may be sent more than once.
-    pub(crate) fn new(source: Incoming, keep: bool, arrived: Arrived, copies: Vec<Copies>) -> Self {
+    pub(crate) fn new(
+        (source, upload): (Incoming, &Upload),
+        keep: bool,
+        arrived: Arrived,
+        copies: Vec<Copies>,
+    ) -> Self {
         let ended = source.is_end_stream();
         if ended {
             arrived.now();
@@ -59,7 +64,7 @@ impl Replay {
             ended,
             broken: false,
             sender: 0,
-            received: 0,
+            upload: upload.clone(),
             arrived,
             copies: if ended { Vec::new() } else { copies },
         };
@@ -88,11 +93,6 @@ impl Replay {
     pub(crate) fn last(&self) {
         let mut state = self.lock();
         state.keep = false;
-    }
-
-    /// Bytes that the client has sent.
-    pub(crate) fn received(&self) -> u64 {
-        self.lock().received
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -129,7 +129,7 @@ impl State {
 
     fn passes(&mut self, frame: &Frame<Bytes>) {
         let size = frame.data_ref().map_or(0, Bytes::len);
-        self.received += size as u64;
+        self.upload.see(frame);
         self.copies.retain_mut(|copy| copy(Some(frame)));
         if self.keep && self.kept_bytes + size <= MAX_KEPT {
             self.kept_bytes += size;

@@ -11,7 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{exchange, framing::MAX_HEAD, front::Front, strict::Strict};
+use super::{exchange, framing::MAX_HEAD, front::Front, log, strict::Strict};
 use crate::{
     duplex::{Duplex, Socket, Stream},
     pod::Pod,
@@ -77,6 +77,7 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
         }
     };
     if let Err(error) = ended {
+        log::unreadable(front.places.nowhere(), front.rules().generation, &error);
         tracing::debug!(client = %front.client, dialled = %front.dialled, %error, "HTTP connection ended");
     }
 }

@@ -44,8 +44,8 @@ async fn copy(client: OnUpgrade, upstream: OnUpgrade, mut until_end: UntilEnd) {
     let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
     match tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
         Ok((received, sent)) => {
-            until_end.log.received += received;
-            until_end.log.sent += sent;
+            until_end.log.upload.add(received);
+            until_end.log.download.add(sent);
             until_end.end(None);
         }
         Err(error) => {

@@ -8,7 +8,7 @@ use tokio::{net::TcpStream, sync::oneshot, time::Instant};
 use tokio_rustls::TlsStream;
 use undermesh_identity::NATIVE_ALPN;
 use undermesh_model::Wire;
-use undermesh_telemetry::{CloseReason, ConnectionRecord};
+use undermesh_telemetry::{ConnectionInfo, Denial as Denied};
 
 use super::{
     connection::{Connection, Incoming, WireError},
@@ -188,13 +188,11 @@ impl Incomer<'_> {
                 return None;
             }
         };
-        let record = pod.shared.telemetry.open(info);
         let mut stream = NativeStream::new(connection, self.host.clone());
         let Admitted::Delivered(mut server) = admitted else {
-            let (reason, idle) = self.judge(stream, open, client, policies, &record).await;
-            record.close(reason);
-            return idle;
+            return self.judge(stream, info, client, policies).await;
         };
+        let record = pod.shared.telemetry.open(info);
         let attempt = attempt(pod, self.caller, open.destination);
         let reason = tokio::select! {
             ending = async {
@@ -214,24 +212,22 @@ impl Incomer<'_> {
     async fn judge(
         &self,
         mut stream: NativeStream,
-        open: Open,
+        info: ConnectionInfo,
         client: SocketAddr,
         policies: PolicyWatch,
-        record: &ConnectionRecord,
-    ) -> (CloseReason, Option<Connection>) {
+    ) -> Option<Connection> {
         if let Err(ending) = stream.accept().await {
-            return (ending.close_reason(), None);
+            self.pod.shared.telemetry.denied(&Denied { info, reason: ending.close_reason() });
+            return None;
         }
-        let visit = visit(self.pod, self.caller, client, open.destination);
-        let counters = Arc::clone(record.counters());
+        let visit = visit(self.pod, self.caller, client, self.local);
         let (give_back, mut given_back) = oneshot::channel();
         let over = move |stream| {
             // Nobody waits for it any more.
             let _ = give_back.send(stream);
         };
-        let judged = guard::serve(visit, stream, policies, counters, over);
-        let reason = Box::pin(judged).await;
-        (reason, given_back.try_recv().ok().and_then(NativeStream::into_idle))
+        Box::pin(guard::serve(visit, info, stream, policies, over)).await;
+        given_back.try_recv().ok().and_then(NativeStream::into_idle)
     }
 
     /// The client as the source's agent names it. Believed only as far as the source can prove: the

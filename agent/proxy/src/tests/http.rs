@@ -9,3 +9,4 @@ mod rig;
 mod routing;
 mod same_node;
 mod strict;
+mod telemetry;

@@ -14,7 +14,7 @@ use super::mesh::{Mesh, Server, read_exactly, reset};
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A policy that has to look at every request, and refuses those for `/admin`.
-fn look_at_requests(mesh: &Mesh, server: &Server) {
+pub(super) fn look_at_requests(mesh: &Mesh, server: &Server) {
     let paths = Values { any_of: vec![PathMatch::parse("/admin").unwrap()], none_of: Vec::new() };
     let policy = AuthorizationPolicy {
         origin: ResourceRef::namespaced("AuthorizationPolicy", "shop", "no-admin"),

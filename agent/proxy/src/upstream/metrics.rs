@@ -11,6 +11,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use undermesh_snapshot::traffic::ClusterKey;
+use undermesh_telemetry::ClusterName;
 
 use super::{limits, outlier::Cause};
 
@@ -95,7 +96,7 @@ impl UpstreamMetrics {
 
     /// The series of a cluster; views of it count together.
     pub(super) fn cluster(&self, key: &ClusterKey) -> Arc<ClusterMetrics> {
-        let name = name(key);
+        let name = name(key).to_string();
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(metrics) = clusters.get(&name).and_then(Weak::upgrade) {
             return metrics;
@@ -160,8 +161,8 @@ impl Families {
 }
 
 /// What Istio calls the cluster.
-pub(super) fn name(key: &ClusterKey) -> String {
-    format!("outbound|{}|{}|{}", key.port, key.subset, key.host)
+pub(crate) fn name(key: &ClusterKey) -> ClusterName<'_> {
+    ClusterName { port: key.port, subset: &key.subset, host: &key.host }
 }
 
 const LIMITS: [&str; 4] = [limits::CONNECTIONS, limits::PENDING, limits::REQUESTS, limits::RETRIES];

@@ -65,7 +65,7 @@ pub(super) fn of(cluster: &Cluster) -> UpstreamStatus {
     let limits = all.into_iter().map(of_limit);
     let detector = cluster.detector();
     UpstreamStatus {
-        cluster: metrics::name(&cluster.spec().key),
+        cluster: metrics::name(&cluster.spec().key).to_string(),
         limits: limits.filter(|limit| limit.max.is_some() || limit.held > 0).collect(),
         endpoints: cluster.members().iter().map(|one| of_member(one, detector)).collect(),
     }

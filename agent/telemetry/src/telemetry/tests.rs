@@ -1,6 +1,7 @@
 //! Records in, lines and series out.
 
 mod exposition;
+mod requests;
 
 use std::time::{Duration, Instant};
 

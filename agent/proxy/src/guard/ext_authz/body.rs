@@ -17,14 +17,14 @@ use undermesh_model::CheckedBody;
 use super::places::Room;
 use crate::{
     http::LocalReply,
-    upstream::{Body, BodyError},
+    upstream::BodyError,
 };
 
 /// A client that takes longer for what an authorizer is to see is not waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was read of a body, and the rest.
-pub(super) struct Kept {
+pub(in crate::guard) struct Kept {
     frames: VecDeque<Frame<Bytes>>,
     bytes: usize,
     rest: Option<Incoming>,
@@ -44,7 +44,7 @@ impl Kept {
             return Err(too_large());
         }
         let read = tokio::time::timeout(PATIENCE, self.read(rule.max_bytes)).await;
-        read.unwrap_or_else(|_| Err(LocalReply::new(StatusCode::REQUEST_TIMEOUT)))?;
+        read.unwrap_or_else(|_| Err(late()))?;
         let more = self.bytes > rule.max_bytes;
         if more && !rule.partial {
             return Err(too_large());
@@ -64,10 +64,7 @@ impl Kept {
                     let length = frame.data_ref().map_or(0, Bytes::len);
                     if !self.room.grow(length) {
                         let detail = "too many bodies wait for authorizers already";
-                        return Err(LocalReply {
-                            detail: Some(detail.to_owned()),
-                            ..LocalReply::new(StatusCode::SERVICE_UNAVAILABLE)
-                        });
+                        return Err(reply(StatusCode::SERVICE_UNAVAILABLE, detail));
                     }
                     self.bytes += length;
                     self.frames.push_back(frame);
@@ -85,17 +82,19 @@ impl Kept {
         }
         bytes.freeze()
     }
-
-    /// All of it, for the application.
-    pub(super) fn whole(self) -> Body {
-        self.boxed_unsync()
-    }
 }
 
 fn too_large() -> LocalReply {
-    let detail = "the body is longer than its authorizer may be shown";
-    let status = StatusCode::PAYLOAD_TOO_LARGE;
-    LocalReply { detail: Some(detail.to_owned()), ..LocalReply::new(status) }
+    reply(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than its authorizer may be shown")
+}
+
+fn late() -> LocalReply {
+    reply(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time for its authorizer")
+}
+
+fn reply(status: StatusCode, detail: &str) -> LocalReply {
+    let detail = Some(detail.to_owned());
+    LocalReply { detail, ..LocalReply::new(status, "body_not_shown") }
 }
 
 impl http_body::Body for Kept {

@@ -8,6 +8,7 @@ fn with_everything() -> Arc<Telemetry> {
     telemetry.open(info("web")).close(CloseReason::new("connect_failed", "UF"));
     let reason = CloseReason::new("no_endpoint", "UH");
     telemetry.denied(&Denial { info: info("web"), reason });
+    requests::grpc(&telemetry);
     telemetry
 }
 
@@ -125,5 +126,5 @@ fn every_metric_is_documented_as_it_is_exposed() {
         assert!(documented.contains(&row), "no {row} in docs/reference/metrics.md");
         count += 1;
     }
-    assert_eq!(count, 11, "of {text}");
+    assert_eq!(count, 17, "of {text}");
 }

@@ -1,17 +1,17 @@
-//! The labels of Istio's TCP metrics.
+//! The labels that every one of Istio's standard metrics has: who reports about whom.
 //!
 //! Source: Istio, "Standard Metrics" (names, order and meaning).
 
 use prometheus_client::encoding::EncodeLabelSet;
 
 use crate::{
-    ConnectionInfo, Peer, Reporter, Security, ServiceLabel,
+    ConnectionInfo, Peer, Reporter, ServiceLabel,
     peer::{UNKNOWN, or_unknown},
 };
 
-/// The labels that every Istio TCP metric has, in Istio's order.
+/// Both ends, in Istio's order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct TcpLabels {
+pub(crate) struct EndLabels {
     reporter: &'static str,
     source_workload: String,
     source_canonical_service: String,
@@ -32,15 +32,12 @@ pub(crate) struct TcpLabels {
     destination_app: String,
     destination_version: String,
     destination_cluster: String,
-    request_protocol: &'static str,
-    response_flags: &'static str,
-    connection_security_policy: &'static str,
 }
 
-impl TcpLabels {
+impl EndLabels {
     pub(crate) fn new(info: &ConnectionInfo) -> Self {
         let service = info.service.clone().unwrap_or_default();
-        Self::between(&info.source, &info.destination, &service, info.reporter, info.security)
+        Self::between(&info.source, &info.destination, &service, info.reporter)
     }
 
     fn between(
@@ -48,7 +45,6 @@ impl TcpLabels {
         destination: &Peer,
         service: &ServiceLabel,
         reporter: Reporter,
-        security: Security,
     ) -> Self {
         Self {
             reporter: reporter.as_str(),
@@ -71,25 +67,14 @@ impl TcpLabels {
             destination_app: or_unknown(&destination.app),
             destination_version: or_unknown(&destination.version),
             destination_cluster: or_unknown(&destination.cluster),
-            request_protocol: "tcp",
-            response_flags: "-",
-            connection_security_policy: security.as_str(),
         }
     }
 
-    /// What labels beyond the bound are counted under: only those that have few values stay.
+    /// What labels beyond the bound are counted under.
     pub(crate) fn overflow(&self) -> Self {
         let (nobody, service) = (Peer::unknown(), ServiceLabel::default());
-        Self {
-            reporter: self.reporter,
-            response_flags: self.response_flags,
-            connection_security_policy: self.connection_security_policy,
-            ..Self::between(&nobody, &nobody, &service, Reporter::Source, Security::None)
-        }
-    }
-
-    pub(crate) fn with_flags(&self, flags: &'static str) -> Self {
-        Self { response_flags: flags, ..self.clone() }
+        let unknown = Self::between(&nobody, &nobody, &service, Reporter::Source);
+        Self { reporter: self.reporter, ..unknown }
     }
 
     /// Whether one of the two workloads is no longer there. `keep` is given a namespace and a

@@ -1,0 +1,164 @@
+//! Requests: each one counted and logged once, when it is over.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::metrics::counter::Counter;
+use undermesh_model::ResourceRef;
+
+use crate::{
+    ConnectionInfo, ResponseFlags, Telemetry,
+    http_metrics::{MessageSeries, Outcome, RequestSeries},
+    labels::EndLabels,
+    request_line::RequestLine,
+};
+
+/// Outcomes that a connection's requests to one place keep counters for.
+const MAX_OUTCOMES: usize = 32;
+
+/// The requests of one connection that go to one place. What metrics and the access log say about
+/// all of them is made once.
+#[derive(Debug)]
+pub struct Requests {
+    telemetry: Arc<Telemetry>,
+    connection: u64,
+    info: ConnectionInfo,
+    ends: OnceLock<Arc<EndLabels>>,
+    outcomes: Mutex<Vec<(Outcome, Arc<RequestSeries>)>>,
+    messages: OnceLock<MessageSeries>,
+}
+
+/// What Istio calls a destination: `outbound|80|v1|cart.shop.svc.cluster.local`.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterName<'a> {
+    /// Port of the service.
+    pub port: u16,
+    /// Subset of the DestinationRule; may be empty.
+    pub subset: &'a str,
+    /// DNS name of the service.
+    pub host: &'a str,
+}
+
+impl fmt::Display for ClusterName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "outbound|{}|{}|{}", self.port, self.subset, self.host)
+    }
+}
+
+/// One request, and what became of it.
+#[derive(Clone, Debug, Default)]
+pub struct RequestInfo<'a> {
+    /// Generation of the configuration that decided.
+    pub generation: u64,
+    /// `GET`.
+    pub method: &'a str,
+    /// `Host` or `:authority`.
+    pub authority: &'a str,
+    /// As the client wrote it. Values in its query are not logged.
+    pub path: &'a str,
+    /// `HTTP/1.1`.
+    pub protocol: &'static str,
+    /// A gRPC request.
+    pub grpc: bool,
+    /// The answer's; `None` where there was none.
+    pub status: Option<u16>,
+    /// The answer's, in gRPC.
+    pub grpc_status: Option<u16>,
+    /// Why the answer is not the endpoint's, or not all of it.
+    pub flags: ResponseFlags,
+    /// The same as one stable code.
+    pub reason: &'static str,
+    /// More, for people.
+    pub detail: Option<&'a str>,
+    /// The policy that has refused it.
+    pub policy: Option<&'a ResourceRef>,
+    /// `x-request-id`.
+    pub request_id: Option<&'a str>,
+    /// Of the trace that it is part of.
+    pub trace_id: Option<&'a str>,
+    /// The object that the route is from.
+    pub route: Option<&'a ResourceRef>,
+    /// The route's own name.
+    pub route_name: &'a str,
+    /// Where it was sent.
+    pub cluster: Option<ClusterName<'a>>,
+    /// The endpoint that was tried last, where that is known better than from the ends.
+    pub endpoint: Option<SocketAddr>,
+    /// How many times it was sent.
+    pub attempts: u32,
+    /// Bytes of its body.
+    pub received: u64,
+    /// Bytes of the answer's body.
+    pub sent: u64,
+    /// From its head to the end of the answer.
+    pub duration: Duration,
+    /// From its head to the head of the endpoint's answer.
+    pub upstream_time: Option<Duration>,
+    /// `user-agent`.
+    pub user_agent: Option<&'a str>,
+}
+
+impl Requests {
+    pub(crate) fn new(telemetry: &Arc<Telemetry>, connection: u64, info: ConnectionInfo) -> Self {
+        Self {
+            telemetry: Arc::clone(telemetry),
+            connection,
+            info,
+            ends: OnceLock::new(),
+            outcomes: Mutex::default(),
+            messages: OnceLock::new(),
+        }
+    }
+
+    /// What is known about the connection and the place.
+    pub fn info(&self) -> &ConnectionInfo {
+        &self.info
+    }
+
+    /// Counts and logs one request that is over.
+    pub fn record(&self, request: &RequestInfo<'_>) {
+        let series = self.series(Outcome {
+            grpc: request.grpc,
+            status: request.status.unwrap_or_default(),
+            grpc_status: request.grpc_status,
+            flags: request.flags,
+        });
+        series.requests.inc();
+        series.duration.observe(request.duration.as_secs_f64() * 1e3);
+        series.received.observe(request.received as f64);
+        series.sent.observe(request.sent as f64);
+        if self.telemetry.is_logging() {
+            self.telemetry.log(&RequestLine::new(self.connection, &self.info, request));
+        }
+    }
+
+    /// Where messages of gRPC clients, and of servers, are counted while they pass.
+    pub fn messages(&self) -> [Counter; 2] {
+        let series = self
+            .messages
+            .get_or_init(|| self.telemetry.http().messages(self.ends(), self.info.security));
+        [series.received.clone(), series.sent.clone()]
+    }
+
+    fn series(&self, outcome: Outcome) -> Arc<RequestSeries> {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, series)) = outcomes.iter().find(|(known, _)| *known == outcome) {
+            return Arc::clone(series);
+        }
+        let series = self.telemetry.http().requests(self.ends(), &outcome, self.info.security);
+        let series = Arc::new(series);
+        if outcomes.len() >= MAX_OUTCOMES {
+            outcomes.clear();
+        }
+        outcomes.push((outcome, Arc::clone(&series)));
+        series
+    }
+
+    fn ends(&self) -> &Arc<EndLabels> {
+        self.ends.get_or_init(|| Arc::new(EndLabels::new(&self.info)))
+    }
+}

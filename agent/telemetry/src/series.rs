@@ -1,0 +1,103 @@
+//! Which label sets Istio's metrics keep apart: a bounded number of them, each for as long as
+//! somebody counts in it and the workloads that it names exist.
+
+use std::{
+    collections::HashMap,
+    fmt::{self, Debug},
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, LabelSetEncoder},
+    metrics::counter::Counter,
+};
+
+use crate::labels::EndLabels;
+
+/// The labels that a metric has besides those of [`EndLabels`].
+pub(crate) trait OwnLabels:
+    Clone + Debug + PartialEq + Eq + Hash + EncodeLabelSet + Send + Sync + 'static
+{
+    /// What of them stays beyond the bound: those that have few values.
+    #[must_use]
+    fn overflow(&self) -> Self;
+}
+
+/// A label set. Both ends are stored once for all series that share them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Series<L> {
+    pub(crate) ends: Arc<EndLabels>,
+    pub(crate) own: L,
+}
+
+impl<L: OwnLabels> EncodeLabelSet for Series<L> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        self.ends.encode(encoder)?;
+        self.own.encode(encoder)
+    }
+}
+
+/// A label set in use. It is not evicted as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Held<L> {
+    pub(crate) series: Series<L>,
+    _pin: Arc<()>,
+}
+
+/// Every label set but the overflow's few, each with the pin that its users share.
+#[derive(Debug)]
+pub(crate) struct SeriesTable<L> {
+    known: Mutex<HashMap<Series<L>, Arc<()>>>,
+    most: usize,
+    overflow: Counter,
+}
+
+impl<L: OwnLabels> SeriesTable<L> {
+    /// At most `most` label sets; `overflow` counts what did not fit.
+    pub(crate) fn new(most: usize, overflow: &Counter) -> Self {
+        Self { known: Mutex::default(), most, overflow: overflow.clone() }
+    }
+
+    /// Holds a label set, or beyond the bound the overflow's.
+    pub(crate) fn hold(&self, ends: &Arc<EndLabels>, own: L) -> Held<L> {
+        let mut known = self.lock();
+        let series = Series { ends: Arc::clone(ends), own };
+        if let Some((series, pin)) = known.get_key_value(&series) {
+            return Held { series: series.clone(), _pin: Arc::clone(pin) };
+        }
+        if known.len() >= self.most {
+            self.overflow.inc();
+            let ends = Arc::new(series.ends.overflow());
+            let series = Series { ends, own: series.own.overflow() };
+            return Held { series, _pin: Arc::default() };
+        }
+        let pin = Arc::default();
+        known.insert(series.clone(), Arc::clone(&pin));
+        Held { series, _pin: pin }
+    }
+
+    /// Drops the series of workloads that `keep` disowns and that nobody holds, and says how many
+    /// those were. `remove` is told of each.
+    pub(crate) fn retain(
+        &self,
+        keep: impl Fn(&str, &str) -> bool,
+        mut remove: impl FnMut(&Series<L>),
+    ) -> usize {
+        let mut known = self.lock();
+        let before = known.len();
+        known.retain(|series, pin| {
+            // New holders come only through `hold`, which needs the lock.
+            let stays = Arc::strong_count(pin) > 1 || !series.ends.is_gone(&keep);
+            if !stays {
+                remove(series);
+            }
+            stays
+        });
+        before - known.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Series<L>, Arc<()>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
