@@ -7,6 +7,7 @@ use ::http::{
     header::{CONNECTION, UPGRADE},
     uri::PathAndQuery,
 };
+use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, evaluate_request};
@@ -246,11 +247,7 @@ fn is_switched(status: StatusCode) -> bool {
 }
 
 /// The request as it goes to the application.
-<<<<<<< HEAD
-fn outgoing(head: Head, body: Body) -> Request<Body> {
-=======
-fn outgoing(head: Head, body: Metered<Kept>) -> Request<Body> {
->>>>>>> fe27f3235bad035dff90787ed20f6b4be46d4ba1
+    Request::from_parts(parts, body.boxed_unsync())
     let Head { mut parts, upgrade, .. } = head;
     if let Some(upgrade) = upgrade {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
