@@ -247,18 +247,14 @@ fn is_switched(status: StatusCode) -> bool {
 }
 
 /// The request as it goes to the application.
-    Request::from_parts(parts, body.boxed_unsync())
+fn outgoing(head: Head, body: Metered<Kept>) -> Request<Body> {
     let Head { mut parts, upgrade, .. } = head;
     if let Some(upgrade) = upgrade {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, upgrade);
     }
     parts.extensions.clear();
-<<<<<<< HEAD
-    Request::from_parts(parts, body)
-=======
     Request::from_parts(parts, body.boxed_unsync())
->>>>>>> fe27f3235bad035dff90787ed20f6b4be46d4ba1
 }
 
 /// Gives the request the path that is judged.

@@ -15,10 +15,7 @@ use hyper::body::Incoming;
 use undermesh_model::CheckedBody;
 
 use super::places::Room;
-use crate::{
-    http::LocalReply,
-    upstream::BodyError,
-};
+use crate::{http::LocalReply, upstream::BodyError};
 
 /// A client that takes longer for what an authorizer is to see is not waited for.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -145,8 +145,7 @@ pub(super) fn apply(allowed: &Allowed, head: &mut Head) -> Result<(), LocalReply
     let mut parts = uri.into_parts();
     parts.path_and_query = PathAndQuery::try_from(target).ok();
     let changed = parts.path_and_query.is_some().then(|| Uri::from_parts(parts).ok()).flatten();
-    head.parts.uri = changed
-        .ok_or_else(|| {
+    head.parts.uri = changed.ok_or_else(|| {
         let detail = "its authorizer wants a query that cannot be sent";
         LocalReply::denied("provider_failed", None, detail.to_owned())
     })?;
