@@ -335,6 +335,7 @@ fn duration(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policies::PolicyState;
 
     #[test]
     fn durations_show_their_two_largest_units() {
@@ -366,7 +367,15 @@ mod tests {
             pods: vec![],
             gate: GateStatus { state: GateState::Refuse, held_pods: 2, ..GateStatus::default() },
             certificates: vec![],
-            policies: vec![],
+            policies: vec![PolicyRow {
+                kind: "AuthorizationPolicy".into(),
+                namespace: "shop".into(),
+                name: "ask".into(),
+                action: "CUSTOM".into(),
+                pods: 2,
+                state: PolicyState::FailsClosed,
+                detail: vec!["provider \"judge\" cannot be asked".into()],
+            }],
             authorizers: vec![],
             token_keys: vec![],
             programs: vec![],
@@ -389,10 +398,11 @@ mod tests {
             "25%",
             "local",
             "Pod shop/cart",
+            "AuthorizationPolicy shop/ask  CUSTOM  2     FAILS CLOSED  provider \"judge\"",
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
-        assert!(!text.contains("Certificates"));
+        assert!(!text.contains("Certificates") && !text.contains("Authorizers"));
         let json = serde_json::to_string(&status).unwrap();
         assert_eq!(serde_json::from_str::<Status>(&json).unwrap().to_string(), text);
     }

@@ -400,3 +400,56 @@ fn what_nobody_can_be_asked_about_is_refused_and_the_reason_shown() -> Result<()
     ensure!(detail.contains("no request that could be asked about"), "{detail}");
     Ok(())
 }
+
+#[test]
+fn status_says_which_policies_fail_and_why() -> Result<()> {
+    let guarded = Guarded::open()?;
+    let agent = guarded.rig.agent("b")?;
+    let state = |name: &str| -> Result<(String, String)> {
+        let status = agent.status()?;
+        let row = status.policy(name).with_context(|| format!("{:?}", status.policies))?;
+        ensure!(row.pods == 1 && row.action == "CUSTOM", "{row:?}");
+        Ok((row.state.clone(), row.detail.join("; ")))
+    };
+    let (unknown, why) = state("ask-judge")?;
+    assert_eq!(unknown, "fails-closed");
+    ensure!(why.contains("it is not configured"), "{why}");
+    for (fields, expected) in [("", "fails-closed"), ("failOpen: true", "fails-open")] {
+        guarded.provide("envoyExtAuthzHttp", "near", &format!("timeout: 20s, {fields}"))?;
+        // Nobody serves there.
+        guarded.status("/ask")?;
+        let (failing, why) = state("ask-judge")?;
+        assert_eq!(failing, expected, "{why}");
+        ensure!(why.contains("gave no answer the last time"), "{why}");
+    }
+    let judge = guarded.judge("near")?;
+    judge.react(yes());
+    assert_eq!(guarded.status("/ask")?, 200);
+    assert_eq!(state("ask-judge")?.0, "enforced");
+    let status = agent.status()?;
+    let row = status.authorizers.first().context("no authorizer is shown")?;
+    let counts = (row.allowed, row.denied, row.failed_closed, row.failed_open);
+    assert_eq!((row.provider.as_str(), counts, row.error.as_str()), ("judge", (1, 0, 1, 1), ""));
+    for (result, count) in [("allowed", 1), ("failed_open", 1), ("failed_closed", 1)] {
+        let label = format!("result=\"{result}\"");
+        assert_eq!(agent.metric("undermesh_authorizer_checks_total", &label)?, count, "{result}");
+    }
+    guarded.rig.apply(
+        "tokens",
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
+         metadata: {name: tokens, namespace: shop}\n\
+         spec: {jwtRules: [{issuer: me, jwksUri: 'http://127.0.0.1:1/keys', timeout: 2s}]}\n",
+    )?;
+    assert_eq!(agent.status()?.policy("tokens").context("tokens")?.state, "enforced");
+    // `{"alg":"HS256"}`, `{"iss":"me"}`, and no signature.
+    let token = [("authorization", "Bearer eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJtZSJ9.AAAA")];
+    assert_eq!(guarded.ask("/free", &token, b"")?.status, 401);
+    let status = agent.status()?;
+    let row = status.policy("tokens").context("tokens")?;
+    assert_eq!(row.state, "fails-closed", "{row:?}");
+    ensure!(row.detail.join("; ").contains("no keys of issuer \"me\""), "{row:?}");
+    let keys = status.token_keys.first().context("no keys are shown")?;
+    ensure!(keys.keys == 0 && keys.issuer == "me" && !keys.error.is_empty(), "{keys:?}");
+    ensure!(keys.retry_seconds <= 5, "{keys:?}");
+    Ok(())
+}

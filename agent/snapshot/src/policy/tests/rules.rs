@@ -215,6 +215,26 @@ fn a_decision_names_the_policy_and_the_rule() {
 }
 
 #[test]
+fn a_refusal_names_what_has_matched_or_what_comes_closest() {
+    let own = principals(&["cluster.local/ns/other/sa/web"]);
+    let both = Rule { to: to_ports(&[80]).to, ..own.clone() };
+    decide(vec![deny(vec![both.clone()])], true, 80, |decision| {
+        let because = decision.because.as_deref();
+        assert_eq!(because, Some("rule[0] from[0] principals, to[0] ports"));
+    });
+    // The second rule comes closer: of its clauses, the first one matches.
+    let stranger = principals(&["nobody"]);
+    decide(vec![allow(vec![stranger, both])], true, 81, |decision| {
+        assert_eq!(decision.because.as_deref(), Some("rule[1] to[0] ports"));
+    });
+    decide(vec![deny(vec![Rule::default()])], true, 80, |decision| {
+        assert_eq!(decision.because.as_deref(), Some("rule[0]"));
+    });
+    decide(vec![allow(vec![])], true, 80, |decision| assert_eq!(decision.because, None));
+    decide(vec![allow(vec![own])], true, 80, |decision| assert_eq!(decision.because, None));
+}
+
+#[test]
 fn dry_runs_and_audits_are_reported_and_change_nothing() {
     let dry = |policy: AuthorizationPolicy| AuthorizationPolicy { dry_run: true, ..policy };
     let all = || vec![Rule::default()];
