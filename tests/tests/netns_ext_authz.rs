@@ -1,6 +1,6 @@
 //! CUSTOM policies: requests that somebody else has to agree to, over HTTP and gRPC.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use undermesh_tests::{
@@ -73,9 +73,14 @@ impl Guarded {
     }
 
     fn ask(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Reply> {
+        let ask = self.question(path, headers, body)?;
+        self.client.ask(ask)?.into_iter().next().context("no answer")
+    }
+
+    fn question(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Ask> {
         let headers: BTreeMap<String, String> =
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let ask = Ask {
+        Ok(Ask {
             speaks: Speaks::Http1,
             to: Some(self.rig.vip("server", 80)?),
             method: if body.is_empty() { "GET" } else { "POST" }.to_owned(),
@@ -84,8 +89,7 @@ impl Guarded {
             headers,
             body: body.to_vec(),
             times: 1,
-        };
-        self.client.ask(ask)?.into_iter().next().context("no answer")
+        })
     }
 
     fn status(&self, path: &str) -> Result<u16> {
@@ -199,7 +203,7 @@ fn an_authorizer_is_shown_as_much_of_the_body_as_it_wants() -> Result<()> {
     guarded.provide("envoyExtAuthzHttp", "near", &kept(false))?;
     assert_eq!(guarded.ask("/ask", &[], b"short")?.status, 200);
     assert_eq!(one(judge.asked())?.body, b"short");
-    assert_eq!(guarded.ask("/ask", &[], &long)?.status, 413);
+    assert_eq!(guarded.ask("/ask", &[], &long[..20])?.status, 413);
     ensure!(judge.asked().is_empty(), "asked about a body that is too long");
     guarded.provide("envoyExtAuthzHttp", "near", "timeout: 20s")?;
     assert_eq!(guarded.ask("/ask", &[], &long)?.status, 200);
@@ -313,12 +317,15 @@ fn a_client_that_goes_takes_its_question_along() -> Result<()> {
     for (kind, judge) in judges {
         guarded.provide(kind, "near", "timeout: 300s")?;
         judge.react(Reaction::Hang);
-        let conn = guarded.client.connect(guarded.rig.vip("server", 80)?)?;
-        conn.send(b"GET /ask HTTP/1.1\r\nHost: server\r\n\r\n")?;
+        let leaving = guarded.rig.pod("client")?;
+        let pid = leaving.pid().to_string();
+        let ask = guarded.question("/ask", &[], b"")?;
+        let waits = thread::spawn(move || leaving.ask(Ask { speaks: Speaks::Http2, ..ask }));
         wait_for("the question", NOTICED, || Ok((!judge.asked().is_empty()).then_some(())))?;
         assert_eq!(judge.gone(), 0, "{kind}");
-        conn.close()?;
+        ensure!(Command::new("kill").args(["-KILL", &pid]).status()?.success(), "it has left");
         wait_for("the question to be given up", NOTICED, || Ok((judge.gone() == 1).then_some(())))?;
+        ensure!(waits.join().is_ok_and(|asked| asked.is_err()), "it has got an answer");
     }
     Ok(())
 }
