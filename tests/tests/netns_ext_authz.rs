@@ -326,6 +326,11 @@ fn a_client_that_goes_takes_its_question_along() -> Result<()> {
         ensure!(Command::new("kill").args(["-KILL", &pid]).status()?.success(), "it has left");
         wait_for("the question to be given up", NOTICED, || Ok((judge.gone() == 1).then_some(())))?;
         ensure!(waits.join().is_ok_and(|asked| asked.is_err()), "it has got an answer");
+        let conn = guarded.client.connect(guarded.rig.vip("server", 80)?)?;
+        conn.send(b"GET /ask HTTP/1.1\r\nHost: server\r\n\r\n")?;
+        wait_for("the question", NOTICED, || Ok((!judge.asked().is_empty()).then_some(())))?;
+        conn.reset()?;
+        wait_for("the question to be given up", NOTICED, || Ok((judge.gone() == 2).then_some(())))?;
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ mod opaque;
 mod path;
 mod service;
 mod token;
+mod watched;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -37,6 +38,7 @@ pub use keys::KeyStatus;
 pub(crate) use keys::Keys;
 pub(crate) use opaque::authorize as authorize_opaque;
 pub(crate) use service::Services;
+use watched::Watched;
 
 /// A connection that is judged, as far as it was judged already.
 #[derive(Clone)]
@@ -114,8 +116,16 @@ pub(crate) async fn serve<D>(
     if !matches!(spoken, Spoken::Http1 | Spoken::Http2) {
         return opaque::serve(&visit, info, &mut stream, policies).await;
     }
-    let stream = Stream::new(stream).when_over(move |stream, _| over(stream.into_inner()));
-    http::serve(visit, info, stream, spoken == Spoken::Http2, policies).await;
+    let (stream, watch) = Watched::new(stream);
+    let stream = Stream::new(stream).when_over(move |stream, _| {
+        if let Some(stream) = stream.into_inner() {
+            over(stream.into_inner());
+        }
+    });
+    tokio::select! {
+        () = http::serve(visit, info, stream, spoken == Spoken::Http2, policies) => {}
+        () = watch.broken() => {}
+    }
 }
 
 /// What the client speaks. One that says nothing for so long speaks no HTTP.

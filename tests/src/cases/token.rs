@@ -36,8 +36,7 @@ impl std::fmt::Debug for Issuer {
 
 impl Issuer {
     pub(super) fn new() -> Result<Self> {
-        let key = || Ok(EncodingKey::from_ec_der(&KeyPair::generate()?.serialize_der()));
-        Ok::<_, anyhow::Error>(Self { known: key()?, stranger: key()? })
+        Ok(Self { known: key()?, stranger: key()? })
     }
 
     /// The key that is known, as a set.
@@ -59,4 +58,8 @@ impl Issuer {
         let key = if token.forged { &self.stranger } else { &self.known };
         Ok(encode(&Header::new(Algorithm::ES256), &claims, key)?)
     }
+}
+
+fn key() -> Result<EncodingKey> {
+    Ok(EncodingKey::from_ec_der(&KeyPair::generate()?.serialize_der()))
 }
