@@ -2,7 +2,7 @@
 //! them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -46,19 +46,28 @@ pub(super) fn report(
     diagnostics.extend(told.into_values());
 }
 
-/// Ports that Services say to carry no requests.
+/// Ports that Services say to carry no requests, as far as no other Service says that they may.
 fn opaque<'a>(cluster: &'a Cluster, slices: &Slices<'_>) -> Opaque<'a> {
     let mut opaque = Opaque::new();
+    let mut others = BTreeSet::new();
     for service in cluster.services.values() {
-        let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-        for port in tcp.filter(|port| says_opaque(port)) {
+        for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+            let says_opaque = says_opaque(port);
             for ipv4 in [true, false] {
                 for candidate in slices.candidates(service, port, ipv4) {
-                    let ports = opaque.entry(candidate.address.ip()).or_default();
-                    ports.insert(candidate.address.port(), &service.origin);
+                    let (address, port) = (candidate.address.ip(), candidate.address.port());
+                    if says_opaque {
+                        let ports = opaque.entry(address).or_default();
+                        ports.insert(port, &service.origin);
+                    } else {
+                        others.insert((address, port));
+                    }
                 }
             }
         }
+    }
+    for (address, ports) in &mut opaque {
+        ports.retain(|port, _| !others.contains(&(*address, *port)));
     }
     opaque
 }
