@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -111,12 +111,17 @@ impl Rig {
         Footprint::stale(prefix)?.iter().try_for_each(Footprint::remove)
     }
 
+    /// Where the certificate authority is.
+    pub fn ca_dir(&self) -> PathBuf {
+        self.site.footprint.dir().join("ca")
+    }
+
     /// Makes the certificate authority that the agents' `caDir` names.
     ///
     /// # Errors
     /// Where `undermesh ca init` fails.
     pub fn init_ca(&self) -> Result<()> {
-        let dir = self.site.footprint.dir().join("ca");
+        let dir = self.ca_dir();
         undermesh(["ca".as_ref(), "init".as_ref(), "--dir".as_ref(), dir.as_os_str()])?;
         Ok(())
     }

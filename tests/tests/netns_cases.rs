@@ -24,6 +24,11 @@ fn request_authentications_do_what_they_say() -> Result<()> {
 }
 
 #[test]
+fn service_entries_do_what_they_say() -> Result<()> {
+    cases::run("service_entry")
+}
+
+#[test]
 fn protocols_are_told_as_documented() -> Result<()> {
     cases::run("protocols")
 }

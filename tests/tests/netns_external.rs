@@ -314,3 +314,144 @@ fn a_backend_tls_policy_is_kept_to_for_endpoints_that_are_not_enrolled() -> Resu
     assert_eq!(get()?.0, 200);
     Ok(())
 }
+
+/// A Secret of the client's namespace, as `kubectl create secret` writes it but for the encoding.
+fn secret(name: &str, entries: &[(&str, &str)]) -> String {
+    let mut yaml = format!(
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: shop}}\nstringData:\n"
+    );
+    for (key, pem) in entries {
+        yaml.push_str(&format!("  {key}: |\n    {}\n", pem.trim().replace('\n', "\n    ")));
+    }
+    yaml
+}
+
+#[test]
+fn certificates_keys_and_roots_come_from_secrets_of_the_clients_namespace() -> Result<()> {
+    let world = World::open("DNS", TLS_PORT)?;
+    world.host_is_at(&["one"])?;
+    let (ours, theirs) = (world.authority("ours")?, world.authority("theirs")?);
+    let client = ours.issue(&["client.example"])?;
+    let _server = world.serve(&ours, HOST, Some(&ours), &TLS13)?;
+    world.tls("mode: MUTUAL, credentialName: outside")?;
+    assert_eq!(world.get()?.0, 503, "without the Secret");
+    assert!(world.say("secret").is_err());
+    let log = world.rig.agent("a")?.access_log();
+    let line = log.wait(&[("reason", "tls_rule"), ("response_flags", "UF")])?;
+    assert!(line.get("detail").contains("Secret shop/outside does not exist"));
+
+    let (certificate, key) = (
+        std::fs::read_to_string(&client.certificate_file)?,
+        std::fs::read_to_string(&client.key_file)?,
+    );
+    let pair = [("tls.crt", certificate.as_str()), ("tls.key", key.as_str())];
+    let root = ours.root();
+    world.rig.apply("secret", &secret("outside", &[pair[0], pair[1], ("ca.crt", &root)]))?;
+    let mutual = "sni=api.example client=certified version=Some(TLSv1_3)";
+    assert_eq!((world.get()?.0, world.get()?.2.as_str()), (200, mutual));
+    assert_eq!(world.say("no request at all")?, "no request at all");
+
+    // Roots of a Secret of their own go before those beside the certificate.
+    let theirs = theirs.root();
+    let other = secret("outside", &[pair[0], pair[1], ("ca.crt", &theirs)]);
+    world.rig.apply("secret", &other)?;
+    assert_eq!(world.get()?.0, 503, "another authority");
+    world
+        .rig
+        .apply("secret", &format!("{other}{}", secret("outside-cacert", &[("ca.crt", &root)])))?;
+    assert_eq!(world.get()?.0, 200);
+
+    // Nothing of the key is told to anybody.
+    let agent = world.rig.agent("a")?;
+    let secret_line = key.lines().nth(1).context("a key has lines")?;
+    for told in [agent.log(), agent.admin("/config_dump")?, agent.metrics()?] {
+        assert!(!told.contains(secret_line));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_certificate_that_was_revoked_is_refused() -> Result<()> {
+    let world = World::open("DNS", TLS_PORT)?;
+    world.host_is_at(&["one"])?;
+    let ours = world.authority("ours")?;
+    let issued = ours.issue(&[HOST])?;
+    let (netns, at) = (&world.rig.place("one")?.netns, world.rig.at("one", TLS_PORT)?);
+    let _server = TlsServer::start(netns, at, &issued, None, &TLS13)?;
+    let root = ours.root_file();
+    let with = |list: &std::path::Path| {
+        let (root, list) = (root.display(), list.display());
+        world.tls(&format!("mode: SIMPLE, caCertificates: {root}, caCrl: {list}"))
+    };
+    with(&ours.revoke(&[])?)?;
+    assert_eq!(world.get()?.0, 200);
+    with(&ours.revoke(&[&issued])?)?;
+    assert_eq!(world.get()?.0, 503);
+    assert!(world.say("secret").is_err());
+    let log = world.rig.agent("a")?.access_log();
+    log.wait(&[("response_flags", "UF"), ("reason", "tls_revoked")])?;
+    // Of a list that is not there, nobody knows what it would say.
+    with(std::path::Path::new("/none/such"))?;
+    assert_eq!(world.get()?.0, 503);
+    Ok(())
+}
+
+#[test]
+fn an_endpoint_that_is_not_enrolled_is_shown_the_clients_own_identity_and_has_to_prove_its()
+-> Result<()> {
+    let world = World::open("DNS", TLS_PORT)?;
+    world.host_is_at(&["one"])?;
+    let mesh = Authority::of_mesh(&world.rig.ca_dir(), &world.rig.node("a")?.dir)?;
+    let one = "spiffe://cluster.local/ns/shop/sa/one";
+    let _server = world.serve(&mesh, one, Some(&mesh), &TLS13)?;
+    world.tls("mode: ISTIO_MUTUAL")?;
+    assert_eq!(world.get()?.0, 503, "nobody says who it is");
+    assert!(world.say("secret").is_err());
+    let log = world.rig.agent("a")?.access_log();
+    let line = log.wait(&[("reason", "tls_rule"), ("response_flags", "UF")])?;
+    assert!(line.get("detail").contains("nobody says who the endpoint is"));
+
+    world.tls(&format!("mode: ISTIO_MUTUAL, subjectAltNames: ['{one}']"))?;
+    let (status, _, body) = world.get()?;
+    let client = "spiffe://cluster.local/ns/shop/sa/client";
+    let wanted = format!("sni=outbound_.80_._.{HOST} client={client} version=Some(TLSv1_3)");
+    assert_eq!((status, body), (200, wanted));
+    assert_eq!(world.say("no request at all")?, "no request at all");
+
+    world.tls("mode: ISTIO_MUTUAL, subjectAltNames: ['spiffe://cluster.local/ns/shop/sa/two']")?;
+    assert_eq!(world.get()?.0, 503);
+    assert!(world.say("secret").is_err());
+    let line = log.wait(&[("response_flags", "UF"), ("reason", "tls_wrong_name")])?;
+    assert!(line.get("detail").contains(one), "{}", line.get("detail"));
+    Ok(())
+}
+
+#[test]
+fn an_endpoint_has_to_be_who_the_service_account_of_its_workload_entry_says() -> Result<()> {
+    let world = World::open("DNS", TLS_PORT)?;
+    let mesh = Authority::of_mesh(&world.rig.ca_dir(), &world.rig.node("a")?.dir)?;
+    let one = "spiffe://cluster.local/ns/shop/sa/one";
+    let _server = world.serve(&mesh, one, Some(&mesh), &TLS13)?;
+    world.tls("mode: ISTIO_MUTUAL")?;
+    let entry = |account: &str| -> Result<()> {
+        let address = world.rig.at("one", 0)?.ip();
+        world.rig.apply(
+            "entry",
+            &format!(
+                "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n\
+                 metadata: {{name: one, namespace: shop}}\n\
+                 spec: {{address: {address}, labels: {{app: api}}, serviceAccount: {account}}}\n---\n\
+                 apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+                 metadata: {{name: api, namespace: shop}}\nspec:\n  hosts: [{HOST}]\n  \
+                 addresses: [{VIP}]\n  resolution: STATIC\n  \
+                 workloadSelector: {{labels: {{app: api}}}}\n  \
+                 ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {TLS_PORT}}}]\n"
+            ),
+        )
+    };
+    entry("one")?;
+    assert_eq!(world.get()?.0, 200);
+    entry("two")?;
+    assert_eq!(world.get()?.0, 503);
+    Ok(())
+}

@@ -6,7 +6,10 @@ use std::{
     net::IpAddr,
 };
 
-use undermesh_model::{Cluster, NamespacedName, ResourceRef};
+use undermesh_model::{
+    Cluster, NamespacedName, ResourceRef,
+    traffic::{CA_SUFFIX, DestinationRule, TlsSecret},
+};
 
 use crate::{
     convert::{PodRecord, ServiceRecord},
@@ -36,7 +39,8 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     enrol(&mut pods, &choices);
     check_addresses(&pods, report);
     check_accounts(&pods, &cluster, report);
-    let unread = services(objects.services, &mut cluster);
+    services(objects.services, &mut cluster);
+    let unread = cluster.external_names.keys().cloned().collect::<BTreeSet<_>>();
     for placed in objects.endpoint_slices {
         let service = &placed.value.service;
         if !cluster.services.contains_key(service) && !unread.contains(service) {
@@ -65,6 +69,7 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     let (policies, maps) = (objects.backend_tls_policies, objects.config_maps);
     gateway::connect_tls(policies, &maps, &unread, &mut cluster, report);
     cluster.routes.extend(traffic::resolve(objects.virtual_services, report));
+    secrets(objects.secrets, &objects.destination_rules, &mut cluster, report);
     for placed in objects.destination_rules {
         cluster.destination_rules.insert(placed.name(), placed.value);
     }
@@ -125,22 +130,48 @@ fn check_accounts(pods: &[Placed<PodRecord>], cluster: &Cluster, report: &mut Re
     }
 }
 
-/// Adds the services, and names those that exist without being read.
-fn services(
-    services: Vec<Placed<ServiceRecord>>,
+/// Keeps the Secrets that rules name, of whatever namespace: which of them a client gets is decided where
+/// clients are known.
+fn secrets(
+    secrets: Vec<Placed<TlsSecret>>,
+    rules: &[Placed<DestinationRule>],
     cluster: &mut Cluster,
-) -> BTreeSet<NamespacedName> {
-    let mut unread = BTreeSet::new();
+    report: &mut Report,
+) {
+    let named = |rule: &Placed<DestinationRule>| -> BTreeSet<String> {
+        rule.value.tls().filter_map(|tls| tls.credential.clone()).collect()
+    };
+    let all: BTreeSet<String> = rules.iter().flat_map(named).collect();
+    for placed in secrets {
+        let name = &placed.origin.name;
+        let own = name.strip_suffix(CA_SUFFIX).unwrap_or(name);
+        if all.contains(own) || all.contains(name) {
+            cluster.tls_secrets.insert(placed.name(), placed.value);
+        }
+    }
+    for rule in rules {
+        for name in named(rule) {
+            if cluster.tls_secrets.keys().any(|known| known.name == name) {
+                continue;
+            }
+            let message = format!("credentialName: no namespace has a Secret {name}");
+            let remedy = "write it, in the namespace of the clients; until then connections fail";
+            report.warning(&rule.subject(), &[], "unknown-secret", message, remedy);
+        }
+    }
+}
+
+/// Adds the services.
+fn services(services: Vec<Placed<ServiceRecord>>, cluster: &mut Cluster) {
     for placed in services {
         let name = placed.name();
         match placed.value {
             ServiceRecord::Service(service) => {
                 cluster.services.insert(name, service);
             }
-            ServiceRecord::Unread => {
-                unread.insert(name);
+            ServiceRecord::External(external) => {
+                cluster.external_names.insert(name, external);
             }
         }
     }
-    unread
 }

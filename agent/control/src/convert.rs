@@ -6,6 +6,7 @@ mod endpoint_slice;
 mod namespace;
 mod node;
 mod pod;
+mod secret;
 mod service;
 mod service_account;
 
@@ -14,6 +15,7 @@ pub(crate) use endpoint_slice::endpoint_slice;
 pub(crate) use namespace::{NamespaceRecord, namespace};
 pub(crate) use node::node;
 pub(crate) use pod::{PodRecord, pod};
+pub(crate) use secret::secret;
 pub(crate) use service::{ServiceRecord, service};
 pub(crate) use service_account::service_account;
 

@@ -130,6 +130,14 @@ static KINDS: [Kind; 21] = [
         },
     },
     Kind {
+        description: namespaced("Secret", &["v1"]),
+        names: names::is_subdomain,
+        read: |document, subject, objects, _| {
+            objects.secrets.push(convert::secret(document, subject)?);
+            Ok(())
+        },
+    },
+    Kind {
         description: namespaced("EndpointSlice", &["discovery.k8s.io/v1"]),
         names: names::is_subdomain,
         read: |document, subject, objects, report| {

@@ -6,7 +6,7 @@ use std::collections::{HashMap, hash_map::Entry};
 use undermesh_model::{
     AuthorizationPolicy, EndpointSlice, MeshConfig, NamespacedName, Node, PeerAuthentication,
     RequestAuthentication, ResourceRef, ServiceAccount, SourcePosition,
-    traffic::{DestinationRule, ServiceEntry, WorkloadEntry},
+    traffic::{DestinationRule, ServiceEntry, TlsSecret, WorkloadEntry},
 };
 
 use crate::{
@@ -63,6 +63,7 @@ pub(crate) struct Objects {
     pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
     pub(crate) mesh_configs: Vec<Placed<MeshConfig>>,
     pub(crate) config_maps: Vec<Placed<Roots>>,
+    pub(crate) secrets: Vec<Placed<TlsSecret>>,
     pub(crate) backend_tls_policies: Vec<Placed<TlsDraft>>,
     pub(crate) gateway_routes: Vec<Placed<RouteDraft>>,
     pub(crate) reference_grants: Vec<Placed<Grant>>,

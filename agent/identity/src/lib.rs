@@ -25,7 +25,7 @@ pub use ca::{CaCertificate, CaDirectory, CaInfo, CaOptions};
 pub use clock::{Clock, SystemClock};
 pub use error::{AuthorityError, StoreError};
 pub use life::spent_percent;
-pub use outside::{OutsideError, OutsideTls};
+pub use outside::{OutsideError, OutsideTls, Protocols};
 pub use peer::{PeerError, classify, explain, peer_expiry, peer_identity};
 pub use store::{CertificateState, CertificateStatus, IdentityConfig, IdentityStore};
 pub use svid::Svid;

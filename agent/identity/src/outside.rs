@@ -1,5 +1,6 @@
 //! TLS towards hosts outside the mesh, as a DestinationRule or a BackendTLSPolicy asks for it. Nothing of
-//! the mesh's own identities is used here, and nothing that is accepted here is accepted as a workload.
+//! the mesh's own identities is used here (`ISTIO_MUTUAL` is made by the store, which has them), and nothing
+//! that is accepted here is accepted as a workload.
 
 mod verify;
 
@@ -12,13 +13,16 @@ use std::{
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
     version::{TLS12, TLS13},
 };
 use thiserror::Error;
 use undermesh_model::traffic::{ClientTls, KeyMaterial, TlsMode};
 
-use verify::{AnyServer, NamedServer};
+use zeroize::Zeroizing;
+
+use verify::AnyServer;
+pub(crate) use verify::NamedServer;
 
 /// Where distributions keep the roots that their programs trust.
 const SYSTEM_ROOTS: [&str; 5] = [
@@ -34,6 +38,9 @@ const MAX_KEPT: usize = 64;
 const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Largest file that is read.
 const MAX_FILE: u64 = 4 << 20;
+
+/// Protocols that a client offers (ALPN), the best first; none where it does not say.
+pub type Protocols = &'static [&'static [u8]];
 
 /// Why a host cannot be spoken to in TLS.
 #[derive(Debug, Error)]
@@ -54,11 +61,14 @@ pub enum OutsideError {
         /// What is wrong.
         why: String,
     },
+    /// It is not where the rule says.
+    #[error("{0}")]
+    Missing(String),
     /// There is no certificate of our own where one is needed.
     #[error("the mode MUTUAL needs a certificate and a key")]
     NoCertificate,
-    /// The mesh's certificates are for workloads of the mesh.
-    #[error("the mode ISTIO_MUTUAL is for endpoints in the mesh, and this one is not enrolled")]
+    /// The mesh's certificates are not here.
+    #[error("the mode ISTIO_MUTUAL is for workloads, and this is none")]
     MeshOnly,
     /// No roots to trust.
     #[error("no file with the system's roots was found; name one in caCertificates")]
@@ -77,7 +87,7 @@ pub struct OutsideTls {
 #[derive(Debug)]
 struct Kept {
     tls: ClientTls,
-    alpn: &'static [u8],
+    alpn: Protocols,
     config: Arc<ClientConfig>,
     made: Instant,
 }
@@ -90,7 +100,7 @@ impl OutsideTls {
     pub fn client_config(
         &self,
         tls: &ClientTls,
-        alpn: &'static [u8],
+        alpn: Protocols,
     ) -> Result<Arc<ClientConfig>, OutsideError> {
         let now = Instant::now();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,7 +117,7 @@ impl OutsideTls {
     }
 }
 
-fn make(tls: &ClientTls, alpn: &'static [u8]) -> Result<ClientConfig, OutsideError> {
+fn make(tls: &ClientTls, alpn: Protocols) -> Result<ClientConfig, OutsideError> {
     if tls.mode == TlsMode::IstioMutual {
         return Err(OutsideError::MeshOnly);
     }
@@ -119,7 +129,7 @@ fn make(tls: &ClientTls, alpn: &'static [u8]) -> Result<ClientConfig, OutsideErr
         builder.with_custom_certificate_verifier(Arc::new(AnyServer::new(provider)))
     } else {
         let names = tls.subject_alt_names.clone();
-        let server = NamedServer::new(roots(tls)?, provider, names);
+        let server = NamedServer::new(Arc::new(roots(tls)?), provider, names, revoked(tls)?)?;
         builder.with_custom_certificate_verifier(Arc::new(server))
     };
     let mut config = match (tls.mode, &tls.client) {
@@ -133,9 +143,7 @@ fn make(tls: &ClientTls, alpn: &'static [u8]) -> Result<ClientConfig, OutsideErr
         (TlsMode::Mutual, None) => return Err(OutsideError::NoCertificate),
         _ => builder.with_no_client_auth(),
     };
-    if !alpn.is_empty() {
-        config.alpn_protocols = vec![alpn.to_vec()];
-    }
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
 }
 
@@ -159,6 +167,20 @@ fn roots(tls: &ClientTls) -> Result<RootCertStore, OutsideError> {
     }
 }
 
+/// Lists of what was revoked, as many as the rule brings.
+fn revoked(tls: &ClientTls) -> Result<Vec<CertificateRevocationListDer<'static>>, OutsideError> {
+    let Some(source) = &tls.crl else { return Ok(Vec::new()) };
+    let bytes = bytes(source)?;
+    let what = "list of revoked certificates";
+    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+    let found = found.map_err(|error| OutsideError::Material { what, why: error.to_string() })?;
+    if found.is_empty() {
+        // Nothing would be looked up.
+        return Err(OutsideError::Material { what, why: "it holds none".to_owned() });
+    }
+    Ok(found)
+}
+
 fn certificates(
     source: &KeyMaterial,
     what: &'static str,
@@ -172,9 +194,10 @@ fn certificates(
     Ok(found)
 }
 
-fn bytes(source: &KeyMaterial) -> Result<Vec<u8>, OutsideError> {
+fn bytes(source: &KeyMaterial) -> Result<Zeroizing<Vec<u8>>, OutsideError> {
     let path = match source {
-        KeyMaterial::Inline(bytes) => return Ok(bytes.clone()),
+        KeyMaterial::Inline(bytes) => return Ok(Zeroizing::new(bytes.expose().to_vec())),
+        KeyMaterial::Missing(why) => return Err(OutsideError::Missing(why.clone())),
         KeyMaterial::File(path) => path,
     };
     let failed = |why: String| OutsideError::File { path: path.clone(), why };
@@ -182,7 +205,7 @@ fn bytes(source: &KeyMaterial) -> Result<Vec<u8>, OutsideError> {
     if length > MAX_FILE {
         return Err(failed(format!("it is larger than {MAX_FILE} bytes")));
     }
-    fs::read(path).map_err(|error| failed(error.to_string()))
+    fs::read(path).map(Zeroizing::new).map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]

@@ -175,12 +175,17 @@ pub fn classify(error: &Error) -> &'static str {
             }
             CertificateError::UnknownIssuer => "tls_unknown_issuer",
             CertificateError::BadSignature => "tls_bad_signature",
+            CertificateError::Revoked => "tls_revoked",
+            CertificateError::UnknownRevocationStatus
+            | CertificateError::ExpiredRevocationList
+            | CertificateError::ExpiredRevocationListContext { .. } => "tls_revocation_unknown",
             CertificateError::Other(other) => other
                 .0
                 .downcast_ref::<PeerError>()
                 .map_or("tls_invalid_certificate", PeerError::reason),
             _ => "tls_invalid_certificate",
         },
+        Error::InvalidCertRevocationList(_) => "tls_revocation_unknown",
         Error::NoCertificatesPresented => "tls_no_certificate",
         Error::AlertReceived(_) => "tls_refused_by_peer",
         Error::InvalidMessage(_) => "tls_not_tls",

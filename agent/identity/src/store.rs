@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use undermesh_model::{SpiffeId, TrustDomain, Wire};
 
 use crate::{
-    AuthorityError, CertificateAuthority, Clock, StoreError, Svid, SystemClock,
+    AuthorityError, CertificateAuthority, Clock, Protocols, StoreError, Svid, SystemClock,
     tls::{self, Trust},
 };
 
@@ -74,6 +74,8 @@ struct State {
     /// Why the authority could last not be followed, so that it is logged once.
     complaint: Option<String>,
     clients: HashMap<(SpiffeId, Vec<SpiffeId>, Wire), Arc<ClientConfig>>,
+    /// Of clients that speak to whoever is not enrolled and has a certificate of the mesh all the same.
+    outside: HashMap<(SpiffeId, Vec<String>, Protocols), Arc<ClientConfig>>,
     servers: HashMap<(SpiffeId, Wire), Arc<ServerConfig>>,
 }
 
@@ -120,6 +122,7 @@ impl IdentityStore {
             issuer,
             complaint: None,
             clients: HashMap::new(),
+            outside: HashMap::new(),
             servers: HashMap::new(),
         };
         Ok(Arc::new(Self {
@@ -140,6 +143,7 @@ impl IdentityStore {
         state.entries.retain(|id, _| wanted.contains(id));
         state.servers.retain(|(id, _), _| wanted.contains(id));
         state.clients.retain(|(id, ..), _| wanted.contains(id));
+        state.outside.retain(|(id, ..), _| wanted.contains(id));
         for id in &wanted {
             state.entries.entry(id.clone()).or_default();
         }
@@ -188,6 +192,35 @@ impl IdentityStore {
             state.clients = HashMap::new();
         }
         state.clients.insert(key, Arc::clone(&config));
+        Ok(config)
+    }
+
+    /// The configuration of a client that is `source`, offers `alpn`, and speaks to servers outside the
+    /// mesh's own wires that have a certificate of the mesh for one of `names`.
+    ///
+    /// # Errors
+    /// Where `source` has no valid certificate.
+    pub fn outside_config(
+        &self,
+        source: &SpiffeId,
+        names: &[String],
+        alpn: Protocols,
+    ) -> Result<Arc<ClientConfig>, StoreError> {
+        let key = (source.clone(), names.to_vec(), alpn);
+        let mut state = self.lock();
+        let svid = state.svid(source, self.now())?;
+        if let Some(config) = state.outside.get(&key) {
+            return Ok(Arc::clone(config));
+        }
+        let config = state
+            .trust
+            .outside(&svid, names, alpn)
+            .map_err(|error| StoreError::Tls(source.clone(), error.to_string()))?;
+        let config = Arc::new(config);
+        if state.outside.len() >= MAX_CLIENTS {
+            state.outside = HashMap::new();
+        }
+        state.outside.insert(key, Arc::clone(&config));
         Ok(config)
     }
 

@@ -13,8 +13,9 @@ use rustls::{
 use undermesh_model::{SpiffeId, TrustDomain, Wire};
 
 use crate::{
-    Clock, Svid,
+    Clock, Protocols, Svid,
     clock::RustlsClock,
+    outside::NamedServer,
     tickets::Tickets,
     verifier::{ClientVerifier, ServerVerifier},
 };
@@ -93,6 +94,28 @@ impl Trust {
         // one generation of certificates.
         config.resumption = Resumption::store(Arc::new(Tickets::default()));
         config.enable_sni = false;
+        Ok(config)
+    }
+
+    /// A client that shows `svid` to a server that is spoken to as if it were outside the mesh, and accepts
+    /// it with a certificate of the mesh for one of `names`.
+    pub(crate) fn outside(
+        &self,
+        svid: &Svid,
+        names: &[String],
+        alpn: Protocols,
+    ) -> Result<ClientConfig, Error> {
+        let (roots, provider) = (Arc::clone(&self.roots), Arc::clone(&self.provider));
+        let verifier = NamedServer::new(roots, provider, names.to_vec(), Vec::new())?;
+        let time = Arc::new(RustlsClock(Arc::clone(&self.clock)));
+        let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), time)
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(Always(svid.certified_key())));
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        // A resumed session is not verified again.
+        config.resumption = Resumption::disabled();
         Ok(config)
     }
 

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use serde::Serialize;
 
 use crate::{
-    AuthorizationPolicy, EndpointSlice, MeshConfig, NamespacedName, PeerAuthentication,
-    RequestAuthentication, ResourceRef, Service, Workload,
-    traffic::{BackendTls, DestinationRule, RouteSet, ServiceEntry, WorkloadEntry},
+    AuthorizationPolicy, EndpointSlice, ExternalName, MeshConfig, NamespacedName,
+    PeerAuthentication, RequestAuthentication, ResourceRef, Service, Workload,
+    traffic::{BackendTls, DestinationRule, RouteSet, ServiceEntry, TlsSecret, WorkloadEntry},
 };
 
 /// One complete, consistent reading of the configuration. Maps are ordered so that whatever is
@@ -40,6 +40,10 @@ pub struct Cluster {
     pub destination_rules: BTreeMap<NamespacedName, DestinationRule>,
     /// TLS towards Services' endpoints.
     pub backend_tls: Vec<BackendTls>,
+    /// Secrets that DestinationRules name.
+    pub tls_secrets: BTreeMap<NamespacedName, TlsSecret>,
+    /// Services that stand for a name elsewhere.
+    pub external_names: BTreeMap<NamespacedName, ExternalName>,
     /// Hosts that are no Kubernetes Service.
     pub service_entries: BTreeMap<NamespacedName, ServiceEntry>,
     /// Endpoints that are no pods.

@@ -27,6 +27,7 @@ pub use policy::{
 pub use request_authentication::{JwtKeys, JwtRule, RequestAuthentication, TokenLocation};
 pub use resource::{NamespacedName, ResourceRef};
 pub use service::{
-    Distribution, Endpoint, EndpointPort, EndpointSlice, Protocol, Service, ServicePort, TargetPort,
+    Distribution, Endpoint, EndpointPort, EndpointSlice, ExternalName, Protocol, Service,
+    ServicePort, TargetPort,
 };
 pub use workload::{Enrolment, FailMode, PodLocation, SourceAddress, Wire, Workload};

@@ -45,6 +45,19 @@ pub struct Service {
     pub l7: bool,
 }
 
+/// A Service of type ExternalName: another name for a host. Clients never dial it itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalName {
+    /// The Service object it comes from.
+    pub origin: ResourceRef,
+    /// Namespace and name.
+    pub name: NamespacedName,
+    /// The host, in lower case and without a dot at its end.
+    pub host: String,
+    /// The ports it offers.
+    pub ports: Vec<ServicePort>,
+}
+
 /// Which endpoints of a service a client is led to, by where they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]

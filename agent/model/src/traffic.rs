@@ -6,14 +6,15 @@ mod backend_tls;
 mod destination;
 mod entry;
 mod http;
+mod key;
 mod matching;
 mod route;
 
 pub use backend_tls::BackendTls;
 pub use destination::{
-    ClientTls, ConnectionPool, ConsistentHash, DestinationRule, HashKey, HttpPool, KeyMaterial,
-    LoadBalancer, Locality, LocalityBalance, OutlierDetection, Ring, SimpleBalancer, Subset,
-    TcpPool, TlsMode, TrafficPolicy, UpgradePolicy, Warmup,
+    ClientTls, ConnectionPool, ConsistentHash, DestinationRule, HashKey, HttpPool, LoadBalancer,
+    Locality, LocalityBalance, OutlierDetection, Ring, SimpleBalancer, Subset, TcpPool, TlsMode,
+    TrafficPolicy, UpgradePolicy, Warmup,
 };
 pub use entry::{
     EntryAddress, EntryEndpoint, EntryLocation, EntryPort, Resolution, ServiceEntry, WorkloadEntry,
@@ -22,6 +23,7 @@ pub use http::{
     AllowedOrigins, Backend, BackendRef, Cors, Delay, DirectResponse, Fault, HeaderOps, HttpAction,
     HttpRule, Mirror, PathRewrite, Redirect, RedirectPath, RedirectPort, Retries, RetryOn, Rewrite,
 };
+pub use key::{CA_SUFFIX, KeyMaterial, SecretBytes, TlsSecret};
 pub use matching::{HttpMatch, PathMatch, TextPattern};
 pub use route::{Dialect, L4Match, L4Rule, Parent, RouteSet, Scope};
 

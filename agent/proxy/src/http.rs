@@ -51,7 +51,7 @@ use l4::{Led, Sniffed};
 pub(crate) use local_reply::LocalReply;
 pub(crate) use log::{Cut, RequestLog, unreadable};
 pub(crate) use meter::Metered;
-pub(crate) use outside::secure;
+pub(crate) use outside::{Carries, secure};
 pub(crate) use requests::{http1_builder, http2_builder};
 pub(crate) use sniff::{Look, Spoken, sniff};
 pub(crate) use strict::{Strict, Switch};

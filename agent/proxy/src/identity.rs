@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use rustls::{ClientConfig, ServerConfig, pki_types::CertificateDer};
-use undermesh_identity::{IdentityStore, peer_identity};
+use undermesh_identity::{IdentityStore, Protocols, peer_identity};
 use undermesh_model::{SpiffeId, Wire};
 
 use crate::{
@@ -23,6 +23,19 @@ pub(crate) async fn client_config(
     ready(shared, source).await?;
     let expected = std::slice::from_ref(destination);
     let config = shared.identities.client_config(source, expected, wire);
+    config.map_err(|error| no_certificate(source, error))
+}
+
+/// The configuration for connections from `source` to servers outside the mesh's wires that have a
+/// certificate of the mesh for one of `names`.
+pub(crate) async fn outside_config(
+    shared: &Shared,
+    source: &SpiffeId,
+    names: &[String],
+    alpn: Protocols,
+) -> Result<Arc<ClientConfig>, Failure> {
+    ready(shared, source).await?;
+    let config = shared.identities.outside_config(source, names, alpn);
     config.map_err(|error| no_certificate(source, error))
 }
 

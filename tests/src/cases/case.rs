@@ -15,7 +15,8 @@ pub struct Case {
     /// Its name, a claim.
     pub case: String,
     /// Kubernetes objects. `$ip(POD)` and `$vip(SERVICE)` stand for IPv4 addresses, `$ip6(POD)` for one of IPv6,
-    /// `$keys` for the key set of the issuer that signs [`Exchange::token`].
+    /// `$keys` for the key set of the issuer that signs [`Exchange::token`], `$root` for the root of the authority
+    /// that certifies servers outside the mesh, to be written between double quotes.
     #[serde(default)]
     pub objects: Vec<Value>,
     /// Codes of what the agents have to say about the objects; they say nothing else.
@@ -56,7 +57,7 @@ pub struct Exchange {
     /// Who asks.
     #[serde(default = "client")]
     pub from: String,
-    /// Service and port, or pod and port (`one@8080`).
+    /// Service and port, pod and port (`one@8080`), or address and port.
     #[serde(default = "shop")]
     pub to: String,
     /// By the IPv6 address.

@@ -3,7 +3,7 @@
 //! | node | pods |
 //! |---|---|
 //! | a | `client`, `visitor` (namespace `front`), `stranger` (not in the mesh), `one` |
-//! | b | `two`, `three` |
+//! | b | `two`, `three`; outside the mesh, and unknown to it: `out`, `vm` |
 //!
 //! | service | leads to | ports |
 //! |---|---|---|
@@ -14,8 +14,12 @@
 //! | `dead` | `one`, at a port where nobody listens | 80 HTTP |
 //! | `half-dead` | `one`, and `visitor`, where nobody listens | 80 HTTP |
 //! | `speech` | `one`; looked at | 1 to 9, see [`speech`] |
+//! | `legacy` | `out`, in TLS | 80 and 81 HTTP |
 //!
-//! The port 8080 of pods speaks HTTP, 8081 answers its pod's name, and 8082 speaks first.
+//! The port 8080 of pods speaks HTTP, 8081 answers its pod's name, and 8082 speaks first. 8443 of `out` speaks
+//! HTTP in TLS, as `outside.example` and `spiffe://outside.example/a`.
+//!
+//! DNS knows `out.example` and `outside.example` (`out`), `vm.example`, `vm.many.example` (`vm`) and `both.example` (`out` and `vm`).
 
 use std::net::{Ipv6Addr, SocketAddr};
 
@@ -25,6 +29,7 @@ use super::token::{Issuer, Token};
 use crate::{
     LogLine,
     manifest::{PodSpec, ServiceSpec},
+    outside::{Authority, DnsServer, TlsServer},
     pod::{Pod, protocol::Behaviour},
     rig::Rig,
     standard::PORT,
@@ -39,6 +44,17 @@ const FIRST: u16 = 8082;
 const NOBODY: u16 = 8083;
 const SERVERS: [&str; 3] = ["one", "two", "three"];
 const CLIENTS: [&str; 3] = ["client", "visitor", "stranger"];
+const OUTSIDE: [&str; 2] = ["out", "vm"];
+/// Where `out` speaks TLS.
+const TLS: u16 = 8443;
+/// Names, and the pods that are at them.
+const NAMES: [(&str, &[&str]); 5] = [
+    ("out.example", &["out"]),
+    ("outside.example", &["out"]),
+    ("vm.example", &["vm"]),
+    ("vm.many.example", &["vm"]),
+    ("both.example", &["out", "vm"]),
+];
 
 /// Namespaces, and the subsets of `shop`.
 const BASE: &str = "
@@ -66,6 +82,9 @@ pub struct Shop {
     clients: Vec<(String, Pod)>,
     servers: Vec<(String, Pod)>,
     issuer: Issuer,
+    root: String,
+    /// They serve for as long as they live.
+    _outside: (DnsServer, TlsServer),
     /// The rig. Dropped last.
     pub rig: Rig,
 }
@@ -84,19 +103,31 @@ impl Shop {
                     PodSpec::new("visitor").within("front"),
                     PodSpec::new("stranger").listed(),
                     PodSpec::new("one"),
+                    PodSpec::new("dns").unlisted(),
                 ],
             )
-            .node("b", [PodSpec::new("two"), PodSpec::new("three")])
+            .node(
+                "b",
+                [
+                    PodSpec::new("two"),
+                    PodSpec::new("three"),
+                    PodSpec::new("out").unlisted(),
+                    PodSpec::new("vm").unlisted(),
+                ],
+            )
             .build()?;
+        let dns = dns(&mut rig)?;
         rig.manifests.write("base", BASE)?;
         rig.start()?;
         let mut servers = Vec::new();
-        for name in SERVERS {
+        for name in SERVERS.into_iter().chain(OUTSIDE) {
             servers.push((name.to_owned(), serving(&rig, name)?));
         }
         let clients = CLIENTS.iter().map(|name| Ok(((*name).to_owned(), rig.pod(name)?)));
         let clients = clients.collect::<Result<_>>()?;
-        Ok(Self { clients, servers, issuer: Issuer::new()?, rig })
+        let (tls, root) = tls(&rig)?;
+        let issuer = Issuer::new()?;
+        Ok(Self { clients, servers, issuer, root, _outside: (dns, tls), rig })
     }
 
     /// A pod that asks.
@@ -115,11 +146,14 @@ impl Shop {
         named(&self.servers, name)
     }
 
-    /// The address of `service:port` or `pod@port`.
+    /// The address of `service:port` or `pod@port`, or the one that it is already.
     ///
     /// # Errors
     /// As [`Self::client`].
     pub fn address(&self, of: &str, ipv6: bool) -> Result<SocketAddr> {
+        if let Ok(address) = of.parse() {
+            return Ok(address);
+        }
         if let Some((pod, port)) = of.split_once('@') {
             let port = port.parse().with_context(|| format!("{of} has no port"))?;
             return if ipv6 { self.rig.at6(pod, port) } else { self.rig.at(pod, port) };
@@ -129,7 +163,7 @@ impl Shop {
         if ipv6 { self.rig.vip6(service, port) } else { self.rig.vip(service, port) }
     }
 
-    /// Puts in addresses for `$ip(POD)` and `$vip(SERVICE)`.
+    /// Puts in addresses for `$ip(POD)` and `$vip(SERVICE)`, and the root for `$root`.
     ///
     /// # Errors
     /// As [`Self::client`].
@@ -146,7 +180,8 @@ impl Shop {
             let address = self.rig.place(name)?.ip(Family::V6);
             text = format!("{before}{address}{after}");
         }
-        Ok(text.replace("$keys", &self.issuer.keys()?))
+        let text = text.replace("$keys", &self.issuer.keys()?);
+        Ok(text.replace("$root", &self.root.replace('\n', "\\n")))
     }
 
     /// Signs a token.
@@ -183,6 +218,29 @@ fn hole<'a>(text: &'a str, begin: &str) -> Option<(&'a str, &'a str, &'a str)> {
     Some((before, name, after))
 }
 
+/// Has DNS answered in `dns`, for all agents.
+fn dns(rig: &mut Rig) -> Result<DnsServer> {
+    let at = rig.at("dns", 53)?;
+    for node in ["a", "b"] {
+        rig.node_mut(node)?.settings.set("dnsServers", &format!("[\"{at}\"]"));
+    }
+    let server = DnsServer::start(&rig.place("dns")?.netns, at)?;
+    for (name, pods) in NAMES {
+        let addresses = pods.iter().map(|pod| Ok(rig.at(pod, 0)?.ip()));
+        server.are(name, &addresses.collect::<Result<Vec<_>>>()?);
+    }
+    Ok(server)
+}
+
+/// A server in `out` that speaks TLS, and the root of who has certified it.
+fn tls(rig: &Rig) -> Result<(TlsServer, String)> {
+    let authority = Authority::new("outside", &rig.node("b")?.dir)?;
+    let issued = authority.issue(&["outside.example", "spiffe://outside.example/a"])?;
+    let (netns, at) = (&rig.place("out")?.netns, rig.at("out", TLS)?);
+    let server = TlsServer::start(netns, at, &issued, None, &rustls::version::TLS13)?;
+    Ok((server, authority.root()))
+}
+
 fn named<'a>(pods: &'a [(String, Pod)], name: &str) -> Result<&'a Pod> {
     let found = pods.iter().find(|(known, _)| known == name).map(|(_, pod)| pod);
     found.with_context(|| format!("no pod {name} in this shop"))
@@ -214,6 +272,11 @@ fn services(mut rig: crate::RigBuilder) -> crate::RigBuilder {
         .service(http("dead", NOBODY, &["one"]))
         .service(http("half-dead", PORT, &["one", "visitor"]))
         .service(speech())
+        .service(
+            ServiceSpec::new("legacy", 80, TLS, &["out"])
+                .port(80, TLS, "http-80")
+                .port(81, TLS, "http-81"),
+        )
 }
 
 fn all_ports(name: &str, backends: &[&str]) -> ServiceSpec {

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -17,13 +17,14 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SanType,
+    SerialNumber, date_time_ymd,
 };
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
     crypto::aws_lc_rs,
-    pki_types::{PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
 
@@ -38,15 +39,20 @@ const CHUNK: usize = 16 << 10;
 
 /// An authority, with its root in a file.
 pub struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    issuer: Issuer<'static, KeyPair>,
+    /// What certificates that it issues are shown with.
+    chain: Option<CertificateDer<'static>>,
+    root: String,
     dir: PathBuf,
     name: String,
+    issued: AtomicU64,
 }
 
 /// A certificate and its key, with both in files.
 pub struct Issued {
-    chain: rustls::pki_types::CertificateDer<'static>,
+    chain: Vec<CertificateDer<'static>>,
     key: String,
+    serial: SerialNumber,
     /// File of the certificate.
     pub certificate_file: PathBuf,
     /// File of the key.
@@ -62,15 +68,43 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let authority = Self { issuer, dir: dir.to_owned(), name: name.to_owned() };
+        let key = KeyPair::generate()?;
+        let root = params.self_signed(&key)?.pem();
+        let authority = Self {
+            issuer: Issuer::new(params, key),
+            chain: None,
+            root,
+            dir: dir.to_owned(),
+            name: name.to_owned(),
+            issued: AtomicU64::default(),
+        };
         std::fs::write(authority.root_file(), authority.root())?;
         Ok(authority)
     }
 
+    /// The mesh's own authority, of which `ca_dir` has the certificates; files go to `dir`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_mesh(ca_dir: &Path, dir: &Path) -> Result<Self> {
+        let read = |name: &str| std::fs::read_to_string(ca_dir.join(name)).context(name.to_owned());
+        let certificate = read("intermediate.crt")?;
+        let key = KeyPair::from_pem(&read("intermediate.key")?)?;
+        let chain = CertificateDer::from_pem_slice(certificate.as_bytes())
+            .map_err(|error| anyhow!("the mesh's certificate cannot be read: {error}"))?;
+        Ok(Self {
+            issuer: Issuer::from_ca_cert_pem(&certificate, key)?,
+            chain: Some(chain),
+            root: read("root.crt")?,
+            dir: dir.to_owned(),
+            name: "mesh".to_owned(),
+            issued: AtomicU64::default(),
+        })
+    }
+
     /// Its root, as PEM.
     pub fn root(&self) -> String {
-        self.issuer.pem()
+        self.root.clone()
     }
 
     /// The file of its root.
@@ -78,22 +112,56 @@ impl Authority {
         self.dir.join(format!("{}-root.pem", self.name))
     }
 
-    /// Certifies somebody with these names.
+    /// A file with the list of what it has revoked.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn revoke(&self, revoked: &[&Issued]) -> Result<PathBuf> {
+        let number = SerialNumber::from(self.issued.fetch_add(1, Ordering::Relaxed));
+        let revoked = revoked.iter().map(|one| RevokedCertParams {
+            serial_number: one.serial.clone(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: number.clone(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        // A file of its own each time: agents keep what they have read of one for a while.
+        let file = self.dir.join(format!("{}-{number}.crl", self.name));
+        std::fs::write(&file, list.signed_by(&self.issuer)?.pem()?)?;
+        Ok(file)
+    }
+
+    /// Certifies somebody with these names, of hosts or as URIs.
     ///
     /// # Errors
     /// As [`Self::new`].
     pub fn issue(&self, names: &[&str]) -> Result<Issued> {
         let key = KeyPair::generate()?;
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let label = names.first().cloned().unwrap_or_default();
-        let mut params = CertificateParams::new(names)?;
+        let (uris, hosts): (Vec<&str>, Vec<&str>) =
+            names.iter().copied().partition(|name| name.contains("://"));
+        let label = names.first().map(|name| name.replace('/', "-")).unwrap_or_default();
+        let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
+        let mut params = CertificateParams::new(hosts)?;
+        for uri in uris {
+            params.subject_alt_names.push(SanType::URI(uri.try_into()?));
+        }
+        let serial = SerialNumber::from(self.issued.fetch_add(1, Ordering::Relaxed) + 1000);
+        params.serial_number = Some(serial.clone());
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &self.issuer)?;
         let file = |what: &str| self.dir.join(format!("{}-{label}.{what}", self.name));
         let issued = Issued {
-            chain: certificate.der().clone(),
+            chain: std::iter::once(certificate.der().clone()).chain(self.chain.clone()).collect(),
             key: key.serialize_pem(),
+            serial,
             certificate_file: file("crt"),
             key_file: file("key"),
         };
@@ -149,7 +217,9 @@ fn config(
         None => builder.with_no_client_auth(),
         Some(authority) => {
             let mut roots = RootCertStore::empty();
-            roots.add(authority.issuer.der().clone())?;
+            let root = CertificateDer::from_pem_slice(authority.root.as_bytes())
+                .map_err(|error| anyhow!("a root cannot be read: {error}"))?;
+            roots.add(root)?;
             let verifier =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
             builder.with_client_cert_verifier(verifier)
@@ -157,7 +227,7 @@ fn config(
     };
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes())
         .map_err(|error| anyhow!("the key that was just made cannot be read: {error}"))?;
-    Ok(Arc::new(builder.with_single_cert(vec![issued.chain.clone()], key)?))
+    Ok(Arc::new(builder.with_single_cert(issued.chain.clone(), key)?))
 }
 
 fn accept(listener: &TcpListener, config: &Arc<ServerConfig>, ended: &AtomicBool) {
@@ -172,6 +242,17 @@ fn accept(listener: &TcpListener, config: &Arc<ServerConfig>, ended: &AtomicBool
             Err(_) => return,
         }
     }
+}
+
+/// What is known of a client: its identity, where its certificate has one.
+fn client(certificates: Option<&[CertificateDer<'_>]>) -> String {
+    let Some(leaf) = certificates.and_then(<[_]>::first) else { return "unknown".to_owned() };
+    // An identity is text, and nothing else in a certificate looks like one.
+    let text = String::from_utf8_lossy(leaf);
+    let is_part = |c: char| c.is_ascii_alphanumeric() || ":/-.".contains(c);
+    let identity = text.find("spiffe://").map(|at| &text[at..]);
+    let identity = identity.map(|rest| rest.split(|c| !is_part(c)).next().unwrap_or_default());
+    identity.unwrap_or("certified").to_owned()
 }
 
 fn serve(stream: TcpStream, config: Arc<ServerConfig>) -> Result<()> {
@@ -192,7 +273,7 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>) -> Result<()> {
             let body = format!(
                 "sni={} client={} version={:?}",
                 conn.server_name().unwrap_or("-"),
-                if conn.peer_certificates().is_some() { "certified" } else { "unknown" },
+                client(conn.peer_certificates()),
                 conn.protocol_version(),
             );
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());

@@ -6,10 +6,13 @@ use k8s_openapi::{
     api::core::v1::{Service, ServicePort as KubePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use undermesh_model::{self as model, Distribution, NamespacedName, ServicePort, TargetPort};
+use undermesh_model::{
+    self as model, Distribution, ExternalName, NamespacedName, ServicePort, TargetPort,
+};
 
 use super::{address, port, protocol};
 use crate::{
+    names,
     objects::Placed,
     report::{Report, Subject},
 };
@@ -21,8 +24,8 @@ const L7: &str = "undermesh.io/l7";
 #[derive(Clone, Debug)]
 pub(crate) enum ServiceRecord {
     Service(model::Service),
-    /// Of a type that is not read; known, so that nobody calls it missing.
-    Unread,
+    /// Another name for a host elsewhere.
+    External(ExternalName),
 }
 
 /// Reads a Service.
@@ -33,10 +36,8 @@ pub(crate) fn service(
 ) -> Placed<ServiceRecord> {
     let spec = service.spec.clone().unwrap_or_default();
     if spec.type_.as_deref() == Some("ExternalName") {
-        let message = "type ExternalName is not supported yet";
-        let path = ["spec", "type"];
-        report.info(subject, &path, "unread-service-type", message, "it has no effect");
-        return Placed::new(ServiceRecord::Unread, subject);
+        let external = external_name(&spec, subject, report);
+        return Placed::new(ServiceRecord::External(external), subject);
     }
     let (cluster_ips, headless) = cluster_ips(&spec, subject, report);
     if cluster_ips.is_empty() && !headless {
@@ -61,6 +62,23 @@ pub(crate) fn service(
         l7: l7(service, subject, report),
     };
     Placed::new(ServiceRecord::Service(service), subject)
+}
+
+fn external_name(spec: &ServiceSpec, subject: &Subject<'_>, report: &mut Report) -> ExternalName {
+    let text = spec.external_name.as_deref().unwrap_or_default();
+    let host = text.trim_end_matches('.').to_ascii_lowercase();
+    if !names::is_host(&host) {
+        let message = format!("externalName {text:?} is no DNS name");
+        let remedy = "write the full name of a host";
+        let path = ["spec", "externalName"];
+        report.error(subject, &path, "invalid-external-name", message, remedy);
+    }
+    ExternalName {
+        origin: subject.origin.clone(),
+        name: NamespacedName::new(&subject.origin.namespace, &subject.origin.name),
+        host,
+        ports: ports(spec, subject, report),
+    }
 }
 
 fn l7(service: &Service, subject: &Subject<'_>, report: &mut Report) -> bool {

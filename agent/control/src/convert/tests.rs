@@ -79,10 +79,6 @@ fn what_is_probably_not_meant_is_a_warning_with_a_remedy() {
             "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec:\n  clusterIP: ''\n",
             "Warning all.yaml:5: Service default/s: has no clusterIP",
         ),
-        (
-            "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec:\n  type: ExternalName\n",
-            "Info all.yaml:5: Service default/s: type ExternalName is not supported yet",
-        ),
         (slice, "Warning all.yaml:1: EndpointSlice default/e: belongs to Service default/s, which"),
         (&unlabelled, "Warning all.yaml:3: EndpointSlice default/e: has no label"),
     ] {
@@ -160,4 +156,67 @@ fn the_manifests_of_the_guide_are_accepted_without_a_finding() {
     let cluster = cluster(&text);
     assert!(cluster.workloads.values().all(|pod| pod.enrolment.is_enrolled()));
     assert_eq!((cluster.workloads.len(), cluster.endpoint_slices.len()), (2, 1));
+}
+
+#[test]
+fn an_external_name_is_kept_with_its_host_and_ports() {
+    let service = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: away, namespace: shop}}\nspec:\n  \
+             type: ExternalName\n  externalName: {name}\n  ports: [{{name: http, port: 80}}]\n"
+        )
+    };
+    let text = service("API.example.com.");
+    assert_eq!(findings(&text), Vec::<String>::new());
+    let cluster = cluster(&text);
+    let away = &cluster.external_names[&name("away")];
+    assert_eq!((away.host.as_str(), away.ports[0].port), ("api.example.com", 80));
+    assert!(cluster.services.is_empty());
+    for wrong in ["''", "a/b", "'*.example.com'"] {
+        let found = findings(&service(wrong));
+        assert!(found[0].contains("invalid-external-name") || found[0].contains("externalName"));
+        assert!(found[0].starts_with("Error all.yaml:6"), "{found:?}");
+    }
+}
+
+/// A rule that names the Secret `s`, before whatever else there is.
+const SECRETIVE: &str = "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: r, namespace: shop}
+spec: {host: a.example, trafficPolicy: {tls: {mode: MUTUAL, credentialName: s}}}
+";
+
+fn secret(name: &str, rest: &str) -> String {
+    format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: shop}}\n{rest}\n")
+}
+
+#[test]
+fn secrets_that_a_rule_names_are_kept_as_far_as_tls_needs_them() {
+    let own = secret("s", "data: {tls.crt: YQ==, tls.key: Yg==, ca.crt: Yw==, password: ZA==}");
+    let companion = secret("s-cacert", "stringData: {cacert: e, ca.crt: f, crl: g}");
+    let other = secret("other", "data: {tls.key: Yg==}");
+    let text = documents(&[SECRETIVE, &own, &companion, &other]);
+    assert_eq!(findings(&text), Vec::<String>::new());
+    let secrets = cluster(&text).tls_secrets;
+    assert_eq!(secrets.keys().collect::<Vec<_>>(), [&name("s"), &name("s-cacert")]);
+    let shown = |bytes: &Option<undermesh_model::traffic::SecretBytes>| {
+        bytes.as_ref().map(|bytes| String::from_utf8(bytes.expose().to_vec()).unwrap())
+    };
+    let own = &secrets[&name("s")];
+    let all = [&own.certificate, &own.key, &own.ca, &own.crl].map(shown);
+    assert_eq!(all, [Some("a"), Some("b"), Some("c"), None].map(|one| one.map(str::to_owned)));
+    let companion = &secrets[&name("s-cacert")];
+    assert_eq!((shown(&companion.ca), shown(&companion.crl)), (Some("e".into()), Some("g".into())));
+    let debug = format!("{own:?}");
+    assert!(!debug.contains("[98]") && debug.contains("key: Some(..)"), "{debug}");
+}
+
+#[test]
+fn what_a_secret_holds_is_in_no_finding() {
+    for rest in ["data: s3cret", "data: {tls.key: s3cret}", "stringData: {tls.key: [s3cret]}"] {
+        let found = findings(&secret("s", rest));
+        assert!(found.len() == 1 && found[0].starts_with("Error all.yaml:4"), "{found:?}");
+        assert!(!found[0].contains("s3cret"), "{found:?}");
+    }
+    assert!(findings(SECRETIVE)[0].starts_with("Warning all.yaml:1: DestinationRule shop/r: "));
 }

@@ -142,8 +142,9 @@ fn objects_that_exclude_one_another_are_both_named() {
         &documents(&[POD, &POD.replace("name: cart\n", "name: twin\n")]),
         "25: Pod shop/twin: its address 10.1.0.2 belongs to Pod shop/cart as well",
     );
-    let external = SERVICE.replace("spec:\n", "spec:\n  type: ExternalName\n");
-    rejects(&documents(&[&external, SERVICE]), "16: Service shop/cart: is written twice");
+    let external =
+        SERVICE.replace("spec:\n", "spec:\n  type: ExternalName\n  externalName: a.example\n");
+    rejects(&documents(&[&external, SERVICE]), "17: Service shop/cart: is written twice");
 }
 
 #[test]
@@ -189,8 +190,8 @@ fn kinds_that_are_not_read_are_said_and_reject_nothing() {
             "kind Service (serving.knative.dev/v1)",
         ),
         (
-            "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Secret, metadata: {name: d}}]\n",
-            "kind Secret (v1)",
+            "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: PodTemplate, metadata: {name: d}}]\n",
+            "kind PodTemplate (v1)",
         ),
     ] {
         let found = findings(text);

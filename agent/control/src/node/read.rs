@@ -25,6 +25,11 @@ pub(crate) struct TypeError {
 }
 
 impl TypeError {
+    /// The same place with other words, which show nothing of what is there.
+    pub(crate) fn instead(self, message: &str) -> Self {
+        Self { message: message.to_owned(), ..self }
+    }
+
     fn at(mut self, line: usize) -> Self {
         if self.line == 0 {
             self.line = line;

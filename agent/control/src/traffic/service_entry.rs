@@ -78,7 +78,7 @@ pub(crate) fn service_entry(
                 Located::MeshExternal => EntryLocation::External,
                 Located::MeshInternal => EntryLocation::Internal,
             },
-            resolution: resolution(&at, spec),
+            resolution: resolution(spec),
             endpoints: endpoints(&at, spec),
             selector: selector(&at, spec),
             subject_alt_names: spec.subject_alt_names.iter().cloned().collect(),
@@ -158,19 +158,13 @@ fn block(text: &str) -> Option<IpNet> {
     text.parse::<std::net::IpAddr>().ok().map(|address| IpNet::from(address.to_canonical()))
 }
 
-fn resolution(at: &Place<'_>, spec: &Spec) -> Resolution {
+fn resolution(spec: &Spec) -> Resolution {
     match spec.resolution {
         Resolved::None => Resolution::None,
         Resolved::Static => Resolution::Static,
         Resolved::Dns => Resolution::Dns,
         Resolved::DnsRoundRobin => Resolution::DnsRoundRobin,
-        Resolved::DynamicDns => {
-            let instead = "it is as NONE: connections go to the address that the client has \
-                           resolved the name to";
-            let what = "DYNAMIC_DNS is not supported";
-            at.field("resolution").warn("unsupported-field", what, instead);
-            Resolution::None
-        }
+        Resolved::DynamicDns => Resolution::DynamicDns,
     }
 }
 
@@ -182,8 +176,8 @@ fn selector(at: &Place<'_>, spec: &Spec) -> Option<BTreeMap<String, String>> {
         let what = "has no labels, and so selects all pods of the namespace";
         at.warn("empty-selector", what, "write labels");
     }
-    if spec.resolution == Resolved::None {
-        let what = "has no effect with resolution: NONE";
+    if matches!(spec.resolution, Resolved::None | Resolved::DynamicDns) {
+        let what = "has no effect with resolution: NONE and DYNAMIC_DNS";
         at.warn("no-effect", what, "write resolution: STATIC, or remove it");
     }
     Some(shape.labels.clone())

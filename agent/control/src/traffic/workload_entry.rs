@@ -108,8 +108,6 @@ pub(super) fn endpoint(
     let address = address(at, shape, addresses)?;
     let instead = "its address is dialled directly; only failoverPriority looks at the network";
     at.unsupported("network", network, instead);
-    let instead = "only endpoints with the address of a pod in the mesh have an identity";
-    at.unsupported("serviceAccount", shape.service_account.as_ref(), instead);
     Some(EntryEndpoint {
         address,
         ports: shape.ports.iter().map(|(name, port)| (name.clone(), port.get())).collect(),

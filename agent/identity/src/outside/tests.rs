@@ -9,9 +9,13 @@ use rustls::{
 
 use super::*;
 
+/// Serial number of the server's certificate.
+const SERIAL: u64 = 7;
+
 /// An authority, and a server that it has certified.
 struct Outside {
     ca: String,
+    issuer: CertifiedIssuer<'static, KeyPair>,
     server: Arc<ServerConfig>,
     client: (KeyMaterial, KeyMaterial),
 }
@@ -28,7 +32,8 @@ fn outside_of(
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["api.example".to_owned()]).unwrap();
+    let mut params = CertificateParams::new(vec!["api.example".to_owned()]).unwrap();
+    params.serial_number = Some(SERIAL.into());
     let certificate = params.signed_by(&key, &ca).unwrap();
     let chain = vec![certificate.der().clone()];
     let der = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
@@ -45,23 +50,24 @@ fn outside_of(
     } else {
         builder.with_no_client_auth()
     };
-    let inline = |text: String| KeyMaterial::Inline(text.into_bytes());
+    let inline = |text: String| KeyMaterial::inline(text);
     Outside {
         ca: ca.pem(),
         server: Arc::new(server.with_single_cert(chain, der).unwrap()),
         client: (inline(certificate.pem()), inline(key.serialize_pem())),
+        issuer: ca,
     }
 }
 
 impl Outside {
     fn rule(&self, mode: TlsMode) -> ClientTls {
-        let ca = Some(KeyMaterial::Inline(self.ca.clone().into_bytes()));
+        let ca = Some(KeyMaterial::inline(self.ca.clone()));
         ClientTls { mode, ca, ..ClientTls::default() }
     }
 
     /// Shakes hands in memory.
     fn meet(&self, tls: &ClientTls, name: &str) -> Result<(), String> {
-        let config = OutsideTls::default().client_config(tls, b"");
+        let config = OutsideTls::default().client_config(tls, &[]);
         let config = config.map_err(|error| error.to_string())?;
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut client = ClientConnection::new(config, name).unwrap();
@@ -151,13 +157,13 @@ fn mutual_shows_a_certificate_and_has_to_have_one() {
 fn what_cannot_be_used_says_why() {
     let tls = OutsideTls::default();
     let rule = |ca| ClientTls { mode: TlsMode::Simple, ca: Some(ca), ..ClientTls::default() };
-    let why = |ca| tls.client_config(&rule(ca), b"").unwrap_err().to_string();
+    let why = |ca| tls.client_config(&rule(ca), &[]).unwrap_err().to_string();
     assert!(
         why(KeyMaterial::File("/none/such".to_owned())).starts_with("/none/such cannot be used")
     );
-    assert!(why(KeyMaterial::Inline(b"no pem".to_vec())).contains("it holds no certificate"));
+    assert!(why(KeyMaterial::inline("no pem")).contains("it holds no certificate"));
     let mesh = ClientTls { mode: TlsMode::IstioMutual, ..ClientTls::default() };
-    assert!(tls.client_config(&mesh, b"").unwrap_err().to_string().contains("not enrolled"));
+    assert!(tls.client_config(&mesh, &[]).unwrap_err().to_string().contains("for workloads"));
 }
 
 #[test]
@@ -165,8 +171,61 @@ fn a_configuration_is_made_once_for_a_while() {
     let outside = outside(false);
     let tls = OutsideTls::default();
     let rule = outside.rule(TlsMode::Simple);
-    let first = tls.client_config(&rule, b"h2").unwrap();
-    assert!(Arc::ptr_eq(&first, &tls.client_config(&rule, b"h2").unwrap()));
-    assert!(!Arc::ptr_eq(&first, &tls.client_config(&rule, b"http/1.1").unwrap()));
+    let first = tls.client_config(&rule, &[b"h2"]).unwrap();
+    assert!(Arc::ptr_eq(&first, &tls.client_config(&rule, &[b"h2"]).unwrap()));
+    assert!(!Arc::ptr_eq(&first, &tls.client_config(&rule, &[b"http/1.1"]).unwrap()));
     assert_eq!(first.alpn_protocols, [b"h2"]);
+}
+
+/// What `ca` has revoked.
+fn revoked(ca: &CertifiedIssuer<'_, KeyPair>, serials: &[u64], until: i32) -> KeyMaterial {
+    let revoked = serials.iter().map(|serial| rcgen::RevokedCertParams {
+        serial_number: (*serial).into(),
+        revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(until, 1, 1),
+        crl_number: 1.into(),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.collect(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    KeyMaterial::inline(list.signed_by(ca).unwrap().pem().unwrap())
+}
+
+#[test]
+fn what_was_revoked_is_refused_whatever_its_name_and_so_is_what_nobody_can_tell() {
+    let outside = outside(false);
+    let with = |crl: KeyMaterial, names: &[&str]| {
+        let subject_alt_names = names.iter().map(|name| (*name).to_owned()).collect();
+        let rule = outside.rule(TlsMode::Simple);
+        outside.meet(&ClientTls { crl: Some(crl), subject_alt_names, ..rule }, "api.example")
+    };
+    let ca = &outside.issuer;
+    assert_eq!(with(revoked(ca, &[1], 4000), &[]), Ok(()));
+    assert!(with(revoked(ca, &[1, SERIAL], 4000), &[]).unwrap_err().contains("Revoked"));
+    let named = with(revoked(ca, &[SERIAL], 4000), &["api.example"]);
+    assert!(named.unwrap_err().contains("Revoked"));
+    let wrong = with(revoked(ca, &[1], 4000), &["other.example"]).unwrap_err();
+    assert!(wrong.contains("is for api.example instead of other.example"), "{wrong}");
+    // A list that is too old, one of somebody else's, and none at all where one should be.
+    assert!(with(revoked(ca, &[1], 2021), &[]).unwrap_err().contains("xpired"));
+    let other = outside_of(false, &TLS13);
+    assert!(with(revoked(&other.issuer, &[], 4000), &[]).is_err());
+    assert!(with(KeyMaterial::inline("no list"), &[]).unwrap_err().contains("it holds none"));
+}
+
+#[test]
+fn what_is_missing_is_not_done_without() {
+    let outside = outside(true);
+    let missing = || KeyMaterial::Missing("Secret shop/s does not exist".to_owned());
+    let mut rule = outside.rule(TlsMode::Mutual);
+    rule.client = Some((missing(), missing()));
+    assert_eq!(outside.meet(&rule, "api.example").unwrap_err(), "Secret shop/s does not exist");
+    rule.client = Some(outside.client.clone());
+    rule.ca = Some(missing());
+    assert_eq!(outside.meet(&rule, "api.example").unwrap_err(), "Secret shop/s does not exist");
 }

@@ -3,34 +3,46 @@
 use std::sync::Arc;
 
 use rustls::{
-    DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
+        WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor, verify_server_name,
+        verify_server_name,
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-    server::ParsedCertificate,
+    pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime},
+    server::{ParsedCertificate, VerifierBuilderError},
 };
 
 use crate::peer::{PeerError, has_name, names_of};
 
 /// A server with a certificate of a trusted root for one of some names.
 #[derive(Debug)]
-pub(super) struct NamedServer {
-    roots: RootCertStore,
-    provider: Arc<CryptoProvider>,
+pub(crate) struct NamedServer {
+    /// Looks at chains and at what was revoked, and then at the name that was asked for.
+    chain: Arc<WebPkiServerVerifier>,
     /// DNS names, addresses and SPIFFE identities; empty for the name that was asked for.
     names: Vec<String>,
 }
 
 impl NamedServer {
-    pub(super) fn new(
-        roots: RootCertStore,
+    /// With any list of revoked certificates, the issuer of each certificate of a chain has to have one
+    /// that has not expired, as OpenSSL and Envoy want it.
+    ///
+    /// # Errors
+    /// Where there are no roots, or a list cannot be read.
+    pub(crate) fn new(
+        roots: Arc<RootCertStore>,
         provider: Arc<CryptoProvider>,
         names: Vec<String>,
-    ) -> Self {
-        Self { roots, provider, names }
+        revoked: Vec<CertificateRevocationListDer<'static>>,
+    ) -> Result<Self, Error> {
+        let chain = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .with_crls(revoked)
+            .enforce_revocation_expiration()
+            .build()
+            .map_err(unusable)?;
+        Ok(Self { chain, names })
     }
 
     fn is_one_of(&self, parsed: &ParsedCertificate<'_>, certificate: &CertificateDer<'_>) -> bool {
@@ -48,19 +60,27 @@ impl ServerCertVerifier for NamedServer {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            &self.roots,
+        let verified = self.chain.verify_server_cert(
+            end_entity,
             intermediates,
+            server_name,
+            ocsp_response,
             now,
-            self.provider.signature_verification_algorithms.all,
-        )?;
+        );
+        // The name comes last: with another one, everything else is in order.
+        let has_name = match verified {
+            Ok(_) => true,
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => false,
+            Err(error) => return Err(error),
+        };
         let named = match self.names.as_slice() {
-            [] => verify_server_name(&parsed, server_name).is_ok(),
+            [] => has_name,
             _ => self.is_one_of(&parsed, end_entity),
         };
         if !named {
@@ -79,8 +99,7 @@ impl ServerCertVerifier for NamedServer {
         certificate: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, dss, algorithms)
+        self.chain.verify_tls12_signature(message, certificate, dss)
     }
 
     fn verify_tls13_signature(
@@ -89,12 +108,18 @@ impl ServerCertVerifier for NamedServer {
         certificate: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, dss, algorithms)
+        self.chain.verify_tls13_signature(message, certificate, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.chain.supported_verify_schemes()
+    }
+}
+
+fn unusable(error: VerifierBuilderError) -> Error {
+    match error {
+        VerifierBuilderError::InvalidCrl(error) => error.into(),
+        other => Error::General(other.to_string()),
     }
 }
 

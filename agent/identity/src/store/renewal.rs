@@ -69,6 +69,7 @@ impl IdentityStore {
         tracing::info!(roots = roots.len(), "the trust bundle has changed");
         state.roots = roots;
         state.clients = HashMap::new();
+        state.outside = HashMap::new();
         state.servers = HashMap::new();
         drop(state);
         self.changed();
@@ -114,6 +115,7 @@ impl IdentityStore {
                 entry.svid = Some(Arc::new(svid));
                 state.servers.retain(|(workload, _), _| workload != id);
                 state.clients.retain(|(source, ..), _| source != id);
+                state.outside.retain(|(source, ..), _| source != id);
                 drop(state);
                 self.changed();
             }

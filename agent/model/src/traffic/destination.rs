@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Millionths, Scope};
+use super::{KeyMaterial, Millionths, Scope};
 use crate::{NamespacedName, ResourceRef};
 
 /// One DestinationRule.
@@ -28,6 +28,16 @@ pub struct DestinationRule {
     pub policy: TrafficPolicy,
     /// Named parts of the host's endpoints.
     pub subsets: Vec<Subset>,
+}
+
+impl DestinationRule {
+    /// All that it says about TLS, whatever part of the host it is about.
+    pub fn tls(&self) -> impl Iterator<Item = &ClientTls> {
+        let subsets = self.subsets.iter().map(|subset| &subset.policy);
+        let all = std::iter::once(&self.policy).chain(subsets);
+        let all = all.flat_map(|policy| std::iter::once(policy).chain(policy.ports.values()));
+        all.filter_map(|policy| policy.tls.as_ref())
+    }
 }
 
 /// A named part of a host's endpoints.
@@ -251,29 +261,14 @@ pub struct ClientTls {
     pub subject_alt_names: Vec<String>,
     /// Roots to verify with, as PEM, or a path to a file of the node; `None` for the system's.
     pub ca: Option<KeyMaterial>,
+    /// Certificates that are not accepted; with any, each of a chain has to be in one's reach.
+    pub crl: Option<KeyMaterial>,
     /// Our certificate and its key.
     pub client: Option<(KeyMaterial, KeyMaterial)>,
+    /// The Secret that all of these are in, of the client's namespace.
+    pub credential: Option<String>,
     /// The certificate is not looked at.
     pub insecure: bool,
-}
-
-/// Where certificates and keys come from.
-#[derive(Clone, PartialEq, Eq)]
-pub enum KeyMaterial {
-    /// A file of the node.
-    File(String),
-    /// PEM.
-    Inline(Vec<u8>),
-}
-
-impl std::fmt::Debug for KeyMaterial {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "File({path:?})"),
-            // May be a key.
-            Self::Inline(_) => f.write_str("Inline(..)"),
-        }
-    }
 }
 
 /// How TLS is used towards a host.

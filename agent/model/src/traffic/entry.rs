@@ -77,6 +77,8 @@ pub enum Resolution {
     Dns,
     /// DNS, one address at a time.
     DnsRoundRobin,
+    /// DNS, all addresses of the name that the client asks for.
+    DynamicDns,
 }
 
 /// An endpoint of a [`ServiceEntry`], or a [`WorkloadEntry`].

@@ -13,7 +13,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use undermesh_model::traffic::{ClientTls, TlsMode};
 
-use crate::{duplex::Socket, http::secure, proxy::Shared, upstream::ByteStream};
+use crate::{
+    duplex::Socket,
+    http::{Carries, secure},
+    proxy::Shared,
+    upstream::ByteStream,
+};
 
 /// Longest document.
 const MAX_BODY: usize = 1 << 20;
@@ -64,16 +69,10 @@ async fn connect(
         match TcpStream::connect(address).await {
             Ok(stream) if !tls => return Ok(Box::new(stream)),
             Ok(stream) => {
-                let rule = ClientTls {
-                    mode: TlsMode::Simple,
-                    sni: Some(name.to_owned()),
-                    subject_alt_names: Vec::new(),
-                    ca: None,
-                    client: None,
-                    insecure: false,
-                };
+                let sni = Some(name.to_owned());
+                let rule = ClientTls { mode: TlsMode::Simple, sni, ..ClientTls::default() };
                 let socket = (Socket::new(stream), address);
-                let secured = secure(shared, &rule, name, b"http/1.1", socket).await;
+                let secured = secure(shared, None, (&rule, name), Carries::Http1, socket).await;
                 return match secured {
                     Ok(stream) => Ok(Box::new(stream.into_io())),
                     Err(failure) => Err(failure.to_string()),

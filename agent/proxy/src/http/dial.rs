@@ -10,7 +10,11 @@ use socket2::TcpKeepalive;
 use undermesh_model::{Wire, traffic::TcpPool};
 use undermesh_snapshot::traffic::{ClusterEndpoint, ClusterSpec};
 
-use super::{front::Front, neighbour::Neighbour, outside};
+use super::{
+    front::Front,
+    neighbour::Neighbour,
+    outside::{self, Carries},
+};
 use crate::{
     duplex::{Socket, Stream},
     error::Failure,
@@ -59,9 +63,11 @@ impl Dial for Dialer<'_> {
             match (upstream, outside::wanted(self.spec, &target)) {
                 (Upstream::Plain(socket), Some(tls)) => {
                     let name = outside::name(tls, self.spec, self.request.host);
-                    let alpn: &'static [u8] = if http2 { b"h2" } else { b"http/1.1" };
+                    let carries = if http2 { Carries::Http2 } else { Carries::Http1 };
                     let to = (socket, endpoint.address);
-                    let stream = outside::secure(&pod.shared, tls, name, alpn, to).await?;
+                    let source = Some(&pod.workload.identity);
+                    let stream =
+                        outside::secure(&pod.shared, source, (tls, name), carries, to).await?;
                     Ok(Box::new(stream.into_io()) as Box<dyn ByteStream>)
                 }
                 (upstream, _) => Ok(byte_stream(pod, upstream)),

@@ -60,7 +60,7 @@ impl Forward<'_> {
     pub(crate) async fn send(&self, log: &mut RequestLog) -> Result<Answered, LocalReply> {
         let mut deadline = self.timeout.map(|limit| Deadline::new(limit, &self.arrival));
         let cluster = tokio::select! {
-            cluster = self.front.pod.upstreams.resolved(self.spec) => cluster,
+            cluster = self.cluster() => cluster?,
             () = passed(&mut deadline) => return Err(LocalReply::timeout()),
         };
         let mut tried = Vec::new();
@@ -91,6 +91,13 @@ impl Forward<'_> {
             tried.push(endpoint);
             self.pause(number, &mut deadline).await?;
         }
+    }
+
+    /// The cluster of the host that is asked for.
+    async fn cluster(&self) -> Result<Arc<Cluster>, LocalReply> {
+        let name = self.head.parts.uri.host().unwrap_or_default();
+        let cluster = self.front.pod.upstreams.for_name(self.spec, name).await;
+        cluster.ok_or_else(|| LocalReply::no_healthy_upstream(true))
     }
 
     /// Notes where the request goes now.

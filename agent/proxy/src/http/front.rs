@@ -156,12 +156,14 @@ impl Front {
                 host: route.host.clone(),
                 port: self.dialled.port(),
                 subset: String::new(),
+                name: String::new(),
                 view: String::new(),
             },
             rule: None,
             protocol: self.protocol,
             endpoints: route.endpoints.iter().map(endpoint).collect(),
             dns: Vec::new(),
+            dynamic: None,
             settings: Settings::default(),
         };
         self.all_to(spec)

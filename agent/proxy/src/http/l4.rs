@@ -11,7 +11,8 @@ use undermesh_telemetry::{ByteCounters, CloseReason};
 use super::{
     dial,
     front::Front,
-    outside, random,
+    outside::{self, Carries},
+    random,
     sniff::{self, Look, Spoken},
 };
 use crate::{
@@ -162,7 +163,8 @@ pub(crate) async fn lead(
     if spec.is_black_hole() {
         return Err(Failure::NotRegistered { dialled: front.dialled });
     }
-    let cluster = front.pod.upstreams.resolved(&spec).await;
+    let cluster = front.pod.upstreams.for_name(&spec, server_name.unwrap_or_default()).await;
+    let cluster = cluster.ok_or_else(|| no_endpoints(front))?;
     let mut tried = Vec::new();
     loop {
         let lease = admit(front, &spec, &cluster, &tried)?;
@@ -250,9 +252,10 @@ async fn connect(
     match (upstream, outside::wanted(spec, &target)) {
         (Upstream::Plain(socket), Some(tls)) => {
             let name = outside::name(tls, spec, server_name.unwrap_or_default());
-            let shared = &front.pod.shared;
-            // What is said is not known, so that no protocol is offered.
-            let stream = outside::secure(shared, tls, name, b"", (socket, target.address)).await?;
+            let source = Some(&front.pod.workload.identity);
+            let (shared, to) = (&front.pod.shared, (socket, target.address));
+            let stream =
+                outside::secure(shared, source, (tls, name), Carries::Anything, to).await?;
             Ok(Upstream::Tls(Box::new(stream)))
         }
         (upstream, _) => Ok(upstream),

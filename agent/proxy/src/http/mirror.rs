@@ -156,7 +156,8 @@ fn shadow(authority: &Authority) -> Option<HeaderValue> {
 }
 
 async fn send(front: &Front, host: &str, spec: &Arc<ClusterSpec>, request: Request<Body>) {
-    let cluster = front.pod.upstreams.resolved(spec).await;
+    let asked = request.uri().host().unwrap_or_default();
+    let Some(cluster) = front.pod.upstreams.for_name(spec, asked).await else { return };
     let (client, dialled) = (front.client.ip(), front.dialled);
     let pick = Pick { hash: None, client, dialled, tried: &[], leave_tiers_of: &[] };
     let Ok(lease) = cluster.admit(&pick) else { return };

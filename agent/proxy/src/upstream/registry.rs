@@ -20,11 +20,21 @@ use super::{
 /// A cluster without a connection is forgotten when nobody has asked for it for this long.
 const UNUSED: Duration = Duration::from_secs(600);
 
+/// Names that hosts of one pod stand for, at most, where each is a destination of its own.
+const MAX_NAMED: usize = 1024;
+
 /// All destinations of one client pod: its limits and its connections.
 pub(crate) struct Upstreams {
     node: Arc<Node>,
     families: Families,
     clusters: Arc<Clusters>,
+    named: Mutex<HashMap<ClusterKey, Named>>,
+}
+
+/// What a specification for many names is for one of them.
+struct Named {
+    general: Arc<ClusterSpec>,
+    own: Arc<ClusterSpec>,
 }
 
 /// Clusters, and when they were last asked for.
@@ -41,7 +51,8 @@ impl Upstreams {
     pub(crate) fn new(node: &Arc<Node>, addresses: &[IpAddr]) -> Self {
         let clusters = Arc::new(Clusters::default());
         node.adopt(&clusters);
-        Self { node: Arc::clone(node), families: Families::of(addresses), clusters }
+        let named = Mutex::default();
+        Self { node: Arc::clone(node), families: Families::of(addresses), clusters, named }
     }
 
     /// The cluster of this specification. Its state is kept by its key, whatever snapshot it is from.
@@ -70,6 +81,41 @@ impl Upstreams {
         }
         first_answers(&unasked).await;
         self.cluster(spec)
+    }
+
+    /// The same for whoever asks for `name`, which matters where the host stands for many. `None` where
+    /// nobody can be at it, or the pod has asked for too many.
+    pub(crate) async fn for_name(
+        &self,
+        spec: &Arc<ClusterSpec>,
+        name: &str,
+    ) -> Option<Arc<Cluster>> {
+        if !spec.is_of_many() {
+            return Some(self.resolved(spec).await);
+        }
+        match spec.key_of(name) {
+            Some(key) => Some(self.resolved(&self.named(spec, key)?).await),
+            None if spec.dynamic.is_some() => None,
+            None => Some(self.resolved(spec).await),
+        }
+    }
+
+    fn named(&self, general: &Arc<ClusterSpec>, key: ClusterKey) -> Option<Arc<ClusterSpec>> {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = named.get(&key).filter(|known| Arc::ptr_eq(&known.general, general));
+        if let Some(known) = known {
+            return Some(Arc::clone(&known.own));
+        }
+        if named.len() >= MAX_NAMED {
+            let clusters = self.clusters.lock();
+            named.retain(|key, _| clusters.contains_key(key));
+        }
+        if named.len() >= MAX_NAMED && !named.contains_key(&key) {
+            return None;
+        }
+        let own = Arc::new(general.of(key.clone()));
+        named.insert(key, Named { general: Arc::clone(general), own: Arc::clone(&own) });
+        Some(own)
     }
 
     /// What the pod's destinations are doing, by name.

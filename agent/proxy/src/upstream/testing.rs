@@ -90,12 +90,14 @@ pub(super) fn spec(endpoints: u8) -> ClusterSpec {
             host: "cart".to_owned(),
             port: 80,
             subset: String::new(),
+            name: String::new(),
             view: String::new(),
         },
         rule: None,
         protocol: AppProtocol::Http,
         endpoints: (1..=endpoints).map(endpoint).collect(),
         dns: Vec::new(),
+        dynamic: None,
         settings: Settings::default(),
     }
 }

@@ -15,6 +15,7 @@ mod inventory;
 mod l4;
 mod locality;
 mod protocol;
+mod tls;
 mod together;
 mod view;
 
@@ -90,11 +91,11 @@ impl<'a> Traffic<'a> {
         checks::destination_rules(cluster, &hosts, &mut findings);
         let destinations = Destinations::new(cluster, &options.root_namespace, diagnostics);
         let policies = BackendPolicies::new(cluster, diagnostics);
-        let inventory = Inventory::new(cluster, &options.node, &workloads.by_address, slices);
+        let inventory = Inventory::new(cluster, options, &workloads.by_address, slices);
         Self {
             clients: views(cluster, &workloads.local),
             contest: Contest::new(&cluster.routes),
-            clusters: Clusters::new(hosts, destinations, policies, inventory),
+            clusters: Clusters::new(hosts, destinations, policies, inventory, &cluster.tls_secrets),
             outbound_policy: options.outbound_policy,
             findings,
         }
@@ -120,7 +121,7 @@ impl<'a> Traffic<'a> {
         for (namespace, views) in self.clients.clone() {
             let contested = self.contested(hosts, &namespace);
             let asked = contested.iter().any(|(host, port, won)| {
-                let needs = |view| self.clusters.needs_proxy(host, port.number, view);
+                let needs = |view| self.clusters.needs_proxy(host, port, view);
                 always || !won.is_empty() || views.iter().any(needs)
             });
             if !asked {

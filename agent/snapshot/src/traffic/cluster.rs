@@ -6,10 +6,11 @@ use undermesh_model::{
     ResourceRef,
     traffic::{
         ClientTls, ConnectionPool, LoadBalancer, Locality, OutlierDetection, SimpleBalancer,
+        TlsMode,
     },
 };
 
-use super::AppProtocol;
+use super::{AppProtocol, HostPattern};
 use crate::WorkloadInfo;
 
 /// Names a destination. State that outlives a snapshot (ejections, open connections) is kept by it.
@@ -21,6 +22,9 @@ pub struct ClusterKey {
     pub port: u16,
     /// Subset of the DestinationRule; empty for the whole.
     pub subset: String,
+    /// The name that was asked for, where the host stands for many that are a destination each; empty
+    /// otherwise.
+    pub name: String,
     /// Client namespace where the DestinationRule is not everybody's; empty otherwise.
     pub view: String,
 }
@@ -38,9 +42,14 @@ pub struct ClusterSpec {
     pub endpoints: Vec<ClusterEndpoint>,
     /// Names whose addresses are endpoints, too.
     pub dns: Vec<DnsEndpoint>,
+    /// The port of all addresses of whatever name is asked for; `None` where endpoints do not depend on it.
+    pub dynamic: Option<u16>,
     /// How they are used.
     pub settings: Settings,
 }
+
+/// Longest name in DNS.
+const MAX_NAME: usize = 253;
 
 /// Names of the two destinations that stand for no host, as Istio has them.
 const PASSTHROUGH: &str = "PassthroughCluster";
@@ -64,14 +73,49 @@ impl ClusterSpec {
         self.key.host == BLACK_HOLE
     }
 
-    fn of_nobody(name: &str, port: u16) -> Self {
-        let (subset, view) = (String::new(), String::new());
+    /// Whether each name that its host stands for is a destination of its own: its addresses are found by it,
+    /// or the certificates of its endpoints have to be for it.
+    pub fn is_of_many(&self) -> bool {
+        let proven = |tls: &ClientTls| {
+            matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual) && tls.sni.is_none()
+        };
+        let by_name = self.dynamic.is_some() || self.settings.tls.as_ref().is_some_and(proven);
+        by_name && self.key.host.starts_with('*') && self.key.name.is_empty()
+    }
+
+    /// How one of these names is called, where it may be asked for.
+    pub fn key_of(&self, name: &str) -> Option<ClusterKey> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let good = !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(part);
+        let meant = self.dynamic.is_none() || HostPattern::new(&self.key.host).matches(&name);
+        (good && meant).then(|| ClusterKey { name, ..self.key.clone() })
+    }
+
+    /// What it is for the name of this key.
+    #[must_use]
+    pub fn of(&self, key: ClusterKey) -> Self {
+        let dns = self.dynamic.map(|port| DnsEndpoint {
+            name: key.name.clone(),
+            port,
+            one: false,
+            weight: 1,
+            locality: Locality::default(),
+            priority: 0,
+        });
+        let dns = self.dns.iter().cloned().chain(dns).collect();
+        Self { key, dns, dynamic: None, ..self.clone() }
+    }
+
+    fn of_nobody(host: &str, port: u16) -> Self {
+        let (subset, name, view) = (String::new(), String::new(), String::new());
         Self {
-            key: ClusterKey { host: name.to_owned(), port, subset, view },
+            key: ClusterKey { host: host.to_owned(), port, subset, name, view },
             rule: None,
             protocol: AppProtocol::Auto,
             endpoints: Vec::new(),
             dns: Vec::new(),
+            dynamic: None,
             settings: Settings::default(),
         }
     }

@@ -39,7 +39,6 @@ pub(super) fn tls(at: &Place<'_>, shape: &shapes::ClientTls) -> ClientTls {
             }
         }
     }
-    unsupported(at, shape.mode, credential.as_ref(), crl.as_ref());
     ClientTls {
         mode: mode(shape.mode),
         sni: file(&shape.sni),
@@ -48,6 +47,8 @@ pub(super) fn tls(at: &Place<'_>, shape: &shapes::ClientTls) -> ClientTls {
         client: certificate
             .zip(key)
             .map(|(certificate, key)| (KeyMaterial::File(certificate), KeyMaterial::File(key))),
+        crl: crl.map(KeyMaterial::File),
+        credential: credential.filter(|_| ours),
         insecure,
     }
 }
@@ -59,13 +60,4 @@ fn mode(shape: Mode) -> TlsMode {
         Mode::Mutual => TlsMode::Mutual,
         Mode::IstioMutual => TlsMode::IstioMutual,
     }
-}
-
-fn unsupported(at: &Place<'_>, mode: Mode, credential: Option<&String>, crl: Option<&String>) {
-    let instead = match mode {
-        Mode::Mutual => "Secrets are not read, and connections fail; write files of the node",
-        _ => "Secrets are not read: servers need a certificate that the system trusts",
-    };
-    at.unsupported("credentialName", credential, instead);
-    at.unsupported("caCrl", crl, "certificates that were revoked are accepted");
 }

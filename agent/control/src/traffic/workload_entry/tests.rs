@@ -115,7 +115,6 @@ fn what_istios_validation_refuses_is_refused_at_its_field() {
 fn what_is_not_supported_is_said() {
     for (spec, expected) in [
         ("{address: 10.0.0.1, network: far}", "unsupported-field: spec.network: "),
-        ("{address: 10.0.0.1, serviceAccount: a}", "unsupported-field: spec.serviceAccount: "),
         ("{address: 10.0.0.1, port: 1}", "unknown-field: field \"port\" of spec is not known"),
     ] {
         let (read, _, said) = read(&entry(spec));

@@ -55,6 +55,27 @@ async fn a_server_that_is_somebody_else_is_refused() {
 }
 
 #[tokio::test]
+async fn a_server_outside_the_wires_has_to_have_a_certificate_of_the_mesh_for_one_of_the_names() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let node = node(&dir.path(), &["web", "cart"], 3600).await;
+    let meet = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let client = node.store.outside_config(&id("web"), &names, &[b"istio-h2", b"h2"]).unwrap();
+        let again = node.store.outside_config(&id("web"), &names, &[b"istio-h2", b"h2"]).unwrap();
+        assert!(Arc::ptr_eq(&client, &again));
+        handshake(client, node.store.server_config(&id("cart"), Wire::Hbone).unwrap())
+    };
+    let cart = id("cart").to_string();
+    let pair = meet(&["spiffe://elsewhere", &cart]).unwrap();
+    assert_eq!(peer_identity(pair.server.peer_certificates(), node.store.now()), Ok(id("web")));
+    assert_eq!(pair.client.alpn_protocol(), Some(&b"h2"[..]));
+    let web = id("web").to_string();
+    let (error, side) = meet(&[&web]).err().unwrap();
+    assert_eq!((classify(&error), side), ("tls_wrong_name", "client"));
+}
+
+#[tokio::test]
 async fn another_authority_is_refused_by_both_sides() {
     let (ours, theirs) = (TempDir::new(), TempDir::new());
     init(&ours.path());

@@ -72,7 +72,7 @@ fn to_it(server: &Server, protocol: AppProtocol) -> Arc<ClusterSpec> {
     let nobody = Arc::new(crate::testing::workload("nobody", &["127.0.0.1"]));
     let outside = ClusterEndpoint { workload: None, ..endpoint(server.address, &nobody) };
     let mut spec = cluster("outside".to_owned(), protocol, vec![outside]);
-    let ca = Some(KeyMaterial::Inline(server.ca.clone().into_bytes()));
+    let ca = Some(KeyMaterial::inline(server.ca.clone()));
     let tls = ClientTls { mode: TlsMode::Simple, ca, ..ClientTls::default() };
     Arc::make_mut(&mut spec).settings.tls = Some(tls);
     spec

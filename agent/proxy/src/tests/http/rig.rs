@@ -151,9 +151,9 @@ pub(super) fn cluster(
     endpoints: Vec<ClusterEndpoint>,
 ) -> Arc<ClusterSpec> {
     let host = "cart.shop.svc.cluster.local".to_owned();
-    let key = ClusterKey { host, port: 80, subset, view: String::new() };
+    let key = ClusterKey { host, port: 80, subset, name: String::new(), view: String::new() };
     let (dns, settings) = (Vec::new(), Settings::default());
-    Arc::new(ClusterSpec { key, rule: None, protocol, endpoints, dns, settings })
+    Arc::new(ClusterSpec { key, rule: None, protocol, endpoints, dns, dynamic: None, settings })
 }
 
 pub(super) fn route(action: RouteAction) -> CompiledRoute {

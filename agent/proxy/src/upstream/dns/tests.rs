@@ -155,3 +155,47 @@ async fn names_and_addresses_share_the_load() {
     let cluster = rig.upstreams.resolved(&Arc::new(both)).await;
     assert_eq!(endpoints(&cluster), ["10.0.0.1:80", "192.0.2.1:443"]);
 }
+
+#[tokio::test]
+async fn a_host_that_stands_for_many_is_where_the_name_is_that_is_asked_for() {
+    let server = DnsServer::start().await;
+    server.are("a.many.example", &["192.0.2.1"], 60);
+    server.are("b.many.example", &["192.0.2.2"], 60);
+    let rig = Rig::resolving_with(server.address);
+    let mut many = ClusterSpec { dynamic: Some(443), ..spec(0) };
+    many.key.host = "*.many.example".to_owned();
+    let many = Arc::new(many);
+    let at = async |name: &str| {
+        let cluster = rig.upstreams.for_name(&many, name).await;
+        cluster.map(|cluster| endpoints(&cluster))
+    };
+    assert_eq!(at("a.many.example").await.unwrap(), ["192.0.2.1:443"]);
+    assert_eq!(at("B.many.example.").await.unwrap(), ["192.0.2.2:443"]);
+    for none in ["many.example", "a.other.example", "", "192.0.2.1", "a b.many.example"] {
+        assert_eq!(at(none).await, None, "{none}");
+    }
+    // The same from one request to the next, until the configuration is another one.
+    let cluster = rig.upstreams.for_name(&many, "a.many.example").await.unwrap();
+    let again = rig.upstreams.for_name(&many, "a.many.example").await.unwrap();
+    assert!(Arc::ptr_eq(cluster.spec(), again.spec()));
+    let newer = Arc::new(ClusterSpec { dynamic: Some(444), ..(*many).clone() });
+    let cluster = rig.upstreams.for_name(&newer, "a.many.example").await.unwrap();
+    assert_eq!(endpoints(&cluster), ["192.0.2.1:444"]);
+}
+
+#[tokio::test]
+async fn so_many_names_and_no_more_are_destinations_of_their_own() {
+    let server = DnsServer::start().await;
+    let rig = Rig::resolving_with(server.address);
+    let mut many = spec(1);
+    many.key.host = "*.many.example".to_owned();
+    let mode = undermesh_model::traffic::TlsMode::Simple;
+    many.settings.tls = Some(undermesh_model::traffic::ClientTls { mode, ..Default::default() });
+    let many = Arc::new(many);
+    for number in 0..1024 {
+        let name = format!("{number}.many.example");
+        assert!(rig.upstreams.for_name(&many, &name).await.is_some(), "{number}");
+    }
+    assert!(rig.upstreams.for_name(&many, "one-too-many.many.example").await.is_none());
+    assert!(rig.upstreams.for_name(&many, "7.many.example").await.is_some());
+}

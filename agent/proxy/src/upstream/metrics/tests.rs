@@ -14,6 +14,7 @@ fn key(view: &str) -> ClusterKey {
     ClusterKey {
         host: "cart.shop.svc.cluster.local".to_owned(),
         port: 80,
+        name: String::new(),
         subset: "v2".to_owned(),
         view: view.to_owned(),
     }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use undermesh_model::{
     ResourceRef,
-    traffic::{ClientTls, Resolution, SimpleBalancer},
+    traffic::{ClientTls, Resolution, SimpleBalancer, TlsMode},
 };
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     hosts::{Host, HostPort, Hosts, Source},
     inventory::{Found, Inventory, Name},
     locality::{self, From},
+    tls::{self, Secrets},
     view::{Labels, View},
 };
 use crate::traffic::{ClusterEndpoint, ClusterKey, ClusterSpec, DnsEndpoint, Settings};
@@ -62,6 +63,7 @@ pub(super) struct Clusters<'a> {
     destinations: Destinations<'a>,
     policies: BackendPolicies<'a>,
     pub(super) inventory: Inventory<'a>,
+    secrets: &'a Secrets,
     made: HashMap<ClusterKey, Arc<ClusterSpec>>,
 }
 
@@ -71,8 +73,9 @@ impl<'a> Clusters<'a> {
         destinations: Destinations<'a>,
         policies: BackendPolicies<'a>,
         inventory: Inventory<'a>,
+        secrets: &'a Secrets,
     ) -> Self {
-        Self { hosts, destinations, policies, inventory, made: HashMap::new() }
+        Self { hosts, destinations, policies, inventory, secrets, made: HashMap::new() }
     }
 
     /// A destination that a rule names.
@@ -101,10 +104,19 @@ impl<'a> Clusters<'a> {
     }
 
     /// Whether a DestinationRule or a BackendTLSPolicy asks for more than the kernel does.
-    pub(super) fn needs_proxy(&self, host: &Host<'_>, port: u16, view: &View) -> bool {
-        let rule = self.destinations.choose(host, view);
-        rule.is_some_and(|rule| rule.effective(None, port).needs_proxy())
-            || self.policy(host, port).is_some()
+    pub(super) fn needs_proxy(&self, host: &Host<'a>, port: &HostPort<'_>, view: &View) -> bool {
+        let effective = self.destinations.choose(host, view);
+        let effective = effective.map(|rule| rule.effective(None, port.number)).unwrap_or_default();
+        let mesh = effective.tls.is_some_and(|tls| tls.mode == TlsMode::IstioMutual);
+        effective.needs_proxy()
+            || self.policy(host, port.number).is_some()
+            || mesh && self.has_strangers(host, port)
+    }
+
+    /// Whether the kernel would connect to an endpoint in clear.
+    fn has_strangers(&self, host: &Host<'a>, port: &HostPort<'_>) -> bool {
+        let found = self.inventory.of(host, port, &Labels::new(), true);
+        !found.dns.is_empty() || found.known.iter().any(|one| one.workload.is_none())
     }
 
     /// What a name stands for.
@@ -130,6 +142,7 @@ impl<'a> Clusters<'a> {
             host: host.name.clone(),
             port: port.number,
             subset: subset.to_owned(),
+            name: String::new(),
             view: self.view_name(host, rule, view),
         };
         if let Some(made) = self.made.get(&key) {
@@ -165,6 +178,10 @@ impl<'a> Clusters<'a> {
         all.extend(found.dns.iter().map(|name| name.found.clone()));
         let arranged = locality::arrange(&all, from, balance, failover);
         let mut settings = settings(host, effective);
+        if let Some(tls) = &mut settings.tls {
+            tls::complete(tls, host, &key, &found);
+            tls::fill_in(tls, &view.namespace, self.secrets);
+        }
         settings.locality_shares = arranged.shares;
         let (of_known, of_names) = arranged.priorities.split_at(found.known.len());
         let endpoints = found.known.into_iter().zip(of_known);
@@ -175,6 +192,7 @@ impl<'a> Clusters<'a> {
             protocol: port.protocol,
             endpoints: endpoints.filter_map(|(one, tier)| Some(endpoint(one, (*tier)?))).collect(),
             dns: names.filter_map(|(one, tier)| Some(dns_endpoint(one, (*tier)?))).collect(),
+            dynamic: dynamic(host, port),
             settings,
         })
     }
@@ -187,11 +205,20 @@ impl<'a> Clusters<'a> {
         let for_nobody = self.destinations.choose(host, &nobody);
         let same_rule = for_nobody.map(|rule| &rule.rule.name) == rule.map(|rule| &rule.rule.name);
         if view.labels.is_empty() || !rule.is_some_and(Merged::looks_at_clients) {
-            return if same_host && same_rule { String::new() } else { view.namespace.clone() };
+            let general = same_host && same_rule && !rule.is_some_and(Merged::has_credentials);
+            return if general { String::new() } else { view.namespace.clone() };
         }
         let labels: Vec<_> =
             view.labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
         format!("{}?{}", view.namespace, labels.join("&"))
+    }
+}
+
+/// The port of addresses that only a request tells.
+fn dynamic(host: &Host<'_>, port: &HostPort<'_>) -> Option<u16> {
+    match host.source {
+        Source::Entry(entry) if entry.resolution == Resolution::DynamicDns => Some(port.number),
+        _ => None,
     }
 }
 
@@ -225,14 +252,10 @@ fn settings(host: &Host<'_>, effective: Effective<'_>) -> Settings {
         tls: effective.tls.cloned(),
         ..Settings::default()
     };
-    if let Source::Entry(entry) = host.source {
-        if entry.resolution == Resolution::None {
-            settings.balancer.simple = Some(SimpleBalancer::Passthrough);
-        }
-        // Names that the ServiceEntry demands hold where the DestinationRule demands none.
-        if let Some(tls) = settings.tls.as_mut().filter(|tls| tls.subject_alt_names.is_empty()) {
-            tls.subject_alt_names = entry.subject_alt_names.iter().cloned().collect();
-        }
+    if let Source::Entry(entry) = host.source
+        && entry.resolution == Resolution::None
+    {
+        settings.balancer.simple = Some(SimpleBalancer::Passthrough);
     }
     settings
 }

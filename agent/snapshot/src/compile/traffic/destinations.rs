@@ -78,16 +78,26 @@ impl<'a> Merged<'a> {
         }
     }
 
+    /// What it says about any part of the host.
+    fn policies(&self) -> impl Iterator<Item = &'a TrafficPolicy> {
+        let subsets = self.subsets.iter().map(|one| &one.policy);
+        let policies = std::iter::once(self.policy).chain(subsets);
+        policies.flat_map(|one| std::iter::once(one).chain(one.ports.values()))
+    }
+
     /// Whether what it does depends on labels of the client.
     pub(super) fn looks_at_clients(&self) -> bool {
-        let policies =
-            std::iter::once(self.policy).chain(self.subsets.iter().map(|one| &one.policy));
-        let mut policies = policies.flat_map(|one| std::iter::once(one).chain(one.ports.values()));
         !self.rule.selector.is_empty()
-            || policies.any(|policy| {
+            || self.policies().any(|policy| {
                 let locality = policy.balancer.as_ref().and_then(|one| one.locality.as_ref());
                 locality.is_some_and(|one| !one.failover_priority.is_empty())
             })
+    }
+
+    /// Whether what it does depends on Secrets, which are those of the client's namespace.
+    pub(super) fn has_credentials(&self) -> bool {
+        self.policies()
+            .any(|policy| policy.tls.as_ref().is_some_and(|tls| tls.credential.is_some()))
     }
 
     fn is_for(&self, labels: &Labels) -> bool {

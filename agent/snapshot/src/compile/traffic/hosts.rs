@@ -3,11 +3,15 @@
 use std::collections::HashMap;
 
 use undermesh_model::{
-    Cluster, NamespacedName, Protocol, ResourceRef, Service, traffic::ServiceEntry,
+    Cluster, ExternalName, NamespacedName, Protocol, ResourceRef, Service, ServicePort, TargetPort,
+    traffic::ServiceEntry,
 };
 
 use super::protocol;
 use crate::traffic::AppProtocol;
+
+/// How many names may stand for one another, one after the other.
+const MAX_ALIASES: usize = 8;
 
 /// A name that rules can be about or lead to.
 #[derive(Clone, Debug)]
@@ -22,6 +26,7 @@ pub(super) struct Host<'a> {
 pub(super) enum Source<'a> {
     Service(&'a Service),
     Entry(&'a ServiceEntry),
+    External(&'a ExternalName),
 }
 
 /// A port of a host.
@@ -45,6 +50,7 @@ impl<'a> Host<'a> {
         match self.source {
             Source::Service(service) => &service.origin,
             Source::Entry(entry) => &entry.origin,
+            Source::External(external) => &external.origin,
         }
     }
 
@@ -52,6 +58,7 @@ impl<'a> Host<'a> {
         match self.source {
             Source::Service(service) => &service.name.namespace,
             Source::Entry(entry) => &entry.name.namespace,
+            Source::External(external) => &external.name.namespace,
         }
     }
 
@@ -59,14 +66,14 @@ impl<'a> Host<'a> {
     pub(super) fn service(&self) -> Option<&'a NamespacedName> {
         match self.source {
             Source::Service(service) => Some(&service.name),
-            Source::Entry(_) => None,
+            Source::Entry(_) | Source::External(_) => None,
         }
     }
 
     /// Whether clients of a namespace know of it.
     pub(super) fn is_visible(&self, namespace: &str) -> bool {
         match self.source {
-            Source::Service(_) => true,
+            Source::Service(_) | Source::External(_) => true,
             Source::Entry(entry) => entry.scope.includes(namespace),
         }
     }
@@ -74,21 +81,8 @@ impl<'a> Host<'a> {
     /// Its TCP ports.
     pub(super) fn ports(&self) -> Vec<HostPort<'a>> {
         match self.source {
-            Source::Service(service) => service
-                .ports
-                .iter()
-                .filter(|port| port.protocol == Protocol::Tcp)
-                .map(|port| HostPort {
-                    number: port.port,
-                    name: &port.name,
-                    protocol: protocol::of_service(
-                        &port.name,
-                        port.app_protocol.as_deref(),
-                        port.port,
-                    ),
-                    target: port.port,
-                })
-                .collect(),
+            Source::Service(service) => of_service_ports(&service.ports),
+            Source::External(external) => of_service_ports(&external.ports),
             Source::Entry(entry) => entry
                 .ports
                 .iter()
@@ -119,8 +113,24 @@ impl<'a> Host<'a> {
         match self.source {
             Source::Service(service) => !service.cluster_ips.is_empty(),
             Source::Entry(_) => true,
+            Source::External(_) => false,
         }
     }
+}
+
+fn of_service_ports(ports: &[ServicePort]) -> Vec<HostPort<'_>> {
+    let tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+    tcp.map(|port| {
+        let number = port.port;
+        let protocol = protocol::of_service(&port.name, port.app_protocol.as_deref(), number);
+        let target = match port.target_port {
+            // Where a host elsewhere serves it; endpoints of Services know their own.
+            TargetPort::Number(target) => target,
+            TargetPort::Name(_) => number,
+        };
+        HostPort { number, name: &port.name, protocol, target }
+    })
+    .collect()
 }
 
 /// Whether a block is one address.
@@ -145,6 +155,11 @@ impl<'a> Hosts<'a> {
             let host = Host::of_service(service);
             by_name.entry(host.name.clone()).or_default().push(host);
         }
+        for external in cluster.external_names.values() {
+            let name = service_host(&external.name);
+            let host = Host { name: name.clone(), source: Source::External(external) };
+            by_name.entry(name).or_default().push(host);
+        }
         for (name, entry) in entry_hosts(cluster) {
             let host = Host { name: name.clone(), source: Source::Entry(entry) };
             by_name.entry(name).or_default().push(host);
@@ -157,11 +172,25 @@ impl<'a> Hosts<'a> {
         self.by_name.get(&name.to_ascii_lowercase()).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// What a name stands for to clients of a namespace: the Service, else the ServiceEntry of their
-    /// own namespace, else the oldest one that they may see.
+    /// What a name stands for to clients of a namespace. A Service that is another name for a host that is
+    /// known stands for that one, as in Istio; `None` where names stand for one another in a circle.
     pub(super) fn resolve(&self, name: &str, client: &str) -> Option<&Host<'a>> {
+        let mut found = self.named(name, client)?;
+        for _ in 0..MAX_ALIASES {
+            let Source::External(external) = found.source else { return Some(found) };
+            let Some(next) = self.named(&external.host, client) else { return Some(found) };
+            found = next;
+        }
+        None
+    }
+
+    /// The Service, else the ServiceEntry of the clients' own namespace, else the oldest one that they may
+    /// see.
+    fn named(&self, name: &str, client: &str) -> Option<&Host<'a>> {
         let visible = || self.all(name).iter().filter(|host| host.is_visible(client));
-        let own = |host: &&Host<'_>| host.service().is_some() || host.namespace() == client;
+        let own = |host: &&Host<'_>| {
+            !matches!(host.source, Source::Entry(_)) || host.namespace() == client
+        };
         visible().find(own).or_else(|| visible().next())
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use undermesh_model::{
-    Cluster, Distribution, Protocol, Service, Workload,
+    Cluster, Distribution, ExternalName, Protocol, Service, SpiffeId, TrustDomain, Workload,
     traffic::{EntryAddress, EntryEndpoint, Locality, Resolution, ServiceEntry},
 };
 
@@ -16,7 +16,7 @@ use super::{
     view::Labels,
 };
 use crate::{
-    WorkloadInfo,
+    Options, WorkloadInfo,
     compile::endpoints::{Candidate, Place, Slices, first_family},
 };
 
@@ -29,6 +29,8 @@ pub(super) struct Found<'a> {
     pub(super) locality: Locality,
     pub(super) network: &'a str,
     pub(super) weight: u32,
+    /// Whom it proves to be, where somebody says it.
+    pub(super) identity: Option<SpiffeId>,
 }
 
 /// The endpoints of a host's port.
@@ -56,6 +58,7 @@ pub(super) struct Inventory<'a> {
     pods: HashMap<IpAddr, &'a Workload>,
     slices: &'a Slices<'a>,
     place: Place<'a>,
+    trust_domain: &'a TrustDomain,
     /// Where this node is.
     pub(super) here: Locality,
 }
@@ -65,10 +68,11 @@ static NO_LABELS: LazyLock<Labels> = LazyLock::new(Labels::new);
 impl<'a> Inventory<'a> {
     pub(super) fn new(
         cluster: &'a Cluster,
-        node: &'a str,
+        options: &'a Options,
         workloads: &'a HashMap<IpAddr, Arc<WorkloadInfo>>,
         slices: &'a Slices<'a>,
     ) -> Self {
+        let node = options.node.as_str();
         let running = cluster.workloads.values();
         let running = running.filter(|pod| !pod.terminated && !pod.host_network);
         let pods = running.flat_map(|pod| pod.addresses.iter().map(move |ip| (*ip, pod)));
@@ -78,6 +82,7 @@ impl<'a> Inventory<'a> {
             pods: pods.collect(),
             slices,
             place: Place::of(cluster, node),
+            trust_domain: &options.trust_domain,
             here: node_locality(cluster, Some(node)),
         }
     }
@@ -94,6 +99,7 @@ impl<'a> Inventory<'a> {
         let mut found = match host.source {
             Source::Service(service) => self.of_service(service, port.number, everywhere),
             Source::Entry(entry) => self.of_entry(entry, &host.name, port, labels),
+            Source::External(external) => self.of_external(external, port, labels),
         };
         let wanted = |one: &Found<'_>| {
             labels.iter().all(|(label, value)| one.labels.get(label) == Some(value))
@@ -123,6 +129,22 @@ impl<'a> Inventory<'a> {
         Endpoints { known, dns: Vec::new() }
     }
 
+    /// The addresses of the name elsewhere.
+    fn of_external(
+        &self,
+        external: &ExternalName,
+        port: &HostPort<'_>,
+        labels: &Labels,
+    ) -> Endpoints<'a> {
+        let mut found = Endpoints::default();
+        // Nobody knows what labels they have.
+        if labels.is_empty() {
+            let nowhere = self.bare((Ipv4Addr::UNSPECIFIED, port.target).into());
+            found.dns.push(Name { name: external.host.clone(), one: false, found: nowhere });
+        }
+        found
+    }
+
     fn of_candidate(&self, candidate: Candidate<'a>) -> Found<'a> {
         let by_name = candidate.pod.and_then(|name| self.cluster.workloads.get(name));
         let pod = by_name.or_else(|| self.pods.get(&candidate.address.ip()).copied());
@@ -135,7 +157,12 @@ impl<'a> Inventory<'a> {
             locality: own_locality(labels).unwrap_or_else(|| node_locality(self.cluster, node)),
             network: "",
             weight: pod.map_or(1, |pod| pod.weight.max(1)),
+            identity: pod.map(|pod| self.identity(&pod.name.namespace, &pod.service_account)),
         }
+    }
+
+    fn identity(&self, namespace: &str, account: &str) -> SpiffeId {
+        SpiffeId::new(self.trust_domain.clone(), namespace.to_owned(), account.to_owned())
     }
 
     fn of_entry(
@@ -152,11 +179,15 @@ impl<'a> Inventory<'a> {
             found.known.extend(addresses.map(|address| self.bare(address)));
             return found;
         }
+        if entry.resolution == Resolution::DynamicDns {
+            return found;
+        }
         if let Some(selector) = &entry.selector {
             self.add_selected(entry, selector, port, labels, &mut found);
         }
         for endpoint in &entry.endpoints {
-            self.add_endpoint((endpoint, entry.resolution), port, labels, &mut found);
+            let namespace = &entry.name.namespace;
+            self.add_endpoint((endpoint, namespace, entry.resolution), port, labels, &mut found);
         }
         let dns = matches!(entry.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
         if dns && entry.endpoints.is_empty() && entry.selector.is_none() && labels.is_empty() {
@@ -195,19 +226,22 @@ impl<'a> Inventory<'a> {
             one.name.namespace == entry.name.namespace && wanted(&one.endpoint.labels)
         });
         for one in entries {
-            self.add_endpoint((&one.endpoint, entry.resolution), port, subset, found);
+            let namespace = &one.name.namespace;
+            self.add_endpoint((&one.endpoint, namespace, entry.resolution), port, subset, found);
         }
     }
 
     fn add_endpoint(
         &self,
-        (endpoint, resolution): (&'a EntryEndpoint, Resolution),
+        (endpoint, namespace, resolution): (&'a EntryEndpoint, &str, Resolution),
         port: &HostPort<'_>,
         labels: &Labels,
         found: &mut Endpoints<'a>,
     ) {
         let target = endpoint.ports.get(port.name).copied().unwrap_or(port.target);
+        let account = endpoint.service_account.as_ref();
         let at = |ip: IpAddr| Found {
+            identity: account.map(|account| self.identity(namespace, account)),
             labels: &endpoint.labels,
             locality: endpoint.locality.clone(),
             network: &endpoint.network,
@@ -237,6 +271,7 @@ impl<'a> Inventory<'a> {
             locality: Locality::default(),
             network: "",
             weight: 1,
+            identity: None,
         }
     }
 }

@@ -86,9 +86,11 @@ fn findings_name_the_line_of_the_field() {
         ),
         (
             "  subsets:\n  - name: v1\n  - name: v2\n    trafficPolicy:\n      portLevelSettings:\n\
-             \x20     - port: {number: 80}\n        tls:\n          caCrl: /crl\n",
+             \x20     - port: {number: 80}\n        outlierDetection:\n          \
+             outlierDetectionHttpErrorCodes: [429]\n",
             "Warning all.yaml:13: DestinationRule shop/r: \
-             spec.subsets[1].trafficPolicy.portLevelSettings[0].tls.caCrl: is not supported",
+             spec.subsets[1].trafficPolicy.portLevelSettings[0].outlierDetection.\
+             outlierDetectionHttpErrorCodes: is not supported",
         ),
         (
             "  subsets:\n  - name: v1\n    trafficPolicy:\n      tls:\n        mod: SIMPLE\n",

@@ -203,6 +203,15 @@ fn tls_is_read_in_every_mode() {
                 ..ClientTls::default()
             },
         ),
+        (
+            "{mode: SIMPLE, caCertificates: /etc/ca.pem, caCrl: /etc/crl.pem}",
+            ClientTls {
+                mode: TlsMode::Simple,
+                ca: Some(file("/etc/ca.pem")),
+                crl: Some(file("/etc/crl.pem")),
+                ..ClientTls::default()
+            },
+        ),
     ] {
         assert_eq!(quiet_policy(&format!("{{tls: {tls}}}")).tls, Some(expected), "{tls}");
     }

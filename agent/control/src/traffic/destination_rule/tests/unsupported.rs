@@ -21,9 +21,6 @@ fn fields_that_are_not_supported_are_said() {
             "outlierDetection: {outlierDetectionHttpErrorCodes: [429]}",
             "outlierDetection.outlierDetectionHttpErrorCodes",
         ),
-        ("tls: {mode: SIMPLE, credentialName: a}", "tls.credentialName"),
-        ("tls: {mode: MUTUAL, credentialName: a}", "tls.credentialName"),
-        ("tls: {mode: SIMPLE, caCrl: /crl}", "tls.caCrl"),
     ] {
         let (read, said) = read(&policy(&format!("{{{settings}}}")));
         let expected = format!("Warning unsupported-field: spec.trafficPolicy.{field}: ");

@@ -28,7 +28,7 @@ pub(crate) fn connect_tls(
         if !policy.value.roots.is_empty() {
             // Nothing at all where no reference can be used: nobody is trusted then, and connections fail.
             let roots = policy.value.roots.iter().filter_map(|one| root(one, &maps, report));
-            tls.ca = Some(KeyMaterial::Inline(roots.collect::<Vec<_>>().join("\n").into_bytes()));
+            tls.ca = Some(KeyMaterial::inline(roots.collect::<Vec<_>>().join("\n")));
         }
         for target in &policy.value.targets {
             let Some(port) = port(target, unread, cluster, report) else { continue };

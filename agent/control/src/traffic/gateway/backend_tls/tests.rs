@@ -60,8 +60,8 @@ fn says(text: &str, expected: &str) -> Vec<BackendTls> {
 
 fn roots(read: &[BackendTls]) -> String {
     match read[0].tls.ca.as_ref().unwrap() {
-        KeyMaterial::Inline(bytes) => String::from_utf8(bytes.clone()).unwrap(),
-        KeyMaterial::File(path) => panic!("a file: {path}"),
+        KeyMaterial::Inline(bytes) => String::from_utf8(bytes.expose().to_vec()).unwrap(),
+        other => panic!("not in place: {other:?}"),
     }
 }
 

@@ -17,10 +17,6 @@ fn what_is_not_supported_is_said() {
             "unsupported-field: spec.endpoints[0].network: ",
         ),
         (
-            "resolution: STATIC, endpoints: [{address: 10.0.0.1, serviceAccount: a}]",
-            "unsupported-field: spec.endpoints[0].serviceAccount: ",
-        ),
-        (
             "resolution: STATIC, endpoints: [{network: far}]",
             "unsupported-field: spec.endpoints[0].network: ",
         ),
@@ -33,8 +29,6 @@ fn what_is_not_supported_is_said() {
     }
     let moved = with("").replace("number: 80", "number: 80, targetPort: 8080");
     is_said(&moved, "unsupported-field: spec.ports[0].targetPort: ");
-    let dynamic = with("resolution: DYNAMIC_DNS").replace("a.example.com", "'*.example.com'");
-    is_said(&dynamic, "unsupported-field: spec.resolution: ");
 }
 
 #[test]

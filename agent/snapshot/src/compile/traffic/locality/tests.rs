@@ -16,6 +16,7 @@ fn endpoints<'a>(places: &[(&str, u32)], labels: &'a Labels) -> Vec<Found<'a>> {
         labels,
         locality: locality(place),
         network: "",
+        identity: None,
         weight: *weight,
     };
     places.iter().map(endpoint).collect()

@@ -5,8 +5,8 @@ use std::time::Duration;
 use undermesh_model::{
     Node,
     traffic::{
-        ClientTls, ConnectionPool, HttpPool, LoadBalancer, LocalityBalance, OutlierDetection,
-        SimpleBalancer, TcpPool, TlsMode,
+        ClientTls, ConnectionPool, HttpPool, KeyMaterial, LoadBalancer, LocalityBalance,
+        OutlierDetection, SimpleBalancer, TcpPool, TlsMode, TlsSecret,
     },
 };
 
@@ -59,7 +59,8 @@ fn a_rule_with_a_setting_leads_its_host_through_the_proxy_and_one_without_does_n
     assert!(!with(TrafficPolicy::default()));
     assert!(with(numbered(1)) && with(round_robin()));
     assert!(with(tls(TlsMode::Simple)) && with(tls(TlsMode::Mutual)));
-    assert!(!with(tls(TlsMode::IstioMutual)) && !with(tls(TlsMode::Disable)));
+    assert!(with(tls(TlsMode::IstioMutual)), "an endpoint is not enrolled");
+    assert!(!with(tls(TlsMode::Disable)));
     let outlier = Some(OutlierDetection::default());
     assert!(with(TrafficPolicy { outlier, ..TrafficPolicy::default() }));
     let ports = [(81, numbered(1))].into();
@@ -316,4 +317,70 @@ fn a_rule_for_what_cannot_be_dialled_says_so() {
     let both =
         ["lost", "r"].map(|name| format!("DestinationRule shop/{name} rule-without-address"));
     assert_eq!(found(&cluster), both);
+}
+
+fn with_tls(tls: ClientTls) -> TrafficPolicy {
+    TrafficPolicy { tls: Some(tls), ..TrafficPolicy::default() }
+}
+
+fn tls_of(spec: &ClusterSpec) -> ClientTls {
+    spec.settings.tls.clone().unwrap()
+}
+
+#[test]
+fn certificates_of_the_mesh_are_shown_by_the_proxy_to_endpoints_that_are_not_enrolled() {
+    let mut cluster = world();
+    let policy = with_tls(ClientTls { mode: TlsMode::IstioMutual, ..ClientTls::default() });
+    let mut rule = DestinationRule { policy, ..destination_rule("shop", "r", CART) };
+    rule.subsets = vec![subset("v2", "v2")];
+    add(&mut cluster, rule);
+    let compiled = run(&cluster);
+    let tls = tls_of(&default(&compiled, "shop"));
+    assert_eq!(tls.sni.as_deref(), Some(format!("outbound_.80_._.{CART}").as_str()));
+    let accounts: Vec<_> = tls.subject_alt_names.iter().map(String::as_str).collect();
+    let expected: std::collections::BTreeSet<_> = cluster
+        .workloads
+        .values()
+        .filter(|pod| pod.name.name.starts_with("cart-"))
+        .map(|pod| format!("spiffe://cluster.local/ns/shop/sa/{}", pod.service_account))
+        .collect();
+    assert_eq!(accounts, expected.iter().map(String::as_str).collect::<Vec<_>>());
+    // Where all are enrolled, the kernel does it.
+    for pod in cluster.workloads.values_mut() {
+        pod.enrolment = undermesh_model::Enrolment::Enrolled("test".to_owned());
+    }
+    assert!(port(&run(&cluster), CART_VIP).traffic.is_empty());
+}
+
+#[test]
+fn credentials_are_those_of_the_clients_namespace() {
+    let mut cluster = world();
+    let credential = Some("s".to_owned());
+    let tls = ClientTls { mode: TlsMode::Mutual, credential, ..ClientTls::default() };
+    let policy = with_tls(tls.clone());
+    add(&mut cluster, DestinationRule { policy, ..destination_rule("shop", "r", CART) });
+    let secret = |name: &str, ca: &str| TlsSecret {
+        origin: ResourceRef::namespaced("Secret", "shop", name),
+        certificate: Some(b"certificate".to_vec().into()),
+        key: None,
+        ca: Some(ca.as_bytes().to_vec().into()),
+        crl: Some(b"crl".to_vec().into()),
+    };
+    for (name, ca) in [("s", "own"), ("s-cacert", "companion")] {
+        cluster.tls_secrets.insert(NamespacedName::new("shop", name), secret(name, ca));
+    }
+    let compiled = run(&cluster);
+    let (own, other) = (default(&compiled, "shop"), default(&compiled, "other"));
+    assert_eq!((own.key.view.as_str(), other.key.view.as_str()), ("shop", "other"));
+    let missing = |why: &str| KeyMaterial::Missing(why.to_owned());
+    let tls = tls_of(&own);
+    assert_eq!(
+        (tls.ca, tls.crl),
+        (Some(KeyMaterial::inline("companion")), Some(KeyMaterial::inline("crl")))
+    );
+    let key = missing("Secret shop/s has no tls.key");
+    assert_eq!(tls.client, Some((KeyMaterial::inline("certificate"), key)));
+    assert_eq!(tls_of(&other).ca, Some(missing("Secret other/s does not exist")));
+    cluster.tls_secrets.remove(&NamespacedName::new("shop", "s-cacert"));
+    assert_eq!(tls_of(&default(&run(&cluster), "shop")).ca, Some(KeyMaterial::inline("own")));
 }

@@ -242,3 +242,33 @@ fn names_that_the_entry_demands_hold_where_the_rule_demands_none() {
     let tls = port(&compiled, VIP).traffic["shop"].default.settings.tls.clone().unwrap();
     assert_eq!(tls.subject_alt_names, ["spiffe://x"]);
 }
+
+fn mesh_tls(names: &[&str]) -> TrafficPolicy {
+    let tls = undermesh_model::traffic::ClientTls {
+        mode: undermesh_model::traffic::TlsMode::IstioMutual,
+        subject_alt_names: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..undermesh_model::traffic::ClientTls::default()
+    };
+    TrafficPolicy { tls: Some(tls), ..TrafficPolicy::default() }
+}
+
+#[test]
+fn with_certificates_of_the_mesh_endpoints_are_who_their_accounts_say_unless_the_rule_does() {
+    let vm = EntryEndpoint { service_account: Some("db".to_owned()), ..endpoint("192.0.2.1") };
+    let mut entry = entry("a", &["a.example.com"], Resolution::Static);
+    entry.subject_alt_names.clear();
+    entry.endpoints = vec![vm, endpoint("192.0.2.2")];
+    let tls = |names: &[&str]| {
+        let mut cluster = with(vec![entry.clone()]);
+        let policy = mesh_tls(names);
+        add(
+            &mut cluster,
+            DestinationRule { policy, ..destination_rule("shop", "a", "a.example.com") },
+        );
+        let compiled = run(&cluster);
+        port(&compiled, VIP).traffic["shop"].default.settings.tls.clone().unwrap()
+    };
+    assert_eq!(tls(&[]).subject_alt_names, ["spiffe://cluster.local/ns/shop/sa/db"]);
+    assert_eq!(tls(&[]).sni.as_deref(), Some("outbound_.443_._.a.example.com"));
+    assert_eq!(tls(&["spiffe://x"]).subject_alt_names, ["spiffe://x"]);
+}

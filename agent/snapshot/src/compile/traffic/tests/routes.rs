@@ -231,3 +231,45 @@ fn the_header_host_is_the_authority_and_a_rewrite_beats_it() {
     assert_eq!(compiled_authority(None), "h");
     assert_eq!(compiled_authority(Some("r")), "r");
 }
+
+/// The service `away`, which stands for `host`.
+fn external(host: &str) -> undermesh_model::ExternalName {
+    undermesh_model::ExternalName {
+        origin: ResourceRef::namespaced("Service", "shop", "away"),
+        name: NamespacedName::new("shop", "away"),
+        host: host.to_owned(),
+        ports: vec![undermesh_model::ServicePort {
+            name: "http".to_owned(),
+            port: 81,
+            target_port: undermesh_model::TargetPort::Number(8081),
+            protocol: undermesh_model::Protocol::Tcp,
+            app_protocol: None,
+        }],
+    }
+}
+
+fn led_to_external(host_name: &str, at: u16) -> Result<Arc<ClusterSpec>, u16> {
+    let mut cluster = world();
+    let external = external(host_name);
+    cluster.external_names.insert(external.name.clone(), external);
+    let to = host("away.shop.svc.cluster.local", Some(at), None);
+    let mut set = virtual_service("v", CART);
+    set.http = vec![rule("v", Vec::new(), to)];
+    cluster.routes.push(set);
+    let labels = BTreeMap::new();
+    let client = Client { namespace: "shop", labels: &labels };
+    led(traffic(&run(&cluster), "shop"), &client, CART)
+}
+
+#[test]
+fn a_route_may_lead_to_an_external_name_which_is_resolved_unless_it_is_known() {
+    let spec = led_to_external("api.example.com", 81).unwrap();
+    assert_eq!(spec.key.host, "away.shop.svc.cluster.local");
+    let dns: Vec<_> = spec.dns.iter().map(|one| (one.name.as_str(), one.port)).collect();
+    assert_eq!(dns, [("api.example.com", 8081)]);
+    assert!(spec.endpoints.is_empty());
+    let spec = led_to_external(CART, 80).unwrap();
+    assert_eq!((spec.key.host.as_str(), spec.endpoints.len()), (CART, 2));
+    assert!(led_to_external("away.shop.svc.cluster.local", 81).is_err(), "a circle");
+    assert!(led_to_external("api.example.com", 82).is_err(), "no such port");
+}
