@@ -31,6 +31,8 @@ pub(crate) use reload::Warnings;
 /// How long the end of the process waits for connections to be let go of, and again for their lines
 /// to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long it waits for the last spans to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 /// Threads for configuration, certificates and admin. Connections have threads of their own.
 const CONTROL_THREADS: usize = 2;
 
@@ -50,6 +52,9 @@ pub(crate) fn run(file: Option<&Path>, flags: RawConfig) -> Result<ExitCode> {
     // Connections beyond the drain period end here, and their last lines are written.
     data.shutdown_timeout(LAST_LINES);
     let _ = telemetry.flush_access_log(LAST_LINES);
+    if telemetry.spans().is_some_and(|spans| !spans.close(LAST_SPANS)) {
+        tracing::warn!("the last spans were not sent in time");
+    }
     control.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 mod gate;
 mod outbound;
+mod tracing;
 
 use std::{
     fs,
@@ -23,6 +24,8 @@ use undermesh_snapshot::{OutboundPolicy, SameNode};
 pub(crate) use gate::GateConfig;
 use gate::StartupGate;
 use outbound::{OutboundFailure, OutboundTrafficPolicy};
+pub(crate) use tracing::TracingConfig;
+use tracing::TracingProtocol;
 
 use crate::cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR};
 
@@ -164,6 +167,30 @@ pub(crate) struct RawConfig {
         num_args = 0..
     )]
     dns_servers: Option<Vec<SocketAddr>>,
+    /// Receiver of spans of requests, `http://HOST:PORT` or `https://HOST:PORT` [default: none, and no tracing].
+    #[arg(long, env = "UNDERMESH_TRACING_ENDPOINT", value_name = "URL")]
+    tracing_endpoint: Option<String>,
+    /// What the receiver of spans speaks [default: grpc].
+    #[arg(long, env = "UNDERMESH_TRACING_PROTOCOL", value_name = "PROTOCOL")]
+    tracing_protocol: Option<TracingProtocol>,
+    /// Traces that are recorded, in per cent, where no caller has decided [default: 1].
+    #[arg(long, env = "UNDERMESH_TRACING_SAMPLING", value_name = "PERCENT")]
+    tracing_sampling: Option<f64>,
+    /// Longest path that a span tells, in bytes [default: 256].
+    #[arg(long, env = "UNDERMESH_TRACING_MAX_PATH_LENGTH", value_name = "BYTES")]
+    tracing_max_path_length: Option<usize>,
+    /// Attributes of all spans, as NAME=literal:VALUE, NAME=header:HEADER or NAME=environment:VARIABLE.
+    #[arg(
+        long,
+        env = "UNDERMESH_TRACING_TAGS",
+        value_name = "TAGS",
+        value_delimiter = ',',
+        num_args = 0..
+    )]
+    tracing_tags: Option<Vec<String>>,
+    /// Roots that the receiver's certificate is checked with, a PEM file [default: those of the system].
+    #[arg(long, env = "UNDERMESH_TRACING_CA", value_name = "FILE")]
+    tracing_ca: Option<PathBuf>,
     /// How long live connections may go on after SIGTERM [default: 30s].
     #[arg(long, env = "UNDERMESH_DRAIN_TIMEOUT", value_name = "DURATION")]
     drain_timeout: Option<Span>,
@@ -288,6 +315,8 @@ pub(crate) struct Config {
     pub(crate) native: NativeConfig,
     /// DNS servers that hosts are resolved with; empty for those of the system.
     pub(crate) dns_servers: Vec<SocketAddr>,
+    /// Where spans of requests go, and of which; `None` where there are none.
+    pub(crate) tracing: Option<TracingConfig>,
     pub(crate) drain_timeout: Duration,
     pub(crate) handover_timeout: Duration,
     pub(crate) workers: usize,
@@ -341,7 +370,8 @@ impl RawConfig {
             tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports
             event_buffer_bytes kubelet_cgroup startup_gate startup_gate_timeout startup_gate_exempt
-            pod_cgroup)
+            pod_cgroup tracing_endpoint tracing_protocol tracing_sampling tracing_max_path_length
+            tracing_tags tracing_ca)
     }
 
     fn flow_buffer(&self) -> Result<usize> {
@@ -443,6 +473,7 @@ impl RawConfig {
             tunnel_idle_timeout: span(self.tunnel_idle_timeout, Duration::from_secs(300)),
             native: self.native(),
             dns_servers: self.dns_servers.clone().unwrap_or_default(),
+            tracing: TracingConfig::new(&self)?,
             drain_timeout: span(self.drain_timeout, Duration::from_secs(30)),
             handover_timeout: span(self.handover_timeout, Duration::from_secs(12 * 3600)),
             workers,

@@ -22,6 +22,7 @@ mod readiness;
 mod rejudge;
 mod sockets;
 mod source;
+mod spans;
 mod status;
 
 use std::process::ExitCode;

@@ -1,5 +1,7 @@
 //! `undermesh status`: what the agent says of itself, as JSON and as a table.
 
+mod destinations;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +9,7 @@ use undermesh_datapath::GateMode;
 use undermesh_snapshot::WorkloadInfo;
 
 use crate::policies::{AuthorizerRow, KeyRow, PolicyRow};
+pub(crate) use destinations::DestinationStatus;
 
 /// The whole page. Field names are API (docs/reference/status.md).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,6 +18,9 @@ pub(crate) struct Status {
     pub(crate) agent: AgentStatus,
     pub(crate) pods: Vec<PodStatus>,
     pub(crate) gate: GateStatus,
+    /// Destinations of pods that the proxy looks after; absent in the answers of older agents.
+    #[serde(default)]
+    pub(crate) destinations: Vec<DestinationStatus>,
     pub(crate) certificates: Vec<CertificateRow>,
     /// Absent in the answers of older agents, as are the next two.
     #[serde(default)]
@@ -203,6 +209,7 @@ impl fmt::Display for Status {
             &["POD", "ADDRESSES", "STATE", "IDENTITY", "DETAIL"],
             self.pods.iter().map(PodStatus::row),
         )?;
+        destinations::write(f, &self.destinations)?;
         section(
             f,
             "Certificates",
@@ -366,6 +373,7 @@ mod tests {
             },
             pods: vec![],
             gate: GateStatus { state: GateState::Refuse, held_pods: 2, ..GateStatus::default() },
+            destinations: vec![],
             certificates: vec![],
             policies: vec![PolicyRow {
                 kind: "AuthorizationPolicy".into(),

@@ -165,11 +165,16 @@ impl Agent {
     /// # Errors
     /// As [`Self::metrics`].
     pub fn metric(&self, name: &str, label: &str) -> Result<u64> {
+        self.sum(name, |labels| labels.contains(label))
+    }
+
+    /// The sum of a metric over all its series whose labels are `wanted`.
+    pub(crate) fn sum(&self, name: &str, wanted: impl Fn(&str) -> bool) -> Result<u64> {
         let text = self.metrics()?;
         let values = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             let (labels, value) = rest.strip_prefix('{')?.rsplit_once("} ")?;
-            labels.contains(label).then(|| value.parse::<u64>().ok())?
+            wanted(labels).then(|| value.parse::<u64>().ok())?
         });
         Ok(values.sum())
     }

@@ -5,6 +5,7 @@
 //! wanted, and what came instead.
 
 mod case;
+mod counters;
 mod judge;
 mod run;
 mod shop;

@@ -10,6 +10,7 @@
 //!     ├─ doctor      `undermesh doctor` on a node, and what it says
 //!     ├─ authorizer  whom CUSTOM policies ask, over HTTP and gRPC
 //!     ├─ foreign     programs of somebody else
+//!     ├─ receiver    a receiver of spans
 //!     ├─ outside     a DNS server, and servers with certificates of somebody else
 //!     └─ capture     every packet on the wire
 //! ```
@@ -35,6 +36,7 @@ mod outside;
 pub mod pod;
 mod poll;
 mod programs;
+mod receiver;
 mod rig;
 mod standard;
 mod status;
@@ -55,6 +57,7 @@ pub use outside::{Authority, DnsServer, Issued, TlsServer};
 pub use pod::{Conn, Listener, Pod};
 pub use poll::wait_for;
 pub use programs::{locate, use_binaries_of};
+pub use receiver::{Received, Receiver};
 pub use rig::{Rig, RigBuilder, undermesh};
 pub use standard::PORT;
 pub use status::{MapRow, PodRow, Status};

@@ -39,6 +39,8 @@ pub struct PodSpec {
     pub placement: Placement,
     /// Annotations of the mesh, without their prefix.
     pub annotations: Vec<(String, String)>,
+    /// Labels beside those that every pod has.
+    pub labels: Vec<(String, String)>,
 }
 
 impl PodSpec {
@@ -50,6 +52,7 @@ impl PodSpec {
             service_account: name.to_owned(),
             placement: Placement::Enrolled,
             annotations: Vec::new(),
+            labels: Vec::new(),
         }
     }
 
@@ -63,6 +66,13 @@ impl PodSpec {
     #[must_use]
     pub fn annotated(mut self, name: &str, value: &str) -> Self {
         self.annotations.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same pod with one more label.
+    #[must_use]
+    pub fn labelled(mut self, name: &str, value: &str) -> Self {
+        self.labels.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -280,9 +290,15 @@ fn node_yaml(node: &Node) -> String {
 
 fn pod_yaml(place: &PodPlace, enrolled: bool) -> String {
     let spec = &place.spec;
-    let enrolment = if enrolled { "\n    istio.io/dataplane-mode: ambient" } else { "" };
+    let mut labels = String::new();
+    if enrolled {
+        labels.push_str("\n    istio.io/dataplane-mode: ambient");
+    }
+    for (name, value) in &spec.labels {
+        let _ = write!(labels, "\n    {name}: {value}");
+    }
     let mut metadata = format!(
-        "  labels:\n    app: {app}{enrolment}\n  annotations:\n    undermesh.io/netns: {netns}\n",
+        "  labels:\n    app: {app}{labels}\n  annotations:\n    undermesh.io/netns: {netns}\n",
         app = spec.name,
         netns = place.netns.path().display(),
     );

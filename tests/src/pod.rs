@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 pub use errno::errno_name;
 pub use handle::{Conn, Listener, Udp};
-use http::{Ask, Reply};
+use http::{Ask, Load, LoadReport, Reply};
 use protocol::{Answer, Behaviour, Burst, BurstReport, ConnectOptions, Failure, Opened, Request};
 
 use crate::{netns::Netns, programs::locate, topology::PodPlace};
@@ -161,6 +161,38 @@ impl Pod {
     /// Where the process is gone.
     pub fn heard(&self, mark: &str) -> Result<Vec<String>, Failure> {
         self.call(&Request::Heard { mark: mark.to_owned() })
+    }
+
+    /// Lets servers of this process answer requests with this mark that they hold, and will hold.
+    ///
+    /// # Errors
+    /// Where the process is gone; so for all below.
+    pub fn release(&self, mark: &str) -> Result<(), Failure> {
+        self.call(&Request::Release { mark: mark.to_owned() })
+    }
+
+    /// Begins to make requests, beside whatever else is called.
+    ///
+    /// # Errors
+    /// As [`Self::release`], and where it makes requests already.
+    pub fn begin_load(&self, load: Load) -> Result<(), Failure> {
+        self.call(&Request::BeginLoad(Box::new(load)))
+    }
+
+    /// How requests have gone so far.
+    ///
+    /// # Errors
+    /// As [`Self::end_load`].
+    pub fn load_so_far(&self) -> Result<LoadReport, Failure> {
+        self.call(&Request::LoadSoFar)
+    }
+
+    /// Makes no more requests, once those under way are answered.
+    ///
+    /// # Errors
+    /// As [`Self::release`], and where it makes none.
+    pub fn end_load(&self) -> Result<LoadReport, Failure> {
+        self.call(&Request::EndLoad)
     }
 
     pub(crate) fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {

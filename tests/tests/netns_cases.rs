@@ -24,6 +24,11 @@ fn request_authentications_do_what_they_say() -> Result<()> {
 }
 
 #[test]
+fn destination_rules_do_what_they_say() -> Result<()> {
+    cases::run("destination_rule")
+}
+
+#[test]
 fn service_entries_do_what_they_say() -> Result<()> {
     cases::run("service_entry")
 }

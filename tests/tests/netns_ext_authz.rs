@@ -89,6 +89,7 @@ impl Guarded {
             headers,
             body: body.to_vec(),
             times: 1,
+            ..Ask::default()
         })
     }
 

@@ -292,6 +292,7 @@ fn make(shop: &Shop, case: &Case<'_>) -> Result<()> {
         headers,
         body: if case.speaks == Speaks::Grpc { b"hello".to_vec() } else { Vec::new() },
         times: 1,
+        ..Ask::default()
     })?;
     let status = replies.first().context("no reply")?.status;
     ensure!(status == case.status, "{}: {replies:?}", case.id);

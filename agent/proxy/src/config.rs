@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use crate::trace::Tracing;
+
 /// What a connection that is not read may hold back; the kernel would hold as much (`tcp_rmem`).
 const STREAM_WINDOW: u32 = 4 << 20;
 /// More than the 100 that ztunnel's pool and this one put on a tunnel.
@@ -38,6 +40,8 @@ pub struct ProxyConfig {
     pub http2: Http2Config,
     /// DNS servers that destinations are resolved with; empty for those of the system.
     pub dns_servers: Vec<SocketAddr>,
+    /// How requests are traced; they are not where this is `None`, or where nobody takes spans.
+    pub tracing: Option<Tracing>,
 }
 
 /// PING frames on tunnels, and the same times as TCP keepalive on plain sockets.
@@ -127,6 +131,7 @@ impl Default for ProxyConfig {
             native: NativeConfig::default(),
             http2: Http2Config::default(),
             dns_servers: Vec::new(),
+            tracing: None,
         }
     }
 }

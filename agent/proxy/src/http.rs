@@ -34,7 +34,6 @@ mod rewrite;
 mod sniff;
 mod strict;
 mod timeout;
-mod trace_id;
 pub(crate) mod upgrade;
 mod way;
 

@@ -47,6 +47,7 @@ mod terminate;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod tunnel;
 mod upstream;
 
@@ -57,4 +58,5 @@ pub use pod::{OriginalDst, Pass, PodHandle, PodListeners, PodSockets, Transparen
 pub use proxy::Proxy;
 pub use record::{peer, service_label};
 pub use status::{PodStatus, ProxyStatus, TunnelStatus};
+pub use trace::{CustomTag, Sampling, TagError, Tracing, read_trace_headers};
 pub use upstream::{EjectionStatus, EndpointStatus, LimitStatus, NameStatus, UpstreamStatus};

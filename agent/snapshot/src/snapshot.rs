@@ -73,6 +73,24 @@ impl Snapshot {
             Destination::Workload(_) | Destination::Outside => None,
         }
     }
+
+    /// Endpoints of a service that is known by its name, in full or as `keys.auth` or `keys.auth.svc`: the node that
+    /// the agent runs on may not be able to resolve it.
+    pub fn addresses_of(&self, host: &str, port: u16) -> Option<Vec<SocketAddr>> {
+        let (_, route) = self.services.iter().find(|(address, route)| {
+            address.port() == port && (route.host == host || is_short(&route.host, host))
+        })?;
+        Some(route.endpoints.iter().map(|endpoint| endpoint.address).collect())
+    }
+}
+
+/// `keys.auth` and `keys.auth.svc` for `keys.auth.svc.cluster.local`.
+fn is_short(full: &str, host: &str) -> bool {
+    let rest = full.strip_prefix(host);
+    host.contains('.')
+        && rest.is_some_and(|rest| {
+            rest.starts_with(".svc.") || host.ends_with(".svc") && rest.starts_with('.')
+        })
 }
 
 /// One port of a service: who stands behind it.

@@ -23,7 +23,7 @@ use crate::{
     flows, policies,
     policies::{AuthorizerRow, KeyRow},
     readiness::Readiness,
-    status::{AgentStatus, CertificateRow, MapRow, ProgramRow, Status},
+    status::{AgentStatus, CertificateRow, DestinationStatus, MapRow, ProgramRow, Status},
 };
 
 /// Occupancy from which a map is worth a warning, in percent.
@@ -121,6 +121,7 @@ impl Pages {
         let proxy = self.proxy.status();
         let connections =
             proxy.pods.iter().map(|pod| pod.outbound_connections + pod.inbound_connections);
+        let destinations = proxy.pods.iter().flat_map(DestinationStatus::of).collect();
         let tunnels = proxy.pods.iter().map(|pod| pod.pool.len() + pod.inbound_tunnels);
         let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
         let maps = maps(&datapath);
@@ -143,6 +144,7 @@ impl Pages {
             },
             pods: self.enrolment.pods(),
             gate: self.enrolment.gate(),
+            destinations,
             certificates: self.certificates(),
             policies: policies::rows(&snapshot, asked, &self.warnings),
             authorizers: proxy.authorizers.iter().map(AuthorizerRow::of).collect(),

@@ -26,6 +26,7 @@ use crate::{
     readiness::Readiness,
     rejudge::Rejudge,
     sockets::Neighbours,
+    spans,
 };
 
 /// How long a new agent waits for its pods before it tells its predecessor to go all the same.
@@ -75,6 +76,9 @@ impl Parts {
         })?;
         tracing::info!(cgroup = %config.cgroup.display(), "eBPF programs attached");
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        if let Some(tracing) = &config.tracing {
+            spans::start(tracing, &snapshot, telemetry)?;
+        }
         let proxy = Proxy::new(
             proxy_config(config),
             Arc::clone(&snapshot),
@@ -265,6 +269,7 @@ fn proxy_config(config: &Config) -> ProxyConfig {
         connect_timeout: config.connect_timeout,
         native: config.native,
         dns_servers: config.dns_servers.clone(),
+        tracing: config.tracing.as_ref().map(|tracing| tracing.proxy.clone()),
         pool: PoolConfig { idle: config.tunnel_idle_timeout, ..default.pool },
         ..default
     }

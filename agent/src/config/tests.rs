@@ -1,6 +1,7 @@
 //! What beats what, and what is refused.
 
 use clap::Parser;
+use undermesh_proxy::Sampling;
 
 use super::*;
 
@@ -41,6 +42,13 @@ fn unusable_settings_say_which_and_what_to_do() {
         ("adminAddress: 0.0.0.0:15000", "adminAddress 0.0.0.0:15000 is not a loopback"),
         ("svidLifetime: 1s", "svidLifetime is shorter than 10s"),
         ("flowBuffer: 65537", "flowBuffer must be at most 65536"),
+        ("tracingSampling: 5", "tracingSampling has no effect without tracingEndpoint"),
+        ("tracingEndpoint: 'otel:4317'", "is not of the form http://"),
+        (
+            "tracingEndpoint: 'http://a'\ntracingSampling: 101",
+            "tracingSampling must be between 0 and 100",
+        ),
+        ("tracingEndpoint: 'http://a'\ntracingTags: [a]", "NAME=literal:VALUE"),
         ("maxPods: 0", "maxPods must be between"),
         ("eventBufferBytes: 5000", "power of two"),
         ("trustDomain: 'A b'", "trustDomain"),
@@ -68,4 +76,18 @@ fn unknown_keys_and_bad_values_are_refused_with_their_line() {
         let error = serde_yaml_ng::from_str::<RawConfig>(yaml).unwrap_err().to_string();
         assert!(error.contains(part), "{yaml:?} gave {error:?}");
     }
+}
+
+#[test]
+fn tracing_is_off_without_a_receiver_and_takes_istios_share_with_one() {
+    assert!(file(MINIMAL).validate().unwrap().tracing.is_none());
+    let on = file(&format!("{MINIMAL}tracingEndpoint: 'http://otel.observability:4317'\n"));
+    let on = on.validate().unwrap().tracing.unwrap();
+    assert_eq!(on.proxy.sampling, Sampling::percent(1.0).unwrap());
+    assert_eq!((on.proxy.max_path_length, on.proxy.tags.len()), (256, 0));
+    let more = "tracingEndpoint: https://otel/v1/traces\ntracingProtocol: http\ntracingSampling: 12.5\n\
+                tracingMaxPathLength: 64\ntracingTags: ['zone=literal:a', 'tenant=header:x-tenant']\n";
+    let more = file(&format!("{MINIMAL}{more}")).validate().unwrap().tracing.unwrap();
+    assert_eq!(more.proxy.sampling, Sampling::percent(12.5).unwrap());
+    assert_eq!((more.proxy.max_path_length, more.proxy.tags.len()), (64, 2));
 }

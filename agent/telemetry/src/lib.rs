@@ -1,4 +1,4 @@
-//! What is seen of the mesh: metrics, the access log, and the agent's own log.
+//! What is seen of the mesh: metrics, the access log, spans, and the agent's own log.
 //!
 //! Every proxied connection is one [`ConnectionRecord`]. It counts the connection when it opens,
 //! logs it when it opens and when it closes, and cannot be forgotten: dropping it closes it. A
@@ -19,6 +19,7 @@ mod record;
 mod request_line;
 mod requests;
 mod series;
+mod spans;
 mod tcp_metrics;
 mod telemetry;
 
@@ -30,7 +31,14 @@ pub use logs::{LogError, LogFormat, LogHandle, init as init_logs};
 pub use peer::{Peer, ServiceLabel};
 pub use record::ConnectionRecord;
 pub use requests::{ClusterName, RequestInfo, Requests};
+pub use spans::{
+    Attribute, Directory, Endpoint, EndpointError, Event, Protocol, Resource, Span, SpanId,
+    SpanKind, Spans, TraceId, Traced, Value,
+};
 pub use telemetry::{Denial, Telemetry};
+
+/// What [`Directory::tls`] gives.
+pub use tokio_rustls::rustls::ClientConfig;
 
 /// Re-exported so that every crate registers metrics with the same version.
 pub use prometheus_client;

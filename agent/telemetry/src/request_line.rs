@@ -73,7 +73,7 @@ impl<'a> RequestLine<'a> {
 
 /// A path as it may be written down: values in its query and in parameters of its segments may be tokens,
 /// passwords, or addresses of people, and logs go further than requests do. What has no name may be one, too.
-fn without_values(path: &str) -> Cow<'_, str> {
+pub(crate) fn without_values(path: &str) -> Cow<'_, str> {
     if !path.contains(['?', ';']) {
         return Cow::Borrowed(path);
     }

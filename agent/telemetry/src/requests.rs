@@ -11,10 +11,11 @@ use prometheus_client::metrics::counter::Counter;
 use undermesh_model::ResourceRef;
 
 use crate::{
-    ConnectionInfo, ResponseFlags, Telemetry,
+    ConnectionInfo, Resource, ResponseFlags, Telemetry, Traced,
     http_metrics::{MessageSeries, Outcome, RequestSeries},
     labels::EndLabels,
     request_line::RequestLine,
+    spans,
 };
 
 /// Outcomes that a connection's requests to one place keep counters for.
@@ -28,6 +29,7 @@ pub struct Requests {
     connection: u64,
     info: ConnectionInfo,
     ends: OnceLock<Arc<EndLabels>>,
+    resource: OnceLock<Arc<Resource>>,
     outcomes: Mutex<Vec<(Outcome, Arc<RequestSeries>)>>,
     messages: OnceLock<MessageSeries>,
 }
@@ -109,6 +111,7 @@ impl Requests {
             connection,
             info,
             ends: OnceLock::new(),
+            resource: OnceLock::new(),
             outcomes: Mutex::default(),
             messages: OnceLock::new(),
         }
@@ -134,6 +137,13 @@ impl Requests {
         if self.telemetry.is_logging() {
             self.telemetry.log(&RequestLine::new(self.connection, &self.info, request));
         }
+    }
+
+    /// Makes a span of one request that is over.
+    pub fn trace(&self, request: &RequestInfo<'_>, traced: Traced) {
+        let Some(spans) = self.telemetry.spans() else { return };
+        let resource = self.resource.get_or_init(|| Arc::new(spans::resource(&self.info)));
+        spans.record(spans::span_of(traced, resource, &self.info, request));
     }
 
     /// Where messages of gRPC clients, and of servers, are counted while they pass.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,7 +17,7 @@ use prometheus_client::{
 use serde::Serialize;
 
 use crate::{
-    AccessLog, CloseReason, ConnectionInfo, ConnectionRecord, Flows, Requests,
+    AccessLog, CloseReason, ConnectionInfo, ConnectionRecord, Flows, Requests, Spans,
     http_metrics::HttpMetrics, live::LiveConnections, process::ProcessCollector, record::Line,
     tcp_metrics::TcpMetrics,
 };
@@ -43,6 +43,7 @@ pub struct Telemetry {
     denied: Family<DeniedLabels, Counter>,
     access_log: AccessLog,
     flows: Flows,
+    spans: OnceLock<Spans>,
     live: LiveConnections,
     next_id: AtomicU64,
 }
@@ -94,6 +95,7 @@ impl Telemetry {
             denied,
             access_log,
             flows: Flows::new(flow_buffer),
+            spans: OnceLock::new(),
             live: LiveConnections::default(),
             next_id: AtomicU64::new(1),
         })
@@ -155,6 +157,18 @@ impl Telemetry {
     #[must_use]
     pub fn flush_access_log(&self, timeout: Duration) -> bool {
         self.access_log.flush(timeout)
+    }
+
+    /// Lets spans be recorded from now on. To be called once.
+    pub fn export_spans(&self, spans: Spans) {
+        self.with_registry(|registry| spans.register(registry));
+        // A second queue would have nobody who records into it.
+        let _ = self.spans.set(spans);
+    }
+
+    /// Where spans are recorded, if they are.
+    pub fn spans(&self) -> Option<&Spans> {
+        self.spans.get()
     }
 
     fn id(&self) -> u64 {

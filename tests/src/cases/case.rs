@@ -68,7 +68,8 @@ pub struct Exchange {
     pub by: Protocol,
     /// The authority; the service's name where there is none.
     pub host: Option<String>,
-    /// More headers. `$token` stands for [`Self::token`], here and in [`Self::ask`].
+    /// More headers. `$n` in them and in `ask` is the number of requests before this one, of `times`, and `$token`
+    /// is [`Self::token`].
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// A token; in `Authorization`, unless it is placed somewhere else.
@@ -81,6 +82,18 @@ pub struct Exchange {
     /// How often, each time on a connection of its own.
     #[serde(default = "once")]
     pub times: u32,
+    /// All at once, instead of one after the other.
+    #[serde(default)]
+    pub at_once: bool,
+    /// Requests that the plan has servers hold go on once so many are held, and counters are as expected.
+    #[serde(default)]
+    pub held: usize,
+    /// Each request brings the cookies that answers to those before it have set.
+    #[serde(default)]
+    pub cookies: bool,
+    /// Asked again until the answer is right, for a while.
+    #[serde(default)]
+    pub eventually: bool,
     /// What is to come of it, each time.
     #[serde(default)]
     pub answer: Expected,
@@ -97,6 +110,9 @@ pub struct Expected {
     /// Headers or trailers; `null` for one that is not there.
     #[serde(default)]
     pub headers: BTreeMap<String, Option<String>>,
+    /// Headers or trailers, of which the value has this in it.
+    #[serde(default)]
+    pub contains: BTreeMap<String, String>,
     /// The content.
     pub body: Option<String>,
     /// The status of gRPC.
@@ -111,6 +127,18 @@ pub struct Expected {
     pub shares: Option<BTreeMap<String, [usize; 2]>>,
     /// Of all answers together: how many have each status, at least and at most.
     pub statuses: Option<BTreeMap<u16, [usize; 2]>>,
+    /// Of all answers together: how many different pods they come from, at least and at most.
+    pub pods: Option<[usize; 2]>,
+    /// Of all answers together: over how many connections pods were asked.
+    pub connections: Option<[usize; 2]>,
+    /// Of all answers together: the most requests that one of these connections has had.
+    pub per_connection: Option<[usize; 2]>,
+    /// By how much counters of the client's agent go up: `NAME` or `NAME{label="value"}`, summed over all series.
+    #[serde(default)]
+    pub rises: BTreeMap<String, u64>,
+    /// Figures of the client's agent, in the end.
+    #[serde(default)]
+    pub figures: BTreeMap<String, u64>,
     /// Which pods have heard the request, and how often.
     pub copies: Option<BTreeMap<String, Copies>>,
     /// The connection is refused, or ends without an answer.
@@ -129,6 +157,8 @@ pub struct Expected {
 pub struct Seen {
     /// Method and path.
     pub line: Option<String>,
+    /// Version of HTTP.
+    pub version: Option<String>,
     /// Headers; `null` for one that is not there.
     #[serde(default)]
     pub headers: BTreeMap<String, Option<String>>,

@@ -1,6 +1,6 @@
 //! Compares what came with what was expected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 
@@ -9,7 +9,10 @@ use super::{
     shop::Shop,
 };
 use crate::{
-    pod::{PATIENCE, http::Reply},
+    pod::{
+        PATIENCE,
+        http::{CONNECTION, NTH, Reply},
+    },
     poll::wait_for,
 };
 
@@ -75,6 +78,17 @@ pub(super) fn judge(shop: &Shop, asked: &Exchange, mark: &str, replies: &[Reply]
     if let Some(statuses) = &wanted.statuses {
         within(statuses, replies.iter().map(|reply| reply.status), replies)?;
     }
+    let count = |what: &str, wanted: Option<[usize; 2]>, count: usize| {
+        let fits = wanted.is_none_or(|[least, most]| (least..=most).contains(&count));
+        ensure!(fits, "{count} {what} instead of {wanted:?}; all answers: {replies:?}");
+        anyhow::Ok(())
+    };
+    let pods: BTreeSet<&str> = replies.iter().map(|reply| pod(asked, reply)).collect();
+    count("different pods", wanted.pods, pods.len())?;
+    let connections: BTreeSet<_> = replies.iter().filter_map(connection).collect();
+    count("connections", wanted.connections, connections.len())?;
+    let nth = replies.iter().filter_map(|reply| reply.header(NTH)?.parse().ok()).max();
+    count("requests over a connection", wanted.per_connection, nth.unwrap_or(0))?;
     wanted.copies.iter().flatten().try_for_each(|(pod, copies)| heard(shop, pod, copies, mark))
 }
 
@@ -103,6 +117,17 @@ fn problems(asked: &Exchange, reply: &Reply) -> Vec<String> {
     for (name, value) in &wanted.headers {
         let came = reply.header(name);
         differs(name, format!("{:?}", value.as_deref()), format!("{came:?}"));
+    }
+    for (name, part) in &wanted.contains {
+        let came = reply.header(name).unwrap_or_default();
+        differs(
+            name,
+            format!("has {part:?} in it"),
+            match came.contains(part) {
+                true => format!("has {part:?} in it"),
+                false => format!("{came:?}"),
+            },
+        );
     }
     if let Some(body) = &wanted.body {
         differs("the body", format!("{body:?}"), format!("{:?}", reply.body));
@@ -139,13 +164,18 @@ fn pod<'a>(asked: &Exchange, reply: &'a Reply) -> &'a str {
     }
 }
 
+/// The connection that a pod was asked over.
+fn connection(reply: &Reply) -> Option<(&str, &str)> {
+    Some((reply.header("x-pod")?, reply.header(CONNECTION)?))
+}
+
 /// What the pod says it has seen.
 fn inside(wanted: &Expected, head: &str) -> Vec<String> {
     let mut problems = wanted.seen.as_ref().map(|seen| unlike(seen, head)).unwrap_or_default();
     if let Some(attempts) = wanted.attempts {
         let name = "x-envoy-attempt-count".to_owned();
         let headers = BTreeMap::from([(name, Some(attempts.to_string()))]);
-        problems.extend(unlike(&Seen { line: None, headers }, head));
+        problems.extend(unlike(&Seen { headers, ..Seen::default() }, head));
     }
     problems
 }
@@ -153,7 +183,10 @@ fn inside(wanted: &Expected, head: &str) -> Vec<String> {
 fn unlike(wanted: &Seen, head: &str) -> Vec<String> {
     let mut problems = Vec::new();
     let first = head.lines().next().unwrap_or_default();
-    let line = first.rsplit_once(' ').map_or(first, |(line, _)| line);
+    let (line, version) = first.rsplit_once(' ').unwrap_or((first, ""));
+    if let Some(wanted) = wanted.version.as_ref().filter(|wanted| *wanted != version) {
+        problems.push(format!("the pod saw {version} instead of {wanted}"));
+    }
     if let Some(wanted) = wanted.line.as_ref().filter(|wanted| *wanted != line) {
         problems.push(format!("the pod saw {line:?} instead of {wanted:?}"));
     }

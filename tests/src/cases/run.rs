@@ -5,20 +5,31 @@ use std::{
     env, fmt, fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::{
     case::{Case, Exchange, Protocol},
+    counters::Counters,
     judge,
     shop::Shop,
     tls::client_hello,
 };
-use crate::pod::http::{Ask, MARK, PLAN, Reply, Speaks};
+use crate::{
+    pod::{
+        PATIENCE,
+        http::{Ask, MARK, PLAN, Reply, Speaks},
+    },
+    poll::wait_for,
+};
 
 /// Tells the states of one process apart.
 static MARK_OF_STATE: AtomicU32 = AtomicU32::new(0);
+/// Shorter than clients wait for an answer.
+const HELD_WITHIN: Duration = Duration::from_secs(8);
 /// Runs only cases whose name contains this, to work on one.
 const ONLY: &str = "CASE";
 
@@ -61,13 +72,23 @@ fn files(directory: &str) -> Result<Vec<PathBuf>> {
 fn play(shop: &Shop, name: &str, case: &Case) -> Result<()> {
     put_in_force(shop, name, case)?;
     for (number, exchange) in case.requests.iter().enumerate() {
-        // Found again among all that a server has heard.
-        let mark = format!("{name}/{number}");
-        let before = judge::Before::note(shop, &exchange.answer)?;
-        let replies = ask(shop, exchange, &mark)?;
-        judge::judge(shop, exchange, &mark, &replies)
-            .and_then(|()| before.judge(shop, &exchange.answer))
-            .with_context(|| format!("request {}, {}", number + 1, Asked(exchange)))?;
+        let mut round = 0;
+        let mut once = || {
+            // Found again among all that a server has heard.
+            let mark = format!("{name}/{number}/{round}");
+            round += 1;
+            let before = judge::Before::note(shop, &exchange.answer)?;
+            let counters = Counters::before(shop, exchange)?;
+            let replies = ask(shop, exchange, &mark, &counters)?;
+            judge::judge(shop, exchange, &mark, &replies)?;
+            before.judge(shop, &exchange.answer)?;
+            counters.judge(shop)
+        };
+        let done = match exchange.eventually {
+            false => once(),
+            true => wait_for("the right answer", PATIENCE, || once().map(Some)),
+        };
+        done.with_context(|| format!("request {}, {}", number + 1, Asked(exchange)))?;
     }
     Ok(())
 }
@@ -105,7 +126,32 @@ fn code(line: &str) -> Option<String> {
     brackets.rfind(is_code).map(str::to_owned)
 }
 
-fn ask(shop: &Shop, exchange: &Exchange, mark: &str) -> Result<Vec<Reply>> {
+fn ask(
+    shop: &Shop,
+    exchange: &Exchange,
+    mark: &str,
+    counters: &Counters<'_>,
+) -> Result<Vec<Reply>> {
+    let (client, ask) = (shop.client(&exchange.from)?, request(shop, exchange, mark)?);
+    if exchange.held == 0 {
+        return Ok(client.ask(ask)?);
+    }
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| client.ask(ask));
+        let waited = wait_for("requests to be held, and counted", HELD_WITHIN, || {
+            let held = shop.servers().map(|server| Ok(server.heard(mark)?.len()));
+            let held: usize = held.sum::<Result<_>>()?;
+            ensure!(held >= exchange.held, "{held} are held");
+            counters.are_as_expected(shop).map(Some)
+        });
+        shop.servers().try_for_each(|server| server.release(mark))?;
+        let replies = asked.join().map_err(|_| anyhow!("whoever asked has panicked"))??;
+        waited.with_context(|| format!("the answers: {replies:?}"))?;
+        Ok(replies)
+    })
+}
+
+fn request(shop: &Shop, exchange: &Exchange, mark: &str) -> Result<Ask> {
     let service = exchange.to.split([':', '@']).next().unwrap_or_default();
     let mut headers = exchange.headers.clone();
     headers.insert(MARK.to_owned(), mark.to_owned());
@@ -135,7 +181,7 @@ fn ask(shop: &Shop, exchange: &Exchange, mark: &str) -> Result<Vec<Reply>> {
         Protocol::Tcp => (Speaks::Tcp, exchange.ask.clone().into_bytes()),
         Protocol::Tls => (Speaks::Tcp, client_hello(&exchange.ask)),
     };
-    let ask = Ask {
+    Ok(Ask {
         speaks,
         to: Some(shop.address(&exchange.to, exchange.ipv6)?),
         method: method.to_owned(),
@@ -144,8 +190,9 @@ fn ask(shop: &Shop, exchange: &Exchange, mark: &str) -> Result<Vec<Reply>> {
         headers,
         body,
         times: exchange.times,
-    };
-    Ok(shop.client(&exchange.from)?.ask(ask)?)
+        at_once: exchange.at_once,
+        cookies: exchange.cookies,
+    })
 }
 
 /// A request in a line.

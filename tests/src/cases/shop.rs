@@ -9,6 +9,8 @@
 //! |---|---|---|
 //! | `shop` | `one`, `two`; subsets `v1` and `v2` | 80 and 81 HTTP, 82 gRPC, 90 TCP, 443 TLS |
 //! | `one`, `two`, `three` | the pod of this name | 80 HTTP, 82 gRPC, 90 TCP, 443 TLS |
+//! | `trio`, `orders` | `one`, `two`, `three` | the same |
+//! | `reviews` | `one`, `two` | the same |
 //! | `depot` (namespace `stock`) | `two` | 80 HTTP |
 //! | `empty` | nobody | 80 HTTP |
 //! | `dead` | `one`, at a port where nobody listens | 80 HTTP |
@@ -16,12 +18,17 @@
 //! | `speech` | `one`; looked at | 1 to 9, see [`speech`] |
 //! | `legacy` | `out`, in TLS | 80 and 81 HTTP |
 //!
+//! All pods may ask. Both nodes are in region `north`, zone `n1`, subzone `n1a`.
+//!
 //! The port 8080 of pods speaks HTTP, 8081 answers its pod's name, and 8082 speaks first. 8443 of `out` speaks
 //! HTTP in TLS, as `outside.example` and `spiffe://outside.example/a`.
 //!
 //! DNS knows `out.example` and `outside.example` (`out`), `vm.example`, `vm.many.example` (`vm`) and `both.example` (`out` and `vm`).
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::{
+    fs,
+    net::{Ipv6Addr, SocketAddr},
+};
 
 use anyhow::{Context, Result};
 
@@ -56,6 +63,9 @@ const NAMES: [(&str, &[&str]); 5] = [
     ("both.example", &["out", "vm"]),
 ];
 
+/// Where both nodes are.
+const PLACE: &str = "{topology.kubernetes.io/region: north, topology.kubernetes.io/zone: n1, \
+                     topology.istio.io/subzone: n1a}";
 /// Namespaces, and the subsets of `shop`.
 const BASE: &str = "
 apiVersion: v1
@@ -65,6 +75,10 @@ metadata: {name: front}
 apiVersion: v1
 kind: Namespace
 metadata: {name: stock}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: istio-system}
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -102,14 +116,14 @@ impl Shop {
                     PodSpec::new("client"),
                     PodSpec::new("visitor").within("front"),
                     PodSpec::new("stranger").listed(),
-                    PodSpec::new("one"),
+                    PodSpec::new("one").labelled("version", "v1"),
                     PodSpec::new("dns").unlisted(),
                 ],
             )
             .node(
                 "b",
                 [
-                    PodSpec::new("two"),
+                    PodSpec::new("two").labelled("version", "v2"),
                     PodSpec::new("three"),
                     PodSpec::new("out").unlisted(),
                     PodSpec::new("vm").unlisted(),
@@ -118,6 +132,11 @@ impl Shop {
             .build()?;
         let dns = dns(&mut rig)?;
         rig.manifests.write("base", BASE)?;
+        for node in ["node-a", "node-b"] {
+            let node_yaml = fs::read_to_string(rig.manifests.path(node))?;
+            let place = format!("metadata:\n  labels: {PLACE}\n");
+            rig.manifests.write(node, &node_yaml.replacen("metadata:\n", &place, 1))?;
+        }
         rig.start()?;
         let mut servers = Vec::new();
         for name in SERVERS.into_iter().chain(OUTSIDE) {
@@ -135,7 +154,12 @@ impl Shop {
     /// # Errors
     /// Where there is none of this name; so for all that is asked for by name.
     pub fn client(&self, name: &str) -> Result<&Pod> {
-        named(&self.clients, name)
+        named(&self.clients, name).or_else(|_| named(&self.servers, name))
+    }
+
+    /// All that answer.
+    pub fn servers(&self) -> impl Iterator<Item = &Pod> {
+        self.servers.iter().map(|(_, pod)| pod)
     }
 
     /// A pod that answers.
@@ -264,6 +288,8 @@ fn services(mut rig: crate::RigBuilder) -> crate::RigBuilder {
     for pod in SERVERS {
         rig = rig.service(all_ports(pod, &[pod]));
     }
+    rig = rig.service(all_ports("trio", &SERVERS).port(81, PORT, "http-81"));
+    rig = rig.service(all_ports("orders", &SERVERS)).service(all_ports("reviews", &["one", "two"]));
     let http = |name, target, backends| {
         ServiceSpec::new(name, 80, target, backends).port(80, target, "http-80")
     };

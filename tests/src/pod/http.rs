@@ -19,9 +19,15 @@ pub type Headers = Vec<(String, String)>;
 /// | `trailer=14` | a status of gRPC after the body |
 /// | `reset` | the connection is reset instead |
 /// | `refuse` | the stream is refused (HTTP/2) |
+/// | `hold` | the answer waits until [`super::Pod::release`] |
+/// | `one:503` | any of these, for the server of this name alone |
 pub const PLAN: &str = "x-plan";
 /// The request header whose value finds a request again among those that a server has heard.
 pub const MARK: &str = "x-case";
+/// The header of an answer that names the server's connection; no two of a server have the same.
+pub const CONNECTION: &str = "x-connection";
+/// The header of an answer that says how many requests its connection has had, this one included.
+pub const NTH: &str = "x-nth";
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +46,8 @@ pub enum Speaks {
     Tcp,
 }
 
-/// A request, made on a connection of its own.
+/// A request, made on a connection of its own. `$n` in its path and its headers stands for how many were made
+/// before.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ask {
@@ -60,6 +67,50 @@ pub struct Ask {
     pub body: Vec<u8>,
     /// How often, one after the other.
     pub times: u32,
+    /// All of them at once instead.
+    pub at_once: bool,
+    /// Each brings the cookies that answers have set before.
+    pub cookies: bool,
+}
+
+/// Requests without end, as fast as they are answered.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Load {
+    /// What is asked, over connections that are kept open.
+    pub ask: Ask,
+    /// How many ask at a time: over one connection in HTTP/2, over one each in HTTP/1.1.
+    pub askers: u32,
+    /// Milliseconds between an answer and the next request of an asker.
+    pub pause: u64,
+}
+
+/// What came of a [`Load`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadReport {
+    /// Answers by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Answers by who gave them; empty for an agent.
+    pub pods: BTreeMap<String, u64>,
+    /// Requests without an answer, by error.
+    pub errors: BTreeMap<String, u64>,
+    /// Connections that were opened.
+    pub connections: u64,
+    /// The first that was not answered with 200.
+    pub example: String,
+}
+
+impl LoadReport {
+    /// How many requests were made.
+    pub fn asked(&self) -> u64 {
+        self.statuses.values().chain(self.errors.values()).sum()
+    }
+
+    /// How many of them were not answered with 200.
+    pub fn failed(&self) -> u64 {
+        self.asked() - self.statuses.get(&200).copied().unwrap_or_default()
+    }
 }
 
 /// What was answered to an [`Ask`].

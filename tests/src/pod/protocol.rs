@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::http::Ask;
+use super::http::{Ask, Load};
 
 /// How it went for a process whose first act was to connect.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -170,6 +170,17 @@ pub enum Request {
         /// The value.
         mark: String,
     },
+    /// Lets go of requests with this mark that a server holds, and of those that come later.
+    Release {
+        /// The value.
+        mark: String,
+    },
+    /// Begins to make requests, until [`Request::EndLoad`].
+    BeginLoad(Box<Load>),
+    /// What came of it so far; answers [`super::http::LoadReport`].
+    LoadSoFar,
+    /// Makes no more requests; answers [`super::http::LoadReport`].
+    EndLoad,
 }
 
 /// What a listener does with its connections.

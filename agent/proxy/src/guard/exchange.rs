@@ -132,6 +132,9 @@ impl Guard {
         let (body, consent) = Box::pin(asked).await?;
         let claims = authenticate(&visit.pod.shared, &policy.tokens, &mut head).await?;
         self.judge(&policy, &readings, &head, claims.as_ref())?;
+        if let Some(trace) = &log.trace {
+            trace.context.write(&mut head.parts.headers);
+        }
         let upgraded = head.upgrade.is_some();
         let extended = head.extended;
         let request = outgoing(head, Metered::new(body, &log.upload));

@@ -86,22 +86,9 @@ async fn connect(
 
 /// A service of the mesh has the addresses of its endpoints; the node may not know its name.
 async fn addresses(shared: &Shared, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    let snapshot = shared.snapshot.load();
-    let service = snapshot.services.iter().find(|(address, route)| {
-        address.port() == port && (route.host == host || is_short(&route.host, host))
-    });
-    if let Some((_, route)) = service {
-        return Ok(route.endpoints.iter().map(|endpoint| endpoint.address).collect());
+    if let Some(known) = shared.snapshot.load().addresses_of(host, port) {
+        return Ok(known);
     }
     let found = tokio::net::lookup_host((host, port)).await;
     Ok(found.map_err(|error| error.to_string())?.collect())
-}
-
-/// `keys.auth` and `keys.auth.svc` for `keys.auth.svc.cluster.local`.
-fn is_short(full: &str, host: &str) -> bool {
-    let rest = full.strip_prefix(host);
-    host.contains('.')
-        && rest.is_some_and(|rest| {
-            rest.starts_with(".svc.") || host.ends_with(".svc") && rest.starts_with('.')
-        })
 }

@@ -174,6 +174,9 @@ impl Exchange<'_> {
         let key = rule.map(|rule| hash::key(&rule.key, &head.view(), self.front.client.ip()));
         let Key { hash, set_cookie } = key.unwrap_or_default();
         way.change(&mut head);
+        if let Some(trace) = &log.trace {
+            trace.context.write(&mut head.parts.headers);
+        }
         let forward = self.prepare(&way, head, hash, (body, log));
         let mut upstream = forward.send(log).await?;
         // Nothing is sent again from here on.

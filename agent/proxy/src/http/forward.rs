@@ -18,7 +18,7 @@ use super::{
     front::Front,
     head::Head,
     local_reply::LocalReply,
-    log::{Flag, RequestLog},
+    log::{Flag, RequestLog, SERVER_RESET, TIMEOUT},
     replay::Replay,
     retry::{self, Went},
 };
@@ -88,6 +88,7 @@ impl Forward<'_> {
                 };
             }
             lease.finish(outcome);
+            note_retry(log, &attempted, endpoint);
             tried.push(endpoint);
             self.pause(number, &mut deadline).await?;
         }
@@ -221,6 +222,34 @@ impl Forward<'_> {
             () = passed(deadline) => Err(LocalReply::timeout()),
         }
     }
+}
+
+/// Tells of an attempt that is not the last one.
+fn note_retry(log: &mut RequestLog, attempted: &Attempted, endpoint: SocketAddr) {
+    let number = log.attempts;
+    let Some(trace) = &mut log.trace else { return };
+    trace.event("retry", || {
+        let came = match attempted {
+            Attempted::Answered(response) => match super::body::grpc_status(response.headers()) {
+                Some(status) => ("rpc.grpc.status_code".into(), i64::from(status).into()),
+                None => {
+                    let status = i64::from(response.status().as_u16());
+                    ("http.response.status_code".into(), status.into())
+                }
+            },
+            Attempted::Failed(SendError::Connect(failure)) => {
+                ("error.type".into(), failure.reason().into())
+            }
+            Attempted::Failed(_) => ("error.type".into(), SERVER_RESET.into()),
+            Attempted::TooSlow | Attempted::Late => ("error.type".into(), TIMEOUT.into()),
+        };
+        vec![
+            ("undermesh.attempt".into(), i64::from(number).into()),
+            ("network.peer.address".into(), endpoint.ip().to_canonical().to_string().into()),
+            ("network.peer.port".into(), i64::from(endpoint.port()).into()),
+            came,
+        ]
+    });
 }
 
 fn outcome(attempted: &Attempted) -> Outcome {

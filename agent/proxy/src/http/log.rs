@@ -15,16 +15,20 @@ use http::{
     request::Parts, uri::PathAndQuery,
 };
 use undermesh_model::ResourceRef;
-use undermesh_snapshot::traffic::{ClusterSpec, CompiledRoute};
+use undermesh_snapshot::traffic::{ClusterSpec, CompiledRoute, RouteAction};
 use undermesh_telemetry::{RequestInfo, Requests, ResponseFlags};
 
 use super::{
     body::grpc_status,
     head::{Head, REQUEST_ID},
     meter::{Meter, Upload},
-    trace_id::trace_id,
 };
-use crate::{authorize::Denial, pod::Pod, upstream};
+use crate::{
+    authorize::Denial,
+    pod::Pod,
+    trace::{self, Trace},
+    upstream,
+};
 
 pub(crate) use undermesh_telemetry::ResponseFlag as Flag;
 
@@ -57,8 +61,10 @@ pub(crate) struct RequestLog {
     pub(crate) grpc: bool,
     /// `x-request-id`.
     pub(crate) request_id: Option<HeaderValue>,
-    /// The trace that it is part of, where its client says so.
+    /// The trace that it is part of, where its client says so or we do.
     pub(crate) trace_id: Option<String>,
+    /// Its place in that trace, where tracing is on.
+    pub(crate) trace: Option<Trace>,
     /// `user-agent`.
     pub(crate) user_agent: Option<HeaderValue>,
     /// The route; `None` where none is about the request.
@@ -125,6 +131,7 @@ impl RequestLog {
             grpc: false,
             request_id: None,
             trace_id: None,
+            trace: None,
             user_agent: parts.headers.get(USER_AGENT).cloned(),
             route: None,
             cluster: None,
@@ -149,7 +156,12 @@ impl RequestLog {
     pub(crate) fn read(&mut self, head: &Head) {
         head.view().authority.clone_into(&mut self.authority);
         self.request_id = head.parts.headers.get(REQUEST_ID).cloned();
-        self.trace_id = trace_id(&head.parts.headers);
+        let tracing = self.pod.shared.config.tracing.as_ref();
+        self.trace = tracing.map(|tracing| Trace::begin(tracing, &head.parts.headers));
+        self.trace_id = match &self.trace {
+            Some(trace) => Some(trace.context.trace_id.to_string()),
+            None => trace::named(&head.parts.headers),
+        };
         self.grpc = head.grpc;
         if self.grpc {
             self.upload.expect_messages();
@@ -184,6 +196,18 @@ impl RequestLog {
         self.flags.insert(flag);
     }
 
+    /// `HOST:PORT/*`, as Istio's routes name what they are for; a rule that spreads requests over several
+    /// destinations is named itself.
+    fn operation(&self) -> Option<String> {
+        let key = &self.cluster.as_ref()?.key;
+        let route = self.route.as_ref().filter(|route| match &route.action {
+            RouteAction::Forward(targets) => targets.len() > 1 && !route.name.is_empty(),
+            RouteAction::Redirect(_) | RouteAction::Direct(_) => false,
+        });
+        let of = route.map_or(key.host.as_str(), |route| route.name.as_str());
+        Some(format!("{of}:{}/*", key.port))
+    }
+
     /// From now on, messages count where everybody sees them.
     fn count_messages(&mut self) {
         if self.grpc {
@@ -213,7 +237,7 @@ impl Drop for RequestLog {
         }
         self.count_messages();
         let route = self.route.as_deref();
-        self.requests.record(&RequestInfo {
+        let info = RequestInfo {
             generation: self.generation,
             method: self.method.as_str(),
             authority: &self.authority,
@@ -238,7 +262,14 @@ impl Drop for RequestLog {
             duration: self.started.elapsed(),
             upstream_time: self.upstream_time,
             user_agent: text(self.user_agent.as_ref()),
-        });
+        };
+        self.requests.record(&info);
+        let tracing = self.pod.shared.config.tracing.as_ref();
+        if let Some((trace, tracing)) = self.trace.take().zip(tracing)
+            && trace.context.is_recorded()
+        {
+            self.requests.trace(&info, trace.into_traced(tracing, self.operation()));
+        }
     }
 }
 

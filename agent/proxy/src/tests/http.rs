@@ -10,3 +10,4 @@ mod routing;
 mod same_node;
 mod strict;
 mod telemetry;
+mod tracing;

@@ -60,6 +60,8 @@ struct Record {
     /// How often it was ejected.
     ejections: u64,
     ejected_at: Option<Instant>,
+    /// Why it was ejected last.
+    cause: Option<Cause>,
     returned_at: Option<Instant>,
 }
 
@@ -68,6 +70,8 @@ struct Record {
 pub(super) struct Ejected {
     /// How often it was ejected.
     pub(super) ejections: u64,
+    /// Why the last time.
+    pub(super) cause: Cause,
     /// Until when, at the earliest.
     pub(super) returns_in: Duration,
 }
@@ -145,6 +149,7 @@ impl Detector {
         let now = Instant::now();
         let mut record = health.lock();
         record.ejected_at = Some(now);
+        record.cause = Some(cause);
         record.ejections += 1;
         record.backoff = rule.next_backoff(record.backoff);
         let time = rule.ejection_time(record.backoff);
@@ -180,7 +185,7 @@ impl Detector {
         let since = record.ejected_at.filter(|_| health.is_ejected())?;
         let returns_in =
             self.rule.load().ejection_time(record.backoff).saturating_sub(since.elapsed());
-        Some(Ejected { ejections: record.ejections, returns_in })
+        Some(Ejected { ejections: record.ejections, cause: record.cause?, returns_in })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -24,7 +24,10 @@ use std::{
     },
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::Instant,
+};
 
 use super::{
     SendError,
@@ -42,7 +45,8 @@ pub(super) use {opening::Via, rules::Rules, send::Sending};
 pub(super) struct Terms {
     pub(super) limits: Limits,
     pub(super) metrics: Arc<ClusterMetrics>,
-    rules: Mutex<Rules>,
+    /// Whoever closes idle connections is told of new ones.
+    rules: watch::Sender<Rules>,
 }
 
 /// The version of HTTP that an endpoint is spoken to.
@@ -57,6 +61,8 @@ pub(super) struct Pool {
     terms: Arc<Terms>,
     /// Streams that the peer allowed on its last HTTP/2 connection; a new one does not say at once.
     peer_streams: AtomicUsize,
+    /// A connection is to be closed earlier than whoever looks after that has planned to look.
+    earlier: Arc<Notify>,
     state: Mutex<State>,
 }
 
@@ -74,8 +80,8 @@ struct State {
     waiting_http2: VecDeque<oneshot::Sender<Grant>>,
     /// The endpoint is none any more: nothing is kept.
     closed: bool,
-    /// A task looks after what is idle.
-    reaping: bool,
+    /// A task looks after what is idle, next at this time.
+    reaping: Option<Instant>,
 }
 
 /// A connection, or a stream of one, for one request. Given back when it is dropped unused.
@@ -105,16 +111,16 @@ struct Pending(#[expect(dead_code, reason = "counts while it lives")] (Held, Rai
 
 impl Terms {
     pub(super) fn new(rules: Rules, limits: Limits, metrics: Arc<ClusterMetrics>) -> Arc<Self> {
-        Arc::new(Self { limits, metrics, rules: Mutex::new(rules) })
+        Arc::new(Self { limits, metrics, rules: watch::Sender::new(rules) })
     }
 
     pub(super) fn rules(&self) -> Rules {
-        *self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.rules.borrow()
     }
 
     /// Takes the rules of a new snapshot over.
     pub(super) fn set_rules(&self, rules: Rules) {
-        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+        self.rules.send_if_modified(|known| std::mem::replace(known, rules) != rules);
     }
 
     fn pending(&self) -> Option<Pending> {
@@ -125,7 +131,8 @@ impl Terms {
 impl Pool {
     pub(super) fn new(terms: Arc<Terms>) -> Arc<Self> {
         let peer_streams = AtomicUsize::new(http2::STREAMS_OF_UNKNOWN);
-        Arc::new(Self { terms, peer_streams, state: Mutex::default() })
+        let (earlier, state) = (Arc::default(), Mutex::default());
+        Arc::new(Self { terms, peer_streams, earlier, state })
     }
 
     /// Connections that are open or being opened.

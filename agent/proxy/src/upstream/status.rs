@@ -1,4 +1,4 @@
-//! What the admin dump says about destinations.
+//! What the status and the admin dump say about destinations.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,6 +12,9 @@ use super::{Cluster, limits::Limit, member::Member, metrics, outlier::Detector};
 pub struct UpstreamStatus {
     /// Its name, as Istio has it: `outbound|80|v2|cart.shop.svc.cluster.local`.
     pub cluster: String,
+    /// The DestinationRule that it follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// Limits that are set or in use.
     pub limits: Vec<LimitStatus>,
     /// Its endpoints, in the order of the configuration.
@@ -52,6 +55,8 @@ pub struct EndpointStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EjectionStatus {
+    /// Why, as the metric of ejections says it.
+    pub cause: &'static str,
     /// How often it was ejected.
     pub ejections: u64,
     /// Seconds until it is used again, at the next sweep after that.
@@ -66,6 +71,7 @@ pub(super) fn of(cluster: &Cluster) -> UpstreamStatus {
     let detector = cluster.detector();
     UpstreamStatus {
         cluster: metrics::name(&cluster.spec().key).to_string(),
+        rule: cluster.spec().rule.as_ref().map(ToString::to_string),
         limits: limits.filter(|limit| limit.max.is_some() || limit.held > 0).collect(),
         endpoints: cluster.members().iter().map(|one| of_member(one, detector)).collect(),
     }
@@ -84,6 +90,7 @@ fn of_member(member: &Member, detector: Option<&Arc<Detector>>) -> EndpointStatu
         active: member.host.active(),
         connections: member.host.pool.connections(),
         ejected: ejected.map(|ejected| EjectionStatus {
+            cause: ejected.cause.as_str(),
             ejections: ejected.ejections,
             seconds_left: ejected.returns_in.as_secs(),
         }),

@@ -1,11 +1,13 @@
 //! Requests, made and answered.
 
-mod http1;
-mod http2;
+pub(crate) mod http1;
+pub(crate) mod http2;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
+    thread,
     time::Instant,
 };
 
@@ -18,7 +20,38 @@ use crate::sockets::{PATIENCE, connect};
 
 /// Makes the request as often as it says.
 pub(crate) fn run(ask: &Ask) -> Vec<Reply> {
-    (0..ask.times.max(1)).map(|_| once(ask)).collect()
+    let times = ask.times.max(1);
+    if ask.at_once {
+        return thread::scope(|scope| {
+            let asked: Vec<_> =
+                (0..times).map(|nth| scope.spawn(move || once(&numbered(ask, nth)))).collect();
+            // What has panicked is missing among the replies.
+            asked.into_iter().filter_map(|asked| asked.join().ok()).collect()
+        });
+    }
+    let mut jar = BTreeMap::new();
+    let mut replies = Vec::new();
+    for nth in 0..times {
+        let mut ask = numbered(ask, nth);
+        if ask.cookies && !jar.is_empty() {
+            let pairs = jar.iter().map(|(name, value)| format!("{name}={value}"));
+            ask.headers.insert("cookie".to_owned(), pairs.collect::<Vec<_>>().join("; "));
+        }
+        let reply = once(&ask);
+        for (_, line) in reply.headers.iter().filter(|(name, _)| name == "set-cookie") {
+            let pair = line.split(';').next().and_then(|pair| pair.split_once('='));
+            jar.extend(pair.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
+        replies.push(reply);
+    }
+    replies
+}
+
+/// The request, with its number put in.
+fn numbered(ask: &Ask, nth: u32) -> Ask {
+    let put_in = |text: &String| text.replace("$n", &nth.to_string());
+    let headers = ask.headers.iter().map(|(name, value)| (name.clone(), put_in(value)));
+    Ask { path: put_in(&ask.path), headers: headers.collect(), ..ask.clone() }
 }
 
 fn once(ask: &Ask) -> Reply {

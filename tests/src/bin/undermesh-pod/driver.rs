@@ -15,7 +15,7 @@ use undermesh_tests::pod::{
 };
 
 use crate::{
-    ask, burst, http, serve,
+    ask, burst, http, load, serve,
     sockets::{self, Sockets},
 };
 
@@ -91,6 +91,10 @@ fn carry_out(sockets: &mut Sockets, request: &Request) -> io::Result<Value> {
         Request::Burst(plan) => value(burst::run(plan)),
         Request::Ask(ask) => value(ask::run(ask)),
         Request::Heard { mark } => value(http::heard(mark)),
+        Request::Release { mark } => value(http::release(mark)),
+        Request::BeginLoad(load) => value(load::begin(load)?),
+        Request::LoadSoFar => value(load::so_far()?),
+        Request::EndLoad => value(load::end()?),
         on_stream => carry_out_on_stream(sockets, on_stream),
     }
 }

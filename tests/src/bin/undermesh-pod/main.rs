@@ -12,6 +12,7 @@ mod burst;
 mod driver;
 mod first;
 mod http;
+mod load;
 mod serve;
 mod sockets;
 

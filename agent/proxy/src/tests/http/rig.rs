@@ -32,7 +32,7 @@ use undermesh_snapshot::{
 };
 
 use crate::{
-    testing,
+    ProxyConfig, testing,
     tests::mesh::{Client, Mesh, SOON, Server},
 };
 
@@ -74,7 +74,14 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) async fn new(backends: &[&'static str]) -> Self {
-        let mesh = Mesh::new();
+        Self::with(backends, |_| {}).await
+    }
+
+    pub(super) async fn with(
+        backends: &[&'static str],
+        change: impl FnOnce(&mut ProxyConfig),
+    ) -> Self {
+        let mesh = Mesh::with(change);
         let client = mesh.client("client");
         let mut rig = Self { mesh, client, backends: Vec::new() };
         for name in backends {

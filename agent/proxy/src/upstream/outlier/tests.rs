@@ -192,7 +192,11 @@ async fn status_says_who_is_out_and_for_how_long() {
     let status = rig.upstreams.status();
     let json = serde_json::to_value(&status[0]).unwrap();
     assert_eq!(json["cluster"], "outbound|80||cart");
-    let out = serde_json::json!({ "ejections": 1, "secondsLeft": 20 });
+    let out = serde_json::json!({
+        "cause": "consecutive_5xx",
+        "ejections": 1,
+        "secondsLeft": 20,
+    });
     assert_eq!(json["endpoints"][1]["ejected"], out);
     assert_eq!(json["endpoints"][0].get("ejected"), None);
 }

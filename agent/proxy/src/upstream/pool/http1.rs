@@ -56,7 +56,9 @@ pub(super) async fn connect(
 
 impl Idle {
     pub(super) fn is_usable(&self, rules: &Rules, now: Instant) -> bool {
-        self.connection.sender.is_ready() && self.ends(rules).is_none_or(|end| now < end)
+        self.connection.sender.is_ready()
+            && self.connection.requests < rules.max_requests
+            && self.ends(rules).is_none_or(|end| now < end)
     }
 
     /// When it is to be closed.
@@ -64,10 +66,6 @@ impl Idle {
         let idle = rules.idle.and_then(|idle| self.since.checked_add(idle));
         let age = rules.max_age.and_then(|age| self.connection.opened.checked_add(age));
         idle.into_iter().chain(age).min()
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.connection.sender.is_closed()
     }
 
     pub(super) fn lend(self, pool: &Arc<Pool>) -> Http1 {
@@ -113,9 +111,10 @@ fn give_back(pool: &Weak<Pool>, connection: Connection) {
     let rules = pool.terms.rules();
     let now = Instant::now();
     let idle = Idle { connection, since: now };
-    if idle.connection.requests >= rules.max_requests || !idle.is_usable(&rules, now) {
+    if !idle.is_usable(&rules, now) {
         return;
     }
+    let ends = idle.ends(&rules);
     let mut state = pool.lock();
     if state.closed || state.idle.len() >= MAX_IDLE {
         drop(state);
@@ -124,5 +123,5 @@ fn give_back(pool: &Weak<Pool>, connection: Connection) {
     state.idle.push(idle);
     drop(state);
     pool.serve();
-    pool.watch_idle();
+    pool.watch_idle(ends);
 }

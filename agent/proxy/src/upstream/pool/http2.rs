@@ -163,7 +163,7 @@ impl Drop for Stream {
         let Some(pool) = self.pool.upgrade() else { return };
         pool.serve();
         if idle {
-            pool.watch_idle();
+            pool.watch_idle(self.connection.ends(&pool.terms.rules()));
         }
     }
 }

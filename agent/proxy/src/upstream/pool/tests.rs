@@ -402,8 +402,44 @@ async fn a_shorter_idle_time_of_a_new_rule_is_kept_to() {
     advance(7200 * SECOND).await;
     settle().await;
     assert_eq!(connections(&rig), 1, "0 means never");
-    spec.settings.pool.http.idle_timeout = Some(SECOND);
+    spec.settings.pool.http.idle_timeout = Some(7201 * SECOND);
     rig.cluster(&spec);
-    advance(61 * SECOND).await;
+    advance(2 * SECOND).await;
     until("it is closed", || connections(&rig) == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_ends_before_the_others_is_closed_in_time() {
+    let (rig, server) = (Rig::new(), Arc::new(Server::http1()));
+    let mut spec = http1();
+    spec.settings.pool.tcp.max_connection_duration = Some(20 * SECOND);
+    spec.settings.pool.http.idle_timeout = Some(15 * SECOND);
+    let cluster = rig.cluster(&spec);
+    let long = start(&cluster, &server, "/hold");
+    until("it arrives", || server.seen() == 1).await;
+    advance(10 * SECOND).await;
+    // Idle until 25 s; the older one is given back later and is to be closed at 20 s.
+    exchange(&cluster, &server, "/").await;
+    advance(SECOND).await;
+    server.answer(1);
+    ok(long).await;
+    settle().await;
+    assert_eq!(connections(&rig), 2);
+    advance(10 * SECOND).await;
+    until("the older one is closed", || connections(&rig) == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_smaller_number_of_requests_of_a_new_rule_is_kept_to() {
+    for (mut spec, server) in [(http1(), Server::http1()), (http2(), Server::http2())] {
+        let rig = Rig::new();
+        let cluster = rig.cluster(&spec);
+        for _ in 0..3 {
+            exchange(&cluster, &server, "/").await;
+        }
+        assert_eq!(server.dials(), 1);
+        spec.settings.pool.http.max_requests_per_connection = Some(3);
+        exchange(&rig.cluster(&spec), &server, "/").await;
+        assert_eq!(server.dials(), 2);
+    }
 }

@@ -2,14 +2,14 @@
 
 use undermesh_model::{
     Cluster, Severity,
-    traffic::{Parent, RouteSet},
+    traffic::{DestinationRule, Parent, RouteSet, SimpleBalancer, TrafficPolicy},
 };
 
 use super::{
     contest::is_about,
     destinations::needs_proxy,
     findings::Findings,
-    hosts::{Host, Hosts, service_host},
+    hosts::{Host, Hosts, Source, service_host},
 };
 
 /// What is wrong with what routes are about.
@@ -58,6 +58,9 @@ fn check(set: &RouteSet, parent: &Parent, hosts: &Hosts<'_>, findings: &mut Find
 pub(super) fn destination_rules(cluster: &Cluster, hosts: &Hosts<'_>, findings: &mut Findings) {
     for rule in cluster.destination_rules.values().filter(|rule| !rule.host.starts_with('*')) {
         let all = hosts.all(&rule.host);
+        if all.iter().any(|host| matches!(host.source, Source::Service(_))) {
+            passthrough(rule, findings);
+        }
         let message = if all.is_empty() {
             format!("there is no Service or ServiceEntry for {}", rule.host)
         } else if !all.iter().any(Host::has_address) && needs_proxy(&rule.policy) {
@@ -68,5 +71,23 @@ pub(super) fn destination_rules(cluster: &Cluster, hosts: &Hosts<'_>, findings: 
         let remedy = "name a Service with a clusterIP, or a ServiceEntry with an address; without \
                       one, a rule holds only where a route leads to the host";
         findings.tell(Severity::Warning, &rule.origin, "rule-without-address", message, remedy);
+    }
+}
+
+/// Says that clients of a Service dial an address that nobody has.
+fn passthrough(rule: &DestinationRule, findings: &mut Findings) {
+    let policies = std::iter::once(&rule.policy).chain(rule.subsets.iter().map(|one| &one.policy));
+    let mut all = policies.flat_map(|one| std::iter::once(one).chain(one.ports.values()));
+    let passes = |policy: &TrafficPolicy| {
+        let balancer = policy.balancer.as_ref();
+        balancer.is_some_and(|one| one.simple == Some(SimpleBalancer::Passthrough))
+    };
+    if all.any(passes) {
+        let message = format!(
+            "PASSTHROUGH has no effect on the Service {}, whose own address is nobody's",
+            rule.host
+        );
+        let remedy = "leave it out: one of the Service's endpoints is taken as by LEAST_REQUEST";
+        findings.tell(Severity::Warning, &rule.origin, "no-effect", message, remedy);
     }
 }

@@ -252,6 +252,13 @@ fn settings(host: &Host<'_>, effective: Effective<'_>) -> Settings {
         tls: effective.tls.cloned(),
         ..Settings::default()
     };
+    if let Source::Service(_) = host.source
+        && settings.balancer.simple == Some(SimpleBalancer::Passthrough)
+    {
+        // What clients dial is the Service's own address. Nobody is there: what would be dialled is
+        // whichever pod the cluster puts in its place, and in plaintext.
+        settings.balancer.simple = None;
+    }
     if let Source::Entry(entry) = host.source
         && entry.resolution == Resolution::None
     {

@@ -8,12 +8,21 @@ use std::{
 use undermesh_tests::pod::http::{Ask, Reply};
 
 pub(super) fn ask(ask: &Ask, stream: &TcpStream, reply: &mut Reply) -> io::Result<()> {
+    exchange(ask, stream, &mut BufReader::new(stream), reply)
+}
+
+/// One of several requests over a connection.
+pub(crate) fn exchange(
+    ask: &Ask,
+    stream: &TcpStream,
+    reader: &mut impl BufRead,
+    reply: &mut Reply,
+) -> io::Result<()> {
     send(ask, stream, &ask.body)?;
-    let mut reader = BufReader::new(stream);
-    read_head(&mut reader, reply)?;
+    read_head(reader, reply)?;
     let bare = ask.method == "HEAD" || matches!(reply.status, 101 | 204 | 304);
     if !bare {
-        read_body(&mut reader, reply)?;
+        read_body(reader, reply)?;
     }
     Ok(())
 }

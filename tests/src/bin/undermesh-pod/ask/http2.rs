@@ -10,23 +10,35 @@ use undermesh_tests::pod::http::{Ask, Headers, Reply, Speaks};
 use crate::sockets::PATIENCE;
 
 pub(super) fn ask(ask: &Ask, stream: TcpStream, reply: &mut Reply) -> io::Result<()> {
-    stream.set_nonblocking(true)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let asked = tokio::time::timeout(PATIENCE, exchange(ask, stream, reply));
+        let asked = tokio::time::timeout(PATIENCE, async {
+            let client = open(stream).await?;
+            let mut client = client.ready().await.map_err(io::Error::other)?;
+            request(&mut client, ask, reply).await
+        });
         asked.await.map_err(io::Error::other)?
     })
 }
 
-async fn exchange(ask: &Ask, stream: TcpStream, reply: &mut Reply) -> io::Result<()> {
+/// Makes requests.
+pub(crate) type Client = h2::client::SendRequest<Bytes>;
+
+/// Speaks HTTP/2 over a connection, which ends with its last client.
+pub(crate) async fn open(stream: TcpStream) -> io::Result<Client> {
+    stream.set_nonblocking(true)?;
     let stream = tokio::net::TcpStream::from_std(stream)?;
     let (client, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
     tokio::spawn(connection);
-    let mut client = client.ready().await.map_err(io::Error::other)?;
+    Ok(client)
+}
+
+/// One of several requests of a client that is ready for it.
+pub(crate) async fn request(client: &mut Client, ask: &Ask, reply: &mut Reply) -> io::Result<()> {
     let body =
         if ask.speaks == Speaks::Grpc { message(&ask.body) } else { Bytes::from(ask.body.clone()) };
     let alone = body.is_empty();
-    let request = request(ask).map_err(io::Error::other)?;
+    let request = head(ask).map_err(io::Error::other)?;
     let (answer, mut sender) = client.send_request(request, alone).map_err(io::Error::other)?;
     if !alone {
         // Small, so that it fits into the first window.
@@ -49,7 +61,7 @@ async fn exchange(ask: &Ask, stream: TcpStream, reply: &mut Reply) -> io::Result
     Ok(())
 }
 
-fn request(ask: &Ask) -> http::Result<Request<()>> {
+fn head(ask: &Ask) -> http::Result<Request<()>> {
     let mut request = Request::builder()
         .method(ask.method.as_str())
         .uri(format!("http://{}{}", ask.authority, ask.path));

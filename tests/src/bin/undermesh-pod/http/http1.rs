@@ -10,36 +10,41 @@ use std::{
 
 use socket2::SockRef;
 
-use super::{header, plan::Plan, remember};
+use super::{HOLD, Served, header, is_held, plan::Plan, remember};
 
 /// Longest head that is read.
 const LONGEST_HEAD: u64 = 64 << 10;
 
-pub(super) fn serve(stream: &TcpStream, name: &str) -> io::Result<()> {
+pub(super) fn serve(stream: &TcpStream, served: &Served) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     while let Some(head) = read_head(&mut reader)? {
         remember(&head);
         read_body(&mut reader, &head)?;
-        let plan = Plan::of(&head);
+        let plan = Plan::of(&head, &served.name);
         thread::sleep(plan.wait);
+        while plan.hold && is_held(&head) {
+            thread::sleep(HOLD);
+        }
         if plan.reset {
             return SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
         if header(&head, "upgrade").is_some() && plan.status == 200 {
-            return switch(&mut reader, stream, name, &head);
+            return switch(&mut reader, stream, &served.name, &head);
         }
         let body = if head.starts_with("HEAD ") { "" } else { &head };
-        let answer = format!("{}{body}", answer_head(&plan, name, head.len()));
+        let answer = format!("{}{body}", answer_head(&plan, served, head.len()));
         (&mut &*stream).write_all(answer.as_bytes())?;
     }
     Ok(())
 }
 
-fn answer_head(plan: &Plan, name: &str, length: usize) -> String {
-    let mut head =
-        format!("HTTP/1.1 {} -\r\ncontent-length: {length}\r\nx-pod: {name}\r\n", plan.status);
-    if let Some(status) = plan.grpc {
+fn answer_head(plan: &Plan, served: &Served, length: usize) -> String {
+    let mut head = format!("HTTP/1.1 {} -\r\ncontent-length: {length}\r\n", plan.status);
+    for (name, value) in served.headers() {
         // Writing to a string cannot fail.
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    if let Some(status) = plan.grpc {
         let _ = write!(head, "grpc-status: {status}\r\n");
     }
     for (name, value) in &plan.headers {

@@ -1,6 +1,6 @@
 //! The server of HTTP/2 and gRPC.
 
-use std::{fmt::Write as _, io, net::TcpStream};
+use std::{fmt::Write as _, io, net::TcpStream, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::{
@@ -10,22 +10,22 @@ use h2::{
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use tokio::runtime;
 
-use super::{plan::Plan, remember};
+use super::{HOLD, Served, is_held, plan::Plan, remember};
 
-pub(super) fn serve(stream: TcpStream, name: &str) -> io::Result<()> {
+pub(super) fn serve(stream: TcpStream, served: Served) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(connection(stream, name)).map_err(io::Error::other)
+    runtime.block_on(connection(stream, served)).map_err(io::Error::other)
 }
 
-async fn connection(stream: TcpStream, name: &str) -> Result<(), h2::Error> {
+async fn connection(stream: TcpStream, served: Served) -> Result<(), h2::Error> {
     let stream = tokio::net::TcpStream::from_std(stream).map_err(io_error)?;
     let mut connection = Builder::new().enable_connect_protocol().handshake(stream).await?;
-    let name = name.to_owned();
+    let served = Arc::new(served);
     // Polling it is what moves the streams.
     while let Some(accepted) = connection.accept().await {
         let (request, respond) = accepted?;
-        tokio::spawn(answer(request, respond, name.clone()));
+        tokio::spawn(answer(request, respond, Arc::clone(&served)));
     }
     Ok(())
 }
@@ -35,7 +35,11 @@ fn io_error(_: io::Error) -> h2::Error {
 }
 
 /// How it ends is the client's to see.
-async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, name: String) {
+async fn answer(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    served: Arc<Served>,
+) {
     let head = head(&request);
     remember(&head);
     let mut body = request.into_body();
@@ -43,20 +47,23 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         let _ = body.flow_control().release_capacity(data.len());
     }
     let trailers = body.trailers().await.ok().flatten();
-    let plan = Plan::of(&head);
+    let plan = Plan::of(&head, &served.name);
     tokio::time::sleep(plan.wait).await;
+    while plan.hold && is_held(&head) {
+        tokio::time::sleep(HOLD).await;
+    }
     if plan.reset || plan.refuse {
         let reason = if plan.refuse { Reason::REFUSED_STREAM } else { Reason::INTERNAL_ERROR };
         respond.send_reset(reason);
         return;
     }
-    let _ = send(&mut respond, &plan, &name, &head, trailers);
+    let _ = send(&mut respond, &plan, &served, &head, trailers);
 }
 
 fn send(
     respond: &mut SendResponse<Bytes>,
     plan: &Plan,
-    name: &str,
+    served: &Served,
     head: &str,
     received: Option<HeaderMap>,
 ) -> Result<(), h2::Error> {
@@ -64,7 +71,9 @@ fn send(
         super::header(head, "content-type").is_some_and(|it| it.starts_with("application/grpc"));
     let mut response = Response::new(());
     *response.status_mut() = plan.status.try_into().unwrap_or_default();
-    put(response.headers_mut(), "x-pod", name);
+    for (name, value) in served.headers() {
+        put(response.headers_mut(), name, &value);
+    }
     for (name, value) in &plan.headers {
         put(response.headers_mut(), name, value);
     }

@@ -18,11 +18,13 @@ pub(super) struct Plan {
     pub(super) trailer: u16,
     pub(super) reset: bool,
     pub(super) refuse: bool,
+    /// Waits to be let go of.
+    pub(super) hold: bool,
 }
 
 impl Plan {
-    /// Reads a head: its path, and of its plan the part that is about this attempt.
-    pub(super) fn of(head: &str) -> Self {
+    /// Reads a head: its path, and of its plan the part that is about this attempt and this server.
+    pub(super) fn of(head: &str, server: &str) -> Self {
         let path = head.split(' ').nth(1).unwrap_or_default();
         let of = |prefix: &str| path.strip_prefix(prefix)?.split(['?', '/']).next()?.parse().ok();
         let mut plan = Self {
@@ -33,12 +35,15 @@ impl Plan {
             trailer: 0,
             reset: false,
             refuse: false,
+            hold: false,
         };
         let attempt = header(head, "x-envoy-attempt-count").and_then(|text| text.parse().ok());
         let number: usize = attempt.unwrap_or(1);
         let parts = header(head, PLAN).unwrap_or_default().split(';');
         let own = parts.take(number.max(1)).last().unwrap_or_default();
-        own.split_whitespace().for_each(|word| plan.obey(word));
+        own.split_whitespace()
+            .filter_map(|word| addressed(word, server))
+            .for_each(|word| plan.obey(word));
         plan
     }
 
@@ -52,8 +57,18 @@ impl Plan {
             Some((name, value)) => self.headers.push((name.to_owned(), value.to_owned())),
             None if word == "reset" => self.reset = true,
             None if word == "refuse" => self.refuse = true,
+            None if word == "hold" => self.hold = true,
             None => self.status = word.parse().unwrap_or(500),
         }
+    }
+}
+
+/// A word that is for this server, without its address.
+fn addressed<'a>(word: &'a str, server: &str) -> Option<&'a str> {
+    match word.split_once(':') {
+        // A colon may stand in the value of a header.
+        Some((name, word)) if !name.contains('=') => (name == server).then_some(word),
+        _ => Some(word),
     }
 }
 
@@ -64,7 +79,7 @@ mod tests {
     fn plan(attempt: u32, text: &str) -> Plan {
         let head =
             format!("GET / HTTP/1.1\r\nx-envoy-attempt-count: {attempt}\r\nx-plan: {text}\r\n");
-        Plan::of(&head)
+        Plan::of(&head, "one")
     }
 
     #[test]
@@ -81,8 +96,15 @@ mod tests {
 
     #[test]
     fn without_a_plan_the_path_says_what_to_do() {
-        let plan = Plan::of("GET /delay/20?x HTTP/1.1\r\n");
+        let plan = Plan::of("GET /delay/20?x HTTP/1.1\r\n", "one");
         assert_eq!((plan.wait, plan.status), (Duration::from_millis(20), 200));
-        assert_eq!(Plan::of("GET /status/404 HTTP/1.1\r\n").status, 404);
+        assert_eq!(Plan::of("GET /status/404 HTTP/1.1\r\n", "one").status, 404);
+    }
+
+    #[test]
+    fn a_word_may_be_for_one_server_alone() {
+        let plan = plan(1, "one:503 two:reset x-at=a:b hold");
+        assert_eq!((plan.status, plan.reset, plan.hold), (503, false, true));
+        assert_eq!(plan.headers, [("x-at".to_owned(), "a:b".to_owned())]);
     }
 }

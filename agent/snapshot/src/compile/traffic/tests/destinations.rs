@@ -319,6 +319,18 @@ fn a_rule_for_what_cannot_be_dialled_says_so() {
     assert_eq!(found(&cluster), both);
 }
 
+#[test]
+fn an_address_that_nobody_has_is_not_passed_through_to() {
+    let mut cluster = world();
+    let simple = Some(SimpleBalancer::Passthrough);
+    let balancer = Some(LoadBalancer { simple, ..LoadBalancer::default() });
+    let policy = TrafficPolicy { balancer, ..TrafficPolicy::default() };
+    add(&mut cluster, DestinationRule { policy, ..destination_rule("shop", "r", CART) });
+    let compiled = run(&cluster);
+    assert_eq!(default(&compiled, "shop").settings.balancer.simple, None);
+    assert_eq!(findings(&compiled)[0].0, "DestinationRule shop/r no-effect");
+}
+
 fn with_tls(tls: ClientTls) -> TrafficPolicy {
     TrafficPolicy { tls: Some(tls), ..TrafficPolicy::default() }
 }

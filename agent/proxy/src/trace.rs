@@ -1,0 +1,143 @@
+//! Distributed tracing of requests: which trace a request belongs to, whether it is recorded, and what is recorded
+//! about it (`docs/reference/tracing.md`).
+//!
+//! A request: headers -> [`Incoming`] -> [`Context`] -> headers. `w3c.rs`, `state.rs` and `b3.rs` read what peers have
+//! written and know nothing else; `sampling.rs` decides. What a span says is `undermesh_telemetry`'s to know.
+
+mod b3;
+mod context;
+mod incoming;
+mod sampling;
+mod state;
+mod tag;
+mod w3c;
+
+use std::{
+    sync::LazyLock,
+    time::{Instant, SystemTime},
+};
+
+use http::HeaderMap;
+use rustls::crypto::{SecureRandom, aws_lc_rs};
+use undermesh_telemetry::{Attribute, Event, SpanId, TraceId, Traced};
+
+use crate::balance;
+pub(crate) use context::Context;
+use incoming::Incoming;
+pub use sampling::Sampling;
+pub use tag::{CustomTag, TagError};
+
+/// Attempts of one request that a span tells about.
+const MAX_EVENTS: usize = 16;
+
+/// How requests are traced.
+#[derive(Clone, Debug)]
+pub struct Tracing {
+    /// Which requests are recorded, of those that nobody has decided about.
+    pub sampling: Sampling,
+    /// Longest path, with its query, that is recorded, in bytes.
+    pub max_path_length: usize,
+    /// What spans say besides, as configuration wants it.
+    pub tags: Vec<CustomTag>,
+}
+
+/// A request that is traced, from its head to its end.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    /// Where it stands in its trace.
+    pub(crate) context: Context,
+    began: SystemTime,
+    started: Instant,
+    /// What its head says, for configuration asks about it.
+    tags: Vec<Attribute>,
+    events: Vec<Event>,
+}
+
+impl Trace {
+    /// Finds out which trace a request belongs to, and whether it is recorded.
+    pub(crate) fn begin(tracing: &Tracing, headers: &HeaderMap) -> Self {
+        let context = Context::begin(Incoming::read(headers), tracing.sampling);
+        let tags = if context.is_recorded() {
+            tracing.tags.iter().filter_map(|tag| tag.of(headers)).collect()
+        } else {
+            Vec::new()
+        };
+        let (began, started) = (SystemTime::now(), Instant::now());
+        Self { context, began, started, tags, events: Vec::new() }
+    }
+
+    /// What a span needs of it.
+    pub(crate) fn into_traced(self, tracing: &Tracing, operation: Option<String>) -> Traced {
+        Traced {
+            trace_id: self.context.trace_id,
+            span_id: self.context.span_id,
+            parent: self.context.parent,
+            state: self.context.state,
+            start: self.began,
+            operation,
+            max_path_length: tracing.max_path_length,
+            tags: self.tags,
+            events: self.events,
+        }
+    }
+
+    /// Notes that something has happened, as far as there is room.
+    pub(crate) fn event(
+        &mut self,
+        name: &'static str,
+        attributes: impl FnOnce() -> Vec<Attribute>,
+    ) {
+        if self.context.is_recorded() && self.events.len() < MAX_EVENTS {
+            let time = self.began + self.started.elapsed();
+            self.events.push(Event { time, name: name.into(), attributes: attributes() });
+        }
+    }
+}
+
+/// The trace that a request says it is part of, as it writes it, so that what is logged is found from there.
+pub(crate) fn named(headers: &HeaderMap) -> Option<String> {
+    let incoming = Incoming::read(headers);
+    incoming.ids.map(|(trace_id, _)| b3::B3::trace_text(trace_id, incoming.short))
+}
+
+/// Random bytes. Names of traces have to be unique across nodes, which the numbers that spread load are not.
+fn random<const N: usize>() -> [u8; N] {
+    static RANDOM: LazyLock<&'static dyn SecureRandom> =
+        LazyLock::new(|| aws_lc_rs::default_provider().secure_random);
+    let mut bytes = [0; N];
+    if RANDOM.fill(&mut bytes).is_err() {
+        bytes.iter_mut().for_each(|byte| *byte = balance::random(256) as u8);
+    }
+    bytes
+}
+
+fn new_trace_id() -> TraceId {
+    loop {
+        if let Some(id) = TraceId::new(random()) {
+            return id;
+        }
+    }
+}
+
+fn new_span_id() -> SpanId {
+    loop {
+        if let Some(id) = SpanId::new(random()) {
+            return id;
+        }
+    }
+}
+
+/// Reads headers as a peer may have written them, for fuzzing: whatever they are, what is passed on is well formed.
+///
+/// # Panics
+/// Where it is not.
+#[doc(hidden)]
+pub fn read_trace_headers(headers: &HeaderMap) -> HeaderMap {
+    let context = Context::begin(Incoming::read(headers), Sampling::default());
+    let mut onward = headers.clone();
+    context.write(&mut onward);
+    onward
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Where a request stands in its trace, and the headers that tell the next about it.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use undermesh_telemetry::{SpanId, TraceId};
+
+use super::{
+    Sampling,
+    b3::B3,
+    incoming::{
+        B3_FLAGS, B3_PARENT, B3_SAMPLED, B3_SINGLE, B3_SPAN, B3_TRACE, Formats, Incoming,
+        TRACEPARENT, TRACESTATE,
+    },
+    new_span_id, new_trace_id,
+    w3c::TraceParent,
+};
+
+/// A request's place in its trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Context {
+    pub(crate) trace_id: TraceId,
+    /// Our own span, or the caller's where we record none: the next one's parent has to be one that may exist.
+    pub(crate) span_id: SpanId,
+    pub(crate) parent: Option<SpanId>,
+    /// What others have written about the trace.
+    pub(crate) state: String,
+    sampled: bool,
+    debug: bool,
+    random: bool,
+    formats: Formats,
+    short: bool,
+}
+
+impl Context {
+    /// The caller's decision holds; where there is none, the share does.
+    pub(super) fn begin(incoming: Incoming, sampling: Sampling) -> Self {
+        let Incoming { ids, grandparent, sampled, debug, state, short, .. } = incoming;
+        let trace_id = ids.map_or_else(new_trace_id, |(trace_id, _)| trace_id);
+        let sampled = sampled.unwrap_or_else(|| sampling.takes(trace_id));
+        let (span_id, parent) = match ids {
+            Some((_, caller)) if sampled => (new_span_id(), Some(caller)),
+            Some((_, caller)) => (caller, grandparent),
+            None => (new_span_id(), None),
+        };
+        let mut formats = incoming.formats;
+        formats.w3c |= formats.none();
+        // A name that we have made up is random as a whole.
+        let random = incoming.random || ids.is_none();
+        Self { trace_id, span_id, parent, state, sampled, debug, random, formats, short }
+    }
+
+    /// Whether a span is made of the request.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.sampled
+    }
+
+    /// Writes the formats that came, and W3C's where none did; others, and malformed ones, are removed.
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+        for name in
+            [TRACEPARENT, TRACESTATE, B3_SINGLE, B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS]
+        {
+            headers.remove(name);
+        }
+        let mut set = |name: HeaderName, value: String| {
+            // Digits, dashes, and a list that was checked are valid in a header.
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        };
+        if self.formats.w3c {
+            let Self { trace_id, span_id, sampled, random, .. } = *self;
+            set(TRACEPARENT, TraceParent { trace_id, span_id, sampled, random }.format());
+            if !self.state.is_empty() {
+                set(TRACESTATE, self.state.clone());
+            }
+        }
+        let trace = B3::trace_text(self.trace_id, self.short);
+        if self.formats.b3 {
+            let state = if self.debug { "d" } else { self.flag() };
+            let parent = self.parent.map(|parent| format!("-{parent}")).unwrap_or_default();
+            set(B3_SINGLE, format!("{trace}-{}-{state}{parent}", self.span_id));
+        }
+        if self.formats.b3_several {
+            set(B3_TRACE, trace);
+            set(B3_SPAN, self.span_id.to_string());
+            if let Some(parent) = self.parent {
+                set(B3_PARENT, parent.to_string());
+            }
+            if self.debug {
+                set(B3_FLAGS, "1".to_owned());
+            } else {
+                set(B3_SAMPLED, self.flag().to_owned());
+            }
+        }
+    }
+
+    fn flag(&self) -> &'static str {
+        if self.sampled { "1" } else { "0" }
+    }
+}

@@ -1,0 +1,100 @@
+//! What a request's headers say about its trace. Malformed ones say nothing, and are not passed on.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use undermesh_telemetry::{SpanId, TraceId};
+
+use super::{
+    b3::{B3, Several},
+    state,
+    w3c::TraceParent,
+};
+
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(super) const B3_SINGLE: HeaderName = HeaderName::from_static("b3");
+pub(super) const B3_TRACE: HeaderName = HeaderName::from_static("x-b3-traceid");
+pub(super) const B3_SPAN: HeaderName = HeaderName::from_static("x-b3-spanid");
+pub(super) const B3_PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+pub(super) const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+pub(super) const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+
+/// In which headers a trace travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Formats {
+    pub(super) w3c: bool,
+    pub(super) b3: bool,
+    pub(super) b3_several: bool,
+}
+
+impl Formats {
+    pub(super) fn none(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// The caller's span, and what it has decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Incoming {
+    pub(super) ids: Option<(TraceId, SpanId)>,
+    /// The caller's own parent, where the format says it.
+    pub(super) grandparent: Option<SpanId>,
+    pub(super) sampled: Option<bool>,
+    pub(super) debug: bool,
+    pub(super) random: bool,
+    /// `tracestate`.
+    pub(super) state: String,
+    pub(super) formats: Formats,
+    /// B3 writes the trace's name with 16 digits.
+    pub(super) short: bool,
+}
+
+impl Incoming {
+    /// Reads all formats. Where they disagree, W3C's is right, and then the single header of B3.
+    pub(super) fn read(headers: &HeaderMap) -> Self {
+        let w3c = only(headers, &TRACEPARENT).and_then(TraceParent::parse);
+        let single = only(headers, &B3_SINGLE).and_then(B3::parse);
+        let several = several(headers).and_then(|several| B3::parse_several(&several));
+        let formats =
+            Formats { w3c: w3c.is_some(), b3: single.is_some(), b3_several: several.is_some() };
+        let Some(parent) = w3c else {
+            let b3 = single.or(several).unwrap_or_default();
+            return Self {
+                ids: b3.ids,
+                grandparent: b3.parent,
+                sampled: b3.sampled,
+                debug: b3.debug,
+                short: b3.short,
+                formats,
+                ..Self::default()
+            };
+        };
+        let values = headers.get_all(&TRACESTATE).into_iter().map(HeaderValue::as_bytes);
+        Self {
+            ids: Some((parent.trace_id, parent.span_id)),
+            sampled: Some(parent.sampled),
+            random: parent.random,
+            state: state::read(values).unwrap_or_default(),
+            formats,
+            ..Self::default()
+        }
+    }
+}
+
+/// The value of a header that there is once. Two callers cannot both be right.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).into_iter();
+    let value = values.next()?;
+    values.next().is_none().then_some(value.as_bytes())
+}
+
+fn several(headers: &HeaderMap) -> Option<Several<'_>> {
+    let names = [B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS];
+    let mut values = [None; 5];
+    for (value, name) in values.iter_mut().zip(&names) {
+        if headers.contains_key(name) {
+            *value = Some(only(headers, name)?);
+        }
+    }
+    let [trace_id, span_id, parent, sampled, flags] = values;
+    Some(Several { trace_id, span_id, parent, sampled, flags })
+}

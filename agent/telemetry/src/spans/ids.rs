@@ -1,0 +1,88 @@
+//! Names of traces and spans: random bytes, of which not all are zero, written in lower-case hexadecimal.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$about:meta])* $name:ident, $bytes:literal) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+        pub struct $name([u8; $bytes]);
+
+        impl $name {
+            /// The id of these bytes, unless all are zero.
+            pub fn new(bytes: [u8; $bytes]) -> Option<Self> {
+                (bytes != [0; $bytes]).then_some(Self(bytes))
+            }
+
+            /// Reads exactly as many lower-case hexadecimal digits as there are.
+            pub fn from_hex(text: &[u8]) -> Option<Self> {
+                if text.len() != $bytes * 2 {
+                    return None;
+                }
+                let mut bytes = [0; $bytes];
+                for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+                    *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+                }
+                Self::new(bytes)
+            }
+
+            /// Its bytes, as they travel.
+            pub fn bytes(&self) -> &[u8; $bytes] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+id!(
+    /// Name of a trace.
+    TraceId,
+    16
+);
+
+id!(
+    /// Name of a span within its trace.
+    SpanId,
+    8
+);
+
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_as_they_are_written_and_nothing_else_is() {
+        let text = "00f067aa0ba902b7";
+        assert_eq!(SpanId::from_hex(text.as_bytes()).unwrap().to_string(), text);
+        for bad in [
+            "0000000000000000",
+            "00F067AA0BA902B7",
+            "00f067aa0ba902b",
+            "00f067aa0ba902b7a",
+            "00f067aa0ba902bg",
+        ] {
+            assert_eq!(SpanId::from_hex(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(TraceId::new([0; 16]), None);
+    }
+}
