@@ -31,6 +31,8 @@ pub(crate) enum Need {
     Vm,
     /// Benchmarks.
     Bench,
+    /// Fuzz targets.
+    Fuzz,
 }
 
 /// Whether missing things may be installed.
@@ -63,7 +65,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 12] = [
+static TOOLS: [Tool; 13] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -135,6 +137,12 @@ static TOOLS: [Tool; 12] = [
         detect: Detect::File("/usr/share/keyrings/debian-archive-keyring.gpg"),
         purpose: "holds the keys that Debian's kernels are signed with",
         needs: &[Need::Vm],
+    },
+    Tool {
+        package: "g++",
+        detect: Detect::Command("c++"),
+        purpose: "compiles libFuzzer",
+        needs: &[Need::Fuzz],
     },
 ];
 

@@ -6,6 +6,7 @@ mod bench;
 mod build_ebpf;
 mod command;
 mod demo;
+mod fuzz;
 mod install;
 mod lint;
 mod machine;
@@ -38,6 +39,8 @@ enum Command {
     Test(test::Args),
     /// Measure the same work with and without the mesh, as ratios
     Bench(bench::Args),
+    /// Try every parser of a peer's bytes with millions of inputs
+    Fuzz(fuzz::Args),
     /// Run the kernel ring on other kernels, in virtual machines
     Vm(vm::Args),
     /// Check formatting, clippy, crate walls, source rules, links and names
@@ -62,6 +65,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::BuildEbpf(args) => build_ebpf::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
+        Command::Fuzz(args) => fuzz::run(&workspace, &args),
         Command::Vm(args) => vm::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),
     }

@@ -49,6 +49,16 @@ impl Workspace {
         self.root.join("target/tools")
     }
 
+    /// The package that holds the fuzz targets.
+    pub(crate) fn fuzz_package(&self) -> PathBuf {
+        self.root.join("tests/fuzz")
+    }
+
+    /// Where fuzz targets are built and run: they are instrumented, unlike everything else.
+    pub(crate) fn fuzzing(&self) -> PathBuf {
+        self.root.join("target/fuzz")
+    }
+
     /// `path` as a reader at the root would write it.
     pub(crate) fn relative<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.root).unwrap_or(path)

@@ -30,6 +30,8 @@ pub struct ProxyConfig {
     pub max_inbound_connections: usize,
     /// How long a connection that may be a native tunnel is waited for to say so.
     pub detect_timeout: Duration,
+    /// Longest time from the first byte of a request's head to its last.
+    pub head_timeout: Duration,
     /// How dead tunnels are noticed.
     pub keepalive: Keepalive,
     /// Reuse of tunnels.
@@ -126,6 +128,7 @@ impl Default for ProxyConfig {
             max_connections: 32_768,
             max_inbound_connections: 32_768,
             detect_timeout: Duration::from_secs(2),
+            head_timeout: Duration::from_secs(30),
             keepalive: Keepalive::default(),
             pool: PoolConfig::default(),
             native: NativeConfig::default(),

@@ -9,6 +9,8 @@
 mod exchange;
 mod ext_authz;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod keys;
 mod link;

@@ -4,6 +4,7 @@
 //! (redirect | direct | rewrite -> mirror -> forward -> dial) -> answer. It asks `upstream` for
 //! endpoints and knows nothing of balancing, limits and pools. `log.rs` is what telemetry hangs on.
 
+mod blocks;
 mod body;
 mod call;
 mod cors;
@@ -15,6 +16,8 @@ mod fault;
 mod forward;
 mod framing;
 mod front;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod l4;
 mod local_reply;
@@ -33,6 +36,7 @@ mod retry;
 mod rewrite;
 mod sniff;
 mod strict;
+mod target;
 mod timeout;
 pub(crate) mod upgrade;
 mod way;
@@ -42,10 +46,10 @@ use std::{net::SocketAddr, sync::Arc};
 use undermesh_snapshot::traffic::{AppProtocol, PortTraffic};
 
 use crate::{duplex::Socket, error::Failure, plan::Plan, pod::Pod, record::Outbound};
-pub(crate) use body::{AnswerBody, UntilEnd, grpc_status};
+pub(crate) use body::{AnswerBody, UntilEnd, cleaned, grpc_status};
 pub(crate) use call::call;
 use front::{Front, is_about_requests};
-pub(crate) use head::{Head, remove_hop_by_hop};
+pub(crate) use head::{Head, clean_answer, remove_hop_by_hop};
 use l4::{Led, Sniffed};
 pub(crate) use local_reply::LocalReply;
 pub(crate) use log::{Cut, RequestLog, unreadable};

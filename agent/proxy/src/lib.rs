@@ -23,6 +23,9 @@ mod detect;
 mod duplex;
 mod error;
 mod forward;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod guard;
 mod headers;
@@ -53,7 +56,6 @@ mod upstream;
 
 pub use config::{Http2Config, Keepalive, NativeConfig, PoolConfig, ProxyConfig};
 pub use guard::{AuthorizerStatus, KeyStatus};
-pub use native::count_frames;
 pub use pod::{OriginalDst, Pass, PodHandle, PodListeners, PodSockets, Transparent};
 pub use proxy::Proxy;
 pub use record::{peer, service_label};

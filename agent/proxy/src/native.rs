@@ -11,6 +11,8 @@ mod connection;
 mod decoder;
 mod dial;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod io;
 mod open;
 mod pool;
@@ -19,7 +21,6 @@ mod stream;
 
 pub(crate) use callers::Callers;
 pub(crate) use client::{Session, open};
-pub use decoder::count_frames;
 pub(crate) use dial::DialError;
 pub(crate) use pool::Pool;
 pub(crate) use server::serve;

@@ -247,12 +247,14 @@ fn accept(listener: &TcpListener, config: &Arc<ServerConfig>, ended: &AtomicBool
 /// What is known of a client: its identity, where its certificate has one.
 fn client(certificates: Option<&[CertificateDer<'_>]>) -> String {
     let Some(leaf) = certificates.and_then(<[_]>::first) else { return "unknown".to_owned() };
-    // An identity is text, and nothing else in a certificate looks like one.
-    let text = String::from_utf8_lossy(leaf);
-    let is_part = |c: char| c.is_ascii_alphanumeric() || ":/-.".contains(c);
-    let identity = text.find("spiffe://").map(|at| &text[at..]);
-    let identity = identity.map(|rest| rest.split(|c| !is_part(c)).next().unwrap_or_default());
-    identity.unwrap_or("certified").to_owned()
+    // Nothing else in a certificate looks like an identity, before which stands its length.
+    let scheme = b"spiffe://";
+    let at = leaf.windows(scheme.len()).position(|text| text == scheme);
+    let identity = at.and_then(|at| {
+        let length = usize::from(*leaf.get(at.checked_sub(1)?)?);
+        leaf.get(at..at + length)
+    });
+    identity.map_or("certified".into(), |text| String::from_utf8_lossy(text).into_owned())
 }
 
 fn serve(stream: TcpStream, config: Arc<ServerConfig>) -> Result<()> {

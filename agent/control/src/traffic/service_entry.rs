@@ -117,7 +117,8 @@ fn hosts(at: &Place<'_>, spec: &Spec) -> Vec<String> {
             let what = format!("{host:?} stands for many names, which nobody can resolve");
             at.refuse(what, "write full names, or endpoints, or resolution: NONE");
         } else if host.contains('*') && !host.starts_with("*.") {
-            let what = format!("{host:?} has a part of a label only, which matches nothing");
+            // As Envoy takes it for requests; TLS it would not match.
+            let what = format!("{host:?} has a part of a label, and is for all names that end so");
             at.warn("partial-wildcard", what, "write *.NAME");
         }
         if spec.resolution == Resolved::DynamicDns && !host.starts_with('*') {

@@ -11,19 +11,19 @@ use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, evaluate_request};
-use undermesh_telemetry::Requests;
 
 use super::{
     Visit,
     ext_authz::{self, Kept},
     link::Link,
     path::Readings,
+    service::Visited,
     token::{Claims, authenticate},
 };
 use crate::{
     http::{
-        AnswerBody, Cut, Head, LocalReply, Metered, RequestLog, Switch, UntilEnd,
-        remove_hop_by_hop, unreadable, upgrade,
+        AnswerBody, Cut, Head, LocalReply, Metered, RequestLog, Switch, UntilEnd, clean_answer,
+        cleaned, unreadable, upgrade,
     },
     pod::Pod,
     upstream::Body,
@@ -37,18 +37,18 @@ pub(super) struct Guard {
     visit: Visit,
     link: Link,
     switch: Switch,
-    requests: Arc<Requests>,
+    visited: Visited,
     cut: Arc<Cut>,
 }
 
 impl Guard {
     pub(super) fn new(
         visit: Visit,
-        (requests, cut): (Arc<Requests>, Arc<Cut>),
+        (visited, cut): (Visited, Arc<Cut>),
         http2: bool,
         switch: Switch,
     ) -> Self {
-        Self { visit, link: Link::new(http2), switch, requests, cut }
+        Self { visit, link: Link::new(http2), switch, visited, cut }
     }
 
     /// The pod that is visited.
@@ -59,7 +59,7 @@ impl Guard {
     /// The connection has ended in this way.
     pub(super) fn ended(&self, error: &hyper::Error) {
         tracing::debug!(client = %self.visit.client, %error, "judged HTTP connection ended");
-        unreadable(&self.requests, self.generation(), error);
+        unreadable(&self.visited.requests(""), self.generation(), error);
     }
 
     fn generation(&self) -> u64 {
@@ -72,11 +72,14 @@ impl Guard {
         let (parts, body) = request.into_parts();
         let version = parts.version;
         let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
+        let is_head = parts.method == Method::HEAD;
         let connection = (&self.visit.pod, &self.cut);
-        let mut log = RequestLog::new(&self.requests, connection, self.generation(), &parts);
+        let requests = self.visited.requests("");
+        let mut log = RequestLog::new(&requests, connection, self.generation(), &parts);
         let answer = match Head::new(parts, self.visit.destination) {
             Ok(head) => {
                 log.read(&head);
+                log.requests = self.visited.requests(&log.authority);
                 Box::pin(self.answer(head, body, &mut log)).await
             }
             Err(reply) => Err(reply),
@@ -84,12 +87,18 @@ impl Guard {
         if asks && version <= Version::HTTP_11 {
             self.switch.decide(answer.as_ref().is_ok_and(|answer| answer.upgraded.is_some()));
         }
+        // Nobody knows what comes after such a request.
+        let broken = matches!(&answer, Err(reply) if reply.is_protocol_error());
         let mut response = match answer {
             Ok(answer) => self.passed_on(answer, client, log),
             Err(reply) => reply.answer(log),
         };
-        let leaving = self.visit.pod.stop.is_cancelled();
-        if leaving && version <= Version::HTTP_11 && !is_switched(response.status()) {
+        *response.version_mut() = Version::HTTP_11;
+        if is_head {
+            response.body_mut().omit();
+        }
+        let last = broken || self.visit.pod.stop.is_cancelled();
+        if last && version <= Version::HTTP_11 && !is_switched(response.status()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -148,7 +157,7 @@ impl Guard {
             }
             return Ok(Answer { response, upgraded: Some(upstream) });
         }
-        remove_hop_by_hop(response.headers_mut());
+        clean_answer(response.headers_mut());
         Ok(Answer { response, upgraded: None })
     }
 
@@ -257,13 +266,14 @@ fn outgoing(head: Head, body: Metered<Kept>) -> Request<Body> {
         parts.headers.insert(UPGRADE, upgrade);
     }
     parts.extensions.clear();
-    Request::from_parts(parts, body.boxed_unsync())
+    Request::from_parts(parts, body.map_frame(cleaned).boxed_unsync())
 }
 
 /// Gives the request the path that is judged.
-fn normalise(head: &mut Head, readings: &Readings) -> Result<(), LocalReply> {
+pub(super) fn normalise(head: &mut Head, readings: &Readings) -> Result<(), LocalReply> {
     let uri = &head.parts.uri;
-    if readings.base() == uri.path() {
+    // `OPTIONS *` is about no path.
+    if readings.base() == uri.path() || uri.path() == "*" {
         return Ok(());
     }
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();

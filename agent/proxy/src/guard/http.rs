@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use undermesh_telemetry::ConnectionInfo;
 
-use super::{Visit, exchange::Guard};
+use super::{Visit, exchange::Guard, service::Visited};
 use crate::{
     authorize::PolicyWatch,
     duplex::{Duplex, Stream},
@@ -47,7 +47,7 @@ pub(crate) async fn serve_bytes<S>(
 /// Serves for as long as policy has nothing against the connection.
 async fn serve_stream<S>(
     visit: Visit,
-    mut info: ConnectionInfo,
+    info: ConnectionInfo,
     stream: S,
     (http2, switch): (bool, Switch),
     mut policies: PolicyWatch,
@@ -55,12 +55,9 @@ async fn serve_stream<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let revoking = visit.clone();
-    let shared = &revoking.pod.shared;
-    info.service = revoking.pod.services.of(&shared.snapshot.load(), revoking.destination);
-    let telemetry = &shared.telemetry;
-    let requests = telemetry.requests(telemetry.connection(), info);
+    let visited = Visited::new(&visit, info);
     let cut = Arc::new(Cut::default());
-    let guard = Guard::new(visit, (requests, Arc::clone(&cut)), http2, switch.clone());
+    let guard = Guard::new(visit, (visited, Arc::clone(&cut)), http2, switch.clone());
     tokio::select! {
         () = serve_requests(Arc::new(guard), stream, http2, switch) => {}
         () = async {
@@ -77,13 +74,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let pod = Arc::clone(guard.pod());
+    let limit = pod.shared.config.head_timeout;
     let serving = Arc::clone(&guard);
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = Arc::clone(&serving);
         async move { Ok::<_, Infallible>(guard.serve(request).await) }
     });
     let ended = if http2 {
-        let connection = http2_builder(&pod).serve_connection(TokioIo::new(stream), service);
+        let io = TokioIo::new(Strict::http2(stream, limit));
+        let connection = http2_builder(&pod).serve_connection(io, service);
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -93,7 +92,7 @@ where
             }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream, switch));
+        let io = TokioIo::new(Strict::new(stream, switch, limit));
         let connection = http1_builder().serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {

@@ -187,7 +187,12 @@ async fn load(shared: &Shared, rule: &JwtRule) -> Result<Vec<Key>, String> {
             fetch::get(shared, uri, rule.timeout).await?
         }
     };
-    let set: JwkSet = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    read(&text)
+}
+
+/// The keys of a JSON Web Key Set.
+pub(super) fn read(text: &[u8]) -> Result<Vec<Key>, String> {
+    let set: JwkSet = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let keys: Vec<Key> = set.keys.iter().filter_map(key).collect();
     if keys.is_empty() { Err("there is no key that can be used".to_owned()) } else { Ok(keys) }
 }

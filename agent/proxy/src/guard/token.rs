@@ -12,11 +12,11 @@ use ::http::{
     header::{ACCESS_CONTROL_REQUEST_METHOD, COOKIE, ORIGIN},
     uri::PathAndQuery,
 };
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header, errors::ErrorKind};
+use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, errors::ErrorKind};
 use serde_json::{Map, Value};
 use undermesh_model::{JwtRule, TokenLocation};
 
-use super::keys::Key;
+use super::{keys::Key, path::decoded};
 use crate::{
     http::{Head, LocalReply},
     proxy::Shared,
@@ -32,7 +32,7 @@ pub(super) type Claims = Map<String, Value>;
 
 /// Why a token is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Invalid {
+pub(super) enum Invalid {
     Malformed,
     Issuer,
     Audience,
@@ -43,7 +43,7 @@ enum Invalid {
 }
 
 impl Invalid {
-    const fn text(self) -> &'static str {
+    pub(super) const fn text(self) -> &'static str {
         match self {
             Self::Malformed => {
                 "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"
@@ -113,7 +113,7 @@ fn is_preflight(head: &Head) -> bool {
 }
 
 /// What only this proxy may say.
-fn remove_outputs(rule: &JwtRule, headers: &mut HeaderMap) {
+pub(super) fn remove_outputs(rule: &JwtRule, headers: &mut HeaderMap) {
     let claims = rule.claim_headers.iter().map(|(header, _)| header);
     for name in rule.payload_header.iter().chain(claims) {
         headers.remove(name.as_str());
@@ -121,7 +121,7 @@ fn remove_outputs(rule: &JwtRule, headers: &mut HeaderMap) {
 }
 
 /// The first token at the places where a rule looks.
-fn find(rule: &JwtRule, head: &Head) -> Option<String> {
+pub(super) fn find(rule: &JwtRule, head: &Head) -> Option<String> {
     rule.locations.iter().find_map(|location| at(location, head))
 }
 
@@ -129,12 +129,13 @@ fn at(location: &TokenLocation, head: &Head) -> Option<String> {
     let headers = &head.parts.headers;
     match location {
         TokenLocation::Header(name, prefix) => {
-            let value = headers.get(name.as_str())?.to_str().ok()?;
-            Some(value.strip_prefix(prefix.as_str())?.trim().to_owned())
+            let values = headers.get_all(name.as_str()).iter();
+            values.filter_map(|value| value.to_str().ok()).find_map(|value| behind(prefix, value))
         }
         TokenLocation::Parameter(name) => {
-            let pairs = head.parts.uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.into_iter().find(|(key, _)| key == name).map(|(_, value)| value.to_owned())
+            let mut pairs = head.parts.uri.query()?.split('&');
+            let pair = pairs.find(|pair| is_parameter(pair, name) && pair.contains('='))?;
+            pair.split_once('=').map(|(_, value)| decoded(value))
         }
         TokenLocation::Cookie(name) => {
             let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
@@ -145,19 +146,47 @@ fn at(location: &TokenLocation, head: &Head) -> Option<String> {
     }
 }
 
+/// The token in a header's value: whatever stands before its prefix, as Envoy reads it. An application
+/// may look for it behind something else.
+fn behind(prefix: &str, value: &str) -> Option<String> {
+    let token = value[value.find(prefix)? + prefix.len()..].trim();
+    let end = token.find([',', ' ']).unwrap_or(token.len());
+    Some(token[..end].to_owned())
+}
+
+/// Whether a part of a query has this name, encoded or not.
+fn is_parameter(pair: &str, name: &str) -> bool {
+    decoded(pair.split('=').next().unwrap_or_default()) == name
+}
+
 async fn verify(shared: &Shared, rule: &JwtRule, token: &str) -> Result<Claims, Invalid> {
-    if token.len() > MAX_TOKEN {
-        return Err(Invalid::Malformed);
-    }
-    let header = decode_header(token).map_err(|_| Invalid::Malformed)?;
+    let header = header(token)?;
     let keys = &shared.keys;
     let mut known = keys.of(shared, rule).await.ok_or(Invalid::NoKeys)?;
-    if candidates(&known, header.kid.as_deref(), header.alg).next().is_none() {
+    if candidates(&known, &header).next().is_none() {
         // The issuer may have got new ones.
         known = keys.newer(shared, rule).await.ok_or(Invalid::NoKeys)?;
     }
+    judged(&known, rule, &header, token)
+}
+
+/// How a token says that it is signed.
+pub(super) fn header(token: &str) -> Result<Header, Invalid> {
+    if token.len() > MAX_TOKEN {
+        return Err(Invalid::Malformed);
+    }
+    decode_header(token).map_err(|_| Invalid::Malformed)
+}
+
+/// What a token says, if one of these keys has signed it for whom the rule is about.
+pub(super) fn judged(
+    known: &[Key],
+    rule: &JwtRule,
+    header: &Header,
+    token: &str,
+) -> Result<Claims, Invalid> {
     let mut outcome = Err(Invalid::Signature);
-    for key in candidates(&known, header.kid.as_deref(), header.alg) {
+    for key in candidates(known, header) {
         outcome = read(key, header.alg, token);
         if outcome != Err(Invalid::Signature) {
             break;
@@ -168,14 +197,11 @@ async fn verify(shared: &Shared, rule: &JwtRule, token: &str) -> Result<Claims, 
 }
 
 /// The keys that may have signed a token: that which it names, else all of its algorithm.
-fn candidates<'a>(
-    keys: &'a [Key],
-    id: Option<&'a str>,
-    algorithm: Algorithm,
-) -> impl Iterator<Item = &'a Key> {
+fn candidates<'a>(keys: &'a [Key], header: &'a Header) -> impl Iterator<Item = &'a Key> {
+    let id = header.kid.as_deref();
     keys.iter().filter(move |key| {
         let named = id.is_none() || key.id.is_none() || key.id.as_deref() == id;
-        named && key.algorithm.is_none_or(|own| own == algorithm)
+        named && key.algorithm.is_none_or(|own| own == header.alg)
     })
 }
 
@@ -229,7 +255,7 @@ fn normalised(mut claims: Claims, words: &[String]) -> Claims {
     claims
 }
 
-fn pass_on(
+pub(super) fn pass_on(
     rule: &JwtRule,
     token: &str,
     claims: &Claims,
@@ -264,8 +290,9 @@ fn pass_on(
 fn take_away(location: &TokenLocation, head: &mut Head) -> Result<(), LocalReply> {
     match location {
         TokenLocation::Header(name, prefix) => {
-            let value = head.parts.headers.get(name.as_str());
-            if value.is_some_and(|value| value.as_bytes().starts_with(prefix.as_bytes())) {
+            let values = head.parts.headers.get_all(name.as_str()).iter();
+            let mut values = values.filter_map(|value| value.to_str().ok());
+            if values.any(|value| value.contains(prefix.as_str())) {
                 head.parts.headers.remove(name.as_str());
             }
             Ok(())
@@ -277,7 +304,7 @@ fn take_away(location: &TokenLocation, head: &mut Head) -> Result<(), LocalReply
 
 fn without_parameter(head: &mut Head, name: &str) -> Result<(), LocalReply> {
     let Some(query) = head.parts.uri.query() else { return Ok(()) };
-    let is_other = |pair: &&str| pair.split('=').next() != Some(name);
+    let is_other = |pair: &&str| !is_parameter(pair, name);
     let rest: Vec<&str> = query.split('&').filter(is_other).collect();
     let path = head.parts.uri.path();
     let target =
@@ -287,4 +314,52 @@ fn without_parameter(head: &mut Head, name: &str) -> Result<(), LocalReply> {
     let uri = Uri::from_parts(parts);
     head.parts.uri = uri.map_err(|_| LocalReply::bad_request("the query cannot be passed on"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ::http::Request;
+
+    use super::*;
+
+    /// What is found in a request with this query and these values of `authorization`, and what of them
+    /// is left when the token is taken away.
+    fn found(location: &TokenLocation, query: &str, values: &[&str]) -> (Option<String>, String) {
+        let mut builder = Request::get(format!("http://a/p?{query}"));
+        for value in values {
+            builder = builder.header("authorization", *value);
+        }
+        let request = builder.header("host", "a").body(()).unwrap();
+        let mut head = Head::new(request.into_parts().0, ([10, 0, 0, 1], 80).into()).unwrap();
+        let token = at(location, &head);
+        take_away(location, &mut head).unwrap();
+        let left = head.parts.headers.get_all("authorization").iter();
+        let left: Vec<&str> = left.map(|value| value.to_str().unwrap()).collect();
+        (token, format!("{}{}", head.parts.uri.query().unwrap_or_default(), left.join("|")))
+    }
+
+    #[test]
+    fn a_token_does_not_hide_behind_other_values_of_its_header() {
+        let location = TokenLocation::Header("authorization".to_owned(), "Bearer ".to_owned());
+        for values in [
+            &["Bearer a.b.c"][..],
+            &["Basic x", "Bearer a.b.c"],
+            &["Basic x, Bearer a.b.c"],
+            &["Bearer  a.b.c , Basic x"],
+        ] {
+            let expected = (Some("a.b.c".to_owned()), "q".to_owned());
+            assert_eq!(found(&location, "q", values), expected, "{values:?}");
+        }
+        assert_eq!(found(&location, "q", &["Basic x"]), (None, "qBasic x".to_owned()));
+    }
+
+    #[test]
+    fn a_token_does_not_hide_behind_an_encoded_name() {
+        let location = TokenLocation::Parameter("access_token".to_owned());
+        for query in ["q&access_token=a.b.c", "access%5ftoken=a%2Eb.c&q"] {
+            let expected = (Some("a.b.c".to_owned()), "q".to_owned());
+            assert_eq!(found(&location, query, &[]), expected, "{query}");
+        }
+        assert_eq!(found(&location, "q&x=access_token", &[]).0, None);
+    }
 }

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use super::{
     deadline::Deadline,
+    head::clean_trailers,
     log::{ANSWERED, Flag, RequestLog, SERVER_RESET, TIMEOUT},
     replay::Replay,
 };
@@ -93,6 +94,13 @@ impl AnswerBody {
         matches!(&self.content, Content::Local(bytes) if bytes.as_ref().is_none_or(Bytes::is_empty))
     }
 
+    /// Leaves out what was made here: an answer to HEAD has none, and over HTTP/2 nobody else sees to that.
+    pub(crate) fn omit(&mut self) {
+        if let Content::Local(bytes) = &mut self.content {
+            *bytes = None;
+        }
+    }
+
     /// Keeps this until the end.
     pub(crate) fn hold(&mut self, until_end: UntilEnd) {
         self.until_end = Some(Box::new(until_end));
@@ -123,7 +131,7 @@ impl AnswerBody {
             }
             Content::Upstream(body) => {
                 let frame = Pin::new(body).poll_frame(cx);
-                frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+                frame.map(|frame| frame.map(|frame| frame.map(cleaned).map_err(Into::into)))
             }
         }
     }
@@ -132,6 +140,14 @@ impl AnswerBody {
         let deadline = self.until_end.as_mut().and_then(|until_end| until_end.deadline.as_mut());
         deadline.is_some_and(|deadline| Pin::new(deadline).poll(cx).is_ready())
     }
+}
+
+/// A piece of a body as it may be passed on.
+pub(crate) fn cleaned(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        clean_trailers(trailers);
+    }
+    frame
 }
 
 /// `grpc-status` of headers or trailers.

@@ -19,7 +19,7 @@ use super::{
     front::{Front, Rules},
     head::Head,
     local_reply::LocalReply,
-    log::{Flag, RequestLog},
+    log::RequestLog,
     mirror, redirect,
     replay::Replay,
     timeout, upgrade,
@@ -36,6 +36,7 @@ pub(crate) async fn serve(
     let (parts, body) = request.into_parts();
     let version = parts.version;
     let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
+    let is_head = parts.method == Method::HEAD;
     let rules = front.rules();
     let connection = (&front.pod, &front.cut);
     let requests = front.places.nowhere();
@@ -46,11 +47,16 @@ pub(crate) async fn serve(
         front.switch.decide(answer.as_ref().is_ok_and(|answer| answer.upgraded.is_some()));
     }
     // Nobody knows what comes after such a request.
-    let broken = matches!(&answer, Err(reply) if reply.flag == Some(Flag::ProtocolError));
+    let broken = matches!(&answer, Err(reply) if reply.is_protocol_error());
     let mut response = match answer {
         Ok(answer) => passed_on(&front, answer, on_upgrade, log),
         Err(reply) => reply.answer(log),
     };
+    // What the endpoint speaks is between it and us (RFC 9110, section 2.5).
+    *response.version_mut() = Version::HTTP_11;
+    if is_head {
+        response.body_mut().omit();
+    }
     let last = rules.leaving || broken;
     if last && version <= Version::HTTP_11 && !is_upgrade(response.status()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -118,7 +118,8 @@ impl Framing {
         if bytes.starts_with(b"\r\n") {
             return Step::Pass(2);
         }
-        let Some(length) = head_length(bytes, self.searched) else {
+        let length = head_length(bytes, self.searched).filter(|length| *length <= MAX_HEAD);
+        let Some(length) = length else {
             // An end may have begun already.
             self.searched = bytes.len().saturating_sub(2);
             return if bytes.len() > MAX_HEAD {
@@ -151,7 +152,8 @@ impl Framing {
         if !(1..=15).contains(&digits) || !extension.iter().all(visible) {
             return Step::Refuse("not the size of a chunk");
         }
-        if extension.iter().find(|byte| **byte != b' ').is_some_and(|byte| *byte != b';') {
+        // Spaces may come before an extension, and nowhere else.
+        if !extension.is_empty() && !extension.trim_ascii_start().starts_with(b";") {
             return Step::Refuse("not the size of a chunk");
         }
         let size = str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
@@ -183,7 +185,7 @@ fn line(bytes: &[u8], longest: usize) -> Result<Option<&[u8]>, &'static str> {
     match bytes.iter().take(longest + 2).position(|byte| *byte == b'\n') {
         Some(at) if at > 0 && bytes[at - 1] == b'\r' => Ok(Some(&bytes[..at - 1])),
         Some(_) => Err("a line that ends without CR"),
-        None if bytes.len() > longest => Err("a line that is too long"),
+        None if bytes.len() > longest + 1 => Err("a line that is too long"),
         None => Ok(None),
     }
 }
@@ -208,7 +210,7 @@ fn head_length(bytes: &[u8], mut from: usize) -> Option<usize> {
 /// What follows this head, if anything does; and whether the request wants to be the last.
 fn after_head(head: &[u8]) -> Result<(Option<Next>, bool), &'static str> {
     let bare = head.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r');
-    if bare {
+    if bare || head.starts_with(b"\n") {
         return Err("a line that ends without CR");
     }
     if head.windows(2).any(|pair| pair[0] == b'\n' && matches!(pair[1], b' ' | b'\t')) {
@@ -216,13 +218,22 @@ fn after_head(head: &[u8]) -> Result<(Option<Next>, bool), &'static str> {
     }
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
-    // hyper reads it in the same way, and answers.
-    let Ok(httparse::Status::Complete(_)) = request.parse(head) else {
-        return Ok((Some(Next::Raw), false));
-    };
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+        // Whoever reads it would go on reading.
+        Ok(_) => return Err("a head that does not end where it should"),
+        // hyper reads it in the same way, and answers.
+        Err(_) => return Ok((Some(Next::Raw), false)),
+    }
     let connect = request.method == Some("CONNECT");
+    if !is_target(request.path.unwrap_or_default(), connect) {
+        return Err("a target that is no path and no URI");
+    }
     let old = request.version == Some(0);
     let fields = Fields::of(request.headers)?;
+    if connect && (fields.chunked || fields.length.is_some_and(|length| length > 0)) {
+        return Err("CONNECT with a body");
+    }
     let next = match (fields.chunked, fields.length) {
         (true, Some(_)) => return Err("both Transfer-Encoding and Content-Length"),
         (true, None) if old => return Err("Transfer-Encoding in HTTP/1.0"),
@@ -230,6 +241,16 @@ fn after_head(head: &[u8]) -> Result<(Option<Next>, bool), &'static str> {
         (false, length) => length.filter(|length| *length > 0).map(Next::Body),
     };
     Ok((next, connect || fields.upgrade))
+}
+
+/// Whether a target has one of the four forms (RFC 9112, section 3.2), as far as readers of URIs might see
+/// another one in it, or drop what they do not expect.
+fn is_target(target: &str, connect: bool) -> bool {
+    let scheme = |scheme: &str| {
+        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    let form = connect || target == "*" || target.starts_with('/');
+    !target.contains('#') && (form || scheme("http://") || scheme("https://"))
 }
 
 /// What the headers of a request say about its framing.

@@ -6,18 +6,18 @@
 use std::net::SocketAddr;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
-        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, SEC_WEBSOCKET_KEY, TE,
-        TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, SEC_WEBSOCKET_KEY, TE,
+        TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
     request::Parts,
-    uri::{Authority, PathAndQuery, Scheme},
+    uri::Authority,
 };
 use hyper::ext::Protocol;
 use undermesh_snapshot::traffic::RequestView;
 
-use super::{local_reply::LocalReply, random};
+use super::{local_reply::LocalReply, random, target};
 
 /// Who the client of the destination's pod is; only the destination's proxy can know.
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -41,10 +41,12 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Checks and rewrites. `dialled` stands in for the authority of an HTTP/1.0 request that has none.
+    /// Checks and rewrites. `dialled` stands in for the authority of a request that names none.
     pub(crate) fn new(mut parts: Parts, dialled: SocketAddr) -> Result<Self, LocalReply> {
-        let authority = authority(&parts, dialled)?;
-        parts.uri = absolute(&parts, authority)?;
+        parts.uri = target::absolute(&parts, dialled)?;
+        if parts.version == Version::HTTP_2 {
+            as_http1(&mut parts.headers)?;
+        }
         let extended = extended_connect(&mut parts);
         let upgrade = extended.clone().or_else(|| upgrade(&parts));
         parts.headers.remove(HOST);
@@ -75,51 +77,25 @@ impl Head {
     }
 }
 
-/// The authority that the request is about. That of an absolute target goes before `Host` (RFC 9112,
-/// section 3.2.2); two hosts are an attempt to mean one thing here and another there.
-fn authority(parts: &Parts, dialled: SocketAddr) -> Result<Authority, LocalReply> {
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(LocalReply::bad_request("more than one Host"));
+/// Headers as HTTP/1.1 has them, as far as h2 has not seen to that. Spaces around a value would be lost on the way (RFC 9113, section
+/// 8.2.1); a cookie that came in crumbs is put together (section 8.2.3).
+fn as_http1(headers: &mut HeaderMap) -> Result<(), LocalReply> {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let spaced = |value: &[u8]| is_space(value.first()) || is_space(value.last());
+    if headers.values().any(|value| spaced(value.as_bytes())) {
+        return Err(LocalReply::bad_request("spaces around a value"));
     }
-    if host.is_none() && parts.version == Version::HTTP_11 {
-        return Err(LocalReply::bad_request("no Host"));
+    if headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
+        return Err(LocalReply::bad_request("more than one Content-Length"));
     }
-    if let Some(authority) = parts.uri.authority() {
-        return plain(authority.clone());
+    let crumbs: Vec<&[u8]> =
+        headers.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1 {
+        let whole = HeaderValue::try_from(crumbs.join(&b"; "[..]));
+        let whole = whole.map_err(|_| LocalReply::bad_request("the cookie is no value"))?;
+        headers.insert(COOKIE, whole);
     }
-    match host {
-        Some(host) => {
-            let authority = Authority::try_from(host.as_bytes());
-            plain(authority.map_err(|_| LocalReply::bad_request("Host is no authority"))?)
-        }
-        None if parts.version < Version::HTTP_11 => {
-            Authority::try_from(dialled.to_string()).map_err(|_| LocalReply::bad_request("no Host"))
-        }
-        None => Err(LocalReply::bad_request("no authority")),
-    }
-}
-
-/// User information has no place in a request (RFC 9110, section 4.2.4).
-fn plain(authority: Authority) -> Result<Authority, LocalReply> {
-    if authority.as_str().contains('@') {
-        return Err(LocalReply::bad_request("user information in the authority"));
-    }
-    Ok(authority)
-}
-
-fn absolute(parts: &Parts, authority: Authority) -> Result<Uri, LocalReply> {
-    // CONNECT has an authority and nothing else, unless it is an extended one (RFC 8441).
-    let path = parts.uri.path_and_query().cloned();
-    let connect = parts.method == Method::CONNECT;
-    let mut uri = http::uri::Parts::default();
-    uri.authority = Some(authority);
-    if !connect || path.is_some() {
-        uri.scheme = Some(Scheme::HTTP);
-        uri.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    }
-    Uri::from_parts(uri).map_err(|_| LocalReply::bad_request("the target is no URI"))
+    Ok(())
 }
 
 /// What an HTTP/1.1 request wants its connection to become. `h2c` is not offered: the request is
@@ -127,7 +103,8 @@ fn absolute(parts: &Parts, authority: Authority) -> Result<Uri, LocalReply> {
 fn upgrade(parts: &Parts) -> Option<HeaderValue> {
     let nominated = tokens(&parts.headers, &CONNECTION).any(|name| name == "upgrade");
     let wanted = parts.headers.get(UPGRADE)?;
-    let h2c = wanted.as_bytes().to_ascii_lowercase().starts_with(b"h2c");
+    // Wherever it is in a list, an endpoint might choose it, and what follows would be judged by nobody.
+    let h2c = tokens(&parts.headers, &UPGRADE).any(|protocol| protocol.starts_with("h2c"));
     (parts.version == Version::HTTP_11 && nominated && !h2c).then(|| wanted.clone())
 }
 
@@ -172,6 +149,28 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The head of an endpoint's answer as it may be passed on: with one length that is a number, or none where
+/// its coding says how long it is (RFC 9112, section 6.3).
+pub(crate) fn clean_answer(headers: &mut HeaderMap) {
+    let coded = headers.contains_key(TRANSFER_ENCODING);
+    remove_hop_by_hop(headers);
+    let Some(length) = headers.remove(CONTENT_LENGTH).filter(|_| !coded) else { return };
+    // hyper has seen to it that several are all the same.
+    let first = length.to_str().ok().and_then(|list| list.split(',').next());
+    if let Some(length) = first.and_then(|first| first.trim().parse::<u64>().ok()) {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+}
+
+/// Trailers as they may be passed on: what is about a connection, framing or routing has no meaning after
+/// the head, and would be read by somebody as if it had (RFC 9110, section 6.5.1).
+pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    for name in [HOST, CONTENT_LENGTH, TE, TRAILER, EXPECT, COOKIE, FORWARDED_CLIENT_CERT] {
+        trailers.remove(name);
     }
 }
 

@@ -64,6 +64,11 @@ impl LocalReply {
         }
     }
 
+    /// Whether the client's bytes were no request.
+    pub(crate) fn is_protocol_error(&self) -> bool {
+        self.flag == Some(Flag::ProtocolError)
+    }
+
     /// Policy says no.
     pub(crate) fn denied(
         reason: &'static str,

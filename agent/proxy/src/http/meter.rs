@@ -173,6 +173,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -191,6 +193,21 @@ mod tests {
             }
             meter.count_messages(counter.clone());
             assert_eq!((counter.get(), meter.bytes()), (3, 20), "in parts of {size}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_count_does_not_depend_on_how_bytes_arrive(
+            bytes in prop::collection::vec(prop_oneof![Just(0), 0..4_u8, any::<u8>()], 0..200),
+            size in 1..50_usize,
+        ) {
+            let count = |size: usize| {
+                let mut messages = Messages::default();
+                bytes.chunks(size).for_each(|part| messages.see(part));
+                messages.count
+            };
+            prop_assert_eq!(count(size), count(200));
         }
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{deadline::Arrived, meter::Upload};
+use super::{body::cleaned, deadline::Arrived, meter::Upload};
 use crate::upstream::BodyError;
 
 /// Most that is kept of a body, so that the request can be sent again; longer ones are sent once.
@@ -112,6 +112,7 @@ impl State {
         };
         match frame {
             Some(Ok(frame)) => {
+                let frame = cleaned(frame);
                 self.passes(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }

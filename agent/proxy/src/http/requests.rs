@@ -26,6 +26,9 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 /// Streams that a client may have open on one connection.
 const MAX_STREAMS: u32 = 1024;
+/// Streams that the proxy itself may have to reset on one connection, because of what the client sends
+/// (CVE-2025-8671); then it ends.
+const MAX_LOCAL_RESETS: usize = 256;
 /// Bytes in flight on one stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -54,9 +57,10 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
         let front = Arc::clone(front);
         async move { Ok::<_, Infallible>(exchange::serve(front, request).await) }
     });
+    let limit = front.pod.shared.config.head_timeout;
     let ended = if http2 {
-        let mut connection =
-            pin!(http2_builder(&front.pod).serve_connection(TokioIo::new(stream), service));
+        let io = TokioIo::new(Strict::http2(stream, limit));
+        let mut connection = pin!(http2_builder(&front.pod).serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
             () = front.leaves() => {
@@ -65,7 +69,7 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
             }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream, front.switch.clone()));
+        let io = TokioIo::new(Strict::new(stream, front.switch.clone(), limit));
         let connection = http1_builder().serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
@@ -102,6 +106,8 @@ pub(crate) fn http2_builder(pod: &Arc<Pod>) -> http2::Builder<PodTasks> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(pod.shared.config.http2.max_reset_streams)
+        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
         .max_header_list_size(MAX_HEAD as u32)
         .enable_connect_protocol();
     builder

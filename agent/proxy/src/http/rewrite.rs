@@ -43,7 +43,7 @@ pub(crate) fn replace_matched(replacement: &str, path: &str, path_len: usize) ->
 
 /// Sets the path of a target and leaves its query, unless the path has one. False where it would be no
 /// path; the target then stays what it was.
-fn set_path(uri: &mut Uri, path: String) -> bool {
+pub(super) fn set_path(uri: &mut Uri, path: String) -> bool {
     let path = if path.starts_with('/') { path } else { format!("/{path}") };
     let text = match uri.query() {
         Some(query) if !path.contains('?') => format!("{path}?{query}"),

@@ -99,7 +99,7 @@ impl<D: Unread> Drop for First<'_, D> {
 
 /// What these first bytes say; `None` while they do not say it yet. Pure and total: a client chooses
 /// them.
-fn classify(bytes: &[u8], look: Look) -> Option<Spoken> {
+pub(super) fn classify(bytes: &[u8], look: Look) -> Option<Spoken> {
     let same = bytes.iter().zip(PREFACE).take_while(|(byte, wanted)| byte == wanted).count();
     if same == PREFACE.len() {
         return Some(Spoken::Http2);
@@ -124,11 +124,12 @@ fn request_line(bytes: &[u8]) -> Option<Spoken> {
     if method == 0 || method > LONGEST_METHOD || bytes[method] != b' ' {
         return Some(Spoken::Other);
     }
-    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
-        let visible = bytes.iter().all(|byte| matches!(byte, 0x20..=0x7e | b'\r' | 0x80..));
-        return if visible { None } else { Some(Spoken::Other) };
-    };
-    let line = bytes[..end].trim_ascii_end();
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let line = &bytes[..end.unwrap_or(bytes.len())];
+    if !line.iter().all(|byte| matches!(byte, 0x20..=0x7e | b'\r' | 0x80..)) {
+        return Some(Spoken::Other);
+    }
+    let line = end.map(|_| line.trim_ascii_end())?;
     let http = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
     Some(if http { Spoken::Http1 } else { Spoken::Other })
 }
@@ -191,9 +192,13 @@ mod tests {
 
     #[test]
     fn what_is_not_http_is_something_else() {
-        for text in
-            ["EHLO mail.example\r\n", "\0\0\0\x10", "*1\r\n$4\r\nPING\r\n", " GET / HTTP/1.1\r\n"]
-        {
+        for text in [
+            "EHLO mail.example\r\n",
+            "GET /\0 HTTP/1.1\r\n",
+            "\0\0\0\x10",
+            "*1\r\n$4\r\nPING\r\n",
+            " GET / HTTP/1.1\r\n",
+        ] {
             assert_eq!(all(text.as_bytes()), Some(Spoken::Other), "{text:?}");
         }
         assert_eq!(all(&[b'A'; LONGEST_METHOD + 1]), Some(Spoken::Other));

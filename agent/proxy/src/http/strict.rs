@@ -1,5 +1,5 @@
-//! What an HTTP/1 client sends, before hyper reads it: passed on as far as [`Framing`] has nothing
-//! against it.
+//! What a client of HTTP sends, before hyper reads it: passed on as far as [`Framing`] has nothing
+//! against it, and as long as a head that has begun is completed in time.
 
 use std::{
     io,
@@ -9,12 +9,19 @@ use std::{
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 
-use super::framing::{Framing, MAX_HEAD, Step};
+use super::{
+    blocks::Blocks,
+    framing::{Framing, MAX_HEAD, Step},
+};
 
 /// What hyper gets instead of a head that is refused: something that it answers with 400, too.
 const NONSENSE: &[u8] = b"\0\r\n\r\n";
@@ -63,6 +70,11 @@ impl Switch {
 /// A client's stream that is read strictly.
 pub(crate) struct Strict<S> {
     stream: S,
+    /// Follows HTTP/2 instead.
+    blocks: Option<Blocks>,
+    /// How long a head may take from its first byte to its last.
+    limit: Duration,
+    late: Option<Pin<Box<Sleep>>>,
     framing: Framing,
     switch: Switch,
     /// Read, and not yet looked at to the end.
@@ -74,9 +86,13 @@ pub(crate) struct Strict<S> {
 }
 
 impl<S: AsyncRead + Unpin> Strict<S> {
-    pub(crate) fn new(stream: S, switch: Switch) -> Self {
+    /// Reads HTTP/1.
+    pub(crate) fn new(stream: S, switch: Switch, limit: Duration) -> Self {
         Self {
             stream,
+            blocks: None,
+            limit,
+            late: None,
             framing: Framing::default(),
             switch,
             held: BytesMut::new(),
@@ -86,13 +102,53 @@ impl<S: AsyncRead + Unpin> Strict<S> {
         }
     }
 
+    /// Reads HTTP/2, which h2 is strict about: only the time is looked after here.
+    pub(crate) fn http2(stream: S, limit: Duration) -> Self {
+        let blocks = Some(Blocks::default());
+        Self { blocks, ..Self::new(stream, Switch::default(), limit) }
+    }
+
+    /// Fails once the client has owed the rest of a head for too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>, owing: bool) -> Poll<io::Result<()>> {
+        if !owing {
+            self.late = None;
+            return Poll::Pending;
+        }
+        let limit = self.limit;
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(late.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a head takes too long")))
+    }
+
+    fn poll_http2(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let Some(blocks) = &mut self.blocks else { return read };
+        if blocks.passed(&buffer.filled()[before..]) {
+            self.late = None;
+        }
+        if blocks.is_wrong() {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "no settings come first");
+            return Poll::Ready(Err(error));
+        }
+        let owing = blocks.is_owing();
+        if read.is_pending() { self.poll_late(cx, owing) } else { read }
+    }
+
     /// Passes what may pass; `false` where there is nothing yet.
     fn pass(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<bool> {
-        while self.good == 0 {
+        while self.good == 0 && !self.refused {
             if self.framing.is_undecided()
                 && let Some(switched) = self.switch.take()
             {
                 self.framing.decide(switched);
+            }
+            if self.held.is_empty() {
+                break;
             }
             if let Some(unseen) = self.framing.unseen() {
                 self.good = self.held.len().min(usize::try_from(unseen).unwrap_or(usize::MAX));
@@ -100,7 +156,10 @@ impl<S: AsyncRead + Unpin> Strict<S> {
                 break;
             }
             match self.framing.look(&self.held) {
-                Step::Pass(count) => self.good = count,
+                Step::Pass(count) => {
+                    self.good = count;
+                    self.late = None;
+                }
                 Step::More => break,
                 Step::Refuse(why) => self.refuse(why)?,
             }
@@ -152,6 +211,9 @@ impl<S: AsyncRead + Unpin> Strict<S> {
             // Idle connections hold no buffer.
             self.held = BytesMut::new();
         }
+        if read.is_pending() {
+            return self.poll_late(cx, self.framing.is_between_requests() && before > 0);
+        }
         ready!(read)?;
         self.ended = count == 0;
         Poll::Ready(Ok(()))
@@ -165,6 +227,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.blocks.is_some() {
+            return this.poll_http2(cx, buffer);
+        }
         let mut passed = false;
         loop {
             if buffer.remaining() > 0 && this.pass(buffer)? {
@@ -174,11 +239,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
             if passed || buffer.remaining() == 0 || this.refused {
                 return Poll::Ready(Ok(()));
             }
+            // What has come may be requests that nobody has looked at.
+            if this.ended && this.framing.is_undecided() && !this.held.is_empty() {
+                return Poll::Pending;
+            }
             if this.ended {
                 // What is left is no whole head or chunk; hyper says what that means.
-                let count = this.held.len().min(buffer.remaining());
-                buffer.put_slice(&this.held.split_to(count));
-                return Poll::Ready(Ok(()));
+                this.good = this.held.len();
+                if this.good == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
             }
             if let Some(unseen) = this.framing.unseen() {
                 return this.poll_unseen(cx, unseen, buffer);
@@ -219,5 +290,67 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// What is there to read, in pieces of two bytes; and whether there may be more.
+    fn read(strict: &mut Strict<impl AsyncRead + Unpin>) -> (Vec<u8>, bool) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut read = Vec::new();
+        loop {
+            let mut room = [0; 2];
+            let mut buffer = ReadBuf::new(&mut room);
+            match Pin::new(&mut *strict).poll_read(&mut cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    read.extend_from_slice(buffer.filled());
+                }
+                polled => return (read, polled.is_pending()),
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_refusal_nothing_is_looked_at() {
+        let text = AsyncReadExt::chain(
+            &b"GET / HTTP/1.1\r\nHost: a"[..],
+            &b"\n\nGET / HTTP/1.1\r\n\r\n"[..],
+        );
+        let mut strict = Strict::new(text, Switch::default());
+        assert_eq!(read(&mut strict), (NONSENSE.to_vec(), false));
+        assert_eq!(read(&mut strict), (Vec::new(), false));
+    }
+
+    #[test]
+    fn what_has_no_end_passes_as_it_is() {
+        let beginning = &b"GET / HTTP/1.1\r\nHost: a\r\nX"[..];
+        let chunk = &b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;x"[..];
+        for text in [beginning, chunk, b"\r"] {
+            let mut strict = Strict::new(text, Switch::default());
+            assert_eq!(read(&mut strict), (text.to_vec(), false));
+            assert_eq!(read(&mut strict), (Vec::new(), false));
+        }
+    }
+
+    #[test]
+    fn what_follows_a_wish_to_switch_waits_for_the_answer_to_it() {
+        let wish = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+        let rest = b"GET / HTTP/1.1\nHost: b\n\n";
+        for (switched, passed) in [(false, NONSENSE), (true, &rest[..])] {
+            // The client has said all that it has to say.
+            let text = AsyncReadExt::chain(&wish[..], &rest[..]);
+            let switch = Switch::default();
+            let mut strict = Strict::new(text, switch.clone());
+            assert_eq!(read(&mut strict), (wish.to_vec(), true));
+            switch.decide(switched);
+            assert_eq!(read(&mut strict), (passed.to_vec(), false));
+        }
     }
 }

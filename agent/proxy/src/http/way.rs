@@ -42,7 +42,7 @@ impl Way<'_> {
     /// Changes the answer as the route says.
     pub(crate) fn change_answer(&self, headers: &mut HeaderMap, upgraded: bool) {
         let protocol = headers.get(UPGRADE).cloned().filter(|_| upgraded);
-        head::remove_hop_by_hop(headers);
+        head::clean_answer(headers);
         for level in self.levels() {
             edits::response(&level, headers);
         }

@@ -86,6 +86,9 @@ fn lines_end_with_cr_lf_and_do_not_continue() {
     assert_eq!(refused("GET / HTTP/1.1\nHost: a\n\n"), bare);
     assert_eq!(refused("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n"), bare);
     assert_eq!(refused("GET / HTTP/1.1\r\nHost: a\r\n\n"), bare);
+    for text in ["\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "\n\r\n", "\n\n", "\r\n\n\r\n"] {
+        assert_eq!(refused(text), bare, "{text:?}");
+    }
     let folded = "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n";
     assert_eq!(refused(folded), "a header that is folded");
 }
@@ -101,7 +104,23 @@ fn chunks_are_as_long_as_they_say() {
     }
     assert_eq!(with("5\nhello\r\n"), "a line that ends without CR");
     assert_eq!(with(&format!("5;{}\r\n", "x".repeat(MAX_CHUNK_LINE))), "a line that is too long");
+    // However it is cut.
+    let most = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(MAX_CHUNK_LINE - 2));
+    complete(&format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{most}"));
     assert_eq!(with("0\r\n x: y\r\n\r\n"), "a trailer that begins with a space");
+}
+
+#[test]
+fn a_head_that_is_too_long_is_left_to_whoever_answers_it() {
+    for (rest, passes) in [(0, true), (1, false)] {
+        let head = "GET / HTTP/1.1\r\nX: \r\n\r\n";
+        let value = "x".repeat(MAX_HEAD - head.len() + rest);
+        let text = format!("GET / HTTP/1.1\r\nX: {value}\r\n\r\n");
+        for piece in [1 << 10, usize::MAX] {
+            let framing = follow(text.as_bytes(), piece).unwrap();
+            assert_eq!(framing.is_between_requests(), passes, "{rest} in pieces of {piece}");
+        }
+    }
 }
 
 #[test]

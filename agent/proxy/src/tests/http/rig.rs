@@ -251,7 +251,8 @@ async fn answer(
         .unwrap_or_default();
     let status = statuses.get(number - 1).or(statuses.last()).copied().unwrap_or(200);
     let response = Response::builder().status(status).header("x-from", name);
-    Ok(response.body(Full::from(name)).unwrap())
+    let body = if parts.method == http::Method::HEAD { "" } else { name };
+    Ok(response.body(Full::from(body)).unwrap())
 }
 
 impl Rig {

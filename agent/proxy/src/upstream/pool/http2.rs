@@ -24,6 +24,11 @@ use crate::upstream::{Body, ByteStream};
 /// What a peer is expected to allow that has not said it (RFC 9113 recommends no less).
 pub(super) const STREAMS_OF_UNKNOWN: usize = 100;
 
+/// Bytes of answers in flight on one stream, and on all of a connection: what clients may have in flight
+/// the other way. h2 also derives from it how many small pieces may wait to be read.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
 /// One connection.
 pub(super) struct Multiplexed {
     sender: http2::SendRequest<Body>,
@@ -54,7 +59,10 @@ pub(super) async fn connect(
 ) -> hyper::Result<Stream> {
     let io = TokioIo::new(Counted::new(stream, slot));
     let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.initial_max_send_streams(pool.peer_streams.load(Ordering::Relaxed));
+    builder
+        .initial_max_send_streams(pool.peer_streams.load(Ordering::Relaxed))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     let (sender, driver) = builder.handshake(io).await?;
     let allowed = Arc::new(AtomicUsize::new(driver.current_max_send_streams()));
     let now = Instant::now();
