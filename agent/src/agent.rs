@@ -22,6 +22,7 @@ use undermesh_telemetry::{LogFormat as TelemetryLogFormat, LogHandle, Telemetry}
 use crate::{
     config::{Config, LogFormat, RawConfig},
     handover::{Door, Predecessor},
+    overload,
     pod::{EnrolledPod, LAST_ACCEPTS},
 };
 use control::Control;
@@ -77,6 +78,7 @@ async fn serve(
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.node, "starting");
     let predecessor = Predecessor::ask(&config.pin_dir).await?;
     let (parts, mut serving) = Parts::put_together(config, logs, telemetry, data)?;
+    tokio::spawn(overload::watch(Arc::clone(&parts.proxy), config.overload));
     let mut control = Control::start(&parts, serving)?;
     if predecessor.is_some() || parts.is_beside_another_version() {
         parts.wait_until_serving().await;

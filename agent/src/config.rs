@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::kubelet::KubeletCgroup;
+use crate::{kubelet::KubeletCgroup, overload::OverloadConfig};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -197,6 +197,22 @@ pub(crate) struct RawConfig {
     /// How long live connections may go on after another agent has taken over [default: 12h].
     #[arg(long, env = "UNDERMESH_HANDOVER_TIMEOUT", value_name = "DURATION")]
     handover_timeout: Option<Span>,
+    /// Longest time in which nothing comes of a request's body that has a length; 0s for any [default: 5m].
+    #[arg(long, env = "UNDERMESH_BODY_IDLE_TIMEOUT", value_name = "DURATION")]
+    body_idle_timeout: Option<Span>,
+    /// How long a client of HTTP/1.1 may have a connection open without a request; 0s for any [default: 1h].
+    #[arg(long, env = "UNDERMESH_HTTP_IDLE_TIMEOUT", value_name = "DURATION")]
+    http_idle_timeout: Option<Span>,
+    /// No pod takes more than its share of the threads that carry connections while others want theirs
+    /// [default: false].
+    #[arg(long, env = "UNDERMESH_FAIRNESS", value_name = "BOOL")]
+    fairness: Option<bool>,
+    /// Resident memory, in bytes, that counts as all there is, beside the limits of cgroups [default: none].
+    #[arg(long, env = "UNDERMESH_OVERLOAD_MEMORY", value_name = "BYTES")]
+    overload_memory: Option<u64>,
+    /// How late the threads that carry connections may be [default: 1s].
+    #[arg(long, env = "UNDERMESH_OVERLOAD_DELAY", value_name = "DURATION")]
+    overload_delay: Option<Span>,
     /// Threads that carry connections [default: one per processor].
     #[arg(long, env = "UNDERMESH_WORKERS", value_name = "N")]
     workers: Option<usize>,
@@ -319,6 +335,11 @@ pub(crate) struct Config {
     pub(crate) tracing: Option<TracingConfig>,
     pub(crate) drain_timeout: Duration,
     pub(crate) handover_timeout: Duration,
+    pub(crate) body_idle_timeout: Duration,
+    pub(crate) http_idle_timeout: Duration,
+    pub(crate) fairness: bool,
+    /// What the agent may use before it sheds load.
+    pub(crate) overload: OverloadConfig,
     pub(crate) workers: usize,
     pub(crate) sizes: MapSizes,
     pub(crate) kubelet_cgroup: KubeletCgroup,
@@ -367,7 +388,7 @@ impl RawConfig {
         prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
             root_namespace outbound_failure outbound_traffic_policy same_node source_address svid_lifetime admin_address
             metrics_address readiness_address access_log flow_buffer log_level log_format kernel_log connect_timeout
-            tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout workers max_pods max_workloads
+            tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout body_idle_timeout http_idle_timeout fairness overload_memory overload_delay workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports
             event_buffer_bytes kubelet_cgroup startup_gate startup_gate_timeout startup_gate_exempt
             pod_cgroup tracing_endpoint tracing_protocol tracing_sampling tracing_max_path_length
@@ -381,6 +402,14 @@ impl RawConfig {
             "flowBuffer must be at most {MAX_FLOW_BUFFER} records; 0 switches flow records off"
         );
         Ok(records)
+    }
+
+    /// What the agent may use.
+    fn overload(&self) -> Result<OverloadConfig> {
+        let delay = span(self.overload_delay, Duration::from_secs(1));
+        ensure!(!delay.is_zero(), "overloadDelay must be above 0s");
+        ensure!(self.overload_memory != Some(0), "overloadMemory must be above 0 bytes");
+        Ok(OverloadConfig { memory: self.overload_memory, delay })
     }
 
     /// How connections of the native wire are kept.
@@ -476,6 +505,10 @@ impl RawConfig {
             tracing: TracingConfig::new(&self)?,
             drain_timeout: span(self.drain_timeout, Duration::from_secs(30)),
             handover_timeout: span(self.handover_timeout, Duration::from_secs(12 * 3600)),
+            body_idle_timeout: span(self.body_idle_timeout, Duration::from_secs(300)),
+            http_idle_timeout: span(self.http_idle_timeout, Duration::from_secs(3600)),
+            fairness: self.fairness.unwrap_or(false),
+            overload: self.overload()?,
             workers,
             sizes: self.sizes()?,
         })

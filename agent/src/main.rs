@@ -16,6 +16,7 @@ mod kernel_events;
 mod kubelet;
 mod listeners;
 mod metrics;
+mod overload;
 mod pod;
 mod policies;
 mod readiness;

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use undermesh_datapath::GateMode;
+use undermesh_proxy::OverloadStatus;
 use undermesh_snapshot::WorkloadInfo;
 
 use crate::policies::{AuthorizerRow, KeyRow, PolicyRow};
@@ -51,6 +52,42 @@ pub(crate) struct AgentStatus {
     pub(crate) not_ready: Vec<String>,
     pub(crate) connections: u64,
     pub(crate) tunnels: u64,
+    /// Absent in the answers of older agents.
+    #[serde(default)]
+    pub(crate) overload: OverloadRow,
+}
+
+/// What is given up for want of something, and how much of what is used, in percent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OverloadRow {
+    pub(crate) step: String,
+    pub(crate) memory_percent: u64,
+    pub(crate) descriptors_percent: u64,
+    pub(crate) delay_percent: u64,
+}
+
+impl From<OverloadStatus> for OverloadRow {
+    fn from(status: OverloadStatus) -> Self {
+        // Saturates, and nobody needs more than whole percents.
+        let percent = |share: f64| (share * 100.0) as u64;
+        Self {
+            step: status.step.to_string(),
+            memory_percent: percent(status.pressure.memory),
+            descriptors_percent: percent(status.pressure.descriptors),
+            delay_percent: percent(status.pressure.delay),
+        }
+    }
+}
+
+impl fmt::Display for OverloadRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { step, memory_percent, descriptors_percent, delay_percent } = self;
+        write!(
+            f,
+            "{step} (memory {memory_percent}%, descriptors {descriptors_percent}%, delay {delay_percent}%)"
+        )
+    }
 }
 
 /// The startup gate.
@@ -202,6 +239,7 @@ impl fmt::Display for Status {
         }
         writeln!(f, "  generation   {}", agent.generation)?;
         writeln!(f, "  connections  {} (tunnels: {})", agent.connections, agent.tunnels)?;
+        writeln!(f, "  overload     {}", agent.overload)?;
         writeln!(f, "  startup gate {}", self.gate)?;
         section(
             f,
@@ -370,6 +408,11 @@ mod tests {
                 not_ready: vec!["pods have not been looked at yet".into()],
                 connections: 0,
                 tunnels: 0,
+                overload: OverloadRow {
+                    step: "trim".into(),
+                    memory_percent: 83,
+                    ..OverloadRow::default()
+                },
             },
             pods: vec![],
             gate: GateStatus { state: GateState::Refuse, held_pods: 2, ..GateStatus::default() },
@@ -401,6 +444,7 @@ mod tests {
         for part in [
             "ready        NO",
             "pods have not",
+            "overload     trim (memory 83%, descriptors 0%, delay 0%)",
             "startup gate refuse (held pods: 2, unknown cgroups: 0)",
             "PODS  1",
             "25%",

@@ -1,4 +1,4 @@
-//! Traffic rules as users write them, through two real agents: the cases in `tests/cases`.
+//! Rules as users write them, through two real agents: the cases in `tests/cases`.
 
 use anyhow::Result;
 use undermesh_tests::cases;
@@ -36,4 +36,9 @@ fn service_entries_do_what_they_say() -> Result<()> {
 #[test]
 fn protocols_are_told_as_documented() -> Result<()> {
     cases::run("protocols")
+}
+
+#[test]
+fn limits_hold_as_documented() -> Result<()> {
+    cases::run("rate_limit")
 }

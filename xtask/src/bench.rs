@@ -7,7 +7,7 @@
 //! rounds     every variant in turn, several times, in changing order
 //! cpu        what a stretch of time has cost the machine, and whether it was ours alone
 //! compare    pairs of samples -> ratios, their median and their spread
-//! local, passthrough, scale    the benchmarks
+//! local, passthrough, scale, fairness    the benchmarks
 //! report     for the terminal, and as JSON
 //! ```
 //!
@@ -17,6 +17,7 @@
 mod build;
 mod compare;
 mod cpu;
+mod fairness;
 mod ground;
 mod load;
 mod local;
@@ -70,6 +71,8 @@ enum Name {
     Passthrough,
     /// Ten thousand pods and five thousand policies: how long a change takes, and what they occupy
     Scale,
+    /// A pod beside one that asks for ten times its share: what it loses, with fairness and without
+    Fairness,
 }
 
 /// How results are written.
@@ -95,7 +98,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     build::build(workspace, policy)?;
     Rig::cleanup_stale(TAG)?;
     let plan = Plan { rounds: args.rounds, each: Duration::from_secs(args.seconds) };
-    let all = [Name::Local, Name::Passthrough, Name::Scale];
+    let all = [Name::Local, Name::Passthrough, Name::Scale, Name::Fairness];
     let names = if args.names.is_empty() { &all[..] } else { &args.names };
     let mut report = Report::new(plan)?;
     for name in names {
@@ -113,5 +116,6 @@ fn measure(name: Name, plan: Plan) -> Result<Findings> {
         Name::Local => local::run(plan),
         Name::Passthrough => passthrough::run(plan),
         Name::Scale => scale::run(plan),
+        Name::Fairness => fairness::run(plan),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything it makes bears the tag `demo`; a guard process removes it even if this one is killed.
 
+mod requests;
 mod show;
 mod story;
 

@@ -64,6 +64,9 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     for placed in objects.mesh_configs {
         cluster.mesh_configs.insert(placed.name(), placed.value);
     }
+    for placed in objects.rate_limits {
+        cluster.rate_limits.insert(placed.name(), placed.value);
+    }
     let (routes, grants) = (objects.gateway_routes, objects.reference_grants);
     gateway::connect(routes, &grants, &unread, &mut cluster, report);
     let (policies, maps) = (objects.backend_tls_policies, objects.config_maps);

@@ -10,7 +10,10 @@ use crate::{
     node::{Node, TypeError},
     objects::Objects,
     report::{Report, Subject},
-    security::{self, AuthorizationPolicy, MeshConfig, PeerAuthentication, RequestAuthentication},
+    security::{
+        self, AuthorizationPolicy, MeshConfig, PeerAuthentication, RateLimitPolicy,
+        RequestAuthentication,
+    },
     traffic::{
         self, DestinationRule, ServiceEntry, VirtualService, WorkloadEntry, gateway,
         gateway::{BackendTlsPolicy, GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute, TlsRoute},
@@ -74,7 +77,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 22] = [
+static KINDS: [Kind; 23] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -165,6 +168,15 @@ static KINDS: [Kind; 22] = [
             objects
                 .request_authentications
                 .extend(security::request_authentication(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("RateLimitPolicy", &security::OWN_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<RateLimitPolicy>()?;
+            objects.rate_limits.push(security::rate_limit_policy(&read, subject, report));
             Ok(())
         },
     },

@@ -5,7 +5,7 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use undermesh_model::{
     AuthorizationPolicy, EndpointSlice, MeshConfig, NamespacedName, Node, PeerAuthentication,
-    RequestAuthentication, ResourceRef, ServiceAccount, SourcePosition,
+    RateLimitPolicy, RequestAuthentication, ResourceRef, ServiceAccount, SourcePosition,
     traffic::{DestinationRule, ServiceEntry, TlsSecret, WorkloadEntry},
 };
 
@@ -62,6 +62,7 @@ pub(crate) struct Objects {
     pub(crate) request_authentications: Vec<Placed<RequestAuthentication>>,
     pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
     pub(crate) mesh_configs: Vec<Placed<MeshConfig>>,
+    pub(crate) rate_limits: Vec<Placed<RateLimitPolicy>>,
     pub(crate) config_maps: Vec<Placed<Roots>>,
     pub(crate) secrets: Vec<Placed<TlsSecret>>,
     pub(crate) backend_tls_policies: Vec<Placed<TlsDraft>>,

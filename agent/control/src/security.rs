@@ -1,4 +1,4 @@
-//! Istio's security objects: their shape here, their meaning in one file per kind.
+//! Istio's security objects, and this mesh's own beside them: their shape here, their meaning in one file per kind.
 //!
 //! The shapes are strict where Kubernetes is (a wrong type rejects the state) and lenient where it
 //! is (a field that nobody knows is reported and has no effect).
@@ -6,11 +6,13 @@
 mod authorization_policy;
 mod mesh_config;
 mod peer_authentication;
+mod rate_limit_policy;
 mod request_authentication;
 
 pub(crate) use authorization_policy::{AuthorizationPolicy, authorization_policy};
 pub(crate) use mesh_config::{MESH_CONFIG_VERSIONS, MeshConfig, mesh_config};
 pub(crate) use peer_authentication::{PeerAuthentication, peer_authentication};
+pub(crate) use rate_limit_policy::{RateLimitPolicy, rate_limit_policy};
 pub(crate) use request_authentication::{RequestAuthentication, request_authentication};
 
 use std::collections::BTreeMap;
@@ -22,6 +24,9 @@ use crate::report::{Report, Subject};
 
 /// The versions of the group that say the same.
 pub(crate) const API_VERSIONS: [&str; 2] = ["security.istio.io/v1", "security.istio.io/v1beta1"];
+
+/// The version of the kinds that are this mesh's own.
+pub(crate) const OWN_VERSIONS: [&str; 1] = ["undermesh.io/v1alpha1"];
 
 /// `selector`.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     AuthorizationPolicy, EndpointSlice, ExternalName, MeshConfig, NamespacedName,
-    PeerAuthentication, RequestAuthentication, ResourceRef, Service, Workload,
+    PeerAuthentication, RateLimitPolicy, RequestAuthentication, ResourceRef, Service, Workload,
     traffic::{BackendTls, DestinationRule, RouteSet, ServiceEntry, TlsSecret, WorkloadEntry},
 };
 
@@ -34,6 +34,8 @@ pub struct Cluster {
     pub authorization_policies: BTreeMap<NamespacedName, AuthorizationPolicy>,
     /// Whom policies may ask.
     pub mesh_configs: BTreeMap<NamespacedName, MeshConfig>,
+    /// How much is served.
+    pub rate_limits: BTreeMap<NamespacedName, RateLimitPolicy>,
     /// What becomes of requests and connections, one for each object that gives routes.
     pub routes: Vec<RouteSet>,
     /// How hosts' endpoints are used.

@@ -9,6 +9,7 @@ mod diagnostic;
 mod identity;
 mod peer_authentication;
 mod policy;
+mod rate_limit;
 mod request_authentication;
 mod resource;
 mod service;
@@ -23,6 +24,9 @@ pub use peer_authentication::{MtlsMode, PeerAuthentication};
 pub use policy::{
     AuthorizationPolicy, Condition, Operation, PathMatch, PathTemplate, PolicyAction,
     PrincipalMatch, Rule, ServiceAccountMatch, Source, TextMatch, Values, parse_block,
+};
+pub use rate_limit::{
+    LimitAnswer, LimitHeaders, LimitKey, LimitRule, Limits, Rate, RateLimitPolicy,
 };
 pub use request_authentication::{JwtKeys, JwtRule, RequestAuthentication, TokenLocation};
 pub use resource::{NamespacedName, ResourceRef};

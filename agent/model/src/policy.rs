@@ -60,6 +60,29 @@ pub struct Rule {
     pub unknown: Vec<String>,
 }
 
+impl Rule {
+    /// It asks for something that only a request has.
+    pub fn looks_at_requests(&self) -> bool {
+        let source =
+            |one: &Source| !one.request_principals.is_empty() || !one.remote_addresses.is_empty();
+        let operation = |one: &Operation| {
+            !one.hosts.is_empty() || !one.methods.is_empty() || !one.paths.is_empty()
+        };
+        let condition = |one: &Condition| {
+            matches!(
+                one,
+                Condition::RemoteAddress(_)
+                    | Condition::RequestHeader(..)
+                    | Condition::RequestPrincipal(_)
+                    | Condition::RequestClaim(..)
+            )
+        };
+        self.from.iter().any(source)
+            || self.to.iter().any(operation)
+            || self.when.iter().any(condition)
+    }
+}
+
 /// Values that have to be among, and values that must not be among, what is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Values<T> {

@@ -47,7 +47,7 @@ async fn serve_inbound(pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, slot:
 }
 
 fn start(pod: &Pod, task: impl Future<Output = ()> + Send + 'static) {
-    pod.tasks.spawn_on(task, &pod.shared.runtime);
+    pod.spawn(task);
 }
 
 /// Accepts until the pod stops. At the limit, connections wait in the kernel's backlog, where they

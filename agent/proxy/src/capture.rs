@@ -19,6 +19,7 @@ use crate::{
     inbound::Admitted,
     metrics::Direction,
     native,
+    overload::Carried,
     pod::{Open, Pod},
     record,
 };
@@ -45,6 +46,10 @@ async fn serve_connection(
     destination: SocketAddr,
 ) {
     let neighbour = pod.original_dst.neighbour(peer, destination);
+    if let Err(failure) = pod.has_room(Carried::Bytes) {
+        let info = record::captured(pod, peer, destination, neighbour.as_deref());
+        return record::inbound_refused(pod, info, &failure);
+    }
     let detected = if neighbour.is_none() && may_be_a_tunnel(pod, peer) {
         Box::pin(detect(&stream, pod.shared.config.detect_timeout)).await
     } else {
@@ -111,6 +116,7 @@ async fn connect_application(
     let admission = authorize(attempt, policy.as_deref(), &pod.shared.metrics)
         .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
     if admission == Admission::Judge {
+        pod.has_room(Carried::Requests)?;
         return known(pod, attempt).map(|()| Admitted::Judged);
     }
     let delivered = deliver::translated(pod, attempt.source_addr, attempt.destination).await;

@@ -40,6 +40,12 @@ pub struct ProxyConfig {
     pub native: NativeConfig,
     /// HTTP/2 flow control and limits.
     pub http2: Http2Config,
+    /// Longest time in which nothing comes of a request's body that has a length; zero for any.
+    pub body_idle_timeout: Duration,
+    /// How long a client of HTTP/1.1 may have a connection open without a request; zero for any.
+    pub http_idle_timeout: Duration,
+    /// No pod takes more than its share of the threads while others want theirs.
+    pub fairness: bool,
     /// DNS servers that destinations are resolved with; empty for those of the system.
     pub dns_servers: Vec<SocketAddr>,
     /// How requests are traced; they are not where this is `None`, or where nobody takes spans.
@@ -133,6 +139,9 @@ impl Default for ProxyConfig {
             pool: PoolConfig::default(),
             native: NativeConfig::default(),
             http2: Http2Config::default(),
+            body_idle_timeout: Duration::from_secs(300),
+            http_idle_timeout: Duration::from_secs(3600),
+            fairness: false,
             dns_servers: Vec::new(),
             tracing: None,
         }

@@ -46,6 +46,9 @@ pub(crate) enum Failure {
         /// Which one.
         limit: &'static str,
     },
+    /// The agent is short of something, and sheds load.
+    #[error("the node's proxy is overloaded")]
+    Overloaded,
     /// The source pod has no certificate.
     #[error("no certificate for {identity}: {detail}")]
     NoCertificate {
@@ -141,6 +144,7 @@ impl Failure {
             Self::NoEndpoints { .. } => "no_endpoints",
             Self::NotRegistered { .. } => "not_registered",
             Self::Overflow { .. } => "overflow",
+            Self::Overloaded => "overloaded",
             Self::NoCertificate { .. } => "no_certificate",
             Self::Connect { kind, .. } => match kind {
                 io::ErrorKind::ConnectionRefused => "connection_refused",
@@ -177,6 +181,7 @@ impl Failure {
             Self::NoEndpoints { .. }
             | Self::NotRegistered { .. }
             | Self::Overflow { .. }
+            | Self::Overloaded
             | Self::NoCertificate { .. } => Side::Local,
             Self::Connect { .. }
             | Self::TunnelLost { .. }
@@ -193,7 +198,9 @@ impl Failure {
             | Self::WrongDestination { .. } => "NR",
             Self::NoEndpoints { .. } => "UH",
             Self::Overflow { .. } => "UO",
+            Self::Overloaded => "OM",
             Self::RequestTimeout { .. } => "UT",
+            Self::Denied { reason: "rate_limited", .. } => "RL",
             Self::Denied { .. } => "UAEX",
             Self::BadRequest { .. } => "DPE",
             Self::Exposed(failure) => failure.flags(),

@@ -1,10 +1,10 @@
 //! Requests judged at their destination, however they got here.
 //!
 //! A connection whose policy looks at requests is not simply delivered:
-//! sniff -> (opaque | http). A request: head -> readings -> ask (`ext_authz`) -> authenticate -> judge -> link (the application). Nothing of it can
-//! be gone around, because every way into a pod ends in [`crate::authorize`], which hands over to this
-//! module what it cannot decide: tunnels, native sessions, what the kernel has captured, and requests that
-//! the proxy itself brings from another pod of the node.
+//! limit -> sniff -> (opaque | http). A request: head -> readings -> ask (`ext_authz`) -> authenticate -> judge ->
+//! limit -> link (the application). Nothing of it can be gone around, because every way into a pod ends in
+//! [`crate::authorize`], which hands over to this module what it cannot decide: tunnels, native sessions, what the
+//! kernel has captured, and requests that the proxy itself brings from another pod of the node.
 
 mod exchange;
 mod ext_authz;
@@ -13,6 +13,8 @@ mod fetch;
 pub mod fuzzing;
 mod http;
 mod keys;
+mod limit;
+mod limited;
 mod link;
 mod opaque;
 mod path;
@@ -29,8 +31,10 @@ use undermesh_telemetry::ConnectionInfo;
 use crate::{
     authorize::{Attempt, Denial, PolicyWatch, changed},
     duplex::{Duplex, Reread, Stream},
+    error::Failure,
     http::{Look, Spoken, sniff},
     pod::Pod,
+    record,
 };
 
 pub use ext_authz::AuthorizerStatus;
@@ -38,6 +42,7 @@ pub(crate) use ext_authz::Authorizers;
 pub(crate) use http::serve_bytes;
 pub use keys::KeyStatus;
 pub(crate) use keys::Keys;
+pub(crate) use limit::connection as count_connection;
 pub(crate) use opaque::authorize as authorize_opaque;
 pub(crate) use service::Services;
 use watched::Watched;
@@ -112,6 +117,10 @@ pub(crate) async fn serve<D>(
 ) where
     D: Duplex + Unpin + Send + 'static,
 {
+    if let Err(Denial { reason, detail }) = limit::connection(&visit) {
+        let failure = Failure::Denied { reason, detail };
+        return record::inbound_refused(&visit.pod, info, &failure);
+    }
     let mut stream = Reread::new(stream);
     let patience = visit.pod.shared.config.detect_timeout;
     let spoken = first(&mut stream, patience).await;

@@ -24,6 +24,7 @@ use crate::{
     guard::{self, Delivery, Visit},
     headers, identity, keepalive,
     metrics::Direction,
+    overload::Carried,
     pod::{Open, Pod},
     record::{self, Caller},
     request,
@@ -40,6 +41,9 @@ pub(crate) async fn serve(pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, _s
 }
 
 async fn serve_tunnel(pod: &Arc<Pod>, stream: TcpStream, peer: SocketAddr) {
+    if let Err(failure) = pod.has_room(Carried::Bytes) {
+        return record::tunnel_refused(pod, peer, Wire::Hbone, &failure);
+    }
     match Box::pin(terminate(pod, stream, peer)).await {
         Ok((connection, caller)) => {
             let _gauge = pod.shared.metrics.tunnel(Direction::Inbound);
@@ -115,7 +119,7 @@ fn start(
             () = task_pod.kill.cancelled() => {}
         }
     };
-    pod.tasks.spawn_on(task, &pod.shared.runtime);
+    pod.spawn(task);
 }
 
 async fn serve_connection(
@@ -215,7 +219,9 @@ async fn connect_application(
     let attempt = attempt(pod, caller, destination);
     let admission = authorize(&attempt, policy.as_deref(), &pod.shared.metrics)
         .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
-    if admission == Admission::Judge {
+    let judged = admission == Admission::Judge;
+    pod.has_room(if judged { Carried::Requests } else { Carried::Bytes })?;
+    if judged {
         return Ok(Admitted::Judged);
     }
     tokio::select! {

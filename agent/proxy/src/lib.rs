@@ -22,6 +22,7 @@ mod deliver;
 mod detect;
 mod duplex;
 mod error;
+mod fair;
 mod forward;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -33,10 +34,12 @@ mod http;
 mod identity;
 mod inbound;
 mod keepalive;
+mod limits;
 mod metrics;
 mod native;
 mod observed;
 mod outbound;
+mod overload;
 mod plan;
 mod pod;
 mod pool;
@@ -56,6 +59,7 @@ mod upstream;
 
 pub use config::{Http2Config, Keepalive, NativeConfig, PoolConfig, ProxyConfig};
 pub use guard::{AuthorizerStatus, KeyStatus};
+pub use overload::{OverloadStatus, Pressure, Step};
 pub use pod::{OriginalDst, Pass, PodHandle, PodListeners, PodSockets, Transparent};
 pub use proxy::Proxy;
 pub use record::{peer, service_label};

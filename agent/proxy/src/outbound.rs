@@ -13,6 +13,7 @@ use crate::{
     error::Failure,
     http,
     metrics::Direction,
+    overload::Carried,
     plan::{self, Dialler, Plan, Target},
     pod::{Open, Pod},
     reach::{Reach, Upstream},
@@ -37,7 +38,12 @@ async fn serve_connection(pod: &Arc<Pod>, mut client: Socket, peer: SocketAddr) 
     };
     let plan = make_plan(pod, canonical(dialled));
     log.planned(&plan);
-    if let Some(traffic) = http::asked(pod, &plan) {
+    let traffic = http::asked(pod, &plan);
+    let carried = if traffic.is_some() { Carried::Requests } else { Carried::Bytes };
+    if let Err(failure) = pod.has_room(carried) {
+        return log.refused(&failure);
+    }
+    if let Some(traffic) = traffic {
         return http::serve_connection(pod, client, plan.dialled, &traffic, log).await;
     }
     // Boxed, so that a connection which is established does not keep the room for connecting.

@@ -14,7 +14,9 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use undermesh_snapshot::{CompiledPolicy, Snapshot, WorkloadInfo};
 
-use crate::{guard, native, pool::Pool, proxy::Shared, upstream::Upstreams};
+use crate::{
+    fair::Share, guard, native, overload::Priority, pool::Pool, proxy::Shared, upstream::Upstreams,
+};
 
 /// What the kernel's programs know about the connections of one pod; the agent asks BPF maps.
 pub trait OriginalDst: Send + Sync {
@@ -82,6 +84,10 @@ pub(crate) struct Pod {
     pub(crate) sockets: Arc<dyn PodSockets>,
     /// Ports of the proxy's own listeners; nobody is let through to them.
     pub(crate) own_ports: Vec<u16>,
+    /// How much it matters under overload.
+    pub(crate) priority: Priority,
+    /// Its part of the threads' time.
+    pub(crate) share: Arc<Share>,
     /// Tunnels to other pods. They leave from this pod's address under its identity, so no other
     /// pod can share them.
     pub(crate) pool: Pool,
@@ -120,6 +126,21 @@ impl Pod {
             }
             changed
         });
+    }
+}
+
+impl Pod {
+    /// Runs something of this pod, which waits where others want their share of the threads.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task = Arc::clone(&self.share).spend(task);
+        self.tasks.spawn_on(task, &self.shared.runtime);
+    }
+
+    /// Closes connections that carry nothing.
+    pub(crate) fn trim(&self) {
+        self.native.trim();
+        self.pool.trim();
+        self.upstreams.trim();
     }
 }
 

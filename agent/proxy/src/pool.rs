@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     error::Failure,
+    fair,
     metrics::PoolResult,
     tunnel::{Dialer, Permit, Tunnel, TunnelKey},
 };
@@ -91,6 +92,13 @@ impl Pool {
         self.state.remove(tunnel);
     }
 
+    /// Closes tunnels without a stream.
+    pub(crate) fn trim(&self) {
+        for tunnel in self.tunnels() {
+            self.state.remove_unused(&tunnel);
+        }
+    }
+
     /// The open tunnels, in the order of their ids.
     pub(crate) fn tunnels(&self) -> Vec<Arc<Tunnel>> {
         let slots = self.state.lock();
@@ -150,7 +158,7 @@ impl PoolState {
         let state = Arc::clone(self);
         let key = key.clone();
         let runtime = self.dialer.shared.runtime.clone();
-        runtime.spawn(async move { state.open(key, id, sender).await });
+        runtime.spawn(fair::inherit(async move { state.open(key, id, sender).await }));
         outcome
     }
 

@@ -12,9 +12,13 @@ use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, Snapshot, Workloa
 use undermesh_telemetry::Telemetry;
 
 use crate::{
-    PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, authorize, guard,
+    PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, authorize,
+    fair::{FairMetrics, Time},
+    guard,
+    limits::{LimitMetrics, Limits},
     metrics::Metrics,
     native,
+    overload::{Overload, OverloadMetrics, Pressure, Priority, Step},
     pod::Pod,
     pool::Pool,
     status,
@@ -41,6 +45,12 @@ pub(crate) struct Shared {
     pub(crate) keys: guard::Keys,
     /// What authorizers have answered.
     pub(crate) authorizers: guard::Authorizers,
+    /// How much is served.
+    pub(crate) limits: Limits,
+    /// What is given up.
+    pub(crate) overload: Overload,
+    /// What pods share.
+    pub(crate) time: Arc<Time>,
     /// TLS towards hosts outside the mesh.
     pub(crate) outside: OutsideTls,
     /// Pods that are served, in the order in which they came.
@@ -81,8 +91,17 @@ impl Proxy {
         telemetry.with_registry(|registry| upstream_metrics = UpstreamMetrics::register(registry));
         let mut dns_metrics = DnsMetrics::default();
         telemetry.with_registry(|registry| dns_metrics = DnsMetrics::register(registry));
+        let mut limit_metrics = LimitMetrics::default();
+        telemetry.with_registry(|registry| limit_metrics = LimitMetrics::register(registry));
+        let mut fair_metrics = FairMetrics::default();
+        telemetry.with_registry(|registry| fair_metrics = FairMetrics::register(registry));
+        let threads = runtime.metrics().num_workers();
+        let time = Time::new(threads, config.fairness, &runtime, fair_metrics);
+        let mut overload_metrics = OverloadMetrics::default();
+        telemetry.with_registry(|registry| overload_metrics = OverloadMetrics::register(registry));
         let names = Names::new(&config.dns_servers, dns_metrics, &runtime);
         let upstreams = upstream::Node::new(upstream_metrics, names, &runtime);
+        let overload = Overload::new(overload_metrics, &runtime);
         let (pods, changes) = (Mutex::default(), watch::Sender::new(0));
         let shared = Shared {
             config,
@@ -94,6 +113,9 @@ impl Proxy {
             runtime,
             keys: guard::Keys::default(),
             authorizers: guard::Authorizers::default(),
+            limits: Limits::new(limit_metrics),
+            overload,
+            time,
             outside: OutsideTls::default(),
             pods,
             changes,
@@ -121,12 +143,15 @@ impl Proxy {
         let dialer = Dialer::new(&self.shared, &listeners.workload.identity, sockets);
         let addresses = &listeners.workload.addresses;
         let upstreams = Upstreams::new(&self.shared.upstreams, addresses);
+        let priority = Priority::of(&listeners.workload.labels);
         let pod = Arc::new(Pod {
             shared: Arc::clone(&self.shared),
             workload: listeners.workload,
             original_dst: listeners.original_dst,
             sockets: listeners.sockets,
             own_ports,
+            priority,
+            share: self.shared.time.share(),
             stop: dialer.stop.clone(),
             kill: dialer.kill.clone(),
             tasks: dialer.tasks.clone(),
@@ -153,6 +178,7 @@ impl Proxy {
         for pod in pods.iter().filter_map(Weak::upgrade) {
             pod.take_policy(&snapshot);
         }
+        self.shared.limits.retain(&snapshot);
         self.shared.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
@@ -164,6 +190,22 @@ impl Proxy {
         connection: &ConnectionAttributes<'_>,
     ) -> String {
         authorize::judge(policy, connection, &self.shared.metrics).to_string()
+    }
+
+    /// How late the threads that carry connections get to what they have to do.
+    pub fn delay(&self) -> std::time::Duration {
+        self.shared.overload.delay()
+    }
+
+    /// To be called a few times a second with how much is used of what the agent needs: decides what is given
+    /// up, and closes what is kept in store where that has to go.
+    pub fn observe(&self, pressure: Pressure) -> Step {
+        let step = self.shared.overload.observe(pressure);
+        if step >= Step::Trim {
+            let pods: Vec<_> = self.shared.lock().iter().filter_map(Weak::upgrade).collect();
+            pods.iter().for_each(|pod| pod.trim());
+        }
+        step
     }
 
     /// What the proxy carries now.
@@ -179,6 +221,7 @@ impl Proxy {
         ProxyStatus {
             pods,
             names: self.shared.upstreams.names(),
+            overload: self.shared.overload.status(),
             authorizers: self.shared.authorizers.status(),
             keys: self.shared.keys.status(),
         }

@@ -5,10 +5,13 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Instant};
 use serde::Serialize;
 use undermesh_model::{NamespacedName, SpiffeId};
 
-use crate::{AuthorizerStatus, KeyStatus, NameStatus, UpstreamStatus, pod::Pod, tunnel::Tunnel};
+use crate::{
+    AuthorizerStatus, KeyStatus, NameStatus, OverloadStatus, UpstreamStatus, pod::Pod,
+    tunnel::Tunnel,
+};
 
 /// Everything that the proxy carries at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyStatus {
     /// The pods that are served, or still have connections, by name.
@@ -19,6 +22,8 @@ pub struct ProxyStatus {
     pub authorizers: Vec<AuthorizerStatus>,
     /// What tokens of requests are verified with, by issuer.
     pub keys: Vec<KeyStatus>,
+    /// What is given up for want of something.
+    pub overload: OverloadStatus,
 }
 
 /// One pod.

@@ -21,9 +21,9 @@ pub use blocks::{Blocks, any_address};
 pub use compile::{Compiled, compile};
 pub use options::{Options, OutboundPolicy, SameNode};
 pub use policy::{
-    Cause, CompiledPolicy, CompiledRule, ConnectionAttributes, Decision, Finding, FindingKind,
-    Match, MtlsModes, RequestAttributes, RequestMatch, Statement, asks, evaluate, evaluate_opaque,
-    evaluate_request,
+    Cause, CompiledLimit, CompiledPolicy, CompiledRule, ConnectionAttributes, Decision, Finding,
+    FindingKind, Match, MtlsModes, RequestAttributes, RequestMatch, Statement, asks, evaluate,
+    evaluate_opaque, evaluate_request, limits_of_connection, limits_of_request,
 };
 pub use snapshot::{Destination, EndpointTarget, ServicePortRoute, Snapshot};
 pub use tables::{DatapathTables, addr, ip};

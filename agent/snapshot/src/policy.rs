@@ -9,6 +9,7 @@ mod compiled;
 mod decision;
 mod evaluate;
 mod ids;
+mod limits;
 mod mtls;
 mod request;
 mod select;
@@ -18,7 +19,11 @@ mod tests;
 
 pub use compiled::{CompiledPolicy, CompiledRule, Match, Statement};
 pub use decision::{Cause, Decision, Finding, FindingKind};
-pub use evaluate::{ConnectionAttributes, asks, evaluate, evaluate_opaque, evaluate_request};
+pub use evaluate::{
+    ConnectionAttributes, asks, evaluate, evaluate_opaque, evaluate_request, limits_of_connection,
+    limits_of_request,
+};
+pub use limits::CompiledLimit;
 pub use mtls::MtlsModes;
 pub(crate) use mtls::PeerAuthentications;
 pub use request::{RequestAttributes, RequestMatch};

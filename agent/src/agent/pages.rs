@@ -141,6 +141,7 @@ impl Pages {
                 not_ready,
                 connections: connections.sum::<usize>() as u64,
                 tunnels: tunnels.sum::<usize>() as u64,
+                overload: proxy.overload.into(),
             },
             pods: self.enrolment.pods(),
             gate: self.enrolment.gate(),

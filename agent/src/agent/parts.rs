@@ -268,6 +268,9 @@ fn proxy_config(config: &Config) -> ProxyConfig {
     ProxyConfig {
         connect_timeout: config.connect_timeout,
         native: config.native,
+        body_idle_timeout: config.body_idle_timeout,
+        http_idle_timeout: config.http_idle_timeout,
+        fairness: config.fairness,
         dns_servers: config.dns_servers.clone(),
         tracing: config.tracing.as_ref().map(|tracing| tracing.proxy.clone()),
         pool: PoolConfig { idle: config.tunnel_idle_timeout, ..default.pool },

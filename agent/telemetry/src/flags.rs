@@ -27,11 +27,17 @@ pub enum ResponseFlag {
     ProtocolError,
     /// Policy says no.
     Denied,
+    /// Policy says not so much.
+    RateLimited,
+    /// The node's proxy is overloaded.
+    Overloaded,
+    /// The client let its request's body stand still.
+    StreamIdle,
 }
 
 impl ResponseFlag {
     /// All of them, in the order in which they are written.
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 15] = [
         Self::NoHealthyUpstream,
         Self::ConnectionFailure,
         Self::Overflow,
@@ -44,6 +50,9 @@ impl ResponseFlag {
         Self::Fault,
         Self::Denied,
         Self::ProtocolError,
+        Self::RateLimited,
+        Self::StreamIdle,
+        Self::Overloaded,
     ];
 
     /// As `%RESPONSE_FLAGS%` has it.
@@ -61,6 +70,9 @@ impl ResponseFlag {
             Self::ClientGone => "DC",
             Self::ProtocolError => "DPE",
             Self::Denied => "UAEX",
+            Self::RateLimited => "RL",
+            Self::Overloaded => "OM",
+            Self::StreamIdle => "SI",
         }
     }
 
@@ -107,6 +119,6 @@ mod tests {
         for flag in ResponseFlag::ALL {
             flags.insert(flag);
         }
-        assert_eq!(flags.text(), "UH,UF,UO,NR,URX,UC,UT,DC,DI,FI,UAEX,DPE");
+        assert_eq!(flags.text(), "UH,UF,UO,NR,URX,UC,UT,DC,DI,FI,UAEX,DPE,RL,SI,OM");
     }
 }

@@ -29,6 +29,7 @@ pub use flags::{ResponseFlag, ResponseFlags};
 pub use flows::{FlowPage, Flows};
 pub use logs::{LogError, LogFormat, LogHandle, init as init_logs};
 pub use peer::{Peer, ServiceLabel};
+pub use process::resident_bytes;
 pub use record::ConnectionRecord;
 pub use requests::{ClusterName, RequestInfo, Requests};
 pub use spans::{

@@ -72,8 +72,8 @@ fn open_fds() -> Option<i64> {
     i64::try_from(open).ok()?.checked_sub(1)
 }
 
-/// `VmRSS`, which /proc gives in units of 1024 bytes whatever the size of a page is.
-fn resident_bytes() -> Option<i64> {
+/// Resident memory: `VmRSS`, which /proc gives in units of 1024 bytes whatever the size of a page is.
+pub fn resident_bytes() -> Option<i64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: i64 = line.trim().strip_suffix(" kB")?.parse().ok()?;

@@ -130,7 +130,7 @@ impl Drop for Ground {
 }
 
 /// A configuration of nginx: one process, no log, and an answer of a kibibyte.
-fn web_server(dir: &Path) -> String {
+pub(super) fn web_server(dir: &Path) -> String {
     let dir = dir.display();
     let body = "undermesh".repeat(114);
     format!(

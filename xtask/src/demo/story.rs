@@ -12,12 +12,16 @@ use anyhow::{Context as _, Result, ensure};
 use undermesh_tests::{Capture, Placement, PodSpec, Rig, ServiceSpec, undermesh, wait_for};
 
 use super::{
-    TAG, output,
+    TAG, output, requests,
     show::{Steps, quoted, say, typed},
 };
 
-const MARKER: &str = "the-secret-recipe";
+pub(super) const MARKER: &str = "the-secret-recipe";
+/// What version 2 serves.
+pub(super) const SECOND: &str = "the-secret-recipe-second-edition";
 const PORT: u16 = 8080;
+/// Pods that join the mesh.
+const JOINING: [&str; 3] = ["client", "server", "server-v2"];
 
 /// Builds the two nodes and goes through the steps.
 pub(super) fn tell(keep: bool) -> Result<()> {
@@ -28,38 +32,45 @@ pub(super) fn tell(keep: bool) -> Result<()> {
     demo.encrypted(&mut steps)?;
     demo.identities(&mut steps)?;
     demo.denied(&mut steps)?;
+    requests::routed(&demo, &mut steps)?;
+    requests::judged(&demo, &mut steps)?;
     demo.dead_agent(&mut steps)?;
     demo.metrics(&mut steps)?;
     demo.status(&mut steps)?;
     demo.end(&mut steps, keep)
 }
 
-struct Demo {
-    rig: Rig,
+pub(super) struct Demo {
+    pub(super) rig: Rig,
     capture: Capture,
-    server: Server,
+    servers: [Server; 2],
 }
 
-/// The web server inside the pod; it ends with the demo, or with the pod's cgroup.
+/// A web server inside a pod; it ends with the demo, or with the pod's cgroup.
 struct Server(Child);
 
 impl Demo {
     fn set_up(steps: &mut Steps) -> Result<Self> {
-        steps.next("Two nodes, an agent on each, four pods. None of the pods is in the mesh.");
+        steps.next("Two nodes, an agent on each, five pods. None of the pods is in the mesh.");
+        let server = PodSpec::new("server").labelled("version", "v1").listed();
+        let second = PodSpec::new("server-v2").labelled("version", "v2").listed();
         let mut rig = Rig::builder()
             .tag(TAG)
             .node("a", [PodSpec::new("client").listed(), PodSpec::new("near").listed()])
-            .node("b", [PodSpec::new("server").listed(), PodSpec::new("stranger").listed()])
-            .service(ServiceSpec::new("recipes", 80, PORT, &["server"]))
+            .node("b", [server, second, PodSpec::new("stranger").listed()])
+            .service(ServiceSpec::new("recipes", 80, PORT, &["server", "server-v2"]))
             .build()?;
         // Node b demands mutual TLS of its enrolled pods.
         rig.node_mut("b")?.settings.set("mtls", "STRICT");
         rig.start()?;
-        let server = start_server(&rig)?;
+        let servers =
+            [start_server(&rig, "server", MARKER)?, start_server(&rig, "server-v2", SECOND)?];
         let capture = rig.capture()?;
-        say("node a: client, near      node b: server (python3 -m http.server), stranger");
+        say(
+            "node a: client, near      node b: server, server-v2 (python3 -m http.server), stranger",
+        );
         say("Nodes and pods are network namespaces; `ip netns` lists them as um-demo-*.");
-        Ok(Self { rig, capture, server })
+        Ok(Self { rig, capture, servers })
     }
 
     fn in_clear(&self, steps: &mut Steps) -> Result<()> {
@@ -72,17 +83,18 @@ impl Demo {
     }
 
     fn enrol(&self, steps: &mut Steps) -> Result<()> {
-        steps.next("Both pods join by a label, while they run");
+        steps.next("Client and servers join by a label, while they run");
         typed(
             "manifests",
-            "kubectl-style label: istio.io/dataplane-mode=ambient on client and server",
+            "kubectl-style label: istio.io/dataplane-mode=ambient on client, server and server-v2",
         );
         let started = Instant::now();
-        for pod in ["client", "server"] {
+        for pod in JOINING {
             self.rig.set_placement(pod, Placement::Enrolled)?;
         }
-        self.rig.agent("a")?.wait_enrolled("client")?;
-        self.rig.agent("b")?.wait_enrolled("server")?;
+        for pod in JOINING {
+            self.rig.agent(&self.rig.place(pod)?.node)?.wait_enrolled(pod)?;
+        }
         say(&format!(
             "Intercepted after {} ms; no process was restarted.",
             started.elapsed().as_millis()
@@ -177,15 +189,15 @@ impl Demo {
         if keep {
             steps.next("Everything stays up. Explore it:");
             self.print_commands()?;
-            let Self { rig, server, .. } = self;
-            server.keep();
+            let Self { rig, servers, .. } = self;
+            servers.map(Server::keep);
             rig.keep();
             return Ok(());
         }
         steps.next("Everything is taken down");
-        let Self { rig, server, .. } = self;
+        let Self { rig, servers, .. } = self;
         let footprint = rig.footprint().clone();
-        drop(server);
+        drop(servers);
         let pins = footprint.bpffs().join("b");
         let cleaned = undermesh(["cleanup", "--pin-dir", &pins.display().to_string(), "--force"])?;
         quoted(&cleaned, 3);
@@ -225,8 +237,12 @@ impl Demo {
         Ok(())
     }
 
-    fn server_url(&self) -> Result<String> {
-        Ok(format!("http://{}/recipe", self.rig.at("server", PORT)?))
+    pub(super) fn server_url(&self) -> Result<String> {
+        Ok(format!("{}/recipe", self.server()?))
+    }
+
+    pub(super) fn server(&self) -> Result<String> {
+        Ok(format!("http://{}", self.rig.at("server", PORT)?))
     }
 
     fn curl(&self, pod: &str, url: &str) -> Result<String> {
@@ -237,23 +253,47 @@ impl Demo {
     }
 
     fn try_curl(&self, pod: &str, url: &str) -> Result<(bool, String)> {
-        typed(pod, &format!("curl {url}"));
+        self.try_curl_with(pod, &[], url)
+    }
+
+    /// The same with more options.
+    pub(super) fn try_curl_with(
+        &self,
+        pod: &str,
+        options: &[&str],
+        url: &str,
+    ) -> Result<(bool, String)> {
+        let shown: Vec<String> = options.iter().map(|option| as_typed(option)).collect();
+        let words = ["curl"].into_iter().chain(shown.iter().map(String::as_str)).chain([url]);
+        typed(pod, &words.collect::<Vec<_>>().join(" "));
+        self.ask(pod, options, url)
+    }
+
+    /// The same without a word.
+    pub(super) fn ask(&self, pod: &str, options: &[&str], url: &str) -> Result<(bool, String)> {
         let mut command = self.rig.command_in(pod)?;
-        output(command.args(["curl", "--silent", "--show-error", "--max-time", "10", url]))
+        command.args(["curl", "--silent", "--show-error", "--max-time", "10"]);
+        output(command.args(options).arg(url))
     }
 }
 
-fn start_server(rig: &Rig) -> Result<Server> {
-    let root = rig.footprint().dir().join("www");
+/// A word as a shell would want it.
+fn as_typed(word: &str) -> String {
+    if word.contains(' ') { format!("'{word}'") } else { word.to_owned() }
+}
+
+/// Serves `text` as `/recipe`.
+fn start_server(rig: &Rig, pod: &str, text: &str) -> Result<Server> {
+    let root = rig.footprint().dir().join("www").join(pod);
     fs::create_dir_all(&root)?;
-    fs::write(root.join("recipe"), format!("{MARKER}\n"))?;
-    let mut command = rig.command_in("server")?;
+    fs::write(root.join("recipe"), format!("{text}\n"))?;
+    let mut command = rig.command_in(pod)?;
     command.args(["python3", "-m", "http.server", "--bind", "0.0.0.0", "--directory"]);
     command.arg(&root).arg(PORT.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     let server = Server(command.spawn().context("cannot start the web server")?);
-    let at = rig.at("server", PORT)?;
-    let pod = rig.pod("server")?;
+    let at = rig.at(pod, PORT)?;
+    let pod = rig.pod(pod)?;
     wait_for("the web server", Duration::from_secs(15), || Ok(pod.connect(at).ok().map(drop)))?;
     Ok(server)
 }

@@ -3,6 +3,7 @@
 mod probes;
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     path::{Component, Path, PathBuf},
 };
@@ -25,6 +26,7 @@ const CGROUP: &str = "undermesh.io/cgroup";
 const WIRE: &str = "undermesh.io/wire";
 const OUTBOUND_FAILURE: &str = "undermesh.io/outbound-failure";
 const SOURCE_ADDRESS: &str = "undermesh.io/source-address";
+const PRIORITY: &str = "undermesh.io/priority";
 const WEIGHT: &str = "undermesh.io/weight";
 /// Largest weight.
 const MAX_WEIGHT: u32 = 1_000;
@@ -60,6 +62,7 @@ pub(crate) fn pod(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Plac
     let terminated = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let labels = metadata.labels.clone().unwrap_or_default();
     let choice = enrolment::choice(&labels, subject, report);
+    check_priority(&labels, subject, report);
     let workload = Workload {
         origin: subject.origin.clone(),
         service_account: service_account(&spec, subject, report),
@@ -88,6 +91,17 @@ pub(crate) fn pod(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Plac
         draining: serving && deleted,
     };
     Placed::new(record, subject)
+}
+
+/// The label is read where load is shed; a value that means nothing is a normal priority.
+fn check_priority(labels: &BTreeMap<String, String>, subject: &Subject<'_>, report: &mut Report) {
+    let Some(value) = labels.get(PRIORITY) else { return };
+    if !["low", "normal", "high"].contains(&value.as_str()) {
+        let message = format!("label {PRIORITY} is {value:?}, which means nothing");
+        let path = ["metadata", "labels", PRIORITY];
+        let remedy = "write \"low\", \"normal\" or \"high\"";
+        report.warning(subject, &path, "unknown-label-value", message, remedy);
+    }
 }
 
 /// The account's name becomes part of an identity.

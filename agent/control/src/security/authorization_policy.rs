@@ -16,7 +16,7 @@ use crate::{
     objects::Placed,
     report::{Report, Subject},
 };
-use values::Reader;
+pub(super) use values::{Reader, in_brackets};
 
 const DRY_RUN: &str = "istio.io/dry-run";
 
@@ -68,28 +68,28 @@ enum Action {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Rule {
-    from: Vec<From>,
-    to: Vec<To>,
-    when: Vec<Condition>,
+pub(super) struct Rule {
+    pub(super) from: Vec<From>,
+    pub(super) to: Vec<To>,
+    pub(super) when: Vec<Condition>,
 }
 
 /// Lists of texts by the names of their fields; which of them mean something is said below.
 type Lists = BTreeMap<String, Vec<String>>;
 
 #[derive(Clone, Debug, Default, Deserialize)]
-struct From {
+pub(super) struct From {
     source: Option<Lists>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-struct To {
+pub(super) struct To {
     operation: Option<Lists>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Condition {
+pub(super) struct Condition {
     key: String,
     #[serde(default)]
     values: Vec<String>,

@@ -15,6 +15,8 @@ use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, evaluate_r
 use super::{
     Visit,
     ext_authz::{self, Kept},
+    limit::{self, Within},
+    limited::Limited,
     link::Link,
     path::Readings,
     service::Visited,
@@ -22,8 +24,8 @@ use super::{
 };
 use crate::{
     http::{
-        AnswerBody, Cut, Head, LocalReply, Metered, RequestLog, Switch, UntilEnd, clean_answer,
-        cleaned, unreadable, upgrade,
+        AnswerBody, Cut, Happened, Head, LocalReply, Metered, Patient, RequestLog, Switch,
+        UntilEnd, clean_answer, cleaned, unreadable, upgrade,
     },
     pod::Pod,
     upstream::Body,
@@ -134,21 +136,33 @@ impl Guard {
             return Err(LocalReply::denied("connect_not_passed", None, detail.to_owned()));
         }
         let (policy, visit) = (self.visit.policy(), &self.visit);
+        let shared = &visit.pod.shared;
+        if !shared.overload.admits_request(visit.pod.priority) {
+            return Err(LocalReply::overloaded());
+        }
+        let body = Patient::new(body, shared.config.body_idle_timeout);
+        let stalled = body.stalled();
+        let body = Metered::new(body, &log.upload);
         let readings = Readings::new(head.parts.uri.path());
         normalise(&mut head, &readings)?;
         self.attest(&mut head.parts.headers);
         let asked = ext_authz::ask(visit, &policy, &readings, &mut head, body);
-        let (body, consent) = Box::pin(asked).await?;
-        let claims = authenticate(&visit.pod.shared, &policy.tokens, &mut head).await?;
-        self.judge(&policy, &readings, &head, claims.as_ref())?;
+        let late = |reply| if stalled.is_true() { LocalReply::stalled() } else { reply };
+        let (body, consent) = Box::pin(asked).await.map_err(late)?;
+        let claims = authenticate(shared, &policy.tokens, &mut head).await?;
+        let within = self.judge(&policy, &readings, &head, claims.as_ref())?;
         if let Some(trace) = &log.trace {
             trace.context.write(&mut head.parts.headers);
         }
         let upgraded = head.upgrade.is_some();
         let extended = head.extended;
-        let request = outgoing(head, Metered::new(body, &log.upload));
+        let exceeded = Happened::default();
+        let request = outgoing(head, bounded(body, within.body, &exceeded));
         log.attempts = 1;
-        let mut response = self.link.send(&self.visit, request, upgraded).await?;
+        let answer = self.link.send(&self.visit, request, upgraded).await;
+        let too_large = within.body.filter(|_| exceeded.is_true()).map(limit::too_large);
+        let stalled = stalled.is_true().then(LocalReply::stalled);
+        let mut response = answer.map_err(|reply| too_large.or(stalled).unwrap_or(reply))?;
         consent.apply(response.headers_mut());
         if upgraded && is_switched(response.status()) {
             let upstream = hyper::upgrade::on(&mut response);
@@ -158,17 +172,18 @@ impl Guard {
             return Ok(Answer { response, upgraded: Some(upstream) });
         }
         clean_answer(response.headers_mut());
+        response.headers_mut().extend(within.headers);
         Ok(Answer { response, upgraded: None })
     }
 
-    /// Whether the request may be answered, once everybody has agreed who had to be asked.
+    /// Whether the request may be answered, and answered now, once everybody has agreed who had to be asked.
     fn judge(
         &self,
         policy: &CompiledPolicy,
         readings: &Readings,
         head: &Head,
         claims: Option<&Claims>,
-    ) -> Result<(), LocalReply> {
+    ) -> Result<Within, LocalReply> {
         let visit = &self.visit;
         let view = head.view();
         let hosts = hosts(view.authority);
@@ -180,12 +195,14 @@ impl Guard {
             claims,
             remote: remote(view.headers).unwrap_or(visit.client.ip()),
         };
-        let decision = evaluate_request(policy, &visit.attributes(), &request);
+        let connection = visit.attributes();
+        let decision = evaluate_request(policy, &connection, &request);
         self.report(&decision);
-        if decision.allowed {
-            return Ok(());
+        if !decision.allowed {
+            let detail = decision.to_string();
+            return Err(LocalReply::denied("policy_denied", decision.policy, detail));
         }
-        Err(LocalReply::denied("policy_denied", decision.policy, decision.to_string()))
+        limit::request(visit, policy, &connection, &request)
     }
 
     fn report(&self, decision: &Decision<'_>) {
@@ -243,7 +260,7 @@ impl Guard {
             }
         };
         let pod = &self.visit.pod;
-        pod.tasks.spawn_on(copy, &pod.shared.runtime);
+        pod.spawn(copy);
     }
 }
 
@@ -259,14 +276,22 @@ fn is_switched(status: StatusCode) -> bool {
 }
 
 /// The request as it goes to the application.
-fn outgoing(head: Head, body: Metered<Kept>) -> Request<Body> {
+fn outgoing(head: Head, body: Body) -> Request<Body> {
     let Head { mut parts, upgrade, .. } = head;
     if let Some(upgrade) = upgrade {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, upgrade);
     }
     parts.extensions.clear();
-    Request::from_parts(parts, body.map_frame(cleaned).boxed_unsync())
+    Request::from_parts(parts, body)
+}
+
+/// The body, no longer than it may be.
+fn bounded(body: Kept, most: Option<u64>, exceeded: &Happened) -> Body {
+    match most {
+        Some(most) => Limited::new(body, most, exceeded).map_frame(cleaned).boxed_unsync(),
+        None => body.map_frame(cleaned).boxed_unsync(),
+    }
 }
 
 /// Gives the request the path that is judged.

@@ -20,13 +20,12 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use undermesh_model::{Authorizer, AuthorizerProtocol};
 use undermesh_snapshot::{AuthorizerRoute, CompiledPolicy, RequestAttributes, Statement, asks};
 
 use super::{Visit, exchange::hosts, exchange::remote, path::Readings, token};
 use crate::{
-    http::{Head, LocalReply, call},
+    http::{Head, LocalReply, Metered, call},
     upstream::Body,
 };
 pub(super) use body::Kept;
@@ -99,7 +98,7 @@ pub(super) async fn ask(
     policy: &CompiledPolicy,
     readings: &Readings,
     head: &mut Head,
-    body: Incoming,
+    body: Metered,
 ) -> Result<(Kept, Consent), LocalReply> {
     let mut consent = Consent::default();
     let mut body = Kept::new(body);

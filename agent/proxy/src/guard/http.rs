@@ -92,8 +92,8 @@ where
             }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream, switch, limit));
-        let connection = http1_builder().serve_connection(io, service).with_upgrades();
+        let io = TokioIo::new(Strict::new(stream, switch).within(limit));
+        let connection = http1_builder(&pod).serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,

@@ -147,6 +147,6 @@ impl Visit {
                 () = pod.kill.cancelled() => {}
             }
         };
-        self.pod.tasks.spawn_on(task, &self.pod.shared.runtime);
+        self.pod.spawn(task);
     }
 }

@@ -20,7 +20,9 @@ use super::{
     head::Head,
     local_reply::LocalReply,
     log::RequestLog,
-    mirror, redirect,
+    mirror,
+    patient::Patient,
+    redirect,
     replay::Replay,
     timeout, upgrade,
     way::{Way, choose, unusable},
@@ -111,6 +113,10 @@ impl Exchange<'_> {
     ) -> Result<Answer, LocalReply> {
         let head = Head::new(parts, self.front.dialled)?;
         log.read(&head);
+        let pod = &self.front.pod;
+        if !pod.shared.overload.admits_request(pod.priority) {
+            return Err(LocalReply::overloaded());
+        }
         let table = &self.rules.traffic.http;
         let Some(Matched { route, path_len }) = table.find(&self.front.as_client(), &head.view())
         else {
@@ -213,7 +219,9 @@ impl Exchange<'_> {
         let limit = way.route.and_then(|route| route.timeout);
         let timeout = timeout::of(limit, head.grpc, &mut head.parts.headers);
         let (arrived, arrival) = arrival(false);
+        let idle = self.front.pod.shared.config.body_idle_timeout;
         let copies = mirror::start(self.front, host, way.route, &head, &body);
+        let body = Patient::new(body, idle);
         let keep = retries.as_ref().is_some_and(|retries| retries.attempts > 0);
         let replay =
             Replay::new((body, &log.upload), keep && head.upgrade.is_none(), arrived, copies);

@@ -207,6 +207,7 @@ impl Forward<'_> {
         Err(match attempted {
             Attempted::Answered(response) => return Ok(response),
             Attempted::Late => LocalReply::timeout(),
+            _ if self.replay.is_stalled() => LocalReply::stalled(),
             // Not the endpoint's fault.
             _ if self.replay.is_broken() => LocalReply::client_gone(),
             Attempted::Failed(error) => failed(error),

@@ -130,6 +130,24 @@ impl LocalReply {
         reply
     }
 
+    /// The node's proxy is overloaded.
+    pub(crate) fn overloaded() -> Self {
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        let mut reply =
+            Self::text(unavailable, (Flag::Overloaded, "overloaded"), "envoy overloaded");
+        reply.headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
+        reply
+    }
+
+    /// The client has let its body stand still.
+    pub(crate) fn stalled() -> Self {
+        Self::text(
+            StatusCode::REQUEST_TIMEOUT,
+            (Flag::StreamIdle, "body_stalled"),
+            "stream timeout",
+        )
+    }
+
     /// The endpoint could not be connected to.
     pub(crate) fn connect_failure(failure: &Failure) -> Self {
         Self::not_connected(failure.reason(), failure.to_string())

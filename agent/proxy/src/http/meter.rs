@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use undermesh_telemetry::prometheus_client::metrics::counter::Counter;
 
+use super::patient::Patient;
 use crate::upstream::BodyError;
 
 /// What precedes a message: whether it is compressed, and its length (gRPC over HTTP/2,
@@ -133,21 +134,18 @@ impl Upload {
 }
 
 /// A request's body that is measured as it passes.
-pub(crate) struct Metered<B> {
-    body: B,
+pub(crate) struct Metered {
+    body: Patient,
     upload: Upload,
 }
 
-impl<B> Metered<B> {
-    pub(crate) fn new(body: B, upload: &Upload) -> Self {
+impl Metered {
+    pub(crate) fn new(body: Patient, upload: &Upload) -> Self {
         Self { body, upload: upload.clone() }
     }
 }
 
-impl<B> Body for Metered<B>
-where
-    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
-{
+impl Body for Metered {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -159,7 +157,7 @@ where
         if let Some(Ok(frame)) = &frame {
             self.upload.see(frame);
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

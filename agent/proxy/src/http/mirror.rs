@@ -62,7 +62,7 @@ pub(crate) fn start(
             }
             drop(place);
         };
-        pod.tasks.spawn_on(task, &pod.shared.runtime);
+        pod.spawn(task);
     }
     copies
 }

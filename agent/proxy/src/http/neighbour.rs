@@ -49,6 +49,9 @@ impl Neighbour {
         let visit = Visit { pod, source, source_addr: client, client, destination, delivery };
         let metrics = &visit.pod.shared.metrics;
         let admission = authorize(&visit.attempt(), policy.as_deref(), metrics).map_err(denied)?;
+        if admission == Admission::Judge {
+            guard::count_connection(&visit).map_err(denied)?;
+        }
         Ok(Self { source: workload, visit, admission, policies })
     }
 
@@ -70,7 +73,7 @@ impl Neighbour {
                 () = killed.kill.cancelled() => {}
             }
         };
-        pod.tasks.spawn_on(task, &pod.shared.runtime);
+        pod.spawn(task);
         Box::new(near)
     }
 

@@ -9,9 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::{body::cleaned, deadline::Arrived, meter::Upload};
+use super::{
+    body::cleaned,
+    deadline::Arrived,
+    meter::Upload,
+    patient::{Happened, Patient},
+};
 use crate::upstream::BodyError;
 
 /// Most that is kept of a body, so that the request can be sent again; longer ones are sent once.
@@ -22,7 +26,7 @@ pub(crate) const MAX_KEPT: usize = 64 << 10;
 pub(crate) struct Replay(Arc<Mutex<State>>);
 
 struct State {
-    source: Option<Incoming>,
+    source: Option<Patient>,
     /// What the source has given, as long as [`Self::keep`].
     kept: Vec<Frame<Bytes>>,
     kept_bytes: usize,
@@ -33,6 +37,7 @@ struct State {
     ended: bool,
     /// The source broke off: the client is gone.
     broken: bool,
+    stalled: Happened,
     /// Which sender may read from the source.
     sender: u64,
     upload: Upload,
@@ -46,7 +51,7 @@ pub(crate) type Copies = Box<dyn FnMut(Option<&Frame<Bytes>>) -> bool + Send>;
 impl Replay {
     /// `keep`: it may be sent more than once.
     pub(crate) fn new(
-        (source, upload): (Incoming, &Upload),
+        (source, upload): (Patient, &Upload),
         keep: bool,
         arrived: Arrived,
         copies: Vec<Copies>,
@@ -56,6 +61,7 @@ impl Replay {
             arrived.now();
         }
         let state = State {
+            stalled: source.stalled(),
             source: (!ended).then_some(source),
             kept: Vec::new(),
             kept_bytes: 0,
@@ -89,6 +95,11 @@ impl Replay {
         self.lock().broken
     }
 
+    /// Whether the client has let the body stand still for too long.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.lock().stalled.is_true()
+    }
+
     /// No more senders will come: nothing has to be kept for them.
     pub(crate) fn last(&self) {
         let mut state = self.lock();
@@ -119,7 +130,7 @@ impl State {
             Some(Err(error)) => {
                 self.broken = true;
                 self.end();
-                Poll::Ready(Some(Err(error.into())))
+                Poll::Ready(Some(Err(error)))
             }
             None => {
                 self.end();

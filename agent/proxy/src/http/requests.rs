@@ -9,7 +9,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{exchange, framing::MAX_HEAD, front::Front, log, strict::Strict};
 use crate::{
@@ -69,8 +69,8 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
             }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream, front.switch.clone(), limit));
-        let connection = http1_builder().serve_connection(io, service).with_upgrades();
+        let io = TokioIo::new(Strict::new(stream, front.switch.clone()).within(limit));
+        let connection = http1_builder(&front.pod).serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -91,9 +91,14 @@ async fn leaves_slowly(front: &Front) {
     tokio::time::sleep(LAST_REQUEST).await;
 }
 
-/// The edge of a connection of HTTP/1.
-pub(crate) fn http1_builder() -> http1::Builder {
+/// The edge of a connection of HTTP/1. hyper waits for a head from the end of the former answer on, so that its
+/// limit is how long a connection may be idle.
+pub(crate) fn http1_builder(pod: &Pod) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    let idle = pod.shared.config.http_idle_timeout;
+    if !idle.is_zero() {
+        builder.timer(TokioTimer::new()).header_read_timeout(idle);
+    }
     // A client that has said all it has to say may still read.
     builder.half_close(true).max_header_size(MAX_HEAD).max_buf_size(MAX_HEAD * 4);
     builder
@@ -127,7 +132,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PodTasks {
             }
         };
         let Self(pod) = self;
-        pod.tasks.spawn_on(task, &pod.shared.runtime);
+        pod.spawn(task);
     }
 }
 

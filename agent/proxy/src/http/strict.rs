@@ -72,8 +72,8 @@ pub(crate) struct Strict<S> {
     stream: S,
     /// Follows HTTP/2 instead.
     blocks: Option<Blocks>,
-    /// How long a head may take from its first byte to its last.
-    limit: Duration,
+    /// How long a head may take from its first byte to its last, if that is limited.
+    limit: Option<Duration>,
     late: Option<Pin<Box<Sleep>>>,
     framing: Framing,
     switch: Switch,
@@ -87,11 +87,11 @@ pub(crate) struct Strict<S> {
 
 impl<S: AsyncRead + Unpin> Strict<S> {
     /// Reads HTTP/1.
-    pub(crate) fn new(stream: S, switch: Switch, limit: Duration) -> Self {
+    pub(crate) fn new(stream: S, switch: Switch) -> Self {
         Self {
             stream,
             blocks: None,
-            limit,
+            limit: None,
             late: None,
             framing: Framing::default(),
             switch,
@@ -105,16 +105,20 @@ impl<S: AsyncRead + Unpin> Strict<S> {
     /// Reads HTTP/2, which h2 is strict about: only the time is looked after here.
     pub(crate) fn http2(stream: S, limit: Duration) -> Self {
         let blocks = Some(Blocks::default());
-        Self { blocks, ..Self::new(stream, Switch::default(), limit) }
+        Self { blocks, ..Self::new(stream, Switch::default()).within(limit) }
+    }
+
+    /// Takes no longer for a head than this.
+    pub(crate) fn within(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 
     /// Fails once the client has owed the rest of a head for too long.
     fn poll_late(&mut self, cx: &mut Context<'_>, owing: bool) -> Poll<io::Result<()>> {
-        if !owing {
+        let Some(limit) = self.limit.filter(|_| owing) else {
             self.late = None;
             return Poll::Pending;
-        }
-        let limit = self.limit;
+        };
         let late = self.late.get_or_insert_with(|| Box::pin(sleep(limit)));
         ready!(late.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a head takes too long")))

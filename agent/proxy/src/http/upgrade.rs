@@ -35,7 +35,7 @@ pub(crate) fn join(
         }
     };
     let pod = &front.pod;
-    pod.tasks.spawn_on(task, &pod.shared.runtime);
+    pod.spawn(task);
 }
 
 async fn copy(client: OnUpgrade, upstream: OnUpgrade, mut until_end: UntilEnd) {

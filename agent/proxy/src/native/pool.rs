@@ -122,6 +122,16 @@ impl Pool {
         known.insert(key.clone(), now + self.state.dialer.shared.config.native.hbone_only).is_none()
     }
 
+    /// Closes all idle connections.
+    pub(crate) fn trim(&self) {
+        let mut slots = self.state.lock();
+        let idle: Vec<Idle> =
+            slots.by_key.values_mut().flat_map(|slot| slot.idle.drain(..)).collect();
+        slots.idle = 0;
+        drop(slots);
+        drop(idle);
+    }
+
     /// Idle connections now.
     pub(crate) fn idle(&self) -> usize {
         self.state.lock().idle
@@ -189,7 +199,8 @@ impl PoolState {
             let Some(slot) = slots.by_key.get_mut(key) else { return };
             let wanted = slot.opens.ready(now, config.max_ready.min(config.max_idle));
             let missing = wanted.saturating_sub(slot.idle.len() + slot.warming);
-            if slot.not_before > now || self.dialer.stop.is_cancelled() {
+            let trims = self.dialer.shared.overload.trims();
+            if slot.not_before > now || trims || self.dialer.stop.is_cancelled() {
                 return;
             }
             slot.warming += missing;

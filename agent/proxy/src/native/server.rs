@@ -25,6 +25,7 @@ use crate::{
     guard, identity,
     inbound::{Admitted, attempt, has_expired, visit},
     metrics::Direction,
+    overload::Carried,
     pod::{self, Pod},
     record::{self, Caller},
     terminate::{authenticate, tls_failure},
@@ -252,6 +253,8 @@ impl Incomer<'_> {
         let attempt = attempt(pod, self.caller, destination);
         let admission = authorize(&attempt, policy.as_deref(), &pod.shared.metrics)
             .map_err(|Denial { reason, detail }| Failure::Denied { reason, detail })?;
+        let judged = admission == Admission::Judge;
+        pod.has_room(if judged { Carried::Requests } else { Carried::Bytes })?;
         match admission {
             Admission::Judge => Ok(Admitted::Judged),
             Admission::Deliver => {

@@ -1,8 +1,11 @@
 //! Requests that are judged at their destination, and the connections that are kept for them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use undermesh_model::{
     AuthorizationPolicy, NamespacedName, Operation, PathMatch, PolicyAction, ResourceRef, Rule,
     Values,
@@ -115,4 +118,36 @@ async fn a_connection_that_breaks_at_its_first_request_is_not_tried_again() {
     head(&mut far).await;
     drop(far);
     assert_eq!(status(&head(&mut near).await), "503");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stands_still_is_answered_for_the_application() {
+    let mesh = Mesh::with(|config| config.body_idle_timeout = Duration::from_millis(200));
+    let (client, server) = (mesh.client("client"), mesh.server("server").await);
+    look_at_requests(&mesh, &server);
+    let mut near = client.dial(server.address).await;
+    let request = b"POST / HTTP/1.1\r\nhost: server\r\ncontent-length: 5\r\n\r\nab";
+    near.write_all(request).await.unwrap();
+    let mut far = server.accept().await;
+    head(&mut far).await;
+    assert_eq!(status(&head(&mut near).await), "408");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_a_request_is_closed_in_the_end() {
+    let mesh = Mesh::with(|config| config.http_idle_timeout = Duration::from_millis(500));
+    let (client, server) = (mesh.client("client"), mesh.server("server").await);
+    look_at_requests(&mesh, &server);
+    let mut near = client.dial(server.address).await;
+    near.write_all(b"GET / HTTP/1.1\r\nhost: server\r\n\r\n").await.unwrap();
+    let mut far = server.accept().await;
+    head(&mut far).await;
+    far.write_all(ANSWER).await.unwrap();
+    assert_eq!(status(&head(&mut near).await), "200");
+    assert_eq!(read_exactly(&mut near, 2).await, b"ok");
+    let ended = tokio::time::timeout(Duration::from_secs(60), near.read(&mut [0; 1])).await;
+    match ended.expect("an end") {
+        Ok(read) => assert_eq!(read, 0),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
 }

@@ -131,6 +131,12 @@ impl Cluster {
         hosts.values().any(|host| host.active() > 0 || host.pool.connections() > 0)
     }
 
+    /// Closes connections without a request.
+    pub(super) fn trim(&self) {
+        let hosts: Vec<_> = self.view.state.lock().values().cloned().collect();
+        hosts.iter().for_each(|host| host.pool.drop_idle());
+    }
+
     /// Admits one attempt: counts it against the limits and chooses an endpoint.
     pub(crate) fn admit(&self, pick: &Pick<'_>) -> Result<Lease, Refusal> {
         let member = self.choose(pick)?;

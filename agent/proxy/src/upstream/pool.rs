@@ -150,8 +150,9 @@ impl Pool {
         drop(kept);
     }
 
-    /// Forgets connections without a request: they are as dead as one that turned out to be.
-    fn drop_idle(&self) {
+    /// Forgets connections without a request: they are as dead as one that turned out to be, or not worth
+    /// what they cost.
+    pub(super) fn drop_idle(&self) {
         let idle = std::mem::take(&mut self.lock().idle);
         drop(idle);
     }

@@ -83,6 +83,11 @@ impl Upstreams {
         self.cluster(spec)
     }
 
+    /// Closes connections without a request.
+    pub(crate) fn trim(&self) {
+        self.clusters.all().iter().for_each(|cluster| cluster.trim());
+    }
+
     /// The same for whoever asks for `name`, which matters where the host stands for many. `None` where
     /// nobody can be at it, or the pod has asked for too many.
     pub(crate) async fn for_name(
@@ -120,8 +125,7 @@ impl Upstreams {
 
     /// What the pod's destinations are doing, by name.
     pub(crate) fn status(&self) -> Vec<UpstreamStatus> {
-        let clusters: Vec<_> =
-            self.clusters.lock().values().map(|slot| Arc::clone(&slot.cluster)).collect();
+        let clusters = self.clusters.all();
         let mut all: Vec<_> = clusters.iter().map(|cluster| status::of(cluster)).collect();
         all.sort_by(|a, b| a.cluster.cmp(&b.cluster));
         all
@@ -131,6 +135,10 @@ impl Upstreams {
 impl Clusters {
     fn lock(&self) -> MutexGuard<'_, HashMap<ClusterKey, Slot>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<Arc<Cluster>> {
+        self.lock().values().map(|slot| Arc::clone(&slot.cluster)).collect()
     }
 
     /// Forgets clusters that nobody uses.

@@ -8,7 +8,7 @@ use undermesh_model::{
     ServiceAccountMatch, Source, TextMatch, Values,
 };
 
-use super::{MtlsModes, because, request::RequestMatch};
+use super::{CompiledLimit, MtlsModes, because, request::RequestMatch};
 
 /// Everything that decides who may reach one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -25,6 +25,8 @@ pub struct CompiledPolicy {
     pub allow: Vec<Arc<Statement>>,
     /// Policies with action AUDIT.
     pub audit: Vec<Arc<Statement>>,
+    /// How much is served.
+    pub limits: Vec<Arc<CompiledLimit>>,
 }
 
 /// One AuthorizationPolicy.
@@ -81,7 +83,10 @@ pub struct Match {
 impl CompiledPolicy {
     /// Whether anything but the default mode of mutual TLS can refuse a connection.
     pub fn is_enforced(&self) -> bool {
-        !self.modes.ports.is_empty() || self.enforced().next().is_some() || self.looks_at_requests()
+        !self.modes.ports.is_empty()
+            || self.enforced().next().is_some()
+            || !self.limits.is_empty()
+            || self.looks_at_requests()
     }
 
     /// Whether something is asked of requests, if only to report it.
@@ -89,6 +94,7 @@ impl CompiledPolicy {
         let mut all = self.all().flat_map(|list| list.iter());
         !self.tokens.is_empty()
             || !self.custom.is_empty()
+            || self.limits.iter().any(|limit| limit.looks_at_requests())
             || all.any(|statement| statement.looks_at_requests())
     }
 
@@ -97,6 +103,7 @@ impl CompiledPolicy {
         self.modes.default != MtlsMode::Strict
             && self.modes.ports.is_empty()
             && self.tokens.is_empty()
+            && self.limits.is_empty()
             && self.all().all(Vec::is_empty)
     }
 
@@ -136,7 +143,8 @@ impl CompiledPolicy {
         let reported = self.all().flatten().map(Arc::as_ref);
         let reported = reported.filter(|one| one.looks_at_requests());
         let rules = self.enforced().chain(reported).flat_map(|statement| &statement.rules);
-        rules.flat_map(|rule| &rule.clauses).flatten()
+        let limits = self.limits.iter().map(|limit| &limit.rule);
+        rules.chain(limits).flat_map(|rule| &rule.clauses).flatten()
     }
 }
 
@@ -166,7 +174,7 @@ impl Statement {
 }
 
 impl CompiledRule {
-    fn new(index: usize, rule: &Rule) -> Self {
+    pub(super) fn new(index: usize, rule: &Rule) -> Self {
         let lists = [
             ("from", rule.from.iter().map(Match::from).collect::<Vec<_>>()),
             ("to", rule.to.iter().map(Match::from).collect()),
@@ -178,8 +186,8 @@ impl CompiledRule {
             names.push(because::condition(place, condition));
             clauses.push(vec![Match::from(condition)]);
         }
-        let requests = clauses.iter().flatten().any(|one| !one.request.is_empty());
-        Self { index, unknown: !rule.unknown.is_empty(), requests, clauses, names }
+        let unknown = !rule.unknown.is_empty();
+        Self { index, unknown, requests: rule.looks_at_requests(), clauses, names }
     }
 }
 

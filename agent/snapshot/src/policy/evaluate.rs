@@ -13,7 +13,8 @@ use std::{
 use undermesh_model::{MtlsMode, PolicyAction, SpiffeId, TextMatch, Values};
 
 use super::{
-    Cause, CompiledPolicy, CompiledRule, Decision, Finding, FindingKind, Match, Statement,
+    Cause, CompiledLimit, CompiledPolicy, CompiledRule, Decision, Finding, FindingKind, Match,
+    Statement,
     request::{Reading, RequestAttributes},
 };
 
@@ -68,6 +69,29 @@ pub fn asks<'a>(
     let custom = policy.custom.iter().map(AsRef::as_ref);
     let mut own = custom.filter(|one: &&Statement| one.provider.as_deref() == provider);
     own.find_map(|one| Some((one, subject.matched(one, subject.matching(one)?))))
+}
+
+/// The limits that a request counts in.
+pub fn limits_of_request<'a>(
+    policy: &'a CompiledPolicy,
+    connection: &'a ConnectionAttributes<'a>,
+    request: &'a RequestAttributes<'a>,
+) -> impl Iterator<Item = &'a CompiledLimit> {
+    let subject =
+        Subject { connection, sight: Sight::Request(request), principal: OnceCell::new() };
+    let limits = policy.limits.iter().map(AsRef::as_ref);
+    limits.filter(move |limit| subject.limited(limit) == Matches::Yes)
+}
+
+/// The limits that a connection counts in, whatever it carries.
+pub fn limits_of_connection<'a>(
+    policy: &'a CompiledPolicy,
+    connection: &'a ConnectionAttributes<'a>,
+) -> impl Iterator<Item = &'a CompiledLimit> {
+    let subject = Subject { connection, sight: Sight::Connection, principal: OnceCell::new() };
+    let limits = policy.limits.iter().map(AsRef::as_ref);
+    let limits = limits.filter(|limit| limit.limits.connections.is_some());
+    limits.filter(move |limit| subject.limited(limit) == Matches::Yes)
 }
 
 fn answer<'a>(
@@ -216,8 +240,14 @@ impl Subject<'_> {
         let dry_allow = policy.allow.iter().filter(|one| one.dry_run);
         // A token that is not valid is refused, whatever the rules say.
         !policy.tokens.is_empty()
+            || policy.limits.iter().any(|limit| self.limited(limit) != Matches::No)
             || policy.custom.iter().any(|one| self.may_match(one))
             || policy.deny.iter().chain(&policy.audit).chain(dry_allow).any(unsettled)
+    }
+
+    /// Whether a limit is about it: what cannot be told does not lift it.
+    fn limited(&self, limit: &CompiledLimit) -> Matches {
+        self.rule(&limit.rule, PolicyAction::Deny)
     }
 
     fn rule(&self, rule: &CompiledRule, action: PolicyAction) -> Matches {

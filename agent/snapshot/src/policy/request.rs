@@ -25,6 +25,13 @@ pub struct RequestAttributes<'a> {
     pub remote: IpAddr,
 }
 
+impl<'a> RequestAttributes<'a> {
+    /// A claim of the request's token.
+    pub fn claim(&self, path: &[String]) -> Option<&'a Value> {
+        claim(self.claims, path)
+    }
+}
+
 /// What has to be true of a request; empty fields are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RequestMatch {
@@ -113,17 +120,18 @@ fn is_principal(principal: &PrincipalMatch, claims: Option<&Map<String, Value>>)
     }
 }
 
+fn claim<'a>(claims: Option<&'a Map<String, Value>>, path: &[String]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(claims?.get(first)?, |value, name| value.as_object()?.get(name))
+}
+
 /// A claim that is a list has every one of its values. Only text counts.
 fn is_claim(
     values: &Values<TextMatch>,
     claims: Option<&Map<String, Value>>,
     path: &[String],
 ) -> bool {
-    let found = claims.and_then(|claims| {
-        let (first, rest) = path.split_first()?;
-        rest.iter().try_fold(claims.get(first)?, |value, name| value.as_object()?.get(name))
-    });
-    let texts: Vec<&str> = match found {
+    let texts: Vec<&str> = match claim(claims, path) {
         Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
         Some(Value::String(text)) => vec![text],
         _ => Vec::new(),

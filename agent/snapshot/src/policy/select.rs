@@ -9,7 +9,7 @@ use undermesh_model::{
     AuthorizationPolicy, Cluster, JwtRule, PolicyAction, RequestAuthentication, Workload,
 };
 
-use super::{CompiledPolicy, MtlsModes, Statement};
+use super::{CompiledPolicy, MtlsModes, Statement, limits::RateLimits};
 
 type Labels = BTreeMap<String, String>;
 
@@ -22,6 +22,7 @@ pub(super) fn selects(selector: &Labels, workload: &Workload) -> bool {
 pub(crate) struct Authorizations<'a> {
     root_namespace: &'a str,
     tokens: Tokens<'a>,
+    limits: RateLimits<'a>,
     by_namespace: HashMap<&'a str, Vec<(&'a AuthorizationPolicy, Arc<Statement>)>>,
 }
 
@@ -32,8 +33,8 @@ impl<'a> Authorizations<'a> {
             let statements = by_namespace.entry(policy.name.namespace.as_str()).or_default();
             statements.push((policy, Arc::new(Statement::new(policy))));
         }
-        let tokens = Tokens::new(cluster);
-        Self { root_namespace, tokens, by_namespace }
+        let (tokens, limits) = (Tokens::new(cluster), RateLimits::new(cluster));
+        Self { root_namespace, tokens, limits, by_namespace }
     }
 
     /// Everything that is about `workload`: policies of its own namespace, and those of the root
@@ -43,7 +44,8 @@ impl<'a> Authorizations<'a> {
         let namespaces = [self.root_namespace, own];
         let distinct = if own == self.root_namespace { &namespaces[..1] } else { &namespaces };
         let tokens = self.tokens.of(workload, distinct);
-        let mut compiled = CompiledPolicy { modes, tokens, ..CompiledPolicy::default() };
+        let limits = self.limits.of(workload, distinct);
+        let mut compiled = CompiledPolicy { modes, tokens, limits, ..CompiledPolicy::default() };
         let statements = distinct.iter().filter_map(|name| self.by_namespace.get(name)).flatten();
         for (policy, statement) in statements {
             if selects(&policy.selector, workload) {

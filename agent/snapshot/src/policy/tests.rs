@@ -2,6 +2,7 @@
 
 mod authorizers;
 mod equivalence;
+mod limits;
 mod modes;
 mod reference;
 mod requests;

@@ -24,7 +24,7 @@ const OPERATION: [&str; 4] = ["ports", "hosts", "methods", "paths"];
 const MAX_NAME: usize = 256;
 
 /// Reads one rule of a policy.
-pub(super) struct Reader<'a> {
+pub(in crate::security) struct Reader<'a> {
     /// Which rule it is.
     index: String,
     subject: &'a Subject<'a>,
@@ -34,11 +34,15 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(index: usize, subject: &'a Subject<'a>, report: &'a mut Report) -> Self {
+    pub(in crate::security) fn new(
+        index: usize,
+        subject: &'a Subject<'a>,
+        report: &'a mut Report,
+    ) -> Self {
         Self { index: index.to_string(), subject, report, unknown: Vec::new() }
     }
 
-    pub(super) fn rule(mut self, rule: &Rule) -> model::Rule {
+    pub(in crate::security) fn rule(mut self, rule: &Rule) -> model::Rule {
         let empty = Lists::new();
         let from = rule.from.iter().map(|from| from.source.as_ref().unwrap_or(&empty));
         let from = from.map(|lists| self.source(lists)).collect();
@@ -235,7 +239,7 @@ fn not(field: &str) -> String {
 }
 
 /// `[a][b]` -> `a`, `b`.
-fn in_brackets(text: &str) -> Option<Vec<String>> {
+pub(in crate::security) fn in_brackets(text: &str) -> Option<Vec<String>> {
     let inner = text.strip_prefix('[')?.strip_suffix(']')?;
     let names: Vec<String> = inner.split("][").map(str::to_owned).collect();
     let is_name = |name: &String| !name.is_empty() && !name.contains(['[', ']']);

@@ -11,7 +11,6 @@ use ::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use undermesh_model::CheckedBody;
 
 use super::places::Room;
@@ -24,12 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(in crate::guard) struct Kept {
     frames: VecDeque<Frame<Bytes>>,
     bytes: usize,
-    rest: Option<Incoming>,
+    rest: Option<Metered>,
     room: Room,
 }
 
 impl Kept {
-    pub(super) fn new(body: Incoming) -> Self {
+    pub(super) fn new(body: Metered) -> Self {
         let rest = (!body.is_end_stream()).then_some(body);
         Self { frames: VecDeque::new(), bytes: 0, rest, room: Room::default() }
     }
@@ -107,7 +106,7 @@ impl http_body::Body for Kept {
             return Poll::Ready(Some(Ok(frame)));
         }
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        Pin::new(rest).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+        Pin::new(rest).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -12,7 +12,10 @@ use super::{
     send::Sent,
     slot::{Counted, Slot},
 };
-use crate::upstream::{Body, ByteStream};
+use crate::{
+    fair,
+    upstream::{Body, ByteStream},
+};
 
 /// Connections that a pool keeps without a request; more than that were needed at a time once, and
 /// not for long.
@@ -45,11 +48,11 @@ pub(super) async fn connect(
 ) -> hyper::Result<Http1> {
     let io = TokioIo::new(Counted::new(stream, slot));
     let (sender, driver) = http1::handshake(io).await?;
-    tokio::spawn(async move {
+    tokio::spawn(fair::inherit(async move {
         if let Err(error) = driver.with_upgrades().await {
             tracing::debug!(%error, "upstream connection ended");
         }
-    });
+    }));
     let connection = Connection { sender, opened: Instant::now(), requests: 0 };
     Ok(Http1 { pool: Arc::downgrade(pool), connection: Some(connection) })
 }

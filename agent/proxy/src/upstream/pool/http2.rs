@@ -19,7 +19,10 @@ use super::{
     send::Sent,
     slot::{Counted, Slot},
 };
-use crate::upstream::{Body, ByteStream};
+use crate::{
+    fair,
+    upstream::{Body, ByteStream},
+};
 
 /// What a peer is expected to allow that has not said it (RFC 9113 recommends no less).
 pub(super) const STREAMS_OF_UNKNOWN: usize = 100;
@@ -69,7 +72,7 @@ pub(super) async fn connect(
     let usage = Mutex::new(Usage { streams: 0, requests: 0, idle_since: now });
     let connection = Multiplexed { sender, opened: now, allowed: Arc::clone(&allowed), usage };
     let connection = Arc::new(connection);
-    tokio::spawn(drive(driver, allowed));
+    tokio::spawn(fair::inherit(drive(driver, allowed)));
     let stream = connection.take_stream(pool);
     let mut state = pool.lock();
     if !state.closed {

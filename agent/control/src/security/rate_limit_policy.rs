@@ -1,0 +1,408 @@
+//! RateLimitPolicy: how much is served. Rules match as those of AuthorizationPolicy do.
+
+use std::{collections::HashSet, num::NonZeroU32, time::Duration};
+
+use http::HeaderName;
+use serde::Deserialize;
+use undermesh_model::{
+    self as model, LimitAnswer, LimitHeaders, LimitKey, LimitRule, Limits, NamespacedName, Rate,
+};
+
+use super::{
+    Selector,
+    authorization_policy::{self as authorization, in_brackets},
+    invalid, labels,
+};
+use crate::{
+    fields,
+    objects::Placed,
+    report::{Report, Subject},
+    traffic::duration,
+};
+
+/// Budgets that a rule keeps where nothing is said.
+const MAX_KEYS: usize = 10_000;
+/// What `maxKeys` may say: a budget takes some 40 bytes.
+const LEAST_KEYS: usize = 2;
+const MOST_KEYS: usize = 1_000_000;
+/// The finest rate, as the time between two.
+const FINEST: Duration = Duration::from_micros(1);
+/// Longest period.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Longest time in which a whole burst comes back.
+const LONGEST_REFILL: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Longest text of an answer.
+const MAX_TEXT: usize = 4096;
+/// Longest name of a rule.
+const MAX_NAME: usize = 63;
+
+const KNOWN: [fields::Known; 8] = [
+    ("", &["apiVersion", "kind", "metadata", "spec", "status"]),
+    ("spec", &["selector", "shadow", "rules"]),
+    ("spec.selector", &["matchLabels"]),
+    (
+        "spec.rules.[]",
+        &[
+            "name",
+            "from",
+            "to",
+            "when",
+            "requests",
+            "connections",
+            "maxBodyBytes",
+            "key",
+            "maxKeys",
+            "answer",
+        ],
+    ),
+    ("spec.rules.[].when.[]", &["key", "values", "notValues"]),
+    ("spec.rules.[].requests", &["count", "per", "burst"]),
+    ("spec.rules.[].connections", &["count", "per", "burst"]),
+    ("spec.rules.[].answer", &["status", "body", "grpcStatus", "headers"]),
+];
+
+/// The object.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct RateLimitPolicy {
+    #[serde(default)]
+    spec: Spec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Spec {
+    selector: Option<Selector>,
+    shadow: bool,
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Rule {
+    name: Option<String>,
+    from: Vec<authorization::From>,
+    to: Vec<authorization::To>,
+    when: Vec<authorization::Condition>,
+    requests: Option<Amount>,
+    connections: Option<Amount>,
+    max_body_bytes: Option<u64>,
+    key: Vec<String>,
+    max_keys: Option<usize>,
+    answer: Answer,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Amount {
+    count: u32,
+    per: String,
+    burst: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Answer {
+    status: Option<u16>,
+    body: Option<String>,
+    grpc_status: GrpcStatus,
+    headers: Headers,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum GrpcStatus {
+    #[default]
+    Unavailable,
+    ResourceExhausted,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Headers {
+    #[default]
+    Refused,
+    Always,
+    Never,
+}
+
+/// Reads a RateLimitPolicy.
+pub(crate) fn rate_limit_policy(
+    object: &RateLimitPolicy,
+    subject: &Subject<'_>,
+    report: &mut Report,
+) -> Placed<model::RateLimitPolicy> {
+    fields::check(&KNOWN, subject, report);
+    let spec = &object.spec;
+    let mut names = HashSet::new();
+    let mut rules = Vec::with_capacity(spec.rules.len());
+    for (index, rule) in spec.rules.iter().enumerate() {
+        let read = Reader { index: index.to_string(), subject, report }.rule(rule);
+        if !names.insert(read.name.clone()) {
+            let path = ["spec", "rules", &index.to_string(), "name"];
+            let message = format!("two rules are called {:?}", read.name);
+            invalid(report, subject, &path, message, "give each a name of its own");
+        }
+        rules.push(read);
+    }
+    if rules.is_empty() {
+        let remedy = "it has no effect; write what it limits";
+        let message = "it has no rules".to_owned();
+        report.warning(subject, &["spec", "rules"], "no-effect", message, remedy);
+    }
+    let read = model::RateLimitPolicy {
+        origin: subject.origin.clone(),
+        name: NamespacedName::new(&subject.origin.namespace, &subject.origin.name),
+        selector: labels(spec.selector.as_ref()),
+        shadow: spec.shadow,
+        rules,
+    };
+    Placed::new(read, subject)
+}
+
+/// Reads one rule.
+struct Reader<'a> {
+    index: String,
+    subject: &'a Subject<'a>,
+    report: &'a mut Report,
+}
+
+impl Reader<'_> {
+    fn rule(mut self, rule: &Rule) -> LimitRule {
+        let matches = authorization::Rule {
+            from: rule.from.clone(),
+            to: rule.to.clone(),
+            when: rule.when.clone(),
+        };
+        let index = self.index.parse().unwrap_or_default();
+        let when = authorization::Reader::new(index, self.subject, self.report).rule(&matches);
+        let limits = Limits {
+            requests: self.rate("requests", rule.requests.as_ref()),
+            connections: self.rate("connections", rule.connections.as_ref()),
+            body: rule.max_body_bytes,
+            key: rule.key.iter().filter_map(|text| self.key(text)).collect(),
+            max_keys: self.max_keys(rule.max_keys),
+            answer: self.answer(&rule.answer),
+        };
+        self.check(&when, &limits);
+        LimitRule { name: self.name(rule.name.as_deref()), when, limits }
+    }
+
+    fn check(&mut self, when: &model::Rule, limits: &Limits) {
+        if limits.requests.is_none() && limits.connections.is_none() && limits.body.is_none() {
+            let remedy = "write requests, connections or maxBodyBytes";
+            self.invalid("requests", "limits nothing", remedy);
+        }
+        if limits.connections.is_some()
+            && (when.looks_at_requests() || limits.key.iter().any(LimitKey::is_of_request))
+        {
+            let what = "limits connections by what only their requests have";
+            self.invalid("connections", what, "limit requests, or write a rule of its own");
+        }
+    }
+
+    fn name(&mut self, name: Option<&str>) -> String {
+        let Some(name) = name else { return self.index.clone() };
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_name) {
+            let what = format!("has name {name:?}");
+            self.invalid("name", &what, "write up to 63 letters, digits, '-', '_' and '.'");
+        }
+        name.to_owned()
+    }
+
+    fn rate(&mut self, field: &str, amount: Option<&Amount>) -> Option<Rate> {
+        let amount = amount?;
+        let period = duration(&amount.per).filter(|per| (FINEST..=LONGEST).contains(per));
+        let count = NonZeroU32::new(amount.count);
+        let burst = NonZeroU32::new(amount.burst.unwrap_or(amount.count));
+        let (Some(per), Some(count), Some(burst)) = (period, count, burst) else {
+            let what = format!(
+                "has {field}: {} per {:?}, burst {:?}",
+                amount.count, amount.per, amount.burst
+            );
+            self.invalid(field, &what, "write numbers above 0, and a period of up to 24h");
+            return None;
+        };
+        let interval = per / count.get();
+        if interval < FINEST {
+            self.invalid(field, "allows more than a million a second", "leave it out");
+        }
+        if interval.saturating_mul(burst.get()) > LONGEST_REFILL {
+            self.invalid(field, "has a burst that is saved up for over a year", "allow less");
+        }
+        Some(Rate { count, per, burst })
+    }
+
+    fn key(&mut self, text: &str) -> Option<LimitKey> {
+        let name = |prefix: &str| in_brackets(text.strip_prefix(prefix)?);
+        let read = match text {
+            "pod" => Some(LimitKey::Pod),
+            "source.principal" => Some(LimitKey::SourcePrincipal),
+            "source.namespace" => Some(LimitKey::SourceNamespace),
+            "source.ip" => Some(LimitKey::SourceAddress),
+            "remote.ip" => Some(LimitKey::RemoteAddress),
+            "request.method" => Some(LimitKey::Method),
+            "request.host" => Some(LimitKey::Host),
+            "request.path" => Some(LimitKey::Path),
+            _ => None,
+        };
+        let read = read.or_else(|| match name("request.headers").as_deref() {
+            Some([header]) => {
+                let header = HeaderName::try_from(header.as_str()).ok()?;
+                Some(LimitKey::Header(header.as_str().to_owned()))
+            }
+            _ => None,
+        });
+        let read = read.or_else(|| name("request.auth.claims").map(LimitKey::Claim));
+        if read.is_none() {
+            let what = format!("has key {text:?}, which nobody knows");
+            self.invalid("key", &what, "see docs/reference/limits-and-overload.md");
+        }
+        read
+    }
+
+    fn max_keys(&mut self, number: Option<usize>) -> usize {
+        let number = number.unwrap_or(MAX_KEYS);
+        if !(LEAST_KEYS..=MOST_KEYS).contains(&number) {
+            let what = format!("has maxKeys {number}");
+            self.invalid("maxKeys", &what, "write a number from 2 to 1000000");
+        }
+        number.clamp(LEAST_KEYS, MOST_KEYS)
+    }
+
+    fn answer(&mut self, answer: &Answer) -> LimitAnswer {
+        let default = LimitAnswer::default();
+        let status = answer.status.unwrap_or(default.status);
+        if !(400..=599).contains(&status) {
+            let what = format!("answers with status {status}");
+            self.invalid("answer", &what, "write one of 400 to 599");
+        }
+        let body = answer.body.clone().unwrap_or(default.body);
+        if body.len() > MAX_TEXT {
+            self.invalid("answer", "answers with more than 4096 bytes", "write less");
+        }
+        LimitAnswer {
+            status,
+            body,
+            exhausted: matches!(answer.grpc_status, GrpcStatus::ResourceExhausted),
+            headers: match answer.headers {
+                Headers::Refused => LimitHeaders::Refused,
+                Headers::Always => LimitHeaders::Always,
+                Headers::Never => LimitHeaders::Never,
+            },
+        }
+    }
+
+    fn invalid(&mut self, field: &str, what: &str, remedy: &str) {
+        let path = ["spec", "rules", &self.index, field];
+        let message = format!("rules[{}] {what}", self.index);
+        invalid(self.report, self.subject, &path, message, remedy);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use undermesh_model::{Condition, TextMatch};
+
+    use super::*;
+    use crate::fixtures::load;
+
+    fn read(spec: &str) -> (Option<model::RateLimitPolicy>, Vec<String>) {
+        let loaded = load(&format!(
+            "apiVersion: undermesh.io/v1alpha1\nkind: RateLimitPolicy\n\
+             metadata: {{name: p, namespace: shop}}\nspec: {spec}\n"
+        ));
+        let said = loaded.diagnostics.into_iter();
+        let said = said.map(|one| format!("{:?} {}: {}", one.severity, one.code, one.message));
+        let policy = loaded.cluster.and_then(|cluster| cluster.rate_limits.into_values().next());
+        (policy, said.collect())
+    }
+
+    fn rate(count: u32, seconds: u64, burst: u32) -> Option<Rate> {
+        let number = |number| NonZeroU32::new(number).unwrap();
+        let per = Duration::from_secs(seconds);
+        Some(Rate { count: number(count), per, burst: number(burst) })
+    }
+
+    #[test]
+    fn a_policy_is_read_field_by_field() {
+        let (policy, said) = read(
+            "
+  selector: {matchLabels: {app: cart}}
+  shadow: true
+  rules:
+  - name: free
+    when: [{key: 'request.headers[X-Tier]', values: [free]}]
+    requests: {count: 10, per: 1m, burst: 3}
+    maxBodyBytes: 1000
+    key: [pod, source.principal, source.namespace, source.ip, remote.ip, request.method, request.host,
+          request.path, 'request.headers[X-User]', 'request.auth.claims[a][b]']
+    maxKeys: 5
+    answer: {status: 503, body: later, grpcStatus: RESOURCE_EXHAUSTED, headers: ALWAYS}
+  - connections: {count: 5, per: 1s}
+    from: [{source: {namespaces: [front]}}]",
+        );
+        assert_eq!(said, Vec::<String>::new());
+        let policy = policy.unwrap();
+        assert!(policy.shadow);
+        assert_eq!(policy.selector["app"], "cart");
+        let free = &policy.rules[0];
+        assert_eq!(free.name, "free");
+        let [Condition::RequestHeader(name, values)] = &free.when.when[..] else {
+            panic!("{:?}", free.when)
+        };
+        assert_eq!(
+            (name.as_str(), &values.any_of[..]),
+            ("x-tier", &[TextMatch::Exact("free".into())][..])
+        );
+        let limits = &free.limits;
+        assert_eq!(
+            (limits.requests, limits.body, limits.max_keys),
+            (rate(10, 60, 3), Some(1000), 5)
+        );
+        assert_eq!(limits.key.len(), 10);
+        assert_eq!(limits.key[8], LimitKey::Header("x-user".to_owned()));
+        assert_eq!(limits.key[9], LimitKey::Claim(vec!["a".to_owned(), "b".to_owned()]));
+        let answer = &limits.answer;
+        assert_eq!((answer.status, answer.body.as_str(), answer.exhausted), (503, "later", true));
+        assert_eq!(answer.headers, LimitHeaders::Always);
+        let connections = &policy.rules[1];
+        assert_eq!(connections.name, "1");
+        assert_eq!(connections.limits.connections, rate(5, 1, 5));
+        assert_eq!(connections.limits.max_keys, MAX_KEYS);
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_meant_rejects_the_state() {
+        for rule in [
+            "{}",
+            "{requests: {count: 0, per: 1s}}",
+            "{requests: {count: 1, per: soon}}",
+            "{requests: {count: 1, per: 0s}}",
+            "{requests: {count: 1, per: 25h}}",
+            "{requests: {count: 1, per: 1s, burst: 0}}",
+            "{requests: {count: 2, per: 1us}}",
+            "{requests: {count: 1, per: 24h, burst: 400}}",
+            "{requests: {count: 1, per: 1s}, key: [request.colour]}",
+            "{requests: {count: 1, per: 1s}, key: ['request.headers[a b]']}",
+            "{requests: {count: 1, per: 1s}, maxKeys: 1}",
+            "{requests: {count: 1, per: 1s}, maxKeys: 1000001}",
+            "{requests: {count: 1, per: 1s}, answer: {status: 200}}",
+            "{requests: {count: 1, per: 1s}, name: 'a b'}",
+            "{connections: {count: 1, per: 1s}, key: [request.path]}",
+            "{connections: {count: 1, per: 1s}, to: [{operation: {paths: [/a]}}]}",
+            "{requests: {count: 1, per: 1s}, to: [{operation: {ports: ['0']}}]}",
+            "{name: a, maxBodyBytes: 1}, {name: a, maxBodyBytes: 2}",
+        ] {
+            let (_, said) = read(&format!("{{rules: [{rule}]}}"));
+            assert!(said.iter().any(|one| one.starts_with("Error ")), "accepted: {rule}{said:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_reported() {
+        let (policy, said) = read("{}");
+        assert!(policy.is_some() && said[0].starts_with("Warning no-effect"), "{said:?}");
+        let (_, said) = read("{rules: [{maxBodyBytes: 1, colour: red}]}");
+        assert!(said[0].starts_with("Warning unknown-field"), "{said:?}");
+    }
+}
