@@ -57,7 +57,7 @@ pub(crate) use log::{Cut, Flag, RequestLog, unreadable};
 pub(crate) use meter::Metered;
 pub(crate) use outside::{Carries, secure};
 pub(crate) use patient::{Happened, Patient};
-pub(crate) use requests::{http1_builder, http2_builder};
+pub(crate) use requests::{http1_edge, http2_builder};
 pub(crate) use sniff::{Look, Spoken, sniff};
 pub(crate) use strict::{Strict, Switch};
 

@@ -12,7 +12,7 @@ use super::{Visit, exchange::Guard, service::Visited};
 use crate::{
     authorize::PolicyWatch,
     duplex::{Duplex, Stream},
-    http::{Cut, Strict, Switch, http1_builder, http2_builder},
+    http::{Cut, Strict, Switch, http1_edge, http2_builder},
 };
 
 /// Serves the requests of a client's stream until it leaves.
@@ -93,7 +93,7 @@ where
         }
     } else {
         let io = TokioIo::new(Strict::new(stream, switch).within(limit));
-        let connection = http1_builder(&pod).serve_connection(io, service).with_upgrades();
+        let connection = http1_edge(&pod).serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,

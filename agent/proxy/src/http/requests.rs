@@ -70,7 +70,7 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
         }
     } else {
         let io = TokioIo::new(Strict::new(stream, front.switch.clone()).within(limit));
-        let connection = http1_builder(&front.pod).serve_connection(io, service).with_upgrades();
+        let connection = http1_edge(&front.pod).serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -91,14 +91,20 @@ async fn leaves_slowly(front: &Front) {
     tokio::time::sleep(LAST_REQUEST).await;
 }
 
-/// The edge of a connection of HTTP/1. hyper waits for a head from the end of the former answer on, so that its
-/// limit is how long a connection may be idle.
-pub(crate) fn http1_builder(pod: &Pod) -> http1::Builder {
-    let mut builder = http1::Builder::new();
+/// The edge of a connection of HTTP/1 of a pod. hyper waits for a head from the end of the former answer on, so
+/// that its limit is how long a connection may be idle.
+pub(crate) fn http1_edge(pod: &Pod) -> http1::Builder {
+    let mut builder = http1_builder();
     let idle = pod.shared.config.http_idle_timeout;
     if !idle.is_zero() {
         builder.timer(TokioTimer::new()).header_read_timeout(idle);
     }
+    builder
+}
+
+/// The same without a clock.
+pub(super) fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
     // A client that has said all it has to say may still read.
     builder.half_close(true).max_header_size(MAX_HEAD).max_buf_size(MAX_HEAD * 4);
     builder
