@@ -14,7 +14,10 @@ use http_body_util::BodyExt;
 use undermesh_model::CheckedBody;
 
 use super::places::Room;
-use crate::{http::LocalReply, upstream::BodyError};
+use crate::{
+    http::{LocalReply, Metered},
+    upstream::BodyError,
+};
 
 /// A client that takes longer for what an authorizer is to see is not waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
