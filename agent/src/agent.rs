@@ -27,6 +27,7 @@ use crate::{
 };
 use control::Control;
 use parts::{Parts, Serving};
+pub(crate) use reload::Warnings;
 
 /// How long the end of the process waits for connections to be let go of, and again for their lines
 /// to be written.

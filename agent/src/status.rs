@@ -9,6 +9,7 @@ use undermesh_datapath::GateMode;
 use undermesh_proxy::OverloadStatus;
 use undermesh_snapshot::WorkloadInfo;
 
+use crate::policies::{AuthorizerRow, KeyRow, PolicyRow};
 pub(crate) use destinations::DestinationStatus;
 
 /// The whole page. Field names are API (docs/reference/status.md).
@@ -22,6 +23,13 @@ pub(crate) struct Status {
     #[serde(default)]
     pub(crate) destinations: Vec<DestinationStatus>,
     pub(crate) certificates: Vec<CertificateRow>,
+    /// Absent in the answers of older agents, as are the next two.
+    #[serde(default)]
+    pub(crate) policies: Vec<PolicyRow>,
+    #[serde(default)]
+    pub(crate) authorizers: Vec<AuthorizerRow>,
+    #[serde(default)]
+    pub(crate) token_keys: Vec<KeyRow>,
     pub(crate) programs: Vec<ProgramRow>,
     pub(crate) maps: Vec<MapRow>,
     /// Verdicts of the programs by reason, zero counts left out.
@@ -248,6 +256,24 @@ impl fmt::Display for Status {
         )?;
         section(
             f,
+            "Policies",
+            &["POLICY", "ACTION", "PODS", "STATE", "DETAIL"],
+            self.policies.iter().map(PolicyRow::row),
+        )?;
+        section(
+            f,
+            "Authorizers",
+            &["PROVIDER", "ALLOWED", "DENIED", "FAILED CLOSED", "FAILED OPEN", "LAST FAILURE"],
+            self.authorizers.iter().map(AuthorizerRow::row),
+        )?;
+        section(
+            f,
+            "Token keys",
+            &["ISSUER", "SOURCE", "KEYS", "READ", "PROBLEM"],
+            self.token_keys.iter().map(KeyRow::row),
+        )?;
+        section(
+            f,
             "Programs",
             &["PROGRAM", "HOOK", "ID", "ATTACHED TO"],
             self.programs.iter().map(ProgramRow::row),
@@ -354,6 +380,7 @@ fn duration(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policies::PolicyState;
 
     #[test]
     fn durations_show_their_two_largest_units() {
@@ -391,6 +418,17 @@ mod tests {
             gate: GateStatus { state: GateState::Refuse, held_pods: 2, ..GateStatus::default() },
             destinations: vec![],
             certificates: vec![],
+            policies: vec![PolicyRow {
+                kind: "AuthorizationPolicy".into(),
+                namespace: "shop".into(),
+                name: "ask".into(),
+                action: "CUSTOM".into(),
+                pods: 2,
+                state: PolicyState::FailsClosed,
+                detail: vec!["provider \"judge\" cannot be asked".into()],
+            }],
+            authorizers: vec![],
+            token_keys: vec![],
             programs: vec![],
             maps: vec![MapRow {
                 name: "PODS".into(),
@@ -412,10 +450,11 @@ mod tests {
             "25%",
             "local",
             "Pod shop/cart",
+            "AuthorizationPolicy shop/ask  CUSTOM  2     FAILS CLOSED  provider \"judge\"",
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
-        assert!(!text.contains("Certificates"));
+        assert!(!text.contains("Certificates") && !text.contains("Authorizers"));
         let json = serde_json::to_string(&status).unwrap();
         assert_eq!(serde_json::from_str::<Status>(&json).unwrap().to_string(), text);
     }

@@ -10,8 +10,10 @@ mod judge;
 mod run;
 mod shop;
 mod tls;
+mod token;
 
 pub use case::{Case, Copies, Exchange, Expected, Protocol, Seen};
 pub use run::run;
 pub use shop::Shop;
 pub use tls::client_hello;
+pub use token::Token;

@@ -8,6 +8,7 @@
 //!     ├─ guard       cleans up after an owner that died, however it died
 //!     ├─ pod         drives sockets inside a pod, one system call at a time
 //!     ├─ doctor      `undermesh doctor` on a node, and what it says
+//!     ├─ authorizer  whom CUSTOM policies ask, over HTTP and gRPC
 //!     ├─ foreign     programs of somebody else
 //!     ├─ receiver    a receiver of spans
 //!     ├─ outside     a DNS server, and servers with certificates of somebody else
@@ -20,6 +21,7 @@
 
 mod access_log;
 mod agent;
+pub mod authorizer;
 mod capture;
 pub mod cases;
 mod cgroup;

@@ -16,6 +16,12 @@ pub struct Status {
     pub gate: GateRow,
     /// Certificates of workloads.
     pub certificates: Vec<CertificateRow>,
+    /// Policies about pods of the node.
+    pub policies: Vec<PolicyRow>,
+    /// Whom CUSTOM policies have asked.
+    pub authorizers: Vec<AuthorizerRow>,
+    /// What tokens are verified with.
+    pub token_keys: Vec<KeyRow>,
     /// Programs in the kernel.
     pub programs: Vec<ProgramRow>,
     /// Maps in the kernel.
@@ -82,6 +88,56 @@ pub struct CertificateRow {
     pub expires_in_seconds: i64,
 }
 
+/// A policy.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyRow {
+    /// Kind of the object.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// What a match means.
+    pub action: String,
+    /// Pods of the node that it is about.
+    pub pods: usize,
+    /// `enforced`, `dry-run`, `fails-closed` or `fails-open`.
+    pub state: String,
+    /// Findings, and why it fails.
+    pub detail: Vec<String>,
+}
+
+/// An authorizer.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorizerRow {
+    /// The provider's name.
+    pub provider: String,
+    /// Requests that it has let pass.
+    pub allowed: u64,
+    /// Requests that it has refused.
+    pub denied: u64,
+    /// Requests refused without an answer.
+    pub failed_closed: u64,
+    /// Requests that have passed without an answer.
+    pub failed_open: u64,
+    /// Why there was no answer the last time.
+    pub error: String,
+}
+
+/// Keys of an issuer.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyRow {
+    /// The issuer.
+    pub issuer: String,
+    /// How many there are.
+    pub keys: usize,
+    /// Why the last fetch failed.
+    pub error: String,
+    /// When they may be fetched again.
+    pub retry_seconds: u64,
+}
+
 /// A program.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -118,6 +174,11 @@ impl Status {
     pub fn entries(&self, map: &str) -> u64 {
         let found = self.maps.iter().find(|row| row.name == map);
         found.map_or(0, |row| row.entries)
+    }
+
+    /// A policy by its name.
+    pub fn policy(&self, name: &str) -> Option<&PolicyRow> {
+        self.policies.iter().find(|row| row.name == name)
     }
 
     /// Whether a pod is enrolled.

@@ -57,7 +57,10 @@ fn plaintext_is_judged_by_its_address_and_the_application_sees_who_it_is() -> Re
     let log = rig.agent("b")?.access_log();
     let line =
         log.wait(&[("event", "denied"), ("reason", "policy_denied"), ("transport", "plain")])?;
-    assert_eq!(line.get("detail"), "not allowed by AuthorizationPolicy shop/by-address");
+    assert_eq!(
+        line.get("detail"),
+        "not allowed by AuthorizationPolicy shop/by-address, rule[0] from[0] ipBlocks"
+    );
     let line = log.wait(&[("event", "open"), ("transport", "plain")])?;
     assert_eq!(line.get("security"), "none");
     assert_eq!(line.get("destination.pod"), "server");

@@ -14,6 +14,16 @@ fn routes_of_the_gateway_api_do_what_they_say() -> Result<()> {
 }
 
 #[test]
+fn authorization_policies_do_what_they_say() -> Result<()> {
+    cases::run("authorization")
+}
+
+#[test]
+fn request_authentications_do_what_they_say() -> Result<()> {
+    cases::run("request_authentication")
+}
+
+#[test]
 fn destination_rules_do_what_they_say() -> Result<()> {
     cases::run("destination_rule")
 }

@@ -95,7 +95,7 @@ fn a_follower_sees_local_proxied_and_denied_connections_with_their_reasons() -> 
         Ok(client.connect(rig.vip("near", 80)?).is_err().then_some(()))
     })?;
     let refused = refusals.wait(&[("/reason", "policy_denied"), ("/source/pod", "client")])?;
-    let detail = "denied by AuthorizationPolicy shop/no-client, rule 0";
+    let detail = "denied by AuthorizationPolicy shop/no-client, rule[0] from[0] serviceAccounts";
     assert_eq!(refused["detail"], detail);
     let seen = refusals.seen.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(seen.iter().all(|record| record["event"] == "denied"), "{seen:?}");

@@ -40,7 +40,10 @@ fn local_connections_that_a_policy_refuses_now_are_reset_and_others_go_on() -> R
     let log = rig.agent("a")?.access_log();
     let wanted = [("event", "close"), ("reason", "policy_denied_late"), ("transport", "local")];
     let line = log.wait(&wanted)?;
-    assert_eq!(line.get("detail"), "denied by AuthorizationPolicy shop/late, rule 0");
+    assert_eq!(
+        line.get("detail"),
+        "denied by AuthorizationPolicy shop/late, rule[0] from[0] serviceAccounts, to[0] ports"
+    );
     assert_eq!(line.get("response_flags"), "UAEX");
     let agent = rig.agent("a")?;
     wait_for("the denials to be counted", NOTICED, || {

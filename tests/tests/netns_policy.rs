@@ -55,7 +55,7 @@ fn a_denied_service_account_is_refused_on_its_own_node_and_on_another() -> Resul
         "no-client",
         "{action: DENY, rules: [{from: [{source: {serviceAccounts: [client]}}]}]}",
     )?;
-    let detail = "denied by AuthorizationPolicy shop/no-client, rule 0";
+    let detail = "denied by AuthorizationPolicy shop/no-client, rule[0] from[0] serviceAccounts";
     for to in [rig.vip("near", 80)?, rig.at("near", PORT)?, rig.at6("near", PORT)?] {
         assert_eq!(outcome(&client, to), "ECONNREFUSED", "{to}");
     }
@@ -110,7 +110,10 @@ fn only_those_that_are_allowed_pass_and_plaintext_is_nobody() -> Result<()> {
     }
     let log = rig.agent("b")?.access_log();
     let line = log.wait(&[("reason", "policy_denied"), ("transport", "plain")])?;
-    assert_eq!(line.get("detail"), "not allowed by AuthorizationPolicy shop/only-client");
+    assert_eq!(
+        line.get("detail"),
+        "not allowed by AuthorizationPolicy shop/only-client, rule[0] from[0] principals"
+    );
 
     authorize(&rig, "only-client", "{}")?;
     assert_eq!(outcome(&client, rig.vip("near", 80)?), "ECONNREFUSED", "an empty ALLOW");
@@ -237,7 +240,10 @@ fn a_policy_is_in_force_within_a_second_and_closes_what_it_refuses() -> Result<(
     assert_eq!(kept.exchange(b"after")?, b"after", "a connection that is still allowed was cut");
     let log = rig.agent("b")?.access_log();
     let line = log.wait(&[("event", "close"), ("reason", "policy_denied_late")])?;
-    assert_eq!(line.get("detail"), "denied by AuthorizationPolicy shop/late, rule 0");
+    assert_eq!(
+        line.get("detail"),
+        "denied by AuthorizationPolicy shop/late, rule[0] from[0] serviceAccounts"
+    );
     Ok(())
 }
 

@@ -61,6 +61,9 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     for placed in objects.authorization_policies {
         cluster.authorization_policies.insert(placed.name(), placed.value);
     }
+    for placed in objects.mesh_configs {
+        cluster.mesh_configs.insert(placed.name(), placed.value);
+    }
     for placed in objects.rate_limits {
         cluster.rate_limits.insert(placed.name(), placed.value);
     }

@@ -11,7 +11,8 @@ use crate::{
     objects::Objects,
     report::{Report, Subject},
     security::{
-        self, AuthorizationPolicy, PeerAuthentication, RateLimitPolicy, RequestAuthentication,
+        self, AuthorizationPolicy, MeshConfig, PeerAuthentication, RateLimitPolicy,
+        RequestAuthentication,
     },
     traffic::{
         self, DestinationRule, ServiceEntry, VirtualService, WorkloadEntry, gateway,
@@ -76,7 +77,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 22] = [
+static KINDS: [Kind; 23] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -187,6 +188,15 @@ static KINDS: [Kind; 22] = [
             objects
                 .authorization_policies
                 .extend(security::authorization_policy(&read, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: namespaced("MeshConfig", &security::MESH_CONFIG_VERSIONS),
+        names: names::is_subdomain,
+        read: |document, subject, objects, report| {
+            let read = document.read::<MeshConfig>()?;
+            objects.mesh_configs.push(security::mesh_config(&read, subject, report));
             Ok(())
         },
     },

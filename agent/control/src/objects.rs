@@ -4,8 +4,8 @@
 use std::collections::{HashMap, hash_map::Entry};
 
 use undermesh_model::{
-    AuthorizationPolicy, EndpointSlice, NamespacedName, Node, PeerAuthentication, RateLimitPolicy,
-    RequestAuthentication, ResourceRef, ServiceAccount, SourcePosition,
+    AuthorizationPolicy, EndpointSlice, MeshConfig, NamespacedName, Node, PeerAuthentication,
+    RateLimitPolicy, RequestAuthentication, ResourceRef, ServiceAccount, SourcePosition,
     traffic::{DestinationRule, ServiceEntry, TlsSecret, WorkloadEntry},
 };
 
@@ -61,6 +61,7 @@ pub(crate) struct Objects {
     pub(crate) peer_authentications: Vec<Placed<PeerAuthentication>>,
     pub(crate) request_authentications: Vec<Placed<RequestAuthentication>>,
     pub(crate) authorization_policies: Vec<Placed<AuthorizationPolicy>>,
+    pub(crate) mesh_configs: Vec<Placed<MeshConfig>>,
     pub(crate) rate_limits: Vec<Placed<RateLimitPolicy>>,
     pub(crate) config_maps: Vec<Placed<Roots>>,
     pub(crate) secrets: Vec<Placed<TlsSecret>>,

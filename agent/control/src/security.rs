@@ -4,11 +4,13 @@
 //! is (a field that nobody knows is reported and has no effect).
 
 mod authorization_policy;
+mod mesh_config;
 mod peer_authentication;
 mod rate_limit_policy;
 mod request_authentication;
 
 pub(crate) use authorization_policy::{AuthorizationPolicy, authorization_policy};
+pub(crate) use mesh_config::{MESH_CONFIG_VERSIONS, MeshConfig, mesh_config};
 pub(crate) use peer_authentication::{PeerAuthentication, peer_authentication};
 pub(crate) use rate_limit_policy::{RateLimitPolicy, rate_limit_policy};
 pub(crate) use request_authentication::{RequestAuthentication, request_authentication};

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use serde::Serialize;
 
 use crate::{
-    AuthorizationPolicy, EndpointSlice, ExternalName, NamespacedName, PeerAuthentication,
-    RateLimitPolicy, RequestAuthentication, ResourceRef, Service, Workload,
+    AuthorizationPolicy, EndpointSlice, ExternalName, MeshConfig, NamespacedName,
+    PeerAuthentication, RateLimitPolicy, RequestAuthentication, ResourceRef, Service, Workload,
     traffic::{BackendTls, DestinationRule, RouteSet, ServiceEntry, TlsSecret, WorkloadEntry},
 };
 
@@ -32,6 +32,8 @@ pub struct Cluster {
     pub request_authentications: BTreeMap<NamespacedName, RequestAuthentication>,
     /// Who may connect.
     pub authorization_policies: BTreeMap<NamespacedName, AuthorizationPolicy>,
+    /// Whom policies may ask.
+    pub mesh_configs: BTreeMap<NamespacedName, MeshConfig>,
     /// How much is served.
     pub rate_limits: BTreeMap<NamespacedName, RateLimitPolicy>,
     /// What becomes of requests and connections, one for each object that gives routes.

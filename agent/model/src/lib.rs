@@ -3,6 +3,7 @@
 //! Sources produce a [`Cluster`], the snapshot compiler consumes one. Everything that comes from
 //! configuration carries the [`ResourceRef`] of the object that said so.
 
+mod authorizer;
 mod cluster;
 mod diagnostic;
 mod identity;
@@ -15,6 +16,7 @@ mod service;
 pub mod traffic;
 mod workload;
 
+pub use authorizer::{Authorizer, AuthorizerProtocol, CheckedBody, HttpAuthorizer, MeshConfig};
 pub use cluster::{Cluster, Generation, Namespace, Node, ServiceAccount};
 pub use diagnostic::{Diagnostic, Severity, SourcePosition};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};

@@ -22,6 +22,8 @@ pub struct RequestAuthentication {
 /// How tokens of one issuer are found and verified.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct JwtRule {
+    /// The object that it is from.
+    pub origin: ResourceRef,
     /// The claim `iss`; empty for any.
     pub issuer: String,
     /// One of these has to be in the claim `aud`; empty for any.

@@ -137,6 +137,7 @@ pub(crate) fn judge<'a>(
             from = %connection.source_address,
             to = %connection.destination,
             policy = %finding.policy,
+            rule = finding.rule,
             finding = finding.kind.as_str(),
             "policy has a finding"
         );
@@ -195,7 +196,10 @@ mod tests {
     fn a_denial_names_the_policy() {
         let denial = decide(MEMBER, Some(&testing::policy(&["shop"]))).unwrap_err();
         assert_eq!(denial.reason, "policy_denied");
-        assert_eq!(&*denial.detail, "not allowed by AuthorizationPolicy shop/members");
+        assert_eq!(
+            &*denial.detail,
+            "not allowed by AuthorizationPolicy shop/members, rule[0] from[0] namespaces"
+        );
         assert_eq!(
             decide(MEMBER, Some(&testing::policy(&["shop", "other"]))),
             Ok(Admission::Deliver)

@@ -1,12 +1,13 @@
 //! Requests judged at their destination, however they got here.
 //!
 //! A connection whose policy looks at requests is not simply delivered:
-//! limit -> sniff -> (opaque | http). A request: head -> authenticate -> readings -> judge -> limit -> link (the
-//! application). Nothing of it can be gone around, because every way into a pod ends in [`crate::authorize`],
-//! which hands over to this module what it cannot decide: tunnels, native sessions, what the kernel has
-//! captured, and requests that the proxy itself brings from another pod of the node.
+//! limit -> sniff -> (opaque | http). A request: head -> readings -> ask (`ext_authz`) -> authenticate -> judge ->
+//! limit -> link (the application). Nothing of it can be gone around, because every way into a pod ends in
+//! [`crate::authorize`], which hands over to this module what it cannot decide: tunnels, native sessions, what the
+//! kernel has captured, and requests that the proxy itself brings from another pod of the node.
 
 mod exchange;
+mod ext_authz;
 mod fetch;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -19,6 +20,7 @@ mod opaque;
 mod path;
 mod service;
 mod token;
+mod watched;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -35,11 +37,15 @@ use crate::{
     record,
 };
 
+pub use ext_authz::AuthorizerStatus;
+pub(crate) use ext_authz::Authorizers;
 pub(crate) use http::serve_bytes;
+pub use keys::KeyStatus;
 pub(crate) use keys::Keys;
 pub(crate) use limit::connection as count_connection;
 pub(crate) use opaque::authorize as authorize_opaque;
 pub(crate) use service::Services;
+use watched::Watched;
 
 /// A connection that is judged, as far as it was judged already.
 #[derive(Clone)]
@@ -121,8 +127,16 @@ pub(crate) async fn serve<D>(
     if !matches!(spoken, Spoken::Http1 | Spoken::Http2) {
         return opaque::serve(&visit, info, &mut stream, policies).await;
     }
-    let stream = Stream::new(stream).when_over(move |stream, _| over(stream.into_inner()));
-    http::serve(visit, info, stream, spoken == Spoken::Http2, policies).await;
+    let (stream, watch) = Watched::new(stream);
+    let stream = Stream::new(stream).when_over(move |stream, _| {
+        if let Some(stream) = stream.into_inner() {
+            over(stream.into_inner());
+        }
+    });
+    tokio::select! {
+        () = http::serve(visit, info, stream, spoken == Spoken::Http2, policies) => {}
+        () = watch.broken() => {}
+    }
 }
 
 /// What the client speaks. One that says nothing for so long speaks no HTTP.

@@ -6,6 +6,7 @@
 
 mod blocks;
 mod body;
+mod call;
 mod cors;
 mod deadline;
 mod dial;
@@ -46,9 +47,10 @@ use std::{net::SocketAddr, sync::Arc};
 use undermesh_snapshot::traffic::{AppProtocol, PortTraffic};
 
 use crate::{duplex::Socket, error::Failure, plan::Plan, pod::Pod, record::Outbound};
-pub(crate) use body::{AnswerBody, UntilEnd, cleaned};
+pub(crate) use body::{AnswerBody, UntilEnd, cleaned, grpc_status};
+pub(crate) use call::call;
 use front::{Front, is_about_requests};
-pub(crate) use head::{Head, clean_answer};
+pub(crate) use head::{Head, clean_answer, remove_hop_by_hop};
 use l4::{Led, Sniffed};
 pub(crate) use local_reply::LocalReply;
 pub(crate) use log::{Cut, Flag, RequestLog, unreadable};

@@ -55,7 +55,9 @@ pub(crate) struct Metrics {
     connect_errors: Family<[Label; 2], Counter>,
     /// Those of the native wire.
     pub(crate) native: NativeMetrics,
-    policy_denials: Family<[PolicyLabel; 2], Counter>,
+    policy_denials: Family<[PolicyLabel; 3], Counter>,
+    authorizer_checks: Family<[PolicyLabel; 2], Counter>,
+    key_fetches: Family<[Label; 1], Counter>,
     policy_findings: Family<[PolicyLabel; 3], Counter>,
 }
 
@@ -112,6 +114,16 @@ impl Metrics {
             metrics.policy_denials.clone(),
         );
         registry.register(
+            "undermesh_authorizer_checks",
+            "Requests about which an authorizer was asked, by result: allowed, denied, failed_open or failed_closed",
+            metrics.authorizer_checks.clone(),
+        );
+        registry.register(
+            "undermesh_token_key_fetches",
+            "Attempts to read the keys that tokens are verified with, by result: ok or failed",
+            metrics.key_fetches.clone(),
+        );
+        registry.register(
             "undermesh_policy_findings",
             "Connections about which an AUDIT policy or a dry run has something to report",
             metrics.policy_findings.clone(),
@@ -147,8 +159,31 @@ impl Metrics {
     /// A policy has refused or closed a connection.
     pub(crate) fn record_policy_denial(&self, decision: &Decision<'_>) {
         if let Some(policy) = decision.policy {
-            self.policy_denials.get_or_create(&policy_labels(policy)).inc();
+            self.record_refusal(policy, decision.rule);
         }
+    }
+
+    /// A policy has refused a request because of what its authorizer said, or did not say.
+    pub(crate) fn record_policy_refusal(&self, policy: &ResourceRef) {
+        self.record_refusal(policy, None);
+    }
+
+    /// `rule` is empty where no single one has decided.
+    fn record_refusal(&self, policy: &ResourceRef, rule: Option<usize>) {
+        let [namespace, policy] = policy_labels(policy);
+        let rule = ("rule", rule.map(|rule| rule.to_string()).unwrap_or_default());
+        self.policy_denials.get_or_create(&[namespace, policy, rule]).inc();
+    }
+
+    /// Keys for tokens were to be read; how that ended.
+    pub(crate) fn record_keys(&self, result: &'static str) {
+        self.key_fetches.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// An authorizer was asked; how that ended.
+    pub(crate) fn record_check(&self, provider: &str, result: &'static str) {
+        let labels = [("provider", provider.to_owned()), ("result", result.to_owned())];
+        self.authorizer_checks.get_or_create(&labels).inc();
     }
 
     /// A policy without a say has matched.

@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     /// What tokens of requests are verified with.
     pub(crate) keys: guard::Keys,
+    /// What authorizers have answered.
+    pub(crate) authorizers: guard::Authorizers,
     /// How much is served.
     pub(crate) limits: Limits,
     /// What is given up.
@@ -110,6 +112,7 @@ impl Proxy {
             upstreams,
             runtime,
             keys: guard::Keys::default(),
+            authorizers: guard::Authorizers::default(),
             limits: Limits::new(limit_metrics),
             overload,
             time,
@@ -215,8 +218,13 @@ impl Proxy {
             .map(|pod| status::of(&pod))
             .collect();
         pods.sort_by(|a, b| a.pod.cmp(&b.pod));
-        let overload = self.shared.overload.status();
-        ProxyStatus { pods, names: self.shared.upstreams.names(), overload }
+        ProxyStatus {
+            pods,
+            names: self.shared.upstreams.names(),
+            overload: self.shared.overload.status(),
+            authorizers: self.shared.authorizers.status(),
+            keys: self.shared.keys.status(),
+        }
     }
 
     fn remember(&self, pod: &Arc<Pod>) {

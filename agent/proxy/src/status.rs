@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Instant};
 use serde::Serialize;
 use undermesh_model::{NamespacedName, SpiffeId};
 
-use crate::{NameStatus, OverloadStatus, UpstreamStatus, pod::Pod, tunnel::Tunnel};
+use crate::{
+    AuthorizerStatus, KeyStatus, NameStatus, OverloadStatus, UpstreamStatus, pod::Pod,
+    tunnel::Tunnel,
+};
 
 /// Everything that the proxy carries at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -15,6 +18,10 @@ pub struct ProxyStatus {
     pub pods: Vec<PodStatus>,
     /// Names that are resolved for their destinations, in alphabetical order.
     pub names: Vec<NameStatus>,
+    /// Whom CUSTOM policies have asked, by name.
+    pub authorizers: Vec<AuthorizerStatus>,
+    /// What tokens of requests are verified with, by issuer.
+    pub keys: Vec<KeyStatus>,
     /// What is given up for want of something.
     pub overload: OverloadStatus,
 }

@@ -1,7 +1,9 @@
 //! From nouns to a snapshot, in the order in which one thing needs another: workloads, services,
 //! map entries.
 
+mod authorizers;
 mod endpoints;
+mod opaque;
 mod services;
 mod traffic;
 mod workloads;
@@ -44,6 +46,7 @@ pub fn compile(cluster: &Cluster, options: &Options, generation: Generation) -> 
         local: workloads.local,
         places: workloads::places(cluster, options),
         policies: workloads.policies,
+        authorizers: services.authorizers,
         tables: DatapathTables::default(),
     };
     snapshot.tables = tables(&snapshot, &services.known);

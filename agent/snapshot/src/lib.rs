@@ -6,6 +6,7 @@
 //! [`Cluster`]: undermesh_model::Cluster
 //! [`Diagnostic`]: undermesh_model::Diagnostic
 
+mod authorizers;
 mod blocks;
 mod compile;
 mod options;
@@ -15,6 +16,7 @@ mod tables;
 pub mod traffic;
 mod workload;
 
+pub use authorizers::{AuthorizerRoute, Authorizers, NoAuthorizer};
 pub use blocks::{Blocks, any_address};
 pub use compile::{Compiled, compile};
 pub use options::{Options, OutboundPolicy, SameNode};

@@ -4,6 +4,7 @@
 //! Source: Istio, `pilot/pkg/serviceregistry/kube/controller/ambient/authorization.go` for what
 //! layer 4 makes of rules about layer 7; ztunnel, `src/rbac.rs` for how rules match.
 
+mod because;
 mod compiled;
 mod decision;
 mod evaluate;

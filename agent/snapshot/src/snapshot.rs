@@ -11,7 +11,7 @@ use undermesh_ebpf_common::affinity_slot;
 use undermesh_model::{Generation, NamespacedName, ResourceRef};
 
 use crate::{
-    Blocks, CompiledPolicy, DatapathTables, Options, PodPlace, WorkloadInfo, addr,
+    Authorizers, Blocks, CompiledPolicy, DatapathTables, Options, PodPlace, WorkloadInfo, addr,
     traffic::PortTraffic,
 };
 
@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub places: Vec<PodPlace>,
     /// Who may reach those of them that a policy is about.
     pub policies: HashMap<NamespacedName, Arc<CompiledPolicy>>,
+    /// Whom these ask.
+    pub authorizers: Authorizers,
     /// The desired content of the BPF maps that depend on configuration alone.
     pub tables: DatapathTables,
 }

@@ -20,7 +20,8 @@ use crate::{
     admin::{Answer, Pages as PageFn},
     config::Config,
     enrolment::EnrolmentView,
-    flows,
+    flows, policies,
+    policies::{AuthorizerRow, KeyRow},
     readiness::Readiness,
     status::{AgentStatus, CertificateRow, DestinationStatus, MapRow, ProgramRow, Status},
 };
@@ -127,13 +128,15 @@ impl Pages {
         let mut warnings = self.warnings.list();
         warnings.extend(proxy.names.iter().filter_map(unanswered));
         warnings.extend(maps.iter().filter(|map| map.percent >= FULL).map(filling));
+        let snapshot = self.snapshot.load();
+        let asked = (proxy.authorizers.as_slice(), proxy.keys.as_slice());
         Status {
             agent: AgentStatus {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 node: self.config.node.clone(),
                 pid: std::process::id(),
                 uptime_seconds: self.started.elapsed().as_secs(),
-                generation: self.snapshot.load().generation.0,
+                generation: snapshot.generation.0,
                 ready: not_ready.is_empty(),
                 not_ready,
                 connections: connections.sum::<usize>() as u64,
@@ -144,6 +147,9 @@ impl Pages {
             gate: self.enrolment.gate(),
             destinations,
             certificates: self.certificates(),
+            policies: policies::rows(&snapshot, asked, &self.warnings),
+            authorizers: proxy.authorizers.iter().map(AuthorizerRow::of).collect(),
+            token_keys: proxy.keys.iter().map(KeyRow::of).collect(),
             programs: programs(&datapath),
             maps,
             verdicts: verdicts(&datapath),

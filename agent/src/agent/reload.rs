@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use undermesh_control::{ManifestSource, SourceUpdate};
 use undermesh_datapath::Datapath;
 use undermesh_identity::IdentityStore;
-use undermesh_model::{Cluster, Diagnostic, Generation, Severity, SpiffeId};
+use undermesh_model::{Cluster, Diagnostic, Generation, ResourceRef, Severity, SpiffeId};
 use undermesh_proxy::Proxy;
 use undermesh_snapshot::{Options, Snapshot, compile};
 use undermesh_telemetry::Telemetry;
@@ -28,14 +28,24 @@ pub(crate) struct Warnings {
 #[derive(Default)]
 struct WarningList {
     rejection: Vec<String>,
-    state: Vec<String>,
+    state: Vec<Diagnostic>,
     datapath: Option<String>,
 }
 
 impl Warnings {
     pub(crate) fn list(&self) -> Vec<String> {
         let list = self.lock();
-        list.rejection.iter().chain(&list.datapath).chain(&list.state).cloned().collect()
+        let state = list.state.iter().map(ToString::to_string);
+        list.rejection.iter().chain(&list.datapath).cloned().chain(state).collect()
+    }
+
+    /// Findings about one object of the state in force; of one kind, if it is named.
+    pub(crate) fn about(&self, object: &ResourceRef, code: Option<&str>) -> Vec<String> {
+        let list = self.lock();
+        let of = |found: &&Diagnostic| found.object.as_ref() == Some(object);
+        let found = list.state.iter().filter(of);
+        let found = found.filter(|found| code.is_none_or(|code| found.code == code));
+        found.map(|found| format!("{} [{}]", found.message, found.code)).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, WarningList> {
@@ -115,7 +125,7 @@ impl Reload {
         let apply_ms = began.elapsed().as_millis();
         let mut warnings = self.warnings.lock();
         warnings.rejection.clear();
-        warnings.state = found.iter().map(ToString::to_string).collect();
+        warnings.state = found;
         warnings.datapath = applied.as_ref().err().map(ToString::to_string);
         drop(warnings);
         match applied {

@@ -6,14 +6,17 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Token;
+
 /// Objects, requests, and answers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
     /// Its name, a claim.
     pub case: String,
-    /// Kubernetes objects. `$ip(POD)` and `$vip(SERVICE)` stand for IPv4 addresses, `$root` for the root of
-    /// the authority that certifies servers outside the mesh, to be written between double quotes.
+    /// Kubernetes objects. `$ip(POD)` and `$vip(SERVICE)` stand for IPv4 addresses, `$ip6(POD)` for one of IPv6,
+    /// `$keys` for the key set of the issuer that signs [`Exchange::token`], `$root` for the root of the authority
+    /// that certifies servers outside the mesh, to be written between double quotes.
     #[serde(default)]
     pub objects: Vec<Value>,
     /// Codes of what the agents have to say about the objects; they say nothing else.
@@ -54,10 +57,10 @@ pub struct Exchange {
     /// Who asks.
     #[serde(default = "client")]
     pub from: String,
-    /// Service and port, or address and port.
+    /// Service and port, pod and port (`one@8080`), or address and port.
     #[serde(default = "shop")]
     pub to: String,
-    /// By the service's IPv6 address.
+    /// By the IPv6 address.
     #[serde(default)]
     pub ipv6: bool,
     /// How.
@@ -65,9 +68,12 @@ pub struct Exchange {
     pub by: Protocol,
     /// The authority; the service's name where there is none.
     pub host: Option<String>,
-    /// More headers. `$n` in them and in `ask` is the number of requests before this one, of `times`.
+    /// More headers. `$n` in them and in `ask` is the number of requests before this one, of `times`, and `$token`
+    /// is [`Self::token`].
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// A token; in `Authorization`, unless it is placed somewhere else.
+    pub token: Option<Token>,
     /// Content.
     #[serde(default)]
     pub body: String,
@@ -138,6 +144,11 @@ pub struct Expected {
     /// The connection is refused, or ends without an answer.
     #[serde(default)]
     pub closed: bool,
+    /// The reason that an agent logs for a refusal has these words.
+    pub because: Option<String>,
+    /// Findings of policies without a say, by kind: how many there are more afterwards, at both agents together.
+    #[serde(default)]
+    pub findings: BTreeMap<String, u64>,
 }
 
 /// A request as a pod has seen it.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{
     case::{Copies, Exchange, Expected, Protocol, Seen},
@@ -15,6 +15,48 @@ use crate::{
     },
     poll::wait_for,
 };
+
+/// What was there before a request was made.
+pub(super) struct Before {
+    findings: BTreeMap<String, u64>,
+    logged: [usize; 2],
+}
+
+impl Before {
+    /// Notes what the answer will be compared with.
+    pub(super) fn note(shop: &Shop, wanted: &Expected) -> Result<Self> {
+        let mut findings = BTreeMap::new();
+        for kind in wanted.findings.keys() {
+            findings.insert(kind.clone(), shop.findings(kind)?);
+        }
+        let logged = match wanted.because {
+            Some(_) => shop.logged()?.map(|lines| lines.len()),
+            None => [0; 2],
+        };
+        Ok(Self { findings, logged })
+    }
+
+    /// Judges what agents have noted.
+    pub(super) fn judge(&self, shop: &Shop, wanted: &Expected) -> Result<()> {
+        for (kind, count) in &wanted.findings {
+            let before = self.findings.get(kind).copied().unwrap_or_default();
+            wait_for(&format!("{count} findings {kind:?}"), PATIENCE, || {
+                let more = shop.findings(kind)? - before;
+                ensure!(more <= *count, "there are {more}");
+                Ok((more == *count).then_some(()))
+            })?;
+        }
+        let Some(words) = &wanted.because else { return Ok(()) };
+        let mut reasons = Vec::new();
+        let waited = wait_for("the reason", PATIENCE, || {
+            let lines = shop.logged()?.into_iter().zip(self.logged);
+            let new = lines.flat_map(|(lines, before)| lines.into_iter().skip(before));
+            reasons = new.map(|line| line.get("detail")).filter(|text| !text.is_empty()).collect();
+            Ok(reasons.iter().any(|reason| reason.contains(words)).then_some(()))
+        });
+        waited.with_context(|| format!("{words:?} is not among the reasons {reasons:?}"))
+    }
+}
 
 /// Judges all answers to a request.
 pub(super) fn judge(shop: &Shop, asked: &Exchange, mark: &str, replies: &[Reply]) -> Result<()> {

@@ -77,9 +77,11 @@ fn play(shop: &Shop, name: &str, case: &Case) -> Result<()> {
             // Found again among all that a server has heard.
             let mark = format!("{name}/{number}/{round}");
             round += 1;
+            let before = judge::Before::note(shop, &exchange.answer)?;
             let counters = Counters::before(shop, exchange)?;
             let replies = ask(shop, exchange, &mark, &counters)?;
             judge::judge(shop, exchange, &mark, &replies)?;
+            before.judge(shop, &exchange.answer)?;
             counters.judge(shop)
         };
         let done = match exchange.eventually {
@@ -150,11 +152,23 @@ fn ask(
 }
 
 fn request(shop: &Shop, exchange: &Exchange, mark: &str) -> Result<Ask> {
-    let (service, _) = exchange.to.split_once(':').unwrap_or((&exchange.to, ""));
+    let service = exchange.to.split([':', '@']).next().unwrap_or_default();
     let mut headers = exchange.headers.clone();
     headers.insert(MARK.to_owned(), mark.to_owned());
     headers.extend(exchange.plan.clone().map(|plan| (PLAN.to_owned(), plan)));
-    let (method, path) = exchange.ask.split_once(' ').unwrap_or(("POST", &exchange.ask));
+    let mut line = exchange.ask.clone();
+    if let Some(token) = &exchange.token {
+        let token = shop.sign(token)?;
+        let placed = |text: &String| text.contains("$token");
+        if !placed(&line) && !headers.values().any(placed) {
+            headers.insert("authorization".to_owned(), "Bearer $token".to_owned());
+        }
+        line = line.replace("$token", &token);
+        for value in headers.values_mut() {
+            *value = value.replace("$token", &token);
+        }
+    }
+    let (method, path) = line.split_once(' ').unwrap_or(("POST", &line));
     let (speaks, body) = match exchange.by {
         Protocol::Http1 => (Speaks::Http1, exchange.body.clone().into_bytes()),
         Protocol::Http2 => (Speaks::Http2, exchange.body.clone().into_bytes()),

@@ -2,7 +2,7 @@
 //!
 //! | node | pods |
 //! |---|---|
-//! | a | `client`, `visitor` (namespace `front`), `one` |
+//! | a | `client`, `visitor` (namespace `front`), `stranger` (not in the mesh), `one` |
 //! | b | `two`, `three`; outside the mesh, and unknown to it: `out`, `vm` |
 //!
 //! | service | leads to | ports |
@@ -32,7 +32,9 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use super::token::{Issuer, Token};
 use crate::{
+    LogLine,
     manifest::{PodSpec, ServiceSpec},
     outside::{Authority, DnsServer, TlsServer},
     pod::{Pod, protocol::Behaviour},
@@ -48,7 +50,7 @@ const FIRST: u16 = 8082;
 /// Where nobody listens.
 const NOBODY: u16 = 8083;
 const SERVERS: [&str; 3] = ["one", "two", "three"];
-const CLIENTS: [&str; 2] = ["client", "visitor"];
+const CLIENTS: [&str; 3] = ["client", "visitor", "stranger"];
 const OUTSIDE: [&str; 2] = ["out", "vm"];
 /// Where `out` speaks TLS.
 const TLS: u16 = 8443;
@@ -93,6 +95,7 @@ spec:
 pub struct Shop {
     clients: Vec<(String, Pod)>,
     servers: Vec<(String, Pod)>,
+    issuer: Issuer,
     root: String,
     /// They serve for as long as they live.
     _outside: (DnsServer, TlsServer),
@@ -112,6 +115,7 @@ impl Shop {
                 [
                     PodSpec::new("client"),
                     PodSpec::new("visitor").within("front"),
+                    PodSpec::new("stranger").listed(),
                     PodSpec::new("one").labelled("version", "v1"),
                     PodSpec::new("dns").unlisted(),
                 ],
@@ -141,7 +145,8 @@ impl Shop {
         let clients = CLIENTS.iter().map(|name| Ok(((*name).to_owned(), rig.pod(name)?)));
         let clients = clients.collect::<Result<_>>()?;
         let (tls, root) = tls(&rig)?;
-        Ok(Self { clients, servers, root, _outside: (dns, tls), rig })
+        let issuer = Issuer::new()?;
+        Ok(Self { clients, servers, issuer, root, _outside: (dns, tls), rig })
     }
 
     /// A pod that asks.
@@ -165,13 +170,17 @@ impl Shop {
         named(&self.servers, name)
     }
 
-    /// The address of `service:port`, or the one that it is already.
+    /// The address of `service:port` or `pod@port`, or the one that it is already.
     ///
     /// # Errors
     /// As [`Self::client`].
     pub fn address(&self, of: &str, ipv6: bool) -> Result<SocketAddr> {
         if let Ok(address) = of.parse() {
             return Ok(address);
+        }
+        if let Some((pod, port)) = of.split_once('@') {
+            let port = port.parse().with_context(|| format!("{of} has no port"))?;
+            return if ipv6 { self.rig.at6(pod, port) } else { self.rig.at(pod, port) };
         }
         let (service, port) = of.split_once(':').with_context(|| format!("{of} has no port"))?;
         let port = port.parse().with_context(|| format!("{of} has no port"))?;
@@ -191,7 +200,39 @@ impl Shop {
             let address = self.rig.vip(name, 0)?.ip();
             text = format!("{before}{address}{after}");
         }
+        while let Some((before, name, after)) = hole(&text, "$ip6(") {
+            let address = self.rig.place(name)?.ip(Family::V6);
+            text = format!("{before}{address}{after}");
+        }
+        let text = text.replace("$keys", &self.issuer.keys()?);
         Ok(text.replace("$root", &self.root.replace('\n', "\\n")))
+    }
+
+    /// Signs a token.
+    ///
+    /// # Errors
+    /// Where it cannot be signed.
+    pub fn sign(&self, token: &Token) -> Result<String> {
+        self.issuer.sign(token)
+    }
+
+    /// What the agents say of a kind of findings, together.
+    ///
+    /// # Errors
+    /// Where one does not answer.
+    pub fn findings(&self, kind: &str) -> Result<u64> {
+        let label = format!("finding=\"{kind}\"");
+        let of = |node| self.rig.agent(node)?.metric("undermesh_policy_findings_total", &label);
+        Ok(of("a")? + of("b")?)
+    }
+
+    /// The lines of both agents' access logs.
+    ///
+    /// # Errors
+    /// Where one is not as it should be.
+    pub fn logged(&self) -> Result<[Vec<LogLine>; 2]> {
+        let of = |node| self.rig.agent(node)?.access_log().lines();
+        Ok([of("a")?, of("b")?])
     }
 }
 

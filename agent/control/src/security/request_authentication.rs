@@ -153,6 +153,7 @@ impl<'a> Reader<'a> {
             rule.space_delimited_claims.clone()
         };
         model::JwtRule {
+            origin: self.subject.origin.clone(),
             issuer: rule.issuer.clone(),
             audiences: rule.audiences.clone(),
             keys: self.keys(rule),

@@ -286,6 +286,7 @@ fn a_request_authentication_is_read_field_by_field() {
     assert_eq!(
         read.rules[0],
         JwtRule {
+            origin: read.origin.clone(),
             issuer: "me".to_owned(),
             audiences: vec!["a".to_owned()],
             keys: JwtKeys::Uri("https://keys.example/set".to_owned()),

@@ -1,4 +1,4 @@
-//! One judged request and its answer: head -> authenticate -> readings -> judge -> link -> answer.
+//! One judged request and its answer: head -> readings -> ask -> authenticate -> judge -> link -> answer.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -10,10 +10,11 @@ use ::http::{
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, asks, evaluate_request};
+use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, evaluate_request};
 
 use super::{
     Visit,
+    ext_authz::{self, Kept},
     limit::{self, Within},
     limited::Limited,
     link::Link,
@@ -134,28 +135,35 @@ impl Guard {
             let detail = "CONNECT is not passed to a pod whose policy looks at requests";
             return Err(LocalReply::denied("connect_not_passed", None, detail.to_owned()));
         }
-        let policy = self.visit.policy();
-        let shared = &self.visit.pod.shared;
-        if !shared.overload.admits_request(self.visit.pod.priority) {
+        let (policy, visit) = (self.visit.policy(), &self.visit);
+        let shared = &visit.pod.shared;
+        if !shared.overload.admits_request(visit.pod.priority) {
             return Err(LocalReply::overloaded());
         }
-        let claims = authenticate(shared, &policy.tokens, &mut head).await?;
-        let within = self.judge(&policy, &mut head, claims.as_ref())?;
+        let body = Patient::new(body, shared.config.body_idle_timeout);
+        let stalled = body.stalled();
+        let body = Metered::new(body, &log.upload);
+        let readings = Readings::new(head.parts.uri.path());
+        normalise(&mut head, &readings)?;
         self.attest(&mut head.parts.headers);
+        let asked = ext_authz::ask(visit, &policy, &readings, &mut head, body);
+        let late = |reply| if stalled.is_true() { LocalReply::stalled() } else { reply };
+        let (body, consent) = Box::pin(asked).await.map_err(late)?;
+        let claims = authenticate(shared, &policy.tokens, &mut head).await?;
+        let within = self.judge(&policy, &readings, &head, claims.as_ref())?;
         if let Some(trace) = &log.trace {
             trace.context.write(&mut head.parts.headers);
         }
         let upgraded = head.upgrade.is_some();
         let extended = head.extended;
-        let body = Patient::new(body, shared.config.body_idle_timeout);
-        let (exceeded, stalled) = (Happened::default(), body.stalled());
-        let body = Metered::new(body, &log.upload);
+        let exceeded = Happened::default();
         let request = outgoing(head, bounded(body, within.body, &exceeded));
         log.attempts = 1;
         let answer = self.link.send(&self.visit, request, upgraded).await;
         let too_large = within.body.filter(|_| exceeded.is_true()).map(limit::too_large);
         let stalled = stalled.is_true().then(LocalReply::stalled);
         let mut response = answer.map_err(|reply| too_large.or(stalled).unwrap_or(reply))?;
+        consent.apply(response.headers_mut());
         if upgraded && is_switched(response.status()) {
             let upstream = hyper::upgrade::on(&mut response);
             if extended {
@@ -168,16 +176,15 @@ impl Guard {
         Ok(Answer { response, upgraded: None })
     }
 
-    /// Whether the request may be answered, and answered now; its path is the one that was judged afterwards.
+    /// Whether the request may be answered, and answered now, once everybody has agreed who had to be asked.
     fn judge(
         &self,
         policy: &CompiledPolicy,
-        head: &mut Head,
+        readings: &Readings,
+        head: &Head,
         claims: Option<&Claims>,
     ) -> Result<Within, LocalReply> {
         let visit = &self.visit;
-        let readings = Readings::new(head.parts.uri.path());
-        normalise(head, &readings)?;
         let view = head.view();
         let hosts = hosts(view.authority);
         let request = RequestAttributes {
@@ -189,10 +196,6 @@ impl Guard {
             remote: remote(view.headers).unwrap_or(visit.client.ip()),
         };
         let connection = visit.attributes();
-        if let Some(custom) = asks(policy, &connection, &request).first() {
-            let detail = format!("{} asks a provider that is not configured", custom.origin);
-            return Err(LocalReply::denied("provider_unknown", Some(&custom.origin), detail));
-        }
         let decision = evaluate_request(policy, &connection, &request);
         self.report(&decision);
         if !decision.allowed {
@@ -214,6 +217,7 @@ impl Guard {
                 from = %self.visit.source_addr,
                 to = %self.visit.destination,
                 policy = %finding.policy,
+                rule = finding.rule,
                 finding = finding.kind.as_str(),
                 "policy has a finding"
             );
@@ -283,7 +287,7 @@ fn outgoing(head: Head, body: Body) -> Request<Body> {
 }
 
 /// The body, no longer than it may be.
-fn bounded(body: Metered, most: Option<u64>, exceeded: &Happened) -> Body {
+fn bounded(body: Kept, most: Option<u64>, exceeded: &Happened) -> Body {
     match most {
         Some(most) => Limited::new(body, most, exceeded).map_frame(cleaned).boxed_unsync(),
         None => body.map_frame(cleaned).boxed_unsync(),
@@ -307,7 +311,7 @@ pub(super) fn normalise(head: &mut Head, readings: &Readings) -> Result<(), Loca
 }
 
 /// An authority as servers compare it: with its port, without it, and without the dot that may end a name.
-fn hosts(authority: &str) -> Vec<String> {
+pub(super) fn hosts(authority: &str) -> Vec<String> {
     let full = authority.to_ascii_lowercase();
     let bare = match full.rsplit_once(':') {
         Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
@@ -325,7 +329,7 @@ fn hosts(authority: &str) -> Vec<String> {
 
 /// Where a request comes from originally, as Istio's sidecars have it: the last address that was added to
 /// `x-forwarded-for`.
-fn remote(headers: &HeaderMap) -> Option<IpAddr> {
+pub(super) fn remote(headers: &HeaderMap) -> Option<IpAddr> {
     let last = headers.get_all(FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
     let last = last.rsplit(',').next()?.trim();
     last.parse().ok().map(|address: IpAddr| address.to_canonical())

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jsonwebtoken::{Algorithm, DecodingKey, jwk::JwkSet};
+use serde::Serialize;
 use undermesh_model::{JwtKeys, JwtRule};
 
 use super::fetch;
@@ -46,6 +47,41 @@ struct Fetched {
     set: Option<Set>,
     read: Option<Instant>,
     tried: Option<Instant>,
+    /// Why the last try failed, if it did.
+    error: Option<String>,
+}
+
+/// The keys of one source, for the status page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyStatus {
+    /// Whose they are.
+    pub issuer: String,
+    /// Where they are from: a URI, `inline`, or `discovered`.
+    pub source: String,
+    /// How many there are.
+    pub keys: usize,
+    /// Seconds since they were read; absent where they never were.
+    pub age_seconds: Option<u64>,
+    /// Why the last try to read them failed, if it did.
+    pub error: Option<String>,
+    /// Seconds until a token may have them read again; 0 where it may now.
+    pub retry_seconds: u64,
+}
+
+impl KeyStatus {
+    /// Whether a rule's tokens are verified with these.
+    pub fn is_of(&self, rule: &JwtRule) -> bool {
+        self.issuer == rule.issuer && self.source == source_name(&rule.keys)
+    }
+}
+
+fn source_name(keys: &JwtKeys) -> &str {
+    match keys {
+        JwtKeys::Inline(_) => "inline",
+        JwtKeys::Uri(uri) => uri,
+        JwtKeys::Discovered => "discovered",
+    }
 }
 
 impl Keys {
@@ -79,8 +115,11 @@ impl Keys {
             Ok(set) => {
                 fetched.set = Some(Arc::new(set));
                 fetched.read = Some(Instant::now());
+                fetched.error = None;
+                shared.metrics.record_keys("ok");
             }
             Err(error) => {
+                shared.metrics.record_keys("failed");
                 let kept = fetched.set.is_some();
                 tracing::warn!(
                     issuer = rule.issuer,
@@ -88,9 +127,19 @@ impl Keys {
                     kept,
                     "keys for tokens cannot be fetched; requests with tokens are refused unless older keys are kept"
                 );
+                fetched.error = Some(error);
             }
         }
         fetched.set.clone()
+    }
+
+    /// All that were asked for, by issuer.
+    pub(crate) fn status(&self) -> Vec<KeyStatus> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<KeyStatus> =
+            sources.iter().map(|((keys, issuer), source)| source.status(keys, issuer)).collect();
+        all.sort_by(|a, b| (&a.issuer, &a.source).cmp(&(&b.issuer, &b.source)));
+        all
     }
 
     fn source(&self, rule: &JwtRule) -> Arc<Source> {
@@ -100,6 +149,27 @@ impl Keys {
             sources.clear();
         }
         Arc::clone(sources.entry(key).or_default())
+    }
+}
+
+impl Source {
+    fn status(&self, keys: &JwtKeys, issuer: &str) -> KeyStatus {
+        let mut status = KeyStatus {
+            issuer: issuer.to_owned(),
+            source: source_name(keys).to_owned(),
+            keys: 0,
+            age_seconds: None,
+            error: None,
+            retry_seconds: 0,
+        };
+        // Whoever holds it is fetching.
+        let Ok(fetched) = self.0.try_lock() else { return status };
+        status.keys = fetched.set.as_ref().map_or(0, |set| set.len());
+        status.age_seconds = fetched.read.map(|read| read.elapsed().as_secs());
+        status.error.clone_from(&fetched.error);
+        let left = fetched.tried.map(|tried| PAUSE.saturating_sub(tried.elapsed()));
+        status.retry_seconds = left.map_or(0, |left| left.as_secs_f32().ceil() as u64);
+        status
     }
 }
 

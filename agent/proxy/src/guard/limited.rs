@@ -5,23 +5,22 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use crate::{
-    http::{Happened, Metered},
-    upstream::BodyError,
-};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::ext_authz::Kept;
+use crate::{http::Happened, upstream::BodyError};
+
 /// Breaks off when too much has come.
 pub(super) struct Limited {
-    body: Metered,
+    body: Kept,
     left: u64,
     /// Too much has come.
     exceeded: Happened,
 }
 
 impl Limited {
-    pub(super) fn new(body: Metered, most: u64, exceeded: &Happened) -> Self {
+    pub(super) fn new(body: Kept, most: u64, exceeded: &Happened) -> Self {
         Self { body, left: most, exceeded: exceeded.clone() }
     }
 }

@@ -62,6 +62,19 @@ impl Front {
         }
     }
 
+    /// For requests that the agent itself makes on a pod's behalf; `info` says who the pod is.
+    pub(crate) fn of_agent(pod: &Arc<Pod>, info: &ConnectionInfo, dialled: SocketAddr) -> Self {
+        Self {
+            pod: Arc::clone(pod),
+            client: info.source_addr,
+            dialled,
+            protocol: AppProtocol::Auto,
+            switch: Switch::default(),
+            places: Arc::new(Places::new(pod, info.clone())),
+            cut: Arc::default(),
+        }
+    }
+
     /// The client as an endpoint at this address should see it: by its pod's address of the same
     /// family, whichever the client has dialled.
     pub(crate) fn client_towards(&self, to: SocketAddr) -> SocketAddr {

@@ -28,7 +28,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// A request's head, ready to be routed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Head {
     /// With an absolute target.
     pub(crate) parts: Parts,
@@ -131,7 +131,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 
 /// Removes what is about one connection only (RFC 9110, section 7.6.1): what is known to be, and what
 /// `Connection` names. Framing and target cannot be named away.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<String> = tokens(headers, &CONNECTION).collect();
     for name in named {
         if let Ok(name) = HeaderName::try_from(name)

@@ -249,10 +249,14 @@ async fn a_denied_peer_is_refused_before_any_byte_is_forwarded_and_the_policy_is
     client.dial_in_vain(server.address).await;
     expect_no_connection(&server).await;
     let line = mesh.logged(&["\"reporter\":\"destination\"", "policy_denied"]).await;
-    assert_eq!(line["detail"], "not allowed by AuthorizationPolicy shop/members");
+    assert_eq!(
+        line["detail"],
+        "not allowed by AuthorizationPolicy shop/members, rule[0] from[0] namespaces"
+    );
     let line = mesh.logged(&["\"reporter\":\"source\""]).await;
     assert_eq!(line["reason"], "destination_denied");
-    let series = "undermesh_policy_denials_total{policy_namespace=\"shop\",policy=\"members\"}";
+    let series =
+        "undermesh_policy_denials_total{policy_namespace=\"shop\",policy=\"members\",rule=\"\"}";
     assert_eq!(mesh.metric(series), 1);
 }
 
@@ -267,7 +271,10 @@ async fn a_changed_policy_closes_what_it_refuses_and_nothing_else() {
     guard(&mesh, &server, &["other"]);
     let line = mesh.logged(&["policy_denied_late"]).await;
     assert_eq!(line["event"], "close");
-    assert_eq!(line["detail"], "not allowed by AuthorizationPolicy shop/members");
+    assert_eq!(
+        line["detail"],
+        "not allowed by AuthorizationPolicy shop/members, rule[0] from[0] namespaces"
+    );
     let end = timeout(SOON, near.read_u8()).await.unwrap();
     assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }

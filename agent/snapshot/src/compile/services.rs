@@ -11,12 +11,15 @@ use undermesh_model::{
 };
 
 use super::{
+    authorizers,
     endpoints::{Candidate, Place, Slices},
+    opaque,
     traffic::{Traffic, add_entries},
     workloads::Workloads,
 };
 use crate::{
-    Blocks, EndpointTarget, Options, OutboundPolicy, ServicePortRoute, WorkloadInfo, addr,
+    Authorizers, Blocks, EndpointTarget, Options, OutboundPolicy, ServicePortRoute, WorkloadInfo,
+    addr,
 };
 
 /// Slots that the weights of one service port may take.
@@ -29,6 +32,7 @@ pub(super) struct Services {
     pub(super) blocks: Blocks,
     /// What is registered and left alone; empty where it makes no difference.
     pub(super) known: BTreeSet<SocketAddr>,
+    pub(super) authorizers: Authorizers,
 }
 
 pub(super) type Routes = HashMap<SocketAddr, Arc<ServicePortRoute>>;
@@ -64,10 +68,13 @@ pub(super) fn compile<'a>(
         }
     }
     let blocks = add_entries(cluster, &mut traffic, &mut routes);
+    let policies = &workloads.policies;
+    let authorizers = authorizers::compile(cluster, options, policies, &mut traffic, diagnostics);
     traffic.report(diagnostics);
+    opaque::report(cluster, &slices, &workloads.local, policies, diagnostics);
     let needed = options.outbound_policy == OutboundPolicy::RegistryOnly || !blocks.is_empty();
     let known = if needed { known(cluster, &slices, &routes, workloads) } else { BTreeSet::new() };
-    Services { routes, blocks, known }
+    Services { routes, blocks, known, authorizers }
 }
 
 /// Addresses that are services', or endpoints of services which clients dial directly, and none of the

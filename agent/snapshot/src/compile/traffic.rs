@@ -1,6 +1,7 @@
 //! What rules make of service ports, for this node's clients: who wins, what it leads to, and whether
 //! the proxy has to look at all.
 
+mod authorizers;
 mod backend_tls;
 mod checks;
 mod clusters;
@@ -24,7 +25,7 @@ use std::{
 };
 
 use undermesh_model::{
-    Cluster, Diagnostic, ResourceRef, Service,
+    Cluster, Diagnostic, ResourceRef, Service, ServicePort,
     traffic::{BackendRef, HttpAction, RouteSet},
 };
 
@@ -220,6 +221,12 @@ impl<'a> Traffic<'a> {
     pub(super) fn report(self, diagnostics: &mut Vec<Diagnostic>) {
         self.findings.report(self.clients.len(), diagnostics);
     }
+}
+
+/// Whether a Service says of its port that it carries no requests.
+pub(super) fn says_opaque(port: &ServicePort) -> bool {
+    let speaks = protocol::of_service(&port.name, port.app_protocol.as_deref(), port.port);
+    matches!(speaks, AppProtocol::Tcp | AppProtocol::Tls)
 }
 
 /// Hosts that an object's routes lead to.

@@ -8,7 +8,7 @@ use undermesh_model::{
     ServiceAccountMatch, Source, TextMatch, Values,
 };
 
-use super::{CompiledLimit, MtlsModes, request::RequestMatch};
+use super::{CompiledLimit, MtlsModes, because, request::RequestMatch};
 
 /// Everything that decides who may reach one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -55,6 +55,8 @@ pub struct CompiledRule {
     pub requests: bool,
     /// `from`, `to` and each condition; one of the matches of a clause has to match.
     pub clauses: Vec<Vec<Match>>,
+    /// What users call each of them.
+    pub names: Vec<String>,
 }
 
 /// What has to be true of a connection and its request; empty fields are.
@@ -122,6 +124,11 @@ impl CompiledPolicy {
         listed.chain(self.modes.ports.keys()).copied().collect()
     }
 
+    /// All of its policies.
+    pub fn statements(&self) -> impl Iterator<Item = &Statement> {
+        self.all().flatten().map(Arc::as_ref)
+    }
+
     /// Statements that can refuse a connection.
     fn enforced(&self) -> impl Iterator<Item = &Statement> {
         let statements = self.custom.iter().chain(&self.deny).chain(&self.allow);
@@ -157,19 +164,30 @@ impl Statement {
     fn looks_at_requests(&self) -> bool {
         self.rules.iter().any(|rule| rule.requests)
     }
+
+    /// Whether a rule asks for something of a request's token.
+    pub fn looks_at_tokens(&self) -> bool {
+        let matches = self.rules.iter().flat_map(|rule| &rule.clauses).flatten();
+        let mut requests = matches.map(|one| &one.request);
+        requests.any(|one| !one.principals.is_empty() || !one.claims.is_empty())
+    }
 }
 
 impl CompiledRule {
     pub(super) fn new(index: usize, rule: &Rule) -> Self {
         let lists = [
-            rule.from.iter().map(Match::from).collect::<Vec<_>>(),
-            rule.to.iter().map(Match::from).collect(),
+            ("from", rule.from.iter().map(Match::from).collect::<Vec<_>>()),
+            ("to", rule.to.iter().map(Match::from).collect()),
         ];
-        let mut clauses: Vec<Vec<Match>> =
-            lists.into_iter().filter(|list| !list.is_empty()).collect();
-        clauses.extend(rule.when.iter().map(|condition| vec![Match::from(condition)]));
+        let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
+        let (mut names, mut clauses): (Vec<String>, Vec<Vec<Match>>) =
+            lists.map(|(name, list)| (name.to_owned(), list)).unzip();
+        for (place, condition) in rule.when.iter().enumerate() {
+            names.push(because::condition(place, condition));
+            clauses.push(vec![Match::from(condition)]);
+        }
         let unknown = !rule.unknown.is_empty();
-        Self { index, unknown, requests: rule.looks_at_requests(), clauses }
+        Self { index, unknown, requests: rule.looks_at_requests(), clauses, names }
     }
 }
 

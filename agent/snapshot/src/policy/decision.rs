@@ -16,6 +16,8 @@ pub struct Decision<'a> {
     pub policy: Option<&'a ResourceRef>,
     /// Which of its rules, from 0.
     pub rule: Option<usize>,
+    /// Where it is refused: which attributes of the policy have matched, or what has not.
+    pub because: Option<String>,
     /// What else there is to report.
     pub findings: Vec<Finding<'a>>,
 }
@@ -95,9 +97,10 @@ impl fmt::Display for Decision<'_> {
         if let Some(policy) = self.policy {
             write!(f, "{policy}")?;
         }
-        match self.rule {
-            Some(rule) => write!(f, ", rule {rule}"),
-            None => Ok(()),
+        match (&self.because, self.rule) {
+            (Some(because), _) => write!(f, ", {because}"),
+            (None, Some(rule)) => write!(f, ", rule[{rule}]"),
+            (None, None) => Ok(()),
         }
     }
 }

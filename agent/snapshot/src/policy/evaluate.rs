@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use undermesh_model::{MtlsMode, PolicyAction, ResourceRef, SpiffeId, TextMatch, Values};
+use undermesh_model::{MtlsMode, PolicyAction, SpiffeId, TextMatch, Values};
 
 use super::{
     Cause, CompiledLimit, CompiledPolicy, CompiledRule, Decision, Finding, FindingKind, Match,
@@ -56,17 +56,19 @@ pub fn evaluate_request<'a>(
     answer(policy, connection, Sight::Request(request))
 }
 
-/// The CUSTOM policies that a request matches: each one's provider has to agree before anything else
-/// is looked at.
+/// The first CUSTOM policy of a provider that a request matches, and what of it: the provider has to agree before
+/// anything else is looked at.
 pub fn asks<'a>(
     policy: &'a CompiledPolicy,
+    provider: Option<&str>,
     connection: &ConnectionAttributes<'_>,
     request: &RequestAttributes<'_>,
-) -> Vec<&'a Statement> {
+) -> Option<(&'a Statement, String)> {
     let subject =
         Subject { connection, sight: Sight::Request(request), principal: OnceCell::new() };
     let custom = policy.custom.iter().map(AsRef::as_ref);
-    custom.filter(|one: &&Statement| subject.matching(one).is_some()).collect()
+    let mut own = custom.filter(|one: &&Statement| one.provider.as_deref() == provider);
+    own.find_map(|one| Some((one, subject.matched(one, subject.matching(one)?))))
 }
 
 /// The limits that a request counts in.
@@ -98,20 +100,34 @@ fn answer<'a>(
     sight: Sight<'_>,
 ) -> Decision<'a> {
     let subject = Subject { connection, sight, principal: OnceCell::new() };
-    let (cause, object, rule) = decide(policy, &subject);
+    let (cause, statement, rule) = decide(policy, &subject);
     let allowed = matches!(cause, Cause::Unrestricted | Cause::Allowed);
+    let because = match (cause, statement, rule) {
+        (Cause::NotAllowed, Some(statement), _) => subject.unmet(statement),
+        (Cause::Denied | Cause::NotAsked, Some(statement), Some(rule)) => {
+            Some(subject.matched(statement, rule))
+        }
+        _ => None,
+    };
     let findings = match cause {
         // They are found when the requests are.
         Cause::AtRequests => Vec::new(),
         cause => find(policy, &subject, cause),
     };
-    Decision { allowed, cause, policy: object, rule, findings }
+    let policy = statement.map(|statement| &statement.origin);
+    Decision { allowed, cause, policy, rule, because, findings }
+}
+
+/// The cause alone of what [`evaluate`] says.
+pub(super) fn cause(policy: &CompiledPolicy, connection: &ConnectionAttributes<'_>) -> Cause {
+    let sight = Sight::Connection;
+    decide(policy, &Subject { connection, sight, principal: OnceCell::new() }).0
 }
 
 fn decide<'a>(
     policy: &'a CompiledPolicy,
     subject: &Subject<'_>,
-) -> (Cause, Option<&'a ResourceRef>, Option<usize>) {
+) -> (Cause, Option<&'a Statement>, Option<usize>) {
     let connection = subject.connection;
     let mode = policy.modes.of(connection.destination.port());
     if connection.source.is_none() && mode == MtlsMode::Strict {
@@ -120,17 +136,17 @@ fn decide<'a>(
     if matches!(subject.sight, Sight::Opaque)
         && let Some((statement, rule)) = subject.first(&policy.custom)
     {
-        return (Cause::NotAsked, Some(&statement.origin), Some(rule));
+        return (Cause::NotAsked, Some(statement), Some(rule));
     }
     if let Some((statement, rule)) = subject.first(&policy.deny) {
-        return (Cause::Denied, Some(&statement.origin), Some(rule));
+        return (Cause::Denied, Some(statement), Some(rule));
     }
     let allow = || policy.allow.iter().filter(|statement| !statement.dry_run);
     let settled = match (allow().next(), subject.first(&policy.allow)) {
         (None, _) => (Cause::Unrestricted, None, None),
-        (_, Some((statement, rule))) => (Cause::Allowed, Some(&statement.origin), Some(rule)),
+        (_, Some((statement, rule))) => (Cause::Allowed, Some(statement), Some(rule)),
         (Some(first), None) if !allow().any(|one| subject.may_match(one)) => {
-            return (Cause::NotAllowed, Some(&first.origin), None);
+            return (Cause::NotAllowed, Some(first), None);
         }
         (Some(_), None) => (Cause::AtRequests, None, None),
     };
@@ -174,7 +190,7 @@ enum Sight<'a> {
 
 /// Whether something matches, as far as can be told.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Matches {
+pub(super) enum Matches {
     No,
     /// It depends on the requests.
     Maybe,
@@ -188,7 +204,7 @@ impl From<bool> for Matches {
 }
 
 /// A connection, what is seen of it, and its principal once somebody has asked for it.
-struct Subject<'a> {
+pub(super) struct Subject<'a> {
     connection: &'a ConnectionAttributes<'a>,
     sight: Sight<'a>,
     principal: OnceCell<String>,
@@ -247,7 +263,7 @@ impl Subject<'_> {
         rule.clauses.iter().map(clause).min().unwrap_or(Matches::Yes)
     }
 
-    fn matches(&self, one: &Match, allows: bool) -> Matches {
+    pub(super) fn matches(&self, one: &Match, allows: bool) -> Matches {
         if !self.is(one) {
             return Matches::No;
         }

@@ -1,4 +1,4 @@
-//! The kernel's table: answers of [`evaluate`] for every policy of this node's pods and every class
+//! The kernel's table: answers of [`super::evaluate`] for every policy of this node's pods and every class
 //! of sources that the kernel can tell apart.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 use undermesh_ebpf_common::{ANY_PORT, PolicyKey, PolicyVerdict, UNKNOWN_CLASS, policy_verdict};
 use undermesh_model::{Diagnostic, Severity, SpiffeId};
 
-use super::{Cause, CompiledPolicy, ConnectionAttributes, evaluate, ids::Ids};
+use super::{Cause, CompiledPolicy, ConnectionAttributes, evaluate::cause, ids::Ids};
 use crate::WorkloadInfo;
 
 /// Ports that the policies of one workload may name. Every one costs an entry per class of
@@ -105,7 +105,7 @@ fn answers(
 ) -> impl Iterator<Item = (PolicyKey, PolicyVerdict)> {
     let at = move |port: u16| {
         let destination = SocketAddr::new(connection.destination.ip(), port);
-        verdict(evaluate(policy, &ConnectionAttributes { destination, ..connection }).cause)
+        verdict(cause(policy, &ConnectionAttributes { destination, ..connection }))
     };
     let default = at(connection.destination.port());
     let exact = ports.iter().map(move |port| (u32::from(*port), at(*port)));

@@ -1,5 +1,6 @@
 //! Policies and connections in, decisions and tables out.
 
+mod authorizers;
 mod equivalence;
 mod limits;
 mod modes;

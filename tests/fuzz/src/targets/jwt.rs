@@ -6,7 +6,7 @@ mod token;
 use std::{sync::OnceLock, time::Duration};
 
 use http::Request;
-use undermesh_model::{JwtKeys, JwtRule, TokenLocation};
+use undermesh_model::{JwtKeys, JwtRule, ResourceRef, TokenLocation};
 use undermesh_proxy::fuzzing::guard::{Authenticated, Keys, authenticate};
 
 use self::token::{Made, Meant};
@@ -56,6 +56,7 @@ fn rule(source: &mut Source<'_>) -> JwtRule {
     let shape = source.byte();
     let audiences = if shape & 1 > 0 { vec!["shop".to_owned()] } else { Vec::new() };
     JwtRule {
+        origin: ResourceRef::namespaced("RequestAuthentication", "a", "a"),
         issuer: source.pick(&["issuer", "", "other"]).to_owned(),
         audiences,
         keys: JwtKeys::Inline(String::new()),

@@ -11,6 +11,8 @@ use super::{
 
 /// The gateway that stands for all clients in the mesh.
 const MESH: &str = "mesh";
+/// How Istio writes claims of a request's token as if they were headers.
+const CLAIMS: &str = "@request.auth.claims";
 
 /// Whether a list of gateways is about clients in the mesh; an empty one is.
 pub(super) fn for_mesh(findings: &mut Findings<'_>, at: &Path, gateways: &[String]) -> bool {
@@ -33,12 +35,29 @@ pub(super) fn http(
     let mut read = Vec::with_capacity(shapes.len());
     for (index, shape) in shapes.iter().enumerate() {
         let at = at.item(index);
+        if asks_for_claims(findings, &at, shape) {
+            continue;
+        }
         let alternative = one(findings, &at, shape);
         if for_mesh(findings, &at.field("gateways"), &shape.gateways) {
             read.push(alternative);
         }
     }
     (shapes.is_empty() || !read.is_empty()).then_some(read)
+}
+
+/// Whether a match is about a token's claims: nobody has verified one where routes are chosen, so that the match
+/// never holds.
+fn asks_for_claims(findings: &mut Findings<'_>, at: &Path, shape: &shapes::HttpMatch) -> bool {
+    let fields = [("headers", &shape.headers), ("withoutHeaders", &shape.without_headers)];
+    let claims = fields.into_iter().find_map(|(field, names)| {
+        names.keys().find(|name| name.starts_with(CLAIMS)).map(|name| at.field(field).field(name))
+    });
+    let Some(at) = claims else { return false };
+    let what = "claims of tokens are known at the destination alone, which verifies them: the match never holds";
+    let remedy = "match a header that the client sends, or decide in an AuthorizationPolicy";
+    findings.warn(&at, "not-supported", what, remedy);
+    true
 }
 
 fn one(findings: &mut Findings<'_>, at: &Path, shape: &shapes::HttpMatch) -> HttpMatch {

@@ -44,12 +44,16 @@ async fn a_denied_peer_is_refused_before_any_byte_is_forwarded_and_not_over_anot
     client.dial_in_vain(server.address).await;
     expect_no_connection(&server).await;
     let line = mesh.logged(&["\"reporter\":\"destination\"", "policy_denied"]).await;
-    assert_eq!(line["detail"], "not allowed by AuthorizationPolicy shop/members");
+    assert_eq!(
+        line["detail"],
+        "not allowed by AuthorizationPolicy shop/members, rule[0] from[0] namespaces"
+    );
     assert_eq!(line["transport"], "native");
     let line = mesh.logged(&["\"reporter\":\"source\""]).await;
     assert_eq!(line["reason"], "destination_denied");
     assert_eq!(line["transport"], "native");
-    let series = "undermesh_policy_denials_total{policy_namespace=\"shop\",policy=\"members\"}";
+    let series =
+        "undermesh_policy_denials_total{policy_namespace=\"shop\",policy=\"members\",rule=\"\"}";
     assert_eq!((mesh.metric(series), mesh.metric(HBONE)), (1, 0));
 }
 

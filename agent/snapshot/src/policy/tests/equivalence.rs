@@ -201,7 +201,7 @@ fn of_requests(policy: &CompiledPolicy, connection: &ConnectionAttributes<'_>) -
     });
     let answer = |request: &RequestAttributes<'_>| {
         let cause = evaluate_request(policy, connection, request).cause;
-        if !asks(policy, connection, request).is_empty() { None } else { said(cause) }
+        if asks(policy, None, connection, request).is_some() { None } else { said(cause) }
     };
     requests.iter().map(|request| answer(request).unwrap()).collect()
 }

@@ -74,7 +74,10 @@ fn judge<R>(
         remote: asked.remote.parse().unwrap(),
     };
     look(policies, 80, |policy, connection| {
-        let asks = asks(policy, connection, &request).len();
+        let providers: std::collections::BTreeSet<_> =
+            policy.custom.iter().map(|one| one.provider.as_deref()).collect();
+        let asked = |one: &Option<&str>| asks(policy, *one, connection, &request).is_some();
+        let asks = providers.into_iter().filter(asked).count();
         read(evaluate_request(policy, connection, &request), asks)
     })
 }
@@ -242,6 +245,7 @@ fn a_custom_policy_asks_about_the_requests_that_it_matches_and_decides_nothing_i
 #[test]
 fn where_tokens_are_verified_every_connection_that_may_pass_waits_for_its_requests() {
     let rule = undermesh_model::JwtRule {
+        origin: ResourceRef::namespaced("RequestAuthentication", "shop", "tokens"),
         issuer: "me".to_owned(),
         audiences: vec![],
         keys: undermesh_model::JwtKeys::Discovered,

@@ -201,11 +201,37 @@ fn a_decision_names_the_policy_and_the_rule() {
     let nobody = principals(&["nobody"]);
     decide(vec![deny(vec![nobody.clone(), me])], true, 80, |decision| {
         assert_eq!(decision.rule, Some(1));
-        assert_eq!(decision.to_string(), "denied by AuthorizationPolicy shop/deny, rule 1");
+        assert_eq!(
+            decision.to_string(),
+            "denied by AuthorizationPolicy shop/deny, rule[1] from[0] principals"
+        );
     });
     decide(vec![allow(vec![nobody])], true, 80, |decision| {
-        assert_eq!(decision.to_string(), "not allowed by AuthorizationPolicy shop/allow");
+        assert_eq!(
+            decision.to_string(),
+            "not allowed by AuthorizationPolicy shop/allow, rule[0] from[0] principals"
+        );
     });
+}
+
+#[test]
+fn a_refusal_names_what_has_matched_or_what_comes_closest() {
+    let own = principals(&["cluster.local/ns/other/sa/web"]);
+    let both = Rule { to: to_ports(&[80]).to, ..own.clone() };
+    decide(vec![deny(vec![both.clone()])], true, 80, |decision| {
+        let because = decision.because.as_deref();
+        assert_eq!(because, Some("rule[0] from[0] principals, to[0] ports"));
+    });
+    // The second rule comes closer: of its clauses, the first one matches.
+    let stranger = principals(&["nobody"]);
+    decide(vec![allow(vec![stranger, both])], true, 81, |decision| {
+        assert_eq!(decision.because.as_deref(), Some("rule[1] to[0] ports"));
+    });
+    decide(vec![deny(vec![Rule::default()])], true, 80, |decision| {
+        assert_eq!(decision.because.as_deref(), Some("rule[0]"));
+    });
+    decide(vec![allow(vec![])], true, 80, |decision| assert_eq!(decision.because, None));
+    decide(vec![allow(vec![own])], true, 80, |decision| assert_eq!(decision.because, None));
 }
 
 #[test]

@@ -108,3 +108,18 @@ fn rules_that_no_request_gets_to_are_reported() {
         assert!(said.len() == 1 && said[0].starts_with(&expected), "{said:?}");
     }
 }
+
+#[test]
+fn a_match_by_claims_is_left_out_and_said() {
+    let route = "route: [{destination: {host: cart}}]";
+    let (sets, said) = read(&[&object(&format!(
+        "http: [{{match: [{{headers: {{'@request.auth.claims.group': {{exact: a}}}}}}, \
+         {{uri: {{exact: /a}}}}], {route}}}, \
+         {{match: [{{withoutHeaders: {{'@request.auth.claims[x][y]': {{exact: a}}}}}}], {route}}}]"
+    ))]);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said.iter().all(|one| one.contains("not-supported")), "{said:?}");
+    let rules = &sets[0].http;
+    assert_eq!(rules.len(), 1, "a rule of which nothing is left does not hold for everything");
+    assert_eq!(rules[0].matches.len(), 1);
+}
