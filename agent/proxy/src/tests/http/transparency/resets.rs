@@ -119,10 +119,12 @@ async fn an_answer_that_breaks_off_is_never_complete() {
             let mut far = ends.server.accept().await;
             read_head(&mut far).await;
             write(&mut far, says).await;
+            // A break may overtake what came before it, but for what has been read.
+            read_head(&mut one).await;
             drop(far);
             let heard = rest(&mut one).await;
             let text = String::from_utf8_lossy(&heard.0);
-            assert!(text.contains("half") && !text.ends_with("0\r\n\r\n"), "{text}");
+            assert!(text.len() < 10 && !text.ends_with("0\r\n\r\n"), "{text}");
             if ends.to == VIP.parse().unwrap() {
                 two.say(&ask(1, END_STREAM)).await;
                 let mut far = ends.server.accept().await;
