@@ -17,8 +17,8 @@ pub(super) fn serve(stream: &TcpStream, state: &Arc<State>) -> io::Result<()> {
                 return Ok(());
             }
         }
-        let fields = head.lines().filter_map(|line| line.split_once(": "));
-        let length = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).last();
+        let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+        let length = fields.rfind(|(name, _)| name.eq_ignore_ascii_case("content-length"));
         let length = length.and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
