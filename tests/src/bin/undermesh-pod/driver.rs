@@ -91,7 +91,10 @@ fn carry_out(sockets: &mut Sockets, request: &Request) -> io::Result<Value> {
         Request::Burst(plan) => value(burst::run(plan)),
         Request::Ask(ask) => value(ask::run(ask)),
         Request::Heard { mark } => value(http::heard(mark)),
-        Request::Release { mark } => value(http::release(mark)),
+        Request::Release { mark } => {
+            http::release(mark);
+            value(())
+        }
         Request::BeginLoad(load) => value(load::begin(load)?),
         Request::LoadSoFar => value(load::so_far()?),
         Request::EndLoad => value(load::end()?),

@@ -29,7 +29,7 @@ impl Pool {
         match planned {
             Some(_) => self.earlier.notify_one(),
             None => {
-                drop(runtime.spawn(look_after(Arc::downgrade(self), self.terms.rules.subscribe())))
+                drop(runtime.spawn(look_after(Arc::downgrade(self), self.terms.rules.subscribe())));
             }
         }
     }
