@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use ::http::{HeaderMap, Request};
 
 use crate::{authority, headers, request};
-pub use crate::{guard::fuzzing as guard, http::fuzzing as http, native::fuzzing as native};
+pub use crate::{
+    guard::fuzzing as guard, http::fuzzing as http, native::fuzzing as native,
+    trace::fuzzing as trace,
+};
 
 /// Where a CONNECT request leads.
 pub fn connect_destination(request: &Request<()>) -> Option<SocketAddr> {

@@ -6,6 +6,8 @@
 
 mod b3;
 mod context;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod incoming;
 mod sampling;
 mod state;

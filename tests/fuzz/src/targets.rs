@@ -8,6 +8,7 @@ mod manifests;
 mod native_frames;
 mod path_normaliser;
 mod route_match;
+mod trace_context;
 
 /// One target.
 pub struct Target {
@@ -43,7 +44,16 @@ macro_rules! targets {
     };
 }
 
-targets!(hbone, http_edge, jwt, manifests, native_frames, path_normaliser, route_match);
+targets!(
+    hbone,
+    http_edge,
+    jwt,
+    manifests,
+    native_frames,
+    path_normaliser,
+    route_match,
+    trace_context
+);
 
 /// Inputs of a test: some seconds for all targets together, without optimisation.
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(crate) struct Framing {
     next: Next,
     /// The request wants to be the last of its connection.
     upgrade: bool,
-    /// How many bytes of a head were searched for its end.
+    /// How many bytes of a head or of a line were searched for its end. A client may send them one by one.
     searched: usize,
 }
 
@@ -141,7 +141,7 @@ impl Framing {
     }
 
     fn chunk_size(&mut self, bytes: &[u8]) -> Step {
-        let line = match line(bytes, MAX_CHUNK_LINE) {
+        let line = match self.line(bytes, MAX_CHUNK_LINE) {
             Ok(Some(line)) => line,
             Ok(None) => return Step::More,
             Err(why) => return Step::Refuse(why),
@@ -166,7 +166,7 @@ impl Framing {
     }
 
     fn trailer(&mut self, bytes: &[u8], seen: usize) -> Step {
-        let line = match line(bytes, MAX_HEAD.saturating_sub(seen)) {
+        let line = match self.line(bytes, MAX_HEAD.saturating_sub(seen)) {
             Ok(Some(line)) => line,
             Ok(None) => return Step::More,
             Err(why) => return Step::Refuse(why),
@@ -178,15 +178,24 @@ impl Framing {
             _ => Step::Pass(line.len() + 2),
         }
     }
-}
 
-/// A line without its end, if it is there.
-fn line(bytes: &[u8], longest: usize) -> Result<Option<&[u8]>, &'static str> {
-    match bytes.iter().take(longest + 2).position(|byte| *byte == b'\n') {
-        Some(at) if at > 0 && bytes[at - 1] == b'\r' => Ok(Some(&bytes[..at - 1])),
-        Some(_) => Err("a line that ends without CR"),
-        None if bytes.len() > longest + 1 => Err("a line that is too long"),
-        None => Ok(None),
+    /// A line without its end, if it is there.
+    fn line<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        longest: usize,
+    ) -> Result<Option<&'a [u8]>, &'static str> {
+        let from = std::mem::take(&mut self.searched);
+        let mut rest = bytes.iter().enumerate().take(longest + 2).skip(from);
+        match rest.find(|(_, byte)| **byte == b'\n').map(|(at, _)| at) {
+            Some(at) if at > 0 && bytes[at - 1] == b'\r' => Ok(Some(&bytes[..at - 1])),
+            Some(_) => Err("a line that ends without CR"),
+            None if bytes.len() > longest + 1 => Err("a line that is too long"),
+            None => {
+                self.searched = bytes.len();
+                Ok(None)
+            }
+        }
     }
 }
 
