@@ -58,7 +58,10 @@ impl Demo {
             .tag(TAG)
             .node("a", [PodSpec::new("client").listed(), PodSpec::new("near").listed()])
             .node("b", [server, second, PodSpec::new("stranger").listed()])
-            .service(ServiceSpec::new("recipes", 80, PORT, &["server", "server-v2"]))
+            .service(
+                ServiceSpec::new("recipes", 80, PORT, &["server", "server-v2"])
+                    .app_protocol(80, "http"),
+            )
             .build()?;
         // Node b demands mutual TLS of its enrolled pods.
         rig.node_mut("b")?.settings.set("mtls", "STRICT");
