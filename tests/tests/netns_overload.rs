@@ -102,11 +102,21 @@ impl Short {
     }
 }
 
+/// Lets the agent have so many descriptors, and no more than it may have at all.
 fn limit(agent: &Agent, descriptors: u64) -> Result<()> {
     let pid = Pid::from_raw(agent.pid().cast_signed()).context("no process id")?;
-    let limit = Rlimit { current: Some(descriptors), maximum: Some(65_536) };
-    prlimit(Some(pid), Resource::Nofile, limit)?;
+    let most = hard_limit(agent)?;
+    let limit = Rlimit { current: Some(descriptors.min(most)), maximum: Some(most) };
+    prlimit(Some(pid), Resource::Nofile, limit).context("the limit cannot be changed")?;
     Ok(())
+}
+
+/// What nobody can raise without a privilege: soft and hard limit are the line's last numbers.
+fn hard_limit(agent: &Agent) -> Result<u64> {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", agent.pid()))?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files"));
+    let hard = line.and_then(|line| line.split_whitespace().nth(4)).context("no limit is said")?;
+    Ok(hard.parse().unwrap_or(u64::MAX))
 }
 
 /// The step, as the status page has it.
