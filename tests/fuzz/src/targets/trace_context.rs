@@ -55,10 +55,10 @@ pub(super) fn run(bytes: &[u8]) {
     }
     let parents: Vec<_> = headers.get_all("traceparent").iter().cloned().collect();
     let placed = pass(&mut headers, all).expect("a share");
-    if let [parent] = &parents[..] {
-        if let Some(trace_id) = naive(parent.as_bytes()) {
-            assert_eq!(placed.trace_id, trace_id, "{parent:?}");
-        }
+    if let [parent] = &parents[..]
+        && let Some(trace_id) = naive(parent.as_bytes())
+    {
+        assert_eq!(placed.trace_id, trace_id, "{parent:?}");
     }
     let passed: Vec<_> = headers.get_all("traceparent").iter().collect();
     assert!(passed.len() <= 1, "{passed:?}");
