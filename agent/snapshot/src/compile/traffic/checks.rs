@@ -1,32 +1,93 @@
 //! Rules that are about nothing, or about what nobody can dial.
 
+use std::collections::BTreeSet;
+
 use undermesh_model::{
     Cluster, Severity,
     traffic::{DestinationRule, Parent, RouteSet, SimpleBalancer, TrafficPolicy},
 };
 
 use super::{
-    contest::is_about,
+    contest::{about_port, is_about, takes_http, takes_l4},
     destinations::needs_proxy,
     findings::Findings,
     hosts::{Host, Hosts, Source, service_host},
 };
+use crate::traffic::AppProtocol;
+
+const PORTS: &str = "routes for requests need a port that is not said to be TCP or TLS; correct the port's name or \
+                     appProtocol";
 
 /// What is wrong with what routes are about.
 pub(super) fn routes(sets: &[RouteSet], hosts: &Hosts<'_>, findings: &mut Findings) {
     let has_rules =
         |set: &&RouteSet| !(set.http.is_empty() && set.tls.is_empty() && set.tcp.is_empty());
     for set in sets.iter().filter(has_rules) {
+        let mut lost = false;
         for parent in &set.parents {
-            check(set, parent, hosts, findings);
+            lost |= check(set, parent, hosts, findings);
+        }
+        if !lost {
+            idle_rules(set, hosts, findings);
         }
     }
 }
 
-fn check(set: &RouteSet, parent: &Parent, hosts: &Hosts<'_>, findings: &mut Findings) {
+/// Rules that no port takes, of an object of which others hold: they are for another port, or for requests where
+/// none are said to be.
+fn idle_rules(set: &RouteSet, hosts: &Hosts<'_>, findings: &mut Findings) {
+    let mut ports: Vec<(u16, AppProtocol)> = Vec::new();
+    for parent in &set.parents {
+        let (name, wanted) = match parent {
+            Parent::Host(host) if host.starts_with('*') => return,
+            Parent::Host(host) => (host.clone(), None),
+            Parent::Service { service, port } => (service_host(service), *port),
+        };
+        let all = hosts.all(&name);
+        let of_it = all.iter().flat_map(Host::ports).map(|port| (port.number, port.protocol));
+        ports.extend(of_it.filter(|(port, _)| wanted.is_none_or(|wanted| wanted == *port)));
+    }
+    let mut tell = |kind: &str, index: usize, name: &str, wanted: BTreeSet<u16>| {
+        let number = index + 1;
+        let rule = if name.is_empty() {
+            format!("rule {number} of {kind}")
+        } else {
+            format!("rule {number} of {kind} ({name})")
+        };
+        let of_port = match wanted.into_iter().map(|port| port.to_string()).collect::<Vec<_>>() {
+            none if none.is_empty() => String::new(),
+            some => format!(", which is for port {}", some.join(", ")),
+        };
+        let message = format!("no port takes {rule}{of_port}: it has no effect");
+        findings.tell(Severity::Warning, &set.origin, "rule-without-port", message, PORTS);
+    };
+    for (index, rule) in set.http.iter().enumerate() {
+        let wanted = || rule.matches.iter().map(|one| one.port);
+        let taken = |(port, protocol): &(u16, AppProtocol)| {
+            takes_http(*protocol) && about_port(wanted(), *port)
+        };
+        if !ports.iter().any(taken) {
+            tell("http", index, &rule.name, wanted().flatten().collect());
+        }
+    }
+    for (kind, rules) in [("tls", &set.tls), ("tcp", &set.tcp)] {
+        for (index, rule) in rules.iter().enumerate() {
+            let wanted = || rule.matches.iter().map(|one| one.port);
+            let taken = |(port, protocol): &(u16, AppProtocol)| {
+                takes_l4(set.dialect, *protocol) && about_port(wanted(), *port)
+            };
+            if !ports.iter().any(taken) {
+                tell(kind, index, &rule.name, wanted().flatten().collect());
+            }
+        }
+    }
+}
+
+/// Whether an object has no effect on what it is about.
+fn check(set: &RouteSet, parent: &Parent, hosts: &Hosts<'_>, findings: &mut Findings) -> bool {
     let (name, wanted) = match parent {
         // May be about hosts that are still to come.
-        Parent::Host(host) if host.starts_with('*') => return,
+        Parent::Host(host) if host.starts_with('*') => return false,
         Parent::Host(host) => (host.clone(), None),
         Parent::Service { service, port } => (service_host(service), *port),
     };
@@ -42,16 +103,12 @@ fn check(set: &RouteSet, parent: &Parent, hosts: &Hosts<'_>, findings: &mut Find
     } else if !ports
         .any(|port| wanted.is_none_or(|wanted| wanted == port.number) && is_about(set, &port))
     {
-        (
-            "route-without-port",
-            format!("no port of {name} takes its routes"),
-            "routes for requests need a port that is not said to be TCP or TLS; correct the port's \
-             name or appProtocol",
-        )
+        ("route-without-port", format!("no port of {name} takes its routes"), PORTS)
     } else {
-        return;
+        return false;
     };
     findings.tell(Severity::Warning, &set.origin, code, message, remedy);
+    true
 }
 
 /// What is wrong with what DestinationRules are about.

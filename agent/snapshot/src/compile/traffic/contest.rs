@@ -255,15 +255,25 @@ pub(super) fn is_about(set: &RouteSet, port: &HostPort<'_>) -> bool {
 
 /// Whether an object has routes for requests of a port.
 fn takes_requests(set: &RouteSet, port: &HostPort<'_>) -> bool {
-    !matches!(port.protocol, AppProtocol::Tcp | AppProtocol::Tls) && has_http(set, port.number)
+    takes_http(port.protocol) && has_http(set, port.number)
+}
+
+/// Whether a port of this protocol may carry requests that the proxy can read.
+pub(super) fn takes_http(protocol: AppProtocol) -> bool {
+    !matches!(protocol, AppProtocol::Tcp | AppProtocol::Tls)
 }
 
 /// Whether an object has routes for connections of a port. A port that is said to be HTTP has none of
 /// Istio's; the Gateway API's route makes the port what it is.
 fn takes_connections(set: &RouteSet, port: &HostPort<'_>) -> bool {
-    let http = matches!(port.protocol, AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc);
     let about = |rule: &L4Rule| about_port(rule.matches.iter().map(|one| one.port), port.number);
-    !(http && set.dialect == Dialect::Istio) && set.tls.iter().chain(&set.tcp).any(about)
+    takes_l4(set.dialect, port.protocol) && set.tls.iter().chain(&set.tcp).any(about)
+}
+
+/// Whether a port of this protocol takes routes for connections.
+pub(super) fn takes_l4(dialect: Dialect, protocol: AppProtocol) -> bool {
+    let http = matches!(protocol, AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc);
+    !(http && dialect == Dialect::Istio)
 }
 
 fn has_http(set: &RouteSet, port: u16) -> bool {
@@ -271,6 +281,9 @@ fn has_http(set: &RouteSet, port: u16) -> bool {
 }
 
 /// Whether a rule with alternatives for these ports is about a port; without any it is about all.
-fn about_port(mut wanted: impl ExactSizeIterator<Item = Option<u16>>, port: u16) -> bool {
+pub(super) fn about_port(
+    mut wanted: impl ExactSizeIterator<Item = Option<u16>>,
+    port: u16,
+) -> bool {
     wanted.len() == 0 || wanted.any(|wanted| wanted.is_none_or(|wanted| wanted == port))
 }

@@ -1,7 +1,7 @@
 //! Which ports rules are about, and for whom.
 
 use undermesh_ebpf_common::service_flags;
-use undermesh_model::traffic::{AllowedOrigins, Cors, PathRewrite, Retries, TextPattern};
+use undermesh_model::traffic::{AllowedOrigins, Cors, L4Rule, PathRewrite, Retries, TextPattern};
 
 use super::*;
 use crate::{compile::tests::key, traffic::AppProtocol};
@@ -83,6 +83,51 @@ fn a_match_for_another_port_is_left_out_and_so_is_a_rule_with_no_other() {
     let compiled = run(&cluster);
     assert!(port(&compiled, CART_VIP).traffic.is_empty());
     assert_eq!(findings(&compiled)[0].0, "VirtualService shop/split route-without-port");
+}
+
+#[test]
+fn a_rule_that_no_port_takes_is_reported_where_others_of_its_object_hold() {
+    let at = |port| HttpMatch { port: Some(port), ..HttpMatch::default() };
+    let mut cluster = world();
+    let mut split = virtual_service("split", CART);
+    split.http = vec![
+        rule("typo", vec![at(8080)], cart()),
+        rule("raw", vec![at(90)], cart()),
+        rule("", vec![at(91)], cart()),
+        rule("rest", Vec::new(), cart()),
+    ];
+    let service = cluster.services.values_mut().next().unwrap();
+    let mut raw = service.ports[0].clone();
+    (raw.name, raw.port, raw.app_protocol) = ("tcp-raw".to_owned(), 90, None);
+    service.ports.push(raw);
+    cluster.routes.push(split);
+    let found = findings(&run(&cluster));
+    let messages: Vec<_> = found.iter().map(|(_, message)| message.as_str()).collect();
+    assert!(found.iter().all(|(code, _)| code == "VirtualService shop/split rule-without-port"));
+    assert_eq!(messages.len(), 3, "{messages:?}");
+    for (message, part) in messages.iter().zip([
+        "rule 1 of http (typo), which is for port 8080",
+        "rule 2 of http (raw), which is for port 90",
+        "rule 3 of http, which is for port 91",
+    ]) {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn a_rule_for_requests_is_reported_where_only_those_for_connections_hold() {
+    let mut cluster = world();
+    let service = cluster.services.values_mut().next().unwrap();
+    service.ports[0].app_protocol = Some("tcp".to_owned());
+    let mut both = virtual_service("both", CART);
+    both.tcp = vec![L4Rule { name: String::new(), matches: Vec::new(), backends: Vec::new() }];
+    cluster.routes.push(both);
+    let found = findings(&run(&cluster));
+    assert!(
+        found.iter().any(|(code, message)| code == "VirtualService shop/both rule-without-port"
+            && message.contains("of http")),
+        "{found:?}"
+    );
 }
 
 #[test]
