@@ -83,12 +83,12 @@ struct Profile {
     test: bool,
 }
 
-/// Builds every target of the workspace with the one development profile.
+/// Builds every target of the workspace but benchmarks with the one development profile.
 pub(crate) fn everything(workspace: &Workspace) -> Result<Built> {
     let mut cargo = command::cargo();
     cargo
         .current_dir(workspace.root())
-        .args(["build", "--workspace", "--all-targets"])
+        .args(["build", "--workspace", "--lib", "--bins", "--tests"])
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot start cargo")?;
