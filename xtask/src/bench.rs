@@ -7,7 +7,8 @@
 //! rounds     every variant in turn, several times, in changing order
 //! cpu        what a stretch of time has cost the machine, and whether it was ours alone
 //! compare    pairs of samples -> ratios, their median and their spread
-//! local, passthrough, scale, fairness    the benchmarks
+//! local, passthrough, scale, fairness    benchmarks of one thing
+//! mesh       everything against everything: no mesh, Undermesh, sidecars, relays
 //! report     for the terminal, and as JSON
 //! ```
 //!
@@ -21,6 +22,7 @@ mod fairness;
 mod ground;
 mod load;
 mod local;
+mod mesh;
 mod passthrough;
 mod report;
 mod rounds;
@@ -36,7 +38,7 @@ use crate::{
     machine::Machine,
     workspace::Workspace,
 };
-use report::{Findings, Report};
+use report::Report;
 use rounds::Plan;
 
 /// What all rigs of this command are called; those of dead runs are removed by it.
@@ -49,14 +51,16 @@ pub(crate) struct Args {
     #[arg(value_enum)]
     names: Vec<Name>,
     /// How often each variant is measured
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// How long one measurement takes
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     /// How results are written to standard output
     #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    mesh: mesh::Options,
     /// Say what is missing instead of installing it
     #[arg(long)]
     no_install: bool,
@@ -71,6 +75,8 @@ enum Name {
     Passthrough,
     /// Ten thousand pods and five thousand policies: how long a change takes, and what they occupy
     Scale,
+    /// Every kind of work through no mesh, Undermesh, Envoy as sidecars, and plain relays
+    Mesh,
     /// A pod beside one that asks for ten times its share: what it loses, with fairness and without
     Fairness,
 }
@@ -98,24 +104,25 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     build::build(workspace, policy)?;
     Rig::cleanup_stale(TAG)?;
     let plan = Plan { rounds: args.rounds, each: Duration::from_secs(args.seconds) };
-    let all = [Name::Local, Name::Passthrough, Name::Scale, Name::Fairness];
-    let names = if args.names.is_empty() { &all[..] } else { &args.names };
+    let all = [Name::Local, Name::Passthrough, Name::Scale, Name::Fairness, Name::Mesh];
+    let names = match args.names.as_slice() {
+        [] if args.mesh.are_given() => &[Name::Mesh],
+        [] => &all[..],
+        named => named,
+    };
     let mut report = Report::new(plan)?;
     for name in names {
-        report.add(measure(*name, plan)?);
+        report.add(match name {
+            Name::Local => local::run(plan)?,
+            Name::Passthrough => passthrough::run(plan)?,
+            Name::Scale => scale::run(plan)?,
+            Name::Fairness => fairness::run(plan)?,
+            Name::Mesh => mesh::run(workspace, policy, plan, &args.mesh)?,
+        });
     }
     match args.output {
         Output::Text => print!("{}", report.text()),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn measure(name: Name, plan: Plan) -> Result<Findings> {
-    match name {
-        Name::Local => local::run(plan),
-        Name::Passthrough => passthrough::run(plan),
-        Name::Scale => scale::run(plan),
-        Name::Fairness => fairness::run(plan),
-    }
 }

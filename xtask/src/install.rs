@@ -2,8 +2,10 @@
 //! table, how each entry is found, and how it is installed. Nothing is removed or upgraded that is
 //! there already; with `--no-install` a missing tool is a sentence with the command to type.
 
+mod python;
+
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -11,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{command, machine::Machine, progress::step, workspace::Workspace};
+pub(crate) use python::python_package;
 
 /// The bpf-linker that builds the programs; its default features are ours.
 pub(crate) const BPF_LINKER_VERSION: &str = "0.10.3";
@@ -31,6 +34,10 @@ pub(crate) enum Need {
     Vm,
     /// Benchmarks.
     Bench,
+    /// Benchmarks of whole meshes.
+    Mesh,
+    /// Profiles of benchmarks.
+    Profile,
     /// Fuzz targets.
     Fuzz,
 }
@@ -65,7 +72,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 13] = [
+static TOOLS: [Tool; 19] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -125,6 +132,42 @@ static TOOLS: [Tool; 13] = [
         detect: Detect::Command("iperf3"),
         purpose: "measures throughput",
         needs: &[Need::Bench],
+    },
+    Tool {
+        package: "nghttp2-client",
+        detect: Detect::Command("h2load"),
+        purpose: "makes the benchmarks' HTTP/2 requests",
+        needs: &[Need::Mesh],
+    },
+    Tool {
+        package: "nghttp2-server",
+        detect: Detect::Command("nghttpd"),
+        purpose: "answers the benchmarks' calls",
+        needs: &[Need::Mesh],
+    },
+    Tool {
+        package: "iptables",
+        detect: Detect::Command("iptables"),
+        purpose: "redirects to the sidecars that Undermesh is compared with",
+        needs: &[Need::Mesh],
+    },
+    Tool {
+        package: "util-linux",
+        detect: Detect::Command("setpriv"),
+        purpose: "runs the sidecars in a group of their own",
+        needs: &[Need::Mesh],
+    },
+    Tool {
+        package: "python3-pip",
+        detect: Detect::Command("pip3"),
+        purpose: "installs the sidecars",
+        needs: &[Need::Mesh],
+    },
+    Tool {
+        package: "linux-perf",
+        detect: Detect::Command("perf"),
+        purpose: "samples what runs",
+        needs: &[Need::Profile],
     },
     Tool {
         package: "xz-utils",
@@ -217,6 +260,30 @@ pub(crate) fn crates_io_tool(
         format!("cannot build {name}: check the network and that a C compiler is there")
     })?;
     Ok(tools.join("bin").join(name))
+}
+
+/// The same, but only where that is wanted, and at once where it is there.
+pub(crate) fn pinned_tool(
+    workspace: &Workspace,
+    name: &str,
+    version: &str,
+    purpose: &str,
+    policy: Policy,
+) -> Result<PathBuf> {
+    let done = workspace.tools().join(format!("{name}-{version}"));
+    if !done.is_file() {
+        if policy == Policy::NoInstall {
+            bail!(
+                "missing: {name} {version} of crates.io ({purpose}); leave out --no-install to have it \
+                 built into {}",
+                workspace.relative(&workspace.tools()).display()
+            );
+        }
+        crates_io_tool(workspace, name, version, purpose)?;
+        // Asking cargo each time would take seconds, and the network.
+        fs::write(&done, version)?;
+    }
+    Ok(workspace.tools().join("bin").join(name))
 }
 
 impl Detect {

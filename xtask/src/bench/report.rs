@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     compare::{Comparison, Ratio},
+    mesh::Outcome,
     rounds::Plan,
 };
 
@@ -29,6 +30,9 @@ pub(super) struct Findings {
     goal: Option<Goal>,
     /// Ratios.
     pub(super) comparisons: Vec<Comparison>,
+    /// Whole meshes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mesh: Option<Outcome>,
     /// What is no ratio, in words.
     notes: Vec<String>,
 }
@@ -45,7 +49,7 @@ pub(super) struct Goal {
 impl Findings {
     /// Nothing yet.
     pub(super) fn new(title: &'static str, goal: Option<Goal>) -> Self {
-        Self { title, goal, comparisons: Vec::new(), notes: Vec::new() }
+        Self { title, goal, comparisons: Vec::new(), mesh: None, notes: Vec::new() }
     }
 
     /// Adds something in words.
@@ -80,6 +84,9 @@ impl Findings {
         if let Some(goal) = self.goal {
             let (rate, cpu) = (goal.rate, goal.cpu);
             let _ = writeln!(to, "  goal: at least {rate:.2} per second, at most {cpu:.2} CPU");
+        }
+        if let Some(outcome) = &self.mesh {
+            outcome.text(to);
         }
         for note in &self.notes {
             let _ = writeln!(to, "  {note}");

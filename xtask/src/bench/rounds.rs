@@ -92,7 +92,7 @@ fn context(load: Load, variant: &Variant<'_>) -> String {
 }
 
 /// Forwards in even rounds, backwards in odd ones.
-fn order(count: usize, round: u32) -> Vec<usize> {
+pub(super) fn order(count: usize, round: u32) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     if round % 2 == 1 {
         order.reverse();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use undermesh_tests::{Agent, PodSpec, Rig, wait_for};
 
-use self::population::Population;
+pub(super) use self::population::Population;
 use super::{TAG, report::Findings, rounds::Plan};
 
 /// Pods of the node that is looked at; their namespaces are real.

@@ -16,15 +16,15 @@ const NAMESPACE: &str = "shop";
 
 /// How many of what. Pods of other nodes; those of the node that is looked at are the rig's.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Population {
-    pub(super) pods: usize,
-    pub(super) policies: usize,
-    pub(super) local: usize,
+pub(in crate::bench) struct Population {
+    pub(in crate::bench) pods: usize,
+    pub(in crate::bench) policies: usize,
+    pub(in crate::bench) local: usize,
 }
 
 impl Population {
     /// Writes everything.
-    pub(super) fn write(&self, manifests: &Manifests) -> Result<()> {
+    pub(in crate::bench) fn write(&self, manifests: &Manifests) -> Result<()> {
         for file in 0..self.pods.div_ceil(PER_FILE) {
             manifests.write(&format!("scale-pods-{file}"), &self.pods_of(file, None))?;
         }
