@@ -1,6 +1,10 @@
 //! The access log: one JSON object per line, written by a thread of its own, so that a slow disk
 //! costs lines and never a connection.
+//!
+//! To wake that thread for a line would cost more than the line: it writes at most every
+//! [`GATHER`], and whoever logs only appends to what it will write next.
 
+mod queue;
 mod sinks;
 
 use std::{
@@ -9,21 +13,20 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
 
+use queue::{Queue, Sender};
 use sinks::LineSink;
 
-/// Lines that may wait for the writer.
-const QUEUE: usize = 16_384;
-
-/// Lines that are written in one go.
-const BATCH: usize = 256;
+/// Time between two writes. The first line after a pause does not wait.
+const GATHER: Duration = Duration::from_millis(10);
+/// A line has about this length; a longer one makes its own room.
+const LINE: usize = 1024;
 
 /// Where the lines go.
 #[derive(Clone, Debug)]
@@ -41,7 +44,7 @@ pub enum AccessLogSink {
 /// A handle to the writer. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    lines: Option<SyncSender<String>>,
+    lines: Option<Arc<Sender>>,
     progress: Arc<Progress>,
 }
 
@@ -67,12 +70,12 @@ impl AccessLog {
         let Some(sink) = sinks::open(sink)? else {
             return Ok(Self { lines: None, progress });
         };
-        let (sender, receiver) = sync_channel(QUEUE);
+        let (sender, queue) = queue::queue();
         let shared = Arc::clone(&progress);
         thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_lines(sink, &receiver, &shared))?;
-        Ok(Self { lines: Some(sender), progress })
+            .spawn(move || write_lines(sink, &queue, &shared))?;
+        Ok(Self { lines: Some(Arc::new(sender)), progress })
     }
 
     /// Lines lost so far, to a full queue or a failing sink.
@@ -84,7 +87,9 @@ impl AccessLog {
     /// happened in time. Blocks; meant for the end of the process, which would lose them.
     #[must_use]
     pub fn flush(&self, timeout: Duration) -> bool {
+        let Some(lines) = &self.lines else { return true };
         let target = self.progress.queued.load(Ordering::Relaxed);
+        lines.hurry();
         let done = self.progress.done.lock().unwrap_or_else(PoisonError::into_inner);
         let waited =
             self.progress.advanced.wait_timeout_while(done, timeout, |done| *done < target);
@@ -96,18 +101,25 @@ impl AccessLog {
         self.lines.is_some()
     }
 
-    pub(crate) fn write(&self, line: &impl Serialize) {
-        if self.is_on() {
-            self.write_text(serde_json::to_string(line).ok());
+    /// Logs a line that `see` is shown as well. One that cannot be written as JSON is lost.
+    pub(crate) fn write_and(&self, line: &impl Serialize, see: impl FnOnce(&str)) {
+        let mut text = Vec::with_capacity(LINE);
+        let written = serde_json::to_writer(&mut text, line);
+        let text = written.ok().and_then(|()| String::from_utf8(text).ok());
+        if let Some(text) = &text {
+            see(text);
         }
+        let Some(lines) = &self.lines else { return };
+        if text.is_some_and(|text| lines.push(&text, &self.progress.queued)) {
+            return;
+        }
+        self.progress.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The same with the line's text, or the loss of a line that has none.
-    pub(crate) fn write_text(&self, text: Option<String>) {
-        let Some(lines) = &self.lines else { return };
-        let sent = text.is_some_and(|text| lines.try_send(text).is_ok());
-        let counter = if sent { &self.progress.queued } else { &self.progress.dropped };
-        counter.fetch_add(1, Ordering::Relaxed);
+    /// Logs a line.
+    #[cfg(test)]
+    pub(crate) fn write(&self, line: &impl Serialize) {
+        self.write_and(line, |_| {});
     }
 }
 
@@ -119,29 +131,19 @@ impl Progress {
 }
 
 /// Writes what is there in one go, until the last handle is gone.
-fn write_lines(mut sink: Box<dyn LineSink>, lines: &Receiver<String>, progress: &Progress) {
+fn write_lines(mut sink: Box<dyn LineSink>, queue: &Queue, progress: &Progress) {
     let mut failing = false;
-    while let Ok(first) = lines.recv() {
-        let (batch, count) = batch(first, lines);
+    let mut batch = String::new();
+    let mut not_before = Instant::now();
+    while let Some(count) = queue.take(&mut batch, not_before) {
         let written = sink.write(&batch);
         if written.is_err() {
             progress.dropped.fetch_add(count, Ordering::Relaxed);
         }
         report(&written, &mut failing);
         progress.advance(count);
+        not_before = Instant::now() + GATHER;
     }
-}
-
-/// `first` and what else is waiting, and how many lines that is.
-fn batch(first: String, lines: &Receiver<String>) -> (String, u64) {
-    let mut batch = first + "\n";
-    let mut count = 1;
-    for line in lines.try_iter().take(BATCH - 1) {
-        batch.push_str(&line);
-        batch.push('\n');
-        count += 1;
-    }
-    (batch, count)
 }
 
 /// Says once that lines are being lost, and once that they no longer are.

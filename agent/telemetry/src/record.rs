@@ -2,12 +2,15 @@
 
 use std::{
     borrow::Cow,
+    fmt::Display,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
+use undermesh_model::SpiffeId;
 
 use crate::{
     ByteCounters, CloseReason, ConnectionInfo, Peer, RequestInfo, Telemetry,
@@ -102,6 +105,15 @@ fn now() -> String {
     OffsetDateTime::now_utc().format(TIME).unwrap_or_default()
 }
 
+/// Written as it is displayed, without a string of its own.
+pub(crate) struct Shown<T>(pub(crate) T);
+
+impl<T: Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
 /// One line of the access log. Field names are API (docs/reference/access-log.md).
 #[derive(Serialize)]
 pub(crate) struct Line<'a> {
@@ -114,7 +126,7 @@ pub(crate) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    dialled: Option<String>,
+    dialled: Option<Shown<SocketAddr>>,
     transport: &'static str,
     security: &'static str,
     generation: u64,
@@ -135,7 +147,7 @@ pub(crate) struct Line<'a> {
 #[derive(Serialize)]
 struct End<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<String>,
+    address: Option<Shown<SocketAddr>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     workload: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -143,17 +155,17 @@ struct End<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     namespace: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    identity: Option<String>,
+    identity: Option<&'a SpiffeId>,
 }
 
 impl<'a> End<'a> {
-    fn new(peer: &'a Peer, address: Option<std::net::SocketAddr>) -> Self {
+    fn new(peer: &'a Peer, address: Option<SocketAddr>) -> Self {
         Self {
-            address: address.map(|address| address.to_string()),
+            address: address.map(Shown),
             workload: &peer.workload,
             pod: &peer.pod,
             namespace: &peer.namespace,
-            identity: peer.principal.as_ref().map(ToString::to_string),
+            identity: peer.principal.as_ref(),
         }
     }
 }
@@ -168,7 +180,7 @@ impl<'a> Line<'a> {
             source: End::new(&info.source, Some(info.source_addr)),
             destination: End::new(&info.destination, info.upstream),
             service: info.service.as_ref().map(|service| service.host.as_str()),
-            dialled: info.dialled.map(|dialled| dialled.to_string()),
+            dialled: info.dialled.map(Shown),
             transport: info.transport.as_str(),
             security: info.security.as_str(),
             generation: info.generation,
@@ -189,7 +201,7 @@ impl<'a> Line<'a> {
     ) -> Self {
         let mut line = Self::new("request", connection, info);
         if let Some(endpoint) = request.endpoint {
-            line.destination.address = Some(endpoint.to_string());
+            line.destination.address = Some(Shown(endpoint));
         }
         line.generation = request.generation;
         line.bytes_sent = Some(request.sent);

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
+use undermesh_model::ResourceRef;
 
 use crate::{
-    ConnectionInfo, RequestInfo,
-    record::{Line, cut, milliseconds},
+    ClusterName, ConnectionInfo, RequestInfo,
+    record::{Line, Shown, cut, milliseconds},
 };
 
 /// Longest text of a client's, in characters.
@@ -19,24 +20,24 @@ pub(crate) struct RequestLine<'a> {
     line: Line<'a>,
     method: Cow<'a, str>,
     authority: Cow<'a, str>,
-    path: String,
+    path: Cow<'a, str>,
     protocol: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     grpc_status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<String>,
+    policy: Option<Shown<&'a ResourceRef>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<String>,
+    route: Option<Shown<&'a ResourceRef>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     route_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cluster: Option<String>,
+    cluster: Option<Shown<ClusterName<'a>>>,
     attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_ms: Option<f64>,
@@ -54,16 +55,19 @@ impl<'a> RequestLine<'a> {
             line: Line::of_request(connection, info, request),
             method: cut(request.method, MAX_TEXT),
             authority: cut(request.authority, MAX_TEXT),
-            path: cut(&without_values(request.path), MAX_PATH).into_owned(),
+            path: match without_values(request.path) {
+                Cow::Borrowed(path) => cut(path, MAX_PATH),
+                Cow::Owned(path) => cut(&path, MAX_PATH).into_owned().into(),
+            },
             protocol: request.protocol,
             status: request.status,
             grpc_status: request.grpc_status,
-            policy: request.policy.map(ToString::to_string),
+            policy: request.policy.map(Shown),
             request_id: request.request_id.map(|id| cut(id, MAX_TEXT)),
             trace_id: request.trace_id.map(|id| cut(id, MAX_TEXT)),
-            route: request.route.map(ToString::to_string),
+            route: request.route.map(Shown),
             route_name: request.route_name,
-            cluster: request.cluster.map(|cluster| cluster.to_string()),
+            cluster: request.cluster.map(Shown),
             attempts: request.attempts,
             upstream_ms: request.upstream_time.map(milliseconds),
             user_agent: request.user_agent.map(|agent| cut(agent, MAX_TEXT)),

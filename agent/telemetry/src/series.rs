@@ -40,41 +40,43 @@ impl<L: OwnLabels> EncodeLabelSet for Series<L> {
 
 /// A label set in use. It is not evicted as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Held<L> {
+pub(crate) struct Held<L, C = ()> {
     pub(crate) series: Series<L>,
-    _pin: Arc<()>,
+    /// What its users share.
+    pub(crate) counters: Arc<C>,
 }
 
-/// Every label set but the overflow's few, each with the pin that its users share.
+/// Every label set but the overflow's few, each with what its users share: counters, which need not be
+/// looked for again, or nothing.
 #[derive(Debug)]
-pub(crate) struct SeriesTable<L> {
-    known: Mutex<HashMap<Series<L>, Arc<()>>>,
+pub(crate) struct SeriesTable<L, C = ()> {
+    known: Mutex<HashMap<Series<L>, Arc<C>>>,
     most: usize,
     overflow: Counter,
 }
 
-impl<L: OwnLabels> SeriesTable<L> {
+impl<L: OwnLabels, C: Default> SeriesTable<L, C> {
     /// At most `most` label sets; `overflow` counts what did not fit.
     pub(crate) fn new(most: usize, overflow: &Counter) -> Self {
         Self { known: Mutex::default(), most, overflow: overflow.clone() }
     }
 
     /// Holds a label set, or beyond the bound the overflow's.
-    pub(crate) fn hold(&self, ends: &Arc<EndLabels>, own: L) -> Held<L> {
+    pub(crate) fn hold(&self, ends: &Arc<EndLabels>, own: L) -> Held<L, C> {
         let mut known = self.lock();
         let series = Series { ends: Arc::clone(ends), own };
-        if let Some((series, pin)) = known.get_key_value(&series) {
-            return Held { series: series.clone(), _pin: Arc::clone(pin) };
+        if let Some((series, counters)) = known.get_key_value(&series) {
+            return Held { series: series.clone(), counters: Arc::clone(counters) };
         }
         if known.len() >= self.most {
             self.overflow.inc();
             let ends = Arc::new(series.ends.overflow());
             let series = Series { ends, own: series.own.overflow() };
-            return Held { series, _pin: Arc::default() };
+            return Held { series, counters: Arc::default() };
         }
-        let pin = Arc::default();
-        known.insert(series.clone(), Arc::clone(&pin));
-        Held { series, _pin: pin }
+        let counters = Arc::default();
+        known.insert(series.clone(), Arc::clone(&counters));
+        Held { series, counters }
     }
 
     /// Drops the series of workloads that `keep` disowns and that nobody holds, and says how many
@@ -86,9 +88,9 @@ impl<L: OwnLabels> SeriesTable<L> {
     ) -> usize {
         let mut known = self.lock();
         let before = known.len();
-        known.retain(|series, pin| {
+        known.retain(|series, counters| {
             // New holders come only through `hold`, which needs the lock.
-            let stays = Arc::strong_count(pin) > 1 || !series.ends.is_gone(&keep);
+            let stays = Arc::strong_count(counters) > 1 || !series.ends.is_gone(&keep);
             if !stays {
                 remove(series);
             }
@@ -97,7 +99,7 @@ impl<L: OwnLabels> SeriesTable<L> {
         before - known.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Series<L>, Arc<()>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Series<L>, Arc<C>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,9 @@
 //! Istio's standard TCP metrics, under a bound on the number of series.
 //!
-//! Locks are taken when a connection opens and when it closes, never while it carries bytes.
+//! Locks are taken when a connection opens and when it closes, never while it carries bytes. Labels are
+//! long, and looked for once in a connection's life, unless it ends in an unusual way.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -31,7 +32,15 @@ impl OwnLabels for TcpLabels {
 }
 
 /// A connection's label set in use.
-pub(crate) type HeldSeries = Held<TcpLabels>;
+pub(crate) type HeldSeries = Held<TcpLabels, TcpCounters>;
+
+/// The counters of one label set, each from its first use on.
+#[derive(Debug, Default)]
+pub(crate) struct TcpCounters {
+    opened: OnceLock<Counter>,
+    closed: OnceLock<Counter>,
+    bytes: OnceLock<ByteSeries>,
+}
 
 /// Where the bytes of one label set are counted. Valid as long as its label set is held.
 #[derive(Clone, Debug)]
@@ -49,7 +58,7 @@ pub(crate) struct TcpMetrics {
     closed: Counters,
     sent: Counters,
     received: Counters,
-    known: SeriesTable<TcpLabels>,
+    known: SeriesTable<TcpLabels, TcpCounters>,
 }
 
 impl TcpMetrics {
@@ -87,23 +96,32 @@ impl TcpMetrics {
 
     /// Counts the opening of the connection that holds `held`.
     pub(crate) fn open(&self, held: &HeldSeries) {
-        self.opened.get_or_create(&held.series).inc();
+        let opened = &held.counters.opened;
+        opened.get_or_init(|| self.opened.get_or_create_owned(&held.series)).inc();
     }
 
     /// Where the connection that holds `held` counts its bytes.
     pub(crate) fn bytes(&self, held: &HeldSeries) -> ByteSeries {
-        ByteSeries {
+        let bytes = held.counters.bytes.get_or_init(|| ByteSeries {
             sent: self.sent.get_or_create_owned(&held.series),
             received: self.received.get_or_create_owned(&held.series),
-        }
+        });
+        bytes.clone()
     }
 
     /// Counts the close of the connection that holds `held`.
     pub(crate) fn close(&self, held: &HeldSeries, reason: &CloseReason) {
         let Series { ends, own } = &held.series;
+        if own.response_flags == reason.flags {
+            return self.count_close(held);
+        }
         let own = TcpLabels { response_flags: reason.flags, ..own.clone() };
-        let closing = self.known.hold(ends, own);
-        self.closed.get_or_create(&closing.series).inc();
+        self.count_close(&self.known.hold(ends, own));
+    }
+
+    fn count_close(&self, held: &HeldSeries) {
+        let closed = &held.counters.closed;
+        closed.get_or_init(|| self.closed.get_or_create_owned(&held.series)).inc();
     }
 
     /// Drops the series of workloads that `keep` disowns, but for those of open connections, and

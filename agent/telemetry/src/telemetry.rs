@@ -199,14 +199,14 @@ impl Telemetry {
 
     /// Writes a line to the access log and keeps it as a flow record.
     pub(crate) fn log(&self, line: &impl Serialize) {
-        if !self.flows.is_on() {
-            return self.access_log.write(line);
+        if !self.is_logging() {
+            return;
         }
-        let text = serde_json::to_string(line).ok();
-        if let Some(text) = &text {
-            self.flows.push(text);
-        }
-        self.access_log.write_text(text);
+        self.access_log.write_and(line, |text| {
+            if self.flows.is_on() {
+                self.flows.push(text);
+            }
+        });
     }
 
     #[cfg(test)]
