@@ -10,6 +10,8 @@ use std::{
 
 /// Lines that may wait for the writer.
 const MOST: u64 = 16_384;
+/// Bytes of such lines, which say what clients have asked for.
+const MOST_BYTES: usize = 16 << 20;
 /// A buffer that has grown beyond this, in bytes, is not kept.
 const KEPT: usize = 256 << 10;
 
@@ -49,7 +51,8 @@ impl Sender {
     /// Appends a line and counts it in `queued`; `false` where there is no room for it.
     pub(super) fn push(&self, line: &str, queued: &AtomicU64) -> bool {
         let mut state = self.0.lock();
-        if state.lines >= MOST {
+        let before = state.text.len();
+        if state.lines >= MOST || before + line.len() >= MOST_BYTES {
             return false;
         }
         state.text.push_str(line);
@@ -58,7 +61,8 @@ impl Sender {
         // Under the lock: what the writer has taken is counted.
         queued.fetch_add(1, Ordering::Relaxed);
         // The writer is woken once, not by every line until it has come.
-        let half_full = state.lines == MOST / 2;
+        let passed = before < MOST_BYTES / 2 && state.text.len() >= MOST_BYTES / 2;
+        let half_full = state.lines == MOST / 2 || passed;
         state.hurry |= half_full;
         let wake = std::mem::take(&mut state.idle) || half_full;
         drop(state);
@@ -148,6 +152,16 @@ mod tests {
         // Half full, it does not wait for more.
         assert_eq!(queue.take(&mut String::new(), Instant::now() + LONG), Some(MOST));
         assert!(push(&sender, "x"));
+    }
+
+    #[test]
+    fn long_lines_fill_it_as_well() {
+        let (sender, queue) = queue();
+        let line = "x".repeat(MOST_BYTES / 4);
+        assert!((0..3).all(|_| push(&sender, &line)));
+        assert!(!push(&sender, &line));
+        assert!(push(&sender, "short"));
+        assert_eq!(queue.take(&mut String::new(), Instant::now() + LONG), Some(4));
     }
 
     #[test]
