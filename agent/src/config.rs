@@ -10,7 +10,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context, Result, ensure};
 use undermesh_datapath::{CgroupRoot, MapSizes, default_attach_point};
 use undermesh_model::{FailMode, MtlsMode, SourceAddress, TrustDomain};
-use undermesh_proxy::NativeConfig;
+use undermesh_proxy::{HeadLimits, NativeConfig};
 use undermesh_snapshot::{OutboundPolicy, SameNode};
 
 use crate::{
@@ -71,6 +71,11 @@ pub(crate) struct Config {
     pub(crate) handover_timeout: Duration,
     pub(crate) body_idle_timeout: Duration,
     pub(crate) http_idle_timeout: Duration,
+    pub(crate) http2_idle_timeout: Duration,
+    /// Bytes a second of a request's body; 0 for any.
+    pub(crate) body_min_rate: u64,
+    pub(crate) body_rate_window: Duration,
+    pub(crate) head: HeadLimits,
     pub(crate) fairness: bool,
     /// What the agent may use before it sheds load.
     pub(crate) overload: OverloadConfig,
@@ -118,6 +123,41 @@ impl RawConfig {
         ensure!(!delay.is_zero(), "overloadDelay must be above 0s");
         ensure!(self.overload_memory != Some(0), "overloadMemory must be above 0 bytes");
         Ok(OverloadConfig { memory: self.overload_memory, delay })
+    }
+
+    /// How large heads of requests may be.
+    fn head(&self) -> Result<HeadLimits> {
+        let default = HeadLimits::default();
+        let head = HeadLimits {
+            bytes: self.max_request_head_bytes.unwrap_or(default.bytes),
+            headers: self.max_request_headers.unwrap_or(default.headers),
+        };
+        let (bytes, headers) = (4096..=1 << 20, 16..=1000);
+        ensure!(
+            bytes.contains(&head.bytes),
+            "maxRequestHeadBytes must be between {} and {}",
+            bytes.start(),
+            bytes.end()
+        );
+        ensure!(
+            headers.contains(&head.headers),
+            "maxRequestHeaders must be between {} and {}",
+            headers.start(),
+            headers.end()
+        );
+        Ok(head)
+    }
+
+    fn body_rate_window(&self) -> Result<Duration> {
+        let window = span(self.body_rate_window, Duration::from_secs(30));
+        ensure!(
+            (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&window),
+            "bodyRateWindow must be between 1s and 1h"
+        );
+        let counts =
+            self.body_rate_window.is_none() || self.body_min_rate.is_some_and(|rate| rate > 0);
+        ensure!(counts, "bodyRateWindow has no effect without bodyMinRate");
+        Ok(window)
     }
 
     /// How connections of the native wire are kept.
@@ -215,6 +255,10 @@ impl RawConfig {
             handover_timeout: span(self.handover_timeout, Duration::from_secs(12 * 3600)),
             body_idle_timeout: span(self.body_idle_timeout, Duration::from_secs(300)),
             http_idle_timeout: span(self.http_idle_timeout, Duration::from_secs(3600)),
+            http2_idle_timeout: span(self.http2_idle_timeout, Duration::from_secs(3600)),
+            body_min_rate: self.body_min_rate.unwrap_or(0),
+            body_rate_window: self.body_rate_window()?,
+            head: self.head()?,
             fairness: self.fairness.unwrap_or(false),
             overload: self.overload()?,
             workers,

@@ -38,18 +38,35 @@ pub struct ProxyConfig {
     pub pool: PoolConfig,
     /// Connections of the native wire.
     pub native: NativeConfig,
+    /// How large heads of requests may be.
+    pub head: HeadLimits,
     /// HTTP/2 flow control and limits.
     pub http2: Http2Config,
     /// Longest time in which nothing comes of a request's body that has a length; zero for any.
     pub body_idle_timeout: Duration,
+    /// Bytes a second that have to come of such a body while it is waited for; 0 for any.
+    pub body_min_rate: u64,
+    /// The time over which that is measured.
+    pub body_rate_window: Duration,
     /// How long a client of HTTP/1.1 may have a connection open without a request; zero for any.
     pub http_idle_timeout: Duration,
+    /// The same for a client of HTTP/2.
+    pub http2_idle_timeout: Duration,
     /// No pod takes more than its share of the threads while others want theirs.
     pub fairness: bool,
     /// DNS servers that destinations are resolved with; empty for those of the system.
     pub dns_servers: Vec<SocketAddr>,
     /// How requests are traced; they are not where this is `None`, or where nobody takes spans.
     pub tracing: Option<Tracing>,
+}
+
+/// Bounds on the head of a request, in HTTP/1 and HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Its size: in HTTP/1 as it is written, in HTTP/2 as RFC 9113, section 10.5.1, counts it.
+    pub bytes: usize,
+    /// Its headers.
+    pub headers: usize,
 }
 
 /// PING frames on tunnels, and the same times as TCP keepalive on plain sockets.
@@ -138,13 +155,24 @@ impl Default for ProxyConfig {
             keepalive: Keepalive::default(),
             pool: PoolConfig::default(),
             native: NativeConfig::default(),
+            head: HeadLimits::default(),
             http2: Http2Config::default(),
             body_idle_timeout: Duration::from_secs(300),
+            body_min_rate: 0,
+            body_rate_window: Duration::from_secs(30),
             http_idle_timeout: Duration::from_secs(3600),
+            http2_idle_timeout: Duration::from_secs(3600),
             fairness: false,
             dns_servers: Vec::new(),
             tracing: None,
         }
+    }
+}
+
+impl Default for HeadLimits {
+    /// As Envoy has them.
+    fn default() -> Self {
+        Self { bytes: 60 << 10, headers: 100 }
     }
 }
 

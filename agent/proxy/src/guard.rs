@@ -6,6 +6,7 @@
 //! [`crate::authorize`], which hands over to this module what it cannot decide: tunnels, native sessions, what the
 //! kernel has captured, and requests that the proxy itself brings from another pod of the node.
 
+mod attributes;
 mod exchange;
 mod ext_authz;
 mod fetch;

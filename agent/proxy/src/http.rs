@@ -19,6 +19,7 @@ mod front;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod head;
+mod idle;
 mod l4;
 mod local_reply;
 mod log;
@@ -47,17 +48,18 @@ use std::{net::SocketAddr, sync::Arc};
 use undermesh_snapshot::traffic::{AppProtocol, PortTraffic};
 
 use crate::{duplex::Socket, error::Failure, plan::Plan, pod::Pod, record::Outbound};
-pub(crate) use body::{AnswerBody, UntilEnd, cleaned, grpc_status};
+pub(crate) use body::{AnswerBody, UntilEnd, cleaned};
 pub(crate) use call::call;
 use front::{Front, is_about_requests};
 pub(crate) use head::{Head, clean_answer, remove_hop_by_hop};
+pub(crate) use idle::{FAREWELL, Streams};
 use l4::{Led, Sniffed};
 pub(crate) use local_reply::LocalReply;
 pub(crate) use log::{Cut, Flag, RequestLog, unreadable};
 pub(crate) use meter::Metered;
 pub(crate) use outside::{Carries, secure};
-pub(crate) use patient::{Happened, Patient};
-pub(crate) use requests::{http1_edge, http2_builder};
+pub(crate) use patient::{Happened, Pace, Patient};
+pub(crate) use requests::{IDLE, http1_edge, http2_builder};
 pub(crate) use sniff::{Look, Spoken, sniff};
 pub(crate) use strict::{Strict, Switch};
 

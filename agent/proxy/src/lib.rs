@@ -57,7 +57,7 @@ mod trace;
 mod tunnel;
 mod upstream;
 
-pub use config::{Http2Config, Keepalive, NativeConfig, PoolConfig, ProxyConfig};
+pub use config::{HeadLimits, Http2Config, Keepalive, NativeConfig, PoolConfig, ProxyConfig};
 pub use guard::{AuthorizerStatus, KeyStatus};
 pub use overload::{OverloadStatus, Pressure, Step};
 pub use pod::{OriginalDst, Pass, PodHandle, PodListeners, PodSockets, Transparent};

@@ -59,6 +59,7 @@ pub(crate) struct Metrics {
     authorizer_checks: Family<[PolicyLabel; 2], Counter>,
     key_fetches: Family<[Label; 1], Counter>,
     policy_findings: Family<[PolicyLabel; 3], Counter>,
+    client_limits: Family<[Label; 1], Counter>,
 }
 
 /// Lowers a gauge when it is dropped.
@@ -128,6 +129,11 @@ impl Metrics {
             "Connections about which an AUDIT policy or a dry run has something to report",
             metrics.policy_findings.clone(),
         );
+        registry.register(
+            "undermesh_client_limits",
+            "Requests and connections that were ended because of a limit on what clients send, by reason",
+            metrics.client_limits.clone(),
+        );
         metrics
     }
 
@@ -191,6 +197,11 @@ impl Metrics {
         let [namespace, policy] = policy_labels(finding.policy);
         let kind = ("finding", finding.kind.as_str().to_owned());
         self.policy_findings.get_or_create(&[namespace, policy, kind]).inc();
+    }
+
+    /// A client has sent too much, or too little.
+    pub(crate) fn record_client_limit(&self, reason: &'static str) {
+        self.client_limits.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// One connection was not established.

@@ -122,11 +122,15 @@ impl Parts {
             Arc::clone(telemetry),
         ));
         let datapath = Arc::new(Mutex::new(datapath));
+        let warnings = Warnings::default();
         telemetry.with_registry(|registry| {
             registry.register_collector(Box::new(NodeCollector {
                 datapath: Arc::clone(&datapath),
                 enrolment: Arc::clone(&enrolment),
                 identities: Arc::clone(&identities),
+                snapshot: Arc::clone(&snapshot),
+                proxy: Arc::clone(&proxy),
+                warnings: warnings.clone(),
             }));
         });
         let enrolment_task = Enrolment::new(node, Arc::clone(&enrolment), discovery, gate);
@@ -144,7 +148,7 @@ impl Parts {
             enrolment,
             kernel_events,
             rejudge,
-            warnings: Warnings::default(),
+            warnings,
             stopping: watch::Sender::new(false),
         };
         Ok((parts, serving))
@@ -269,7 +273,11 @@ fn proxy_config(config: &Config) -> ProxyConfig {
         connect_timeout: config.connect_timeout,
         native: config.native,
         body_idle_timeout: config.body_idle_timeout,
+        head: config.head,
+        body_min_rate: config.body_min_rate,
+        body_rate_window: config.body_rate_window,
         http_idle_timeout: config.http_idle_timeout,
+        http2_idle_timeout: config.http2_idle_timeout,
         fairness: config.fairness,
         dns_servers: config.dns_servers.clone(),
         tracing: config.tracing.as_ref().map(|tracing| tracing.proxy.clone()),

@@ -180,6 +180,22 @@ pub(crate) struct RawConfig {
     /// How long a client of HTTP/1.1 may have a connection open without a request; 0s for any [default: 1h].
     #[arg(long, env = "UNDERMESH_HTTP_IDLE_TIMEOUT", value_name = "DURATION")]
     pub(super) http_idle_timeout: Option<Span>,
+    /// Largest head of a request, in bytes, 4096 to 1048576 [default: 61440].
+    #[arg(long, env = "UNDERMESH_MAX_REQUEST_HEAD_BYTES", value_name = "BYTES")]
+    pub(super) max_request_head_bytes: Option<usize>,
+    /// Most headers of a request, 16 to 1000 [default: 100].
+    #[arg(long, env = "UNDERMESH_MAX_REQUEST_HEADERS", value_name = "N")]
+    pub(super) max_request_headers: Option<usize>,
+    /// Bytes a second that have to come of a request's body that has a length, while it is waited for; 0 for any
+    /// [default: 0].
+    #[arg(long, env = "UNDERMESH_BODY_MIN_RATE", value_name = "BYTES")]
+    pub(super) body_min_rate: Option<u64>,
+    /// The time over which that is measured, 1s to 1h [default: 30s].
+    #[arg(long, env = "UNDERMESH_BODY_RATE_WINDOW", value_name = "DURATION")]
+    pub(super) body_rate_window: Option<Span>,
+    /// How long a client of HTTP/2 may have a connection open without a request; 0s for any [default: 1h].
+    #[arg(long, env = "UNDERMESH_HTTP2_IDLE_TIMEOUT", value_name = "DURATION")]
+    pub(super) http2_idle_timeout: Option<Span>,
     /// No pod takes more than its share of the threads that carry connections while others want theirs
     /// [default: false].
     #[arg(long, env = "UNDERMESH_FAIRNESS", value_name = "BOOL")]
@@ -298,7 +314,8 @@ impl RawConfig {
         prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
             root_namespace outbound_failure outbound_traffic_policy same_node source_address svid_lifetime admin_address
             metrics_address readiness_address access_log flow_buffer log_level log_format kernel_log connect_timeout
-            tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout body_idle_timeout http_idle_timeout fairness overload_memory overload_delay workers max_pods max_workloads
+            tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout body_idle_timeout http_idle_timeout
+            max_request_head_bytes max_request_headers body_min_rate body_rate_window http2_idle_timeout fairness overload_memory overload_delay workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports
             event_buffer_bytes kubelet_cgroup startup_gate startup_gate_timeout startup_gate_exempt
             pod_cgroup tracing_endpoint tracing_protocol tracing_sampling tracing_max_path_length

@@ -1,6 +1,6 @@
 //! One judged request and its answer: head -> readings -> ask -> authenticate -> judge -> link -> answer.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use ::http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
@@ -10,10 +10,11 @@ use ::http::{
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use undermesh_snapshot::{CompiledPolicy, Decision, RequestAttributes, evaluate_request};
+use undermesh_snapshot::{CompiledPolicy, Decision, evaluate_request};
 
 use super::{
     Visit,
+    attributes::described,
     ext_authz::{self, Kept},
     limit::{self, Within},
     limited::Limited,
@@ -24,15 +25,14 @@ use super::{
 };
 use crate::{
     http::{
-        AnswerBody, Cut, Happened, Head, LocalReply, Metered, Patient, RequestLog, Switch,
-        UntilEnd, clean_answer, cleaned, unreadable, upgrade,
+        AnswerBody, Cut, Happened, Head, LocalReply, Metered, Pace, Patient, RequestLog, Streams,
+        Switch, UntilEnd, clean_answer, cleaned, unreadable, upgrade,
     },
     pod::Pod,
     upstream::Body,
 };
 
 const FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
-const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// Judges and passes on the requests of one connection.
 pub(super) struct Guard {
@@ -41,6 +41,7 @@ pub(super) struct Guard {
     switch: Switch,
     visited: Visited,
     cut: Arc<Cut>,
+    pub(super) streams: Arc<Streams>,
 }
 
 impl Guard {
@@ -50,7 +51,8 @@ impl Guard {
         http2: bool,
         switch: Switch,
     ) -> Self {
-        Self { visit, link: Link::new(http2), switch, visited, cut }
+        let streams = Arc::default();
+        Self { visit, link: Link::new(http2), switch, visited, cut, streams }
     }
 
     /// The pod that is visited.
@@ -61,7 +63,8 @@ impl Guard {
     /// The connection has ended in this way.
     pub(super) fn ended(&self, error: &hyper::Error) {
         tracing::debug!(client = %self.visit.client, %error, "judged HTTP connection ended");
-        unreadable(&self.visited.requests(""), self.generation(), error);
+        let metrics = &self.visit.pod.shared.metrics;
+        unreadable(&self.visited.requests(""), metrics, self.generation(), error);
     }
 
     fn generation(&self) -> u64 {
@@ -75,10 +78,11 @@ impl Guard {
         let version = parts.version;
         let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
         let is_head = parts.method == Method::HEAD;
-        let connection = (&self.visit.pod, &self.cut);
+        let connection = (&self.visit.pod, &self.cut, &self.streams);
         let requests = self.visited.requests("");
         let mut log = RequestLog::new(&requests, connection, self.generation(), &parts);
-        let answer = match Head::new(parts, self.visit.destination) {
+        let limits = self.visit.pod.shared.config.head;
+        let answer = match Head::within(limits, parts, self.visit.destination) {
             Ok(head) => {
                 log.read(&head);
                 log.requests = self.visited.requests(&log.authority);
@@ -140,15 +144,15 @@ impl Guard {
         if !shared.overload.admits_request(visit.pod.priority) {
             return Err(LocalReply::overloaded());
         }
-        let body = Patient::new(body, shared.config.body_idle_timeout);
-        let stalled = body.stalled();
+        let late = log.late.clone();
+        let body = Patient::new(body, Pace::of(&shared.config), &late);
         let body = Metered::new(body, &log.upload);
         let readings = Readings::new(head.parts.uri.path());
         normalise(&mut head, &readings)?;
         self.attest(&mut head.parts.headers);
         let asked = ext_authz::ask(visit, &policy, &readings, &mut head, body);
-        let late = |reply| if stalled.is_true() { LocalReply::stalled() } else { reply };
-        let (body, consent) = Box::pin(asked).await.map_err(late)?;
+        let (body, consent) =
+            Box::pin(asked).await.map_err(|reply| late.reply().unwrap_or(reply))?;
         let claims = authenticate(shared, &policy.tokens, &mut head).await?;
         let within = self.judge(&policy, &readings, &head, claims.as_ref())?;
         if let Some(trace) = &log.trace {
@@ -161,8 +165,8 @@ impl Guard {
         log.attempts = 1;
         let answer = self.link.send(&self.visit, request, upgraded).await;
         let too_large = within.body.filter(|_| exceeded.is_true()).map(limit::too_large);
-        let stalled = stalled.is_true().then(LocalReply::stalled);
-        let mut response = answer.map_err(|reply| too_large.or(stalled).unwrap_or(reply))?;
+        let late = || late.reply();
+        let mut response = answer.map_err(|reply| too_large.or_else(late).unwrap_or(reply))?;
         consent.apply(response.headers_mut());
         if upgraded && is_switched(response.status()) {
             let upstream = hyper::upgrade::on(&mut response);
@@ -185,24 +189,16 @@ impl Guard {
         claims: Option<&Claims>,
     ) -> Result<Within, LocalReply> {
         let visit = &self.visit;
-        let view = head.view();
-        let hosts = hosts(view.authority);
-        let request = RequestAttributes {
-            method: view.method.as_str(),
-            hosts: &hosts,
-            paths: &readings.all,
-            headers: view.headers,
-            claims,
-            remote: remote(view.headers).unwrap_or(visit.client.ip()),
-        };
         let connection = visit.attributes();
-        let decision = evaluate_request(policy, &connection, &request);
-        self.report(&decision);
-        if !decision.allowed {
-            let detail = decision.to_string();
-            return Err(LocalReply::denied("policy_denied", decision.policy, detail));
-        }
-        limit::request(visit, policy, &connection, &request)
+        described(visit, readings, head, claims, |request| {
+            let decision = evaluate_request(policy, &connection, request);
+            self.report(&decision);
+            if !decision.allowed {
+                let detail = decision.to_string();
+                return Err(LocalReply::denied("policy_denied", decision.policy, detail));
+            }
+            limit::request(visit, policy, &connection, request)
+        })
     }
 
     fn report(&self, decision: &Decision<'_>) {
@@ -308,29 +304,4 @@ pub(super) fn normalise(head: &mut Head, readings: &Readings) -> Result<(), Loca
     let uri = Uri::from_parts(parts).ok().filter(|uri| uri.path() == readings.base());
     head.parts.uri = uri.ok_or_else(|| LocalReply::bad_request("the path cannot be normalised"))?;
     Ok(())
-}
-
-/// An authority as servers compare it: with its port, without it, and without the dot that may end a name.
-pub(super) fn hosts(authority: &str) -> Vec<String> {
-    let full = authority.to_ascii_lowercase();
-    let bare = match full.rsplit_once(':') {
-        Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
-        _ => &full,
-    };
-    let plain = bare.strip_suffix('.').unwrap_or(bare);
-    let mut hosts = vec![full.clone()];
-    for host in [bare, plain] {
-        if hosts.iter().all(|known| known != host) {
-            hosts.push(host.to_owned());
-        }
-    }
-    hosts
-}
-
-/// Where a request comes from originally, as Istio's sidecars have it: the last address that was added to
-/// `x-forwarded-for`.
-pub(super) fn remote(headers: &HeaderMap) -> Option<IpAddr> {
-    let last = headers.get_all(FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
-    let last = last.rsplit(',').next()?.trim();
-    last.parse().ok().map(|address: IpAddr| address.to_canonical())
 }

@@ -8,6 +8,8 @@
 
 mod body;
 mod changes;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod grpc;
 mod http;
 mod messages;
@@ -21,9 +23,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use undermesh_model::{Authorizer, AuthorizerProtocol};
-use undermesh_snapshot::{AuthorizerRoute, CompiledPolicy, RequestAttributes, Statement, asks};
+use undermesh_snapshot::{AuthorizerRoute, CompiledPolicy, Statement, asks};
 
-use super::{Visit, exchange::hosts, exchange::remote, path::Readings, token};
+use super::{Visit, attributes::described, path::Readings, token};
 use crate::{
     http::{Head, LocalReply, Metered, call},
     upstream::Body,
@@ -36,6 +38,8 @@ pub(crate) use state::Authorizers;
 
 /// Longest answer.
 const MAX_ANSWER: usize = 1 << 20;
+/// Statuses with which a request may be refused.
+const FINAL: std::ops::RangeInclusive<u16> = 200..=599;
 
 /// What an authorizer says of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,7 +79,6 @@ enum NoVerdict {
 
 /// A request as an authorizer is shown it.
 struct Shown<'a> {
-    visit: &'a Visit,
     head: &'a Head,
     /// The part of its body that is shown, and whether there is more.
     body: Option<(bytes::Bytes, bool)>,
@@ -136,17 +139,9 @@ fn asking<'a>(
     (head, claims): (&Head, Option<&token::Claims>),
     provider: Option<&str>,
 ) -> Option<(&'a Statement, String)> {
-    let view = head.view();
-    let hosts = hosts(view.authority);
-    let request = RequestAttributes {
-        method: view.method.as_str(),
-        hosts: &hosts,
-        paths: &readings.all,
-        headers: view.headers,
-        claims,
-        remote: remote(view.headers).unwrap_or(visit.client.ip()),
-    };
-    asks(policy, provider, &visit.attributes(), &request)
+    described(visit, readings, head, claims, |request| {
+        asks(policy, provider, &visit.attributes(), request)
+    })
 }
 
 /// Asks one provider, counts what comes of it, and says what is to be changed where the request passes.
@@ -171,8 +166,8 @@ async fn check(
         Some(rule) => Some(body.show(rule).await?),
         None => None,
     };
-    let shown = Shown { visit, head, body: shown };
-    match verdict(&shown, &route).await {
+    let shown = Shown { head, body: shown };
+    match verdict(visit, &shown, &route).await {
         Ok(Verdict::Allowed(changes)) => {
             state.allowed(&shared.metrics);
             Ok(changes)
@@ -198,8 +193,11 @@ async fn check(
 }
 
 /// One question and its answer, within the provider's time. Dropped with its client's request.
-async fn verdict(shown: &Shown<'_>, route: &AuthorizerRoute) -> Result<Verdict, NoVerdict> {
-    let visit = shown.visit;
+async fn verdict(
+    visit: &Visit,
+    shown: &Shown<'_>,
+    route: &AuthorizerRoute,
+) -> Result<Verdict, NoVerdict> {
     let own: &[IpAddr] = &visit.pod.workload.addresses;
     if route.cluster.endpoints.iter().any(|endpoint| own.contains(&endpoint.address.ip())) {
         let why = "it cannot be asked about requests to itself";
@@ -209,19 +207,25 @@ async fn verdict(shown: &Shown<'_>, route: &AuthorizerRoute) -> Result<Verdict, 
         NoVerdict::Unusable("too many requests wait for authorizers already".to_owned())
     })?;
     let timeout = route.rule.timeout;
-    let asked = tokio::time::timeout(timeout, asked(shown, route)).await;
+    let asked = tokio::time::timeout(timeout, asked(visit, shown, route)).await;
     asked.unwrap_or_else(|_| {
         Err(NoVerdict::Unreachable(format!("it has not answered within {timeout:?}")))
     })
 }
 
-async fn asked(shown: &Shown<'_>, route: &AuthorizerRoute) -> Result<Verdict, NoVerdict> {
+async fn asked(
+    visit: &Visit,
+    shown: &Shown<'_>,
+    route: &AuthorizerRoute,
+) -> Result<Verdict, NoVerdict> {
     let Authorizer { protocol, host, port, .. } = &route.rule;
     let request: Request<Body> = match protocol {
-        AuthorizerProtocol::Grpc => grpc::request(shown, &route.rule, &format!("{host}:{port}"))?,
+        AuthorizerProtocol::Grpc => {
+            let authority = format!("{host}:{port}");
+            grpc::request(shown, grpc::Parties::of(visit), &route.rule, &authority)?
+        }
         AuthorizerProtocol::Http(rule) => http::request(shown, rule)?,
     };
-    let visit = shown.visit;
     let called = call(&visit.pod, visit.source_addr.port(), &route.cluster, request);
     let (response, finish) = called.await.map_err(NoVerdict::Unreachable)?.split();
     let (parts, content) = response.into_parts();
@@ -256,7 +260,13 @@ impl Denied {
         const MAX_MESSAGE: usize = 1024;
         let mut headers = HeaderMap::new();
         self.headers.iter().for_each(|change| change.apply(&mut headers));
-        let longest = if grpc { MAX_MESSAGE } else { self.body.len() };
+        // What has no content in any version of HTTP (RFC 9110, section 6.4.1).
+        let bare = matches!(self.status.as_u16(), 204 | 205 | 304);
+        let longest = match grpc {
+            _ if bare => 0,
+            true => MAX_MESSAGE,
+            false => self.body.len(),
+        };
         let body = self.body.slice(..longest.min(self.body.len()));
         LocalReply { status: self.status, body, headers: Box::new(headers), ..own }
     }

@@ -12,7 +12,7 @@ use super::{Visit, exchange::Guard, service::Visited};
 use crate::{
     authorize::PolicyWatch,
     duplex::{Duplex, Stream},
-    http::{Cut, Strict, Switch, http1_edge, http2_builder},
+    http::{Cut, FAREWELL, IDLE, Strict, Switch, http1_edge, http2_builder},
 };
 
 /// Serves the requests of a client's stream until it leaves.
@@ -74,7 +74,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let pod = Arc::clone(guard.pod());
-    let limit = pod.shared.config.head_timeout;
+    let config = &pod.shared.config;
+    let limit = config.head_timeout;
     let serving = Arc::clone(&guard);
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = Arc::clone(&serving);
@@ -90,9 +91,18 @@ where
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            () = guard.streams.idle(config.http2_idle_timeout) => {
+                pod.shared.metrics.record_client_limit(IDLE);
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    // It has not understood.
+                    () = guard.streams.idle(FAREWELL) => Ok(()),
+                }
+            }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream, switch).within(limit));
+        let io = TokioIo::new(Strict::new(stream, switch, config.head).within(limit));
         let connection = http1_edge(&pod).serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {

@@ -60,19 +60,20 @@ impl UntilEnd {
 
     /// The answer is complete, or never will be.
     pub(crate) fn end(mut self, failure: Option<Flag>) {
+        let late = failure.and(self.log.late.reason());
         let outcome = match (failure, self.log.grpc_status, self.log.status) {
             (Some(Flag::Timeout), ..) => Outcome::LocalError(LocalError::Timeout),
             (Some(_), ..) => Outcome::LocalError(LocalError::Reset),
             (None, Some(status), _) if self.log.grpc => Outcome::Grpc(status),
             (None, _, status) => Outcome::Status(status.unwrap_or(StatusCode::OK)),
         };
-        let reason = match failure {
-            None => ANSWERED,
-            Some(Flag::Timeout) => TIMEOUT,
-            Some(_) => SERVER_RESET,
-        };
-        self.log.because(reason, failure);
-        if let Some(lease) = self.lease.take() {
+        match failure {
+            None => self.log.because(ANSWERED, None),
+            Some(Flag::Timeout) => self.log.because(TIMEOUT, failure),
+            Some(flag) => self.log.broken(SERVER_RESET, flag),
+        }
+        // What a client has brought about says nothing of the endpoint.
+        if let Some(lease) = self.lease.take().filter(|_| late.is_none()) {
             lease.finish(outcome);
         }
     }

@@ -21,7 +21,7 @@ use super::{
     local_reply::LocalReply,
     log::RequestLog,
     mirror,
-    patient::Patient,
+    patient::{Pace, Patient},
     redirect,
     replay::Replay,
     timeout, upgrade,
@@ -40,7 +40,7 @@ pub(crate) async fn serve(
     let asks = parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE);
     let is_head = parts.method == Method::HEAD;
     let rules = front.rules();
-    let connection = (&front.pod, &front.cut);
+    let connection = (&front.pod, &front.cut, &front.streams);
     let requests = front.places.nowhere();
     let mut log = RequestLog::new(requests, connection, rules.generation, &parts);
     let exchange = Exchange { front: &front, rules: &rules };
@@ -111,7 +111,8 @@ impl Exchange<'_> {
         body: Incoming,
         log: &mut RequestLog,
     ) -> Result<Answer, LocalReply> {
-        let head = Head::new(parts, self.front.dialled)?;
+        let limits = self.front.pod.shared.config.head;
+        let head = Head::within(limits, parts, self.front.dialled)?;
         log.read(&head);
         let pod = &self.front.pod;
         if !pod.shared.overload.admits_request(pod.priority) {
@@ -219,9 +220,9 @@ impl Exchange<'_> {
         let limit = way.route.and_then(|route| route.timeout);
         let timeout = timeout::of(limit, head.grpc, &mut head.parts.headers);
         let (arrived, arrival) = arrival(false);
-        let idle = self.front.pod.shared.config.body_idle_timeout;
+        let pace = Pace::of(&self.front.pod.shared.config);
         let copies = mirror::start(self.front, host, way.route, &head, &body);
-        let body = Patient::new(body, idle);
+        let body = Patient::new(body, pace, &log.late);
         let keep = retries.as_ref().is_some_and(|retries| retries.attempts > 0);
         let replay =
             Replay::new((body, &log.upload), keep && head.upgrade.is_none(), arrived, copies);

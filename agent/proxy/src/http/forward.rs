@@ -76,11 +76,11 @@ impl Forward<'_> {
             permit = self.again(&cluster, &attempted, number, log);
             let outcome = outcome(&attempted);
             if permit.is_none() {
-                return match self.conclude(attempted) {
+                return match self.conclude(attempted, log) {
                     Ok(response) => Ok(Answered { response, lease, deadline }),
                     Err(reply) => {
-                        // A client that has gone says nothing about the endpoint.
-                        if reply.flag != Some(Flag::ClientGone) {
+                        // A client that has gone, or is late, says nothing about the endpoint.
+                        if !matches!(reply.flag, Some(Flag::ClientGone | Flag::StreamIdle)) {
                             lease.finish(outcome);
                         }
                         Err(reply)
@@ -203,13 +203,17 @@ impl Forward<'_> {
     }
 
     /// The answer to a request after its last attempt.
-    fn conclude(&self, attempted: Attempted) -> Result<Response<Incoming>, LocalReply> {
+    fn conclude(
+        &self,
+        attempted: Attempted,
+        log: &RequestLog,
+    ) -> Result<Response<Incoming>, LocalReply> {
+        let late = log.late.reply();
         Err(match attempted {
             Attempted::Answered(response) => return Ok(response),
             Attempted::Late => LocalReply::timeout(),
-            _ if self.replay.is_stalled() => LocalReply::stalled(),
             // Not the endpoint's fault.
-            _ if self.replay.is_broken() => LocalReply::client_gone(),
+            _ if self.replay.is_broken() => late.unwrap_or_else(LocalReply::client_gone),
             Attempted::Failed(error) => failed(error),
             Attempted::TooSlow => LocalReply::timeout(),
         })

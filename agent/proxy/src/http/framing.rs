@@ -6,12 +6,12 @@
 //! the same bytes, so they are refused (RFC 9112, section 11.2). Pure and total: a client chooses the
 //! bytes.
 
-/// Largest head, as Envoy has it; hyper answers larger ones.
-pub(crate) const MAX_HEAD: usize = 60 << 10;
+use crate::config::HeadLimits;
+
 /// Longest line with the size of a chunk.
 const MAX_CHUNK_LINE: usize = 1 << 10;
-/// More headers than hyper takes; it answers such a request.
-const MAX_HEADERS: usize = 128;
+/// Headers that are read where as many may come as by default, and more than hyper takes then.
+const USUAL_HEADERS: usize = 128;
 
 /// What is to be done with bytes that were looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +44,10 @@ enum Next {
 }
 
 /// Follows the bytes of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Framing {
+    /// The same as hyper's, which answers larger heads and those with more headers.
+    limits: HeadLimits,
     next: Next,
     /// The request wants to be the last of its connection.
     upgrade: bool,
@@ -54,6 +56,15 @@ pub(crate) struct Framing {
 }
 
 impl Framing {
+    pub(crate) fn new(limits: HeadLimits) -> Self {
+        Self { limits, next: Next::default(), upgrade: false, searched: 0 }
+    }
+
+    /// Largest head.
+    pub(crate) fn max_head(&self) -> usize {
+        self.limits.bytes
+    }
+
     /// How many bytes may pass without a look at them; `None` for none.
     pub(crate) fn unseen(&self) -> Option<u64> {
         match self.next {
@@ -118,18 +129,19 @@ impl Framing {
         if bytes.starts_with(b"\r\n") {
             return Step::Pass(2);
         }
-        let length = head_length(bytes, self.searched).filter(|length| *length <= MAX_HEAD);
+        let most = self.limits.bytes;
+        let length = head_length(bytes, self.searched).filter(|length| *length <= most);
         let Some(length) = length else {
             // An end may have begun already.
             self.searched = bytes.len().saturating_sub(2);
-            return if bytes.len() > MAX_HEAD {
+            return if bytes.len() > most {
                 self.next = Next::Raw;
                 Step::Pass(bytes.len())
             } else {
                 Step::More
             };
         };
-        match after_head(&bytes[..length]) {
+        match after_head(&bytes[..length], self.limits.headers) {
             Ok((next, upgrade)) => {
                 self.upgrade = upgrade;
                 self.next = next.unwrap_or_else(|| self.after_request());
@@ -166,7 +178,7 @@ impl Framing {
     }
 
     fn trailer(&mut self, bytes: &[u8], seen: usize) -> Step {
-        let line = match self.line(bytes, MAX_HEAD.saturating_sub(seen)) {
+        let line = match self.line(bytes, self.limits.bytes.saturating_sub(seen)) {
             Ok(Some(line)) => line,
             Ok(None) => return Step::More,
             Err(why) => return Step::Refuse(why),
@@ -217,7 +229,18 @@ fn head_length(bytes: &[u8], mut from: usize) -> Option<usize> {
 }
 
 /// What follows this head, if anything does; and whether the request wants to be the last.
-fn after_head(head: &[u8]) -> Result<(Option<Next>, bool), &'static str> {
+fn after_head(head: &[u8], most: usize) -> Result<(Option<Next>, bool), &'static str> {
+    // Always more than hyper takes: what it reads has been read here.
+    if most < USUAL_HEADERS {
+        return after_fields(head, &mut [httparse::EMPTY_HEADER; USUAL_HEADERS]);
+    }
+    after_fields(head, &mut vec![httparse::EMPTY_HEADER; most + 1])
+}
+
+fn after_fields<'a>(
+    head: &'a [u8],
+    headers: &mut [httparse::Header<'a>],
+) -> Result<(Option<Next>, bool), &'static str> {
     let bare = head.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r');
     if bare || head.starts_with(b"\n") {
         return Err("a line that ends without CR");
@@ -225,8 +248,7 @@ fn after_head(head: &[u8]) -> Result<(Option<Next>, bool), &'static str> {
     if head.windows(2).any(|pair| pair[0] == b'\n' && matches!(pair[1], b' ' | b'\t')) {
         return Err("a header that is folded");
     }
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
+    let mut request = httparse::Request::new(headers);
     match request.parse(head) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
         // Whoever reads it would go on reading.

@@ -11,7 +11,7 @@ use undermesh_snapshot::{
 
 use undermesh_telemetry::ConnectionInfo;
 
-use super::{log::Cut, places::Places, strict::Switch};
+use super::{idle::Streams, log::Cut, places::Places, strict::Switch};
 use crate::pod::Pod;
 
 /// A connection of a client whose requests are looked at.
@@ -30,6 +30,8 @@ pub(crate) struct Front {
     pub(crate) places: Arc<Places>,
     /// Why it was broken off.
     pub(crate) cut: Arc<Cut>,
+    /// Those of its requests that are under way.
+    pub(crate) streams: Arc<Streams>,
 }
 
 /// What holds for a request, as of now.
@@ -59,6 +61,7 @@ impl Front {
             switch: Switch::default(),
             places: Arc::new(Places::new(pod, info.clone())),
             cut: Arc::default(),
+            streams: Arc::default(),
         }
     }
 
@@ -72,6 +75,7 @@ impl Front {
             switch: Switch::default(),
             places: Arc::new(Places::new(pod, info.clone())),
             cut: Arc::default(),
+            streams: Arc::default(),
         }
     }
 

@@ -18,6 +18,7 @@ use super::{
     sniff::{self, Look, Spoken},
     strict,
 };
+use crate::config::HeadLimits;
 
 /// Whether bytes passed, and where requests ended in them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub struct Followed {
 
 /// Follows the requests in `bytes`, which come in pieces of these lengths. No upgrade succeeds.
 pub fn follow(bytes: &[u8], mut piece: impl FnMut() -> usize) -> Followed {
-    let mut framing = Framing::default();
+    let mut framing = Framing::new(HeadLimits::default());
     let mut followed = Followed::default();
     let mut there = 0;
     while there < bytes.len() {
@@ -91,7 +92,7 @@ pub struct Strict<S>(strict::Strict<S>);
 impl<S: AsyncRead + Unpin> Strict<S> {
     /// Reads `stream`.
     pub fn new(stream: S, switch: &Switch) -> Self {
-        Self(strict::Strict::new(stream, switch.0.clone()))
+        Self(strict::Strict::new(stream, switch.0.clone(), HeadLimits::default()))
     }
 }
 
@@ -125,7 +126,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
 
 /// hyper, as it serves HTTP/1 here.
 pub fn http1_builder() -> http1::Builder {
-    requests::http1_builder()
+    requests::http1_builder(HeadLimits::default())
 }
 
 /// A head that is ready to be routed; `None` where the request is answered at once.

@@ -12,12 +12,13 @@ use http::{
         TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
     request::Parts,
-    uri::Authority,
+    uri::{Authority, PathAndQuery},
 };
 use hyper::ext::Protocol;
 use undermesh_snapshot::traffic::RequestView;
 
 use super::{local_reply::LocalReply, random, target};
+use crate::config::HeadLimits;
 
 /// Who the client of the destination's pod is; only the destination's proxy can know.
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -64,6 +65,18 @@ impl Head {
         Ok(Self { parts, grpc, upgrade, extended: extended.is_some() })
     }
 
+    /// The same for a head that was not refused because of its size yet.
+    pub(crate) fn within(
+        limits: HeadLimits,
+        parts: Parts,
+        dialled: SocketAddr,
+    ) -> Result<Self, LocalReply> {
+        if parts.version == Version::HTTP_2 {
+            is_small_enough(&parts, limits)?;
+        }
+        Self::new(parts, dialled)
+    }
+
     /// What a rule looks at.
     pub(crate) fn view(&self) -> RequestView<'_> {
         RequestView {
@@ -75,6 +88,38 @@ impl Head {
             headers: &self.parts.headers,
         }
     }
+}
+
+/// The library counts no headers, and says nothing of heads that it refuses itself, so that its limit is a wider one
+/// ([`super::requests::http2_builder`]). Of HTTP/1, hyper keeps the limits.
+fn is_small_enough(parts: &Parts, limits: HeadLimits) -> Result<(), LocalReply> {
+    // RFC 9113, section 10.5.1.
+    const OVERHEAD: usize = 32;
+    // The crumbs of a cookie are one header (section 8.2.3).
+    let crumbs = parts.headers.get_all(COOKIE).iter().count();
+    let count = parts.headers.len() - crumbs.saturating_sub(1);
+    if count > limits.headers {
+        let detail = format!("{count} headers, where {} may be", limits.headers);
+        return Err(LocalReply::head_too_large(detail));
+    }
+    let size = |name: usize, value: usize| name + value + OVERHEAD;
+    let headers = parts.headers.iter();
+    let headers = headers.map(|(name, value)| size(name.as_str().len(), value.len()));
+    let uri = &parts.uri;
+    let pseudo = [
+        (":method", parts.method.as_str()),
+        (":scheme", uri.scheme_str().unwrap_or_default()),
+        (":authority", uri.authority().map_or("", Authority::as_str)),
+        (":path", uri.path_and_query().map_or("", PathAndQuery::as_str)),
+    ];
+    let pseudo = pseudo.iter().filter(|(_, value)| !value.is_empty());
+    let pseudo = pseudo.map(|(name, value)| size(name.len(), value.len()));
+    let bytes: usize = pseudo.chain(headers).sum();
+    if bytes > limits.bytes {
+        let detail = format!("a head of {bytes} bytes, where {} may be", limits.bytes);
+        return Err(LocalReply::head_too_large(detail));
+    }
+    Ok(())
 }
 
 /// Headers as HTTP/1.1 has them, as far as h2 has not seen to that. Spaces around a value would be lost on the way (RFC 9113, section

@@ -93,6 +93,16 @@ impl LocalReply {
         Self { detail: Some(detail), ..reply }
     }
 
+    /// The request has more than one token (RFC 6750, section 3.1).
+    pub(crate) fn several_tokens() -> Self {
+        const BODY: &str = "Jwt is given more than once";
+        let mut reply = Self::text(StatusCode::BAD_REQUEST, (Flag::Denied, "jwt_several"), BODY);
+        let challenge = HeaderValue::from_static("Bearer error=\"invalid_request\"");
+        reply.headers.insert(WWW_AUTHENTICATE, challenge);
+        let detail = "it has more than one token where a rule looks for one";
+        Self { detail: Some(detail.to_owned()), ..reply }
+    }
+
     /// No route is about the request.
     pub(crate) fn no_route() -> Self {
         Self::text(StatusCode::NOT_FOUND, (Flag::NoRoute, "no_route"), "")
@@ -139,13 +149,17 @@ impl LocalReply {
         reply
     }
 
-    /// The client has let its body stand still.
-    pub(crate) fn stalled() -> Self {
-        Self::text(
-            StatusCode::REQUEST_TIMEOUT,
-            (Flag::StreamIdle, "body_stalled"),
-            "stream timeout",
-        )
+    /// The client takes too long for its body.
+    pub(crate) fn late(reason: &'static str) -> Self {
+        let status = StatusCode::REQUEST_TIMEOUT;
+        Self::text(status, (Flag::StreamIdle, reason), "stream timeout")
+    }
+
+    /// The head is larger than may be, or has too many headers.
+    pub(crate) fn head_too_large(detail: String) -> Self {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let reply = Self::text(status, (Flag::ProtocolError, log::HEAD_TOO_LARGE), "");
+        Self { detail: Some(detail), ..reply }
     }
 
     /// The endpoint could not be connected to.

@@ -21,10 +21,13 @@ use undermesh_telemetry::{RequestInfo, Requests, ResponseFlags};
 use super::{
     body::grpc_status,
     head::{Head, REQUEST_ID},
+    idle::{Open, Streams},
     meter::{Meter, Upload},
+    patient::Late,
 };
 use crate::{
     authorize::Denial,
+    metrics::Metrics,
     pod::Pod,
     trace::{self, Trace},
     upstream,
@@ -40,6 +43,8 @@ pub(crate) const CLIENT_RESET: &str = "client_reset";
 pub(crate) const SERVER_RESET: &str = "server_reset";
 /// The endpoint has not answered in time.
 pub(crate) const TIMEOUT: &str = "timeout";
+/// The head is larger than may be.
+pub(crate) const HEAD_TOO_LARGE: &str = "head_too_large";
 /// The agent has let go of the request.
 const ABORTED: &str = "aborted";
 
@@ -91,6 +96,8 @@ pub(crate) struct RequestLog {
     pub(crate) upload: Upload,
     /// The answer's body.
     pub(crate) download: Meter,
+    /// Whether its client takes too long for it.
+    pub(crate) late: Late,
     /// When the request's head had arrived.
     pub(crate) started: Instant,
     /// Time until the endpoint began to answer.
@@ -99,6 +106,8 @@ pub(crate) struct RequestLog {
     pod: Arc<Pod>,
     /// Why its connection was broken off, if it was.
     cut: Arc<Cut>,
+    /// The connection is in use.
+    _open: Open,
 }
 
 /// Why a connection was broken off from this side, with all of its requests.
@@ -117,7 +126,7 @@ impl RequestLog {
     /// A request of a client has arrived at `pod`'s proxy.
     pub(crate) fn new(
         requests: &Arc<Requests>,
-        (pod, cut): (&Arc<Pod>, &Arc<Cut>),
+        (pod, cut, streams): (&Arc<Pod>, &Arc<Cut>, &Arc<Streams>),
         generation: u64,
         parts: &Parts,
     ) -> Self {
@@ -145,10 +154,12 @@ impl RequestLog {
             policy: None,
             upload: Upload::default(),
             download: Meter::default(),
+            late: Late::default(),
             started: Instant::now(),
             upstream_time: None,
             pod: Arc::clone(pod),
             cut: Arc::clone(cut),
+            _open: streams.open(),
         }
     }
 
@@ -191,6 +202,14 @@ impl RequestLog {
         }
     }
 
+    /// The same, where the other end broke off; its client may be the reason.
+    pub(crate) fn broken(&mut self, reason: &'static str, flag: Flag) {
+        match self.late.reason() {
+            Some(late) => self.because(late, Some(Flag::StreamIdle)),
+            None => self.because(reason, Some(flag)),
+        }
+    }
+
     /// Notes a flag.
     pub(crate) fn flag(&mut self, flag: Flag) {
         self.flags.insert(flag);
@@ -225,7 +244,7 @@ impl RequestLog {
         } else if self.pod.kill.is_cancelled() {
             self.because(ABORTED, None);
         } else {
-            self.because(CLIENT_RESET, Some(Flag::ClientGone));
+            self.broken(CLIENT_RESET, Flag::ClientGone);
         }
     }
 }
@@ -236,6 +255,9 @@ impl Drop for RequestLog {
             self.left();
         }
         self.count_messages();
+        if let Some(reason @ (HEAD_TOO_LARGE | "body_stalled" | "body_too_slow")) = self.reason {
+            self.pod.shared.metrics.record_client_limit(reason);
+        }
         let route = self.route.as_deref();
         let info = RequestInfo {
             generation: self.generation,
@@ -278,19 +300,27 @@ fn text(value: Option<&HeaderValue>) -> Option<&str> {
 }
 
 /// Bytes of a client that are no request, and that were answered before anybody could look at them.
-pub(crate) fn unreadable(requests: &Requests, generation: u64, error: &hyper::Error) {
+pub(crate) fn unreadable(
+    requests: &Requests,
+    metrics: &Metrics,
+    generation: u64,
+    error: &hyper::Error,
+) {
     if !error.is_parse() {
         return;
     }
     let too_large = error.is_parse_too_large();
-    let status = if too_large { 431 } else { 400 };
+    let (status, reason) = if too_large { (431, HEAD_TOO_LARGE) } else { (400, "bad_request") };
+    if too_large {
+        metrics.record_client_limit(reason);
+    }
     let mut flags = ResponseFlags::default();
     flags.insert(Flag::ProtocolError);
     requests.record(&RequestInfo {
         generation,
         status: Some(status),
         flags,
-        reason: if too_large { "head_too_large" } else { "bad_request" },
+        reason,
         detail: Some(&error.to_string()),
         ..RequestInfo::default()
     });

@@ -10,12 +10,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{
-    body::cleaned,
-    deadline::Arrived,
-    meter::Upload,
-    patient::{Happened, Patient},
-};
+use super::{body::cleaned, deadline::Arrived, meter::Upload, patient::Patient};
 use crate::upstream::BodyError;
 
 /// Most that is kept of a body, so that the request can be sent again; longer ones are sent once.
@@ -37,7 +32,6 @@ struct State {
     ended: bool,
     /// The source broke off: the client is gone.
     broken: bool,
-    stalled: Happened,
     /// Which sender may read from the source.
     sender: u64,
     upload: Upload,
@@ -61,7 +55,6 @@ impl Replay {
             arrived.now();
         }
         let state = State {
-            stalled: source.stalled(),
             source: (!ended).then_some(source),
             kept: Vec::new(),
             kept_bytes: 0,
@@ -93,11 +86,6 @@ impl Replay {
     /// Whether the client has broken off.
     pub(crate) fn is_broken(&self) -> bool {
         self.lock().broken
-    }
-
-    /// Whether the client has let the body stand still for too long.
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.lock().stalled.is_true()
     }
 
     /// No more senders will come: nothing has to be kept for them.

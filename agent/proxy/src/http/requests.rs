@@ -11,8 +11,9 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::{exchange, framing::MAX_HEAD, front::Front, log, strict::Strict};
+use super::{exchange, front::Front, idle::FAREWELL, log, strict::Strict};
 use crate::{
+    config::HeadLimits,
     duplex::{Duplex, Socket, Stream},
     pod::Pod,
 };
@@ -29,6 +30,10 @@ const MAX_STREAMS: u32 = 1024;
 /// Streams that the proxy itself may have to reset on one connection, because of what the client sends
 /// (CVE-2025-8671); then it ends.
 const MAX_LOCAL_RESETS: usize = 256;
+/// Headers that hyper takes where nothing else is said.
+const HYPERS_HEADERS: usize = 100;
+/// A client of HTTP/2 has asked for nothing for too long; for metrics.
+pub(crate) const IDLE: &str = "http2_idle";
 /// Bytes in flight on one stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -57,7 +62,8 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
         let front = Arc::clone(front);
         async move { Ok::<_, Infallible>(exchange::serve(front, request).await) }
     });
-    let limit = front.pod.shared.config.head_timeout;
+    let config = &front.pod.shared.config;
+    let limit = config.head_timeout;
     let ended = if http2 {
         let io = TokioIo::new(Strict::http2(stream, limit));
         let mut connection = pin!(http2_builder(&front.pod).serve_connection(io, service));
@@ -67,9 +73,19 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            () = front.streams.idle(config.http2_idle_timeout) => {
+                front.pod.shared.metrics.record_client_limit(IDLE);
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    // It has not understood.
+                    () = front.streams.idle(FAREWELL) => Ok(()),
+                }
+            }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream, front.switch.clone()).within(limit));
+        let strict = Strict::new(stream, front.switch.clone(), config.head);
+        let io = TokioIo::new(strict.within(limit));
         let connection = http1_edge(&front.pod).serve_connection(io, service).with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
@@ -81,7 +97,8 @@ async fn serve_stream(front: &Arc<Front>, stream: Stream<Socket>, http2: bool) {
         }
     };
     if let Err(error) = ended {
-        log::unreadable(front.places.nowhere(), front.rules().generation, &error);
+        let metrics = &front.pod.shared.metrics;
+        log::unreadable(front.places.nowhere(), metrics, front.rules().generation, &error);
         tracing::debug!(client = %front.client, dialled = %front.dialled, %error, "HTTP connection ended");
     }
 }
@@ -94,7 +111,7 @@ async fn leaves_slowly(front: &Front) {
 /// The edge of a connection of HTTP/1 of a pod. hyper waits for a head from the end of the former answer on, so
 /// that its limit is how long a connection may be idle.
 pub(crate) fn http1_edge(pod: &Pod) -> http1::Builder {
-    let mut builder = http1_builder();
+    let mut builder = http1_builder(pod.shared.config.head);
     let idle = pod.shared.config.http_idle_timeout;
     if !idle.is_zero() {
         builder.timer(TokioTimer::new()).header_read_timeout(idle);
@@ -103,15 +120,21 @@ pub(crate) fn http1_edge(pod: &Pod) -> http1::Builder {
 }
 
 /// The same without a clock.
-pub(super) fn http1_builder() -> http1::Builder {
+pub(super) fn http1_builder(head: HeadLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // A client that has said all it has to say may still read.
-    builder.half_close(true).max_header_size(MAX_HEAD).max_buf_size(MAX_HEAD * 4);
+    builder.half_close(true).max_header_size(head.bytes).max_buf_size(head.bytes * 4);
+    if head.headers != HYPERS_HEADERS {
+        // Costs an allocation for each head.
+        builder.max_headers(head.headers);
+    }
     builder
 }
 
 /// The edge of a connection of HTTP/2.
 pub(crate) fn http2_builder(pod: &Arc<Pod>) -> http2::Builder<PodTasks> {
+    // The limit itself is kept where it can be told (`head.rs`); h2 answers with the same status and says nothing.
+    let most = pod.shared.config.head.bytes.saturating_mul(2);
     let mut builder = http2::Builder::new(PodTasks(Arc::clone(pod)));
     builder
         .initial_stream_window_size(STREAM_WINDOW)
@@ -119,7 +142,7 @@ pub(crate) fn http2_builder(pod: &Arc<Pod>) -> http2::Builder<PodTasks> {
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(pod.shared.config.http2.max_reset_streams)
         .max_local_error_reset_streams(MAX_LOCAL_RESETS)
-        .max_header_list_size(MAX_HEAD as u32)
+        .max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX))
         .enable_connect_protocol();
     builder
 }

@@ -20,8 +20,9 @@ use tokio::{
 
 use super::{
     blocks::Blocks,
-    framing::{Framing, MAX_HEAD, Step},
+    framing::{Framing, Step},
 };
+use crate::config::HeadLimits;
 
 /// What hyper gets instead of a head that is refused: something that it answers with 400, too.
 const NONSENSE: &[u8] = b"\0\r\n\r\n";
@@ -87,13 +88,13 @@ pub(crate) struct Strict<S> {
 
 impl<S: AsyncRead + Unpin> Strict<S> {
     /// Reads HTTP/1.
-    pub(crate) fn new(stream: S, switch: Switch) -> Self {
+    pub(crate) fn new(stream: S, switch: Switch, limits: HeadLimits) -> Self {
         Self {
             stream,
             blocks: None,
             limit: None,
             late: None,
-            framing: Framing::default(),
+            framing: Framing::new(limits),
             switch,
             held: BytesMut::new(),
             good: 0,
@@ -105,7 +106,8 @@ impl<S: AsyncRead + Unpin> Strict<S> {
     /// Reads HTTP/2, which h2 is strict about: only the time is looked after here.
     pub(crate) fn http2(stream: S, limit: Duration) -> Self {
         let blocks = Some(Blocks::default());
-        Self { blocks, ..Self::new(stream, Switch::default()).within(limit) }
+        let unused = HeadLimits::default();
+        Self { blocks, ..Self::new(stream, Switch::default(), unused).within(limit) }
     }
 
     /// Takes no longer for a head than this.
@@ -259,7 +261,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                 return this.poll_unseen(cx, unseen, buffer);
             }
             // Whoever decides wakes the connection by answering.
-            if this.framing.is_undecided() && this.held.len() > MAX_HEAD {
+            if this.framing.is_undecided() && this.held.len() > this.framing.max_head() {
                 return Poll::Pending;
             }
             ready!(this.poll_fill(cx))?;
@@ -327,7 +329,7 @@ mod tests {
             &b"GET / HTTP/1.1\r\nHost: a"[..],
             &b"\n\nGET / HTTP/1.1\r\n\r\n"[..],
         );
-        let mut strict = Strict::new(text, Switch::default());
+        let mut strict = Strict::new(text, Switch::default(), HeadLimits::default());
         assert_eq!(read(&mut strict), (NONSENSE.to_vec(), false));
         assert_eq!(read(&mut strict), (Vec::new(), false));
     }
@@ -337,7 +339,7 @@ mod tests {
         let beginning = &b"GET / HTTP/1.1\r\nHost: a\r\nX"[..];
         let chunk = &b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;x"[..];
         for text in [beginning, chunk, b"\r"] {
-            let mut strict = Strict::new(text, Switch::default());
+            let mut strict = Strict::new(text, Switch::default(), HeadLimits::default());
             assert_eq!(read(&mut strict), (text.to_vec(), false));
             assert_eq!(read(&mut strict), (Vec::new(), false));
         }
@@ -351,7 +353,7 @@ mod tests {
             // The client has said all that it has to say.
             let text = AsyncReadExt::chain(&wish[..], &rest[..]);
             let switch = Switch::default();
-            let mut strict = Strict::new(text, switch.clone());
+            let mut strict = Strict::new(text, switch.clone(), HeadLimits::default());
             assert_eq!(read(&mut strict), (wish.to_vec(), true));
             switch.decide(switched);
             assert_eq!(read(&mut strict), (passed.to_vec(), false));

@@ -1,6 +1,7 @@
 //! Requests through the proxy.
 
 mod abuse;
+mod client_limits;
 mod conformance;
 mod edge;
 mod frames;

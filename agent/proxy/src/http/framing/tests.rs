@@ -6,7 +6,7 @@ use super::*;
 
 /// Follows all bytes, given in pieces of this size; the reason of a refusal.
 fn follow(bytes: &[u8], piece: usize) -> Result<Framing, &'static str> {
-    let mut framing = Framing::default();
+    let mut framing = Framing::new(HeadLimits::default());
     let mut held: Vec<u8> = Vec::new();
     for piece in bytes.chunks(piece.max(1)) {
         held.extend_from_slice(piece);
@@ -114,12 +114,22 @@ fn chunks_are_as_long_as_they_say() {
 fn a_head_that_is_too_long_is_left_to_whoever_answers_it() {
     for (rest, passes) in [(0, true), (1, false)] {
         let head = "GET / HTTP/1.1\r\nX: \r\n\r\n";
-        let value = "x".repeat(MAX_HEAD - head.len() + rest);
+        let value = "x".repeat(HeadLimits::default().bytes - head.len() + rest);
         let text = format!("GET / HTTP/1.1\r\nX: {value}\r\n\r\n");
         for piece in [1 << 10, usize::MAX] {
             let framing = follow(text.as_bytes(), piece).unwrap();
             assert_eq!(framing.is_between_requests(), passes, "{rest} in pieces of {piece}");
         }
+    }
+}
+
+#[test]
+fn as_many_headers_are_read_as_hyper_may_take() {
+    for most in [16, 100, 127, 128, 1000] {
+        let text = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(most));
+        let mut framing = Framing::new(HeadLimits { headers: most, ..HeadLimits::default() });
+        assert_eq!(framing.look(text.as_bytes()), Step::Pass(text.len()));
+        assert!(framing.is_between_requests(), "{most} headers were not read");
     }
 }
 

@@ -23,6 +23,25 @@ fn a_request_gets_an_absolute_target_and_loses_its_host() {
 }
 
 #[test]
+fn in_http2_the_size_of_a_head_is_as_the_rfc_counts_it() {
+    let dialled = "10.96.0.1:80".parse().unwrap();
+    let within = |bytes: usize, headers: usize, request: http::request::Builder| {
+        let parts = request.version(Version::HTTP_2).body(()).unwrap().into_parts().0;
+        let within = Head::within(HeadLimits { bytes, headers }, parts, dialled);
+        within.map(drop).map_err(|reply| (reply.status.as_u16(), reply.detail.unwrap()))
+    };
+    let ask =
+        || get("http://cart/a?b").header("x-a", "1").header("cookie", "a").header("cookie", "b");
+    // Four pseudo-headers and three lines.
+    let size = 10 + 11 + 14 + 9 + 4 + 7 + 7 + 7 * 32;
+    assert_eq!(within(size, 2, ask()), Ok(()));
+    let detail = format!("a head of {size} bytes, where {} may be", size - 1);
+    assert_eq!(within(size - 1, 2, ask()), Err((431, detail)));
+    let detail = "2 headers, where 1 may be".to_owned();
+    assert_eq!(within(size, 1, ask()), Err((431, detail)));
+}
+
+#[test]
 fn an_absolute_target_goes_before_host() {
     let head = head(get("http://cart/a").header("host", "other")).unwrap();
     assert_eq!(head.view().authority, "cart");

@@ -213,7 +213,10 @@ fn backend(name: &'static str, mut server: Server) -> Backend {
             let notes = Arc::clone(&notes);
             let service = service_fn(move |request| answer(name, Arc::clone(&notes), request));
             tokio::spawn(async move {
-                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let mut builder =
+                    hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                // More than the proxy takes.
+                builder.http1().max_headers(1000);
                 let io = TokioIo::new(stream);
                 let _ = builder.serve_connection_with_upgrades(io, service).await;
             });
