@@ -1,6 +1,7 @@
 //! The targets. Their names are those of their files, which is where `cargo xtask fuzz --list` has
 //! them from.
 
+mod ext_authz;
 mod hbone;
 mod http_edge;
 mod jwt;
@@ -45,6 +46,7 @@ macro_rules! targets {
 }
 
 targets!(
+    ext_authz,
     hbone,
     http_edge,
     jwt,

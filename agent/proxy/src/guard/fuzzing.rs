@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use ::http::request::Parts;
 use undermesh_model::JwtRule;
 
+pub use super::ext_authz::fuzzing as ext_authz;
 use super::{
     exchange,
     keys::{self, Key},
@@ -49,7 +50,8 @@ pub fn authenticate(
     let refused = |reply: crate::http::LocalReply| (reply.status.as_u16(), "no request");
     let mut head = Head::new(parts, dialled).map_err(refused)?;
     token::remove_outputs(rule, &mut head.parts.headers);
-    let Some(text) = token::find(rule, &head) else {
+    let several = |reply: crate::http::LocalReply| (reply.status.as_u16(), "several tokens");
+    let Some(text) = token::only(rule, &head).map_err(several)? else {
         return Ok(Authenticated { claims: None, parts: head.parts });
     };
     let invalid = |invalid: token::Invalid| (401, invalid.text());

@@ -9,7 +9,7 @@ use std::{
 
 use ::http::StatusCode;
 use bytes::{Bytes, BytesMut};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use undermesh_model::CheckedBody;
 
@@ -23,15 +23,15 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was read of a body, and the rest.
-pub(in crate::guard) struct Kept {
+pub(in crate::guard) struct Kept<B = Metered> {
     frames: VecDeque<Frame<Bytes>>,
     bytes: usize,
-    rest: Option<Metered>,
+    rest: Option<B>,
     room: Room,
 }
 
-impl Kept {
-    pub(super) fn new(body: Metered) -> Self {
+impl<B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin> Kept<B> {
+    pub(super) fn new(body: B) -> Self {
         let rest = (!body.is_end_stream()).then_some(body);
         Self { frames: VecDeque::new(), bytes: 0, rest, room: Room::default() }
     }
@@ -96,7 +96,7 @@ fn reply(status: StatusCode, detail: &str) -> LocalReply {
     LocalReply { detail, ..LocalReply::new(status, "body_not_shown") }
 }
 
-impl http_body::Body for Kept {
+impl<B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin> http_body::Body for Kept<B> {
     type Data = Bytes;
     type Error = BodyError;
 

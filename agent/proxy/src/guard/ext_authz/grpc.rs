@@ -17,7 +17,7 @@ use prost::Message;
 use undermesh_model::{Authorizer, SpiffeId};
 
 use super::{
-    Allowed, Denied, NoVerdict, Shown, Verdict,
+    Allowed, Denied, FINAL, NoVerdict, Shown, Verdict,
     changes::{Changes, HeaderChange, How, removals},
     http::PARTIAL,
     joined,
@@ -26,22 +26,43 @@ use super::{
         HeaderValueOption, HttpRequest, OkHttpResponse, Peer, SocketAddress, Timestamp,
     },
 };
-use crate::{http::grpc_status, upstream::Body};
+use crate::{guard::Visit, upstream::Body};
 
 const METHOD: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// The flag of compression, and the length of a message (gRPC over HTTP/2, "Length-Prefixed-Message").
 const PREFIX: usize = 5;
-/// What this mesh calls itself in `CheckRequest`'s places for names.
+/// How a call of gRPC has ended.
+const STATUS: &str = "grpc-status";
 const REQUEST_ID: &str = "x-request-id";
+
+/// Between whom a request is.
+pub(super) struct Parties<'a> {
+    pub(super) client: SocketAddr,
+    pub(super) source: Option<&'a SpiffeId>,
+    pub(super) destination: SocketAddr,
+    pub(super) own: &'a SpiffeId,
+}
+
+impl<'a> Parties<'a> {
+    pub(super) fn of(visit: &'a Visit) -> Self {
+        Self {
+            client: visit.client,
+            source: visit.source.as_ref(),
+            destination: visit.destination,
+            own: &visit.pod.workload.identity,
+        }
+    }
+}
 
 /// The question.
 pub(super) fn request(
     shown: &Shown<'_>,
+    parties: Parties<'_>,
     rule: &Authorizer,
     authority: &str,
 ) -> Result<Request<Body>, NoVerdict> {
     let raw = rule.body.is_some_and(|body| body.raw);
-    let message = encoded(&attributes(shown, raw))?;
+    let message = encoded(&attributes(parties, described(shown, raw)))?;
     let mut request =
         Request::new(Full::new(message).map_err(|never| match never {}).boxed_unsync());
     *request.method_mut() = Method::POST;
@@ -70,18 +91,17 @@ fn encoded(message: &CheckRequest) -> Result<Bytes, NoVerdict> {
     Ok(bytes.freeze())
 }
 
-fn attributes(shown: &Shown<'_>, raw: bool) -> CheckRequest {
-    let visit = shown.visit;
+fn attributes(parties: Parties<'_>, http: HttpRequest) -> CheckRequest {
+    let Parties { client, source, destination, own } = parties;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let time = Timestamp {
         seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(now.subsec_nanos()).unwrap_or_default(),
     };
-    let own = &visit.pod.workload.identity;
-    let request = AttributeRequest { time: Some(time), http: Some(described(shown, raw)) };
+    let request = AttributeRequest { time: Some(time), http: Some(http) };
     let attributes = AttributeContext {
-        source: Some(peer(visit.client, visit.source.as_ref())),
-        destination: Some(peer(visit.destination, Some(own))),
+        source: Some(peer(client, source)),
+        destination: Some(peer(destination, Some(own))),
         request: Some(request),
     };
     CheckRequest { attributes: Some(attributes) }
@@ -99,7 +119,7 @@ fn peer(address: SocketAddr, identity: Option<&SpiffeId>) -> Peer {
 }
 
 /// The request with all of its headers, those of HTTP/2 that begin with a colon among them.
-fn described(shown: &Shown<'_>, raw: bool) -> HttpRequest {
+pub(super) fn described(shown: &Shown<'_>, raw: bool) -> HttpRequest {
     let head = shown.head;
     let view = head.view();
     let path = head.parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -109,6 +129,8 @@ fn described(shown: &Shown<'_>, raw: bool) -> HttpRequest {
     let names = view.headers.keys();
     let mut headers: BTreeMap<String, String> =
         names.map(|name| (name.as_str().to_owned(), text(name))).collect();
+    // Only we may say it.
+    headers.remove(PARTIAL);
     for (name, value) in [
         (":method", view.method.as_str()),
         (":path", path),
@@ -151,12 +173,18 @@ pub(super) fn verdict(
     if status != StatusCode::OK {
         return Err(NoVerdict::Unreachable(format!("it answers with {}", status.as_u16())));
     }
-    match grpc_status(trailers).or_else(|| grpc_status(headers)) {
-        Some(0) => read(content),
+    let statuses = trailers.get_all(STATUS).iter().chain(headers.get_all(STATUS));
+    let mut statuses = statuses.map(HeaderValue::as_bytes).peekable();
+    if statuses.peek().is_none() {
+        return Err(NoVerdict::Unreachable("it answers without a status of gRPC".to_owned()));
+    }
+    // Every word of it: a message is believed only where nothing speaks against it.
+    match statuses.find(|status| *status != b"0") {
+        None => read(content),
         Some(status) => {
+            let status = String::from_utf8_lossy(status);
             Err(NoVerdict::Unreachable(format!("it answers with the status {status} of gRPC")))
         }
-        None => Err(NoVerdict::Unreachable("it answers without a status of gRPC".to_owned())),
     }
 }
 
@@ -175,13 +203,16 @@ pub(super) fn read(mut content: &[u8]) -> Result<Verdict, NoVerdict> {
     let answer = CheckResponse::decode(content);
     let answer = answer.map_err(|error| unusable(&format!("cannot be read: {error}")))?;
     if answer.status.is_none_or(|status| status.code == 0) {
+        if answer.denied_response.is_some() {
+            return Err(unusable("lets pass and refuses"));
+        }
         return allowed(answer.ok_response.unwrap_or_default()).map(Verdict::Allowed);
     }
     let denied = answer.denied_response.unwrap_or_default();
     let code = denied.status.map_or(0, |status| status.code);
     let status = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
     // What is no final status is none.
-    let status = status.filter(|status| !status.is_informational());
+    let status = status.filter(|status| FINAL.contains(&status.as_u16()));
     Ok(Verdict::Denied(Denied {
         status: status.unwrap_or(StatusCode::FORBIDDEN),
         headers: changes(&denied.headers, unless_said(How::Set))?,

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use undermesh_model::{HttpAuthorizer, TextMatch};
 
 use super::{
-    Allowed, Denied, NoVerdict, Shown, Verdict,
+    Allowed, Denied, FINAL, NoVerdict, Shown, Verdict,
     changes::{Changes, HeaderChange, How, removals},
 };
 use crate::{
@@ -42,6 +42,8 @@ pub(super) fn request(
         }
     }
     remove_hop_by_hop(headers);
+    // Only we may say it.
+    headers.remove(PARTIAL);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     if let Some((_, more)) = shown.body {
         headers.insert(PARTIAL, HeaderValue::from_static(if more { "true" } else { "false" }));
@@ -76,6 +78,9 @@ pub(super) fn verdict(
 ) -> Result<Verdict, NoVerdict> {
     if status.is_server_error() {
         return Err(NoVerdict::Unreachable(format!("it answers with {}", status.as_u16())));
+    }
+    if !FINAL.contains(&status.as_u16()) {
+        return Err(NoVerdict::Unusable(format!("it answers with {}", status.as_u16())));
     }
     let of = |wanted: &dyn Fn(&HeaderName) -> bool| chosen(headers, wanted);
     if status == StatusCode::OK {
