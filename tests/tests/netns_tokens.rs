@@ -150,11 +150,14 @@ fn a_token_is_verified_and_its_claims_decide() -> Result<()> {
     Ok(())
 }
 
-/// Publishes keys over HTTP, in a node's namespace.
+/// Publishes keys over HTTP, in a node's namespace; and says where they are, as issuers do.
 struct Publisher {
     set: Arc<Mutex<Option<String>>>,
     address: SocketAddr,
 }
+
+/// Where an issuer says where its keys are (OpenID Connect Discovery 1.0, section 4).
+const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 impl Publisher {
     fn start(rig: &Rig, node: &str) -> Result<Self> {
@@ -167,7 +170,7 @@ impl Publisher {
             for stream in listener.incoming().flatten() {
                 let set = published.lock().ok().and_then(|set| set.clone());
                 // A client that leaves early has its own reasons.
-                let _ = answer(&stream, set.as_deref());
+                let _ = answer(&stream, address, set.as_deref());
             }
         });
         Ok(Self { set, address })
@@ -180,9 +183,13 @@ impl Publisher {
     }
 }
 
-fn answer(mut stream: &TcpStream, set: Option<&str>) -> std::io::Result<()> {
+fn answer(mut stream: &TcpStream, own: SocketAddr, set: Option<&str>) -> std::io::Result<()> {
     let mut line = String::new();
     let mut reader = BufReader::new(stream);
+    reader.read_line(&mut line)?;
+    let document = json!({ "jwks_uri": format!("http://{own}/keys") }).to_string();
+    let asked = line.split(' ').nth(1).unwrap_or_default();
+    let set = set.filter(|_| asked == "/keys").or((asked == DISCOVERY).then_some(&*document));
     while line != "\r\n" {
         line.clear();
         reader.read_line(&mut line)?;
@@ -225,5 +232,38 @@ fn keys_are_fetched_followed_when_they_change_and_outlive_their_publisher() -> R
     publisher.publish(None);
     assert_eq!(guarded.with(&first.token(&claims)?)?.0, 401);
     ensure!(accepted(&second)?, "keys did not outlive their publisher");
+    Ok(())
+}
+
+#[test]
+fn an_issuer_says_where_its_keys_are() -> Result<()> {
+    let key = Issuer::new("key")?;
+    let guarded = Guarded::open("{issuer: nobody, jwks: '{\"keys\": []}'}")?;
+    let publisher = Publisher::start(&guarded.rig, "b")?;
+    // With and without a slash at its end, as issuers write themselves.
+    for issuer in
+        [format!("http://{}", publisher.address), format!("http://{}/", publisher.address)]
+    {
+        publisher.publish(None);
+        guarded.rig.apply(
+            "tokens",
+            &format!(
+                "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
+                 metadata: {{name: tokens, namespace: shop}}\n\
+                 spec: {{jwtRules: [{{issuer: '{issuer}'}}]}}\n"
+            ),
+        )?;
+        let claims = json!({"iss": issuer, "sub": "you", "exp": within(600)});
+        let (status, answer) = guarded.with(&key.token(&claims)?)?;
+        assert_eq!(status, 401, "{answer}");
+        ensure!(answer.contains("Jwks remote fetch is failed"), "{answer}");
+        publisher.publish(Some(key.set()?));
+        wait_for("the keys to be known", NOTICED, || {
+            Ok((guarded.with(&key.token(&claims)?)?.0 == 200).then_some(()))
+        })?;
+        let other = json!({"iss": "http://127.0.0.1:1", "sub": "you", "exp": within(600)});
+        assert_eq!(guarded.with(&key.token(&other)?)?.0, 401, "a token of another issuer");
+        assert_eq!(guarded.ask("/", "")?.0, 200, "a request without a token needs no keys");
+    }
     Ok(())
 }

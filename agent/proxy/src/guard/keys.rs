@@ -183,11 +183,24 @@ async fn load(shared: &Shared, rule: &JwtRule) -> Result<Vec<Key>, String> {
             let found = fetch::get(shared, &uri, rule.timeout).await?;
             let found: serde_json::Value =
                 serde_json::from_slice(&found).map_err(|error| format!("{uri}: {error}"))?;
-            let uri = found["jwks_uri"].as_str().ok_or(format!("{uri} names no jwks_uri"))?;
-            fetch::get(shared, uri, rule.timeout).await?
+            fetch::get(shared, discovered(&uri, &found)?, rule.timeout).await?
         }
     };
     read(&text)
+}
+
+/// Where a document of OpenID Connect Discovery 1.0 says that the keys are. What was asked for over TLS leads to nothing
+/// that anybody on the way can change.
+fn discovered<'a>(document: &str, found: &'a serde_json::Value) -> Result<&'a str, String> {
+    let none = || format!("{document} names no jwks_uri of http or https");
+    let uri = found["jwks_uri"].as_str().ok_or_else(none)?;
+    let scheme = uri.parse::<::http::Uri>().ok();
+    match scheme.as_ref().and_then(::http::Uri::scheme_str) {
+        Some("https") => Ok(uri),
+        Some("http") if !document.starts_with("https:") => Ok(uri),
+        Some("http") => Err(format!("{document} names a jwks_uri without TLS")),
+        _ => Err(none()),
+    }
 }
 
 /// The keys of a JSON Web Key Set.
@@ -206,4 +219,27 @@ fn key(jwk: &jsonwebtoken::jwk::Jwk) -> Option<Key> {
         None => None,
     };
     Some(Key { id: jwk.common.key_id.clone(), algorithm, key })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_issuer_leads_to_no_worse_a_place_than_it_was_asked_at() {
+        const DOCUMENT: &str = "https://me/.well-known/openid-configuration";
+        let of = |document: &str, uri: &str| {
+            discovered(document, &json!({ "jwks_uri": uri })).map(str::to_owned)
+        };
+        assert_eq!(of(DOCUMENT, "https://keys/set").unwrap(), "https://keys/set");
+        let plain = DOCUMENT.replace("https", "http");
+        assert!(of(&plain, "http://keys/set").is_ok() && of(&plain, "https://keys/set").is_ok());
+        for uri in ["http://keys/set", "file:///keys", "keys", ""] {
+            assert!(of(DOCUMENT, uri).is_err(), "{uri}");
+        }
+        assert!(discovered(DOCUMENT, &json!({})).is_err());
+        assert!(discovered(DOCUMENT, &json!([1])).is_err());
+    }
 }

@@ -92,18 +92,31 @@ pub(super) async fn authenticate(
     if is_preflight(head) {
         return Ok(None);
     }
-    let mut refusal = None;
+    let mut found = Vec::new();
     for rule in rules {
-        let Some(token) = find(rule, head) else { continue };
-        match verify(shared, rule, &token).await {
-            Ok(claims) => {
-                pass_on(rule, &token, &claims, head)?;
-                return Ok(Some(claims));
-            }
-            Err(invalid) => refusal = Some(invalid.reply(&rule.issuer)),
+        found.extend(only(rule, head)?.map(|token| (rule, token)));
+    }
+    // All of them have to be valid: nobody knows which of them the application believes. One that several rules look
+    // for has to satisfy one of these.
+    let mut believed: Vec<(&JwtRule, &str, Claims)> = Vec::new();
+    let mut refused = Vec::new();
+    for (rule, token) in &found {
+        if believed.iter().any(|(_, known, _)| known == token) {
+            continue;
+        }
+        match verify(shared, rule, token).await {
+            Ok(claims) => believed.push((rule, token, claims)),
+            Err(invalid) => refused.push((token, invalid.reply(&rule.issuer))),
         }
     }
-    refusal.map_or(Ok(None), Err)
+    refused.retain(|(token, _)| believed.iter().all(|(_, known, _)| known != token));
+    if let Some((_, reply)) = refused.pop() {
+        return Err(reply);
+    }
+    for (rule, token, claims) in &believed {
+        pass_on(rule, token, claims, head)?;
+    }
+    Ok(believed.into_iter().next().map(|(_, _, claims)| claims))
 }
 
 /// Browsers ask without a token whether they may ask with one.
@@ -120,38 +133,71 @@ pub(super) fn remove_outputs(rule: &JwtRule, headers: &mut HeaderMap) {
     }
 }
 
-/// The first token at the places where a rule looks.
-pub(super) fn find(rule: &JwtRule, head: &Head) -> Option<String> {
-    rule.locations.iter().find_map(|location| at(location, head))
+/// The token at the places where a rule looks. Which of several counts would be for the application to say, and that
+/// is not to be trusted with it (RFC 6750, section 2: there must not be more than one).
+pub(super) fn only(rule: &JwtRule, head: &Head) -> Result<Option<String>, LocalReply> {
+    let mut found = rule.locations.iter().flat_map(|location| at(location, head));
+    let Some(token) = found.next() else { return Ok(None) };
+    if found.all(|other| other == token) {
+        Ok(Some(token))
+    } else {
+        Err(LocalReply::several_tokens())
+    }
 }
 
-fn at(location: &TokenLocation, head: &Head) -> Option<String> {
+/// All tokens at a place.
+fn at(location: &TokenLocation, head: &Head) -> Vec<String> {
     let headers = &head.parts.headers;
     match location {
         TokenLocation::Header(name, prefix) => {
             let values = headers.get_all(name.as_str()).iter();
-            values.filter_map(|value| value.to_str().ok()).find_map(|value| behind(prefix, value))
+            values.flat_map(|value| behind(prefix, value.as_bytes())).collect()
         }
         TokenLocation::Parameter(name) => {
-            let mut pairs = head.parts.uri.query()?.split('&');
-            let pair = pairs.find(|pair| is_parameter(pair, name) && pair.contains('='))?;
-            pair.split_once('=').map(|(_, value)| decoded(value))
+            let pairs = head.parts.uri.query().unwrap_or_default().split('&');
+            let pairs = pairs.filter(|pair| is_parameter(pair, name));
+            pairs.filter_map(|pair| pair.split_once('=')).map(|(_, value)| decoded(value)).collect()
         }
         TokenLocation::Cookie(name) => {
-            let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-            let pairs = cookies.flat_map(|value| value.split(';'));
-            let mut pairs = pairs.filter_map(|pair| pair.trim().split_once('='));
-            pairs.find(|(key, _)| key == name).map(|(_, value)| value.to_owned())
+            let cookies = headers.get_all(COOKIE).iter();
+            let cookies = cookies.map(|value| String::from_utf8_lossy(value.as_bytes()));
+            let mut found = Vec::new();
+            for cookie in cookies {
+                let pairs = cookie.split(';').filter_map(|pair| pair.trim().split_once('='));
+                found.extend(
+                    pairs.filter(|(key, _)| key == name).map(|(_, token)| token.to_owned()),
+                );
+            }
+            found
         }
     }
 }
 
-/// The token in a header's value: whatever stands before its prefix, as Envoy reads it. An application
-/// may look for it behind something else.
-fn behind(prefix: &str, value: &str) -> Option<String> {
-    let token = value[value.find(prefix)? + prefix.len()..].trim();
-    let end = token.find([',', ' ']).unwrap_or(token.len());
-    Some(token[..end].to_owned())
+/// The tokens in a header's value: whatever stands before their prefix, as Envoy reads it, and however it is written.
+/// An application may look for them behind something else, and takes `bearer` for `Bearer` (RFC 9110, section 11.1).
+fn behind(prefix: &str, value: &[u8]) -> Vec<String> {
+    let ends = |byte: &u8| matches!(byte, b',' | b' ' | b'\t');
+    // What is no text is no token; it is not passed over either.
+    let text = |token: &[u8]| String::from_utf8_lossy(token).into_owned();
+    if prefix.is_empty() {
+        let tokens = value.split(ends).filter(|token| !token.is_empty()).map(text);
+        return tokens.collect();
+    }
+    let mut found = Vec::new();
+    let mut rest = value;
+    while let Some(at) = position(prefix, rest) {
+        rest = rest[at + prefix.len()..].trim_ascii_start();
+        let end = rest.iter().position(ends).unwrap_or(rest.len());
+        found.push(text(&rest[..end]));
+        rest = &rest[end..];
+    }
+    found
+}
+
+/// Where a prefix begins in a value, in whatever letters.
+fn position(prefix: &str, value: &[u8]) -> Option<usize> {
+    let mut places = value.windows(prefix.len());
+    places.position(|place| place.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
 /// Whether a part of a query has this name, encoded or not.
@@ -290,9 +336,8 @@ pub(super) fn pass_on(
 fn take_away(location: &TokenLocation, head: &mut Head) -> Result<(), LocalReply> {
     match location {
         TokenLocation::Header(name, prefix) => {
-            let values = head.parts.headers.get_all(name.as_str()).iter();
-            let mut values = values.filter_map(|value| value.to_str().ok());
-            if values.any(|value| value.contains(prefix.as_str())) {
+            let mut values = head.parts.headers.get_all(name.as_str()).iter();
+            if values.any(|value| !behind(prefix, value.as_bytes()).is_empty()) {
                 head.parts.headers.remove(name.as_str());
             }
             Ok(())
@@ -324,7 +369,7 @@ mod tests {
 
     /// What is found in a request with this query and these values of `authorization`, and what of them
     /// is left when the token is taken away.
-    fn found(location: &TokenLocation, query: &str, values: &[&str]) -> (Option<String>, String) {
+    fn found(location: &TokenLocation, query: &str, values: &[&str]) -> (Vec<String>, String) {
         let mut builder = Request::get(format!("http://a/p?{query}"));
         for value in values {
             builder = builder.header("authorization", *value);
@@ -346,20 +391,82 @@ mod tests {
             &["Basic x", "Bearer a.b.c"],
             &["Basic x, Bearer a.b.c"],
             &["Bearer  a.b.c , Basic x"],
+            &["bearer a.b.c"],
+            &["Basic x,BEARER a.b.c,Basic y"],
         ] {
-            let expected = (Some("a.b.c".to_owned()), "q".to_owned());
+            let expected = (vec!["a.b.c".to_owned()], "q".to_owned());
             assert_eq!(found(&location, "q", values), expected, "{values:?}");
         }
-        assert_eq!(found(&location, "q", &["Basic x"]), (None, "qBasic x".to_owned()));
+        assert_eq!(found(&location, "q", &["Basic x"]), (Vec::new(), "qBasic x".to_owned()));
     }
 
     #[test]
     fn a_token_does_not_hide_behind_an_encoded_name() {
         let location = TokenLocation::Parameter("access_token".to_owned());
         for query in ["q&access_token=a.b.c", "access%5ftoken=a%2Eb.c&q"] {
-            let expected = (Some("a.b.c".to_owned()), "q".to_owned());
+            let expected = (vec!["a.b.c".to_owned()], "q".to_owned());
             assert_eq!(found(&location, query, &[]), expected, "{query}");
         }
-        assert_eq!(found(&location, "q&x=access_token", &[]).0, None);
+        assert!(found(&location, "q&x=access_token", &[]).0.is_empty());
+    }
+
+    #[test]
+    fn no_token_hides_behind_another() {
+        let bearer = TokenLocation::Header("authorization".to_owned(), "Bearer ".to_owned());
+        let bare = TokenLocation::Header("authorization".to_owned(), String::new());
+        let parameter = TokenLocation::Parameter("access_token".to_owned());
+        for (location, query, values) in [
+            (&bearer, "", &["Bearer a, Bearer b"][..]),
+            (&bearer, "", &["Bearer a", "bearer b"]),
+            (&bearer, "", &["Bearer a Bearer b"]),
+            (&bare, "", &["a,b"]),
+            (&bare, "", &["a", "b"]),
+            (&parameter, "access_token=a&access%5Ftoken=b", &[]),
+        ] {
+            let (tokens, left) = found(location, query, values);
+            assert_eq!((&tokens[..], left.as_str()), (&["a".into(), "b".into()][..], ""));
+        }
+        assert_eq!(behind("Bearer ", b"Bearer a\xffb"), ["a\u{fffd}b"], "it is looked at");
+    }
+
+    #[test]
+    fn of_one_request_there_is_one_token() {
+        let rule = JwtRule {
+            origin: undermesh_model::ResourceRef::namespaced("RequestAuthentication", "a", "a"),
+            issuer: "me".to_owned(),
+            audiences: Vec::new(),
+            keys: undermesh_model::JwtKeys::Discovered,
+            locations: vec![
+                TokenLocation::Header("authorization".to_owned(), "Bearer ".to_owned()),
+                TokenLocation::Parameter("access_token".to_owned()),
+                TokenLocation::Cookie("session".to_owned()),
+            ],
+            forward: false,
+            payload_header: None,
+            claim_headers: Vec::new(),
+            words: Vec::new(),
+            timeout: std::time::Duration::from_secs(1),
+        };
+        for (target, authorization, cookie, expected) in [
+            ("/", "Basic a", "b=c", Ok(None)),
+            ("/?access_token=a", "Bearer a", "session=a", Ok(Some("a"))),
+            ("/?access_token=a&access_token=a", "Basic a", "b=c", Ok(Some("a"))),
+            ("/?access_token=a&access_token=b", "Basic a", "b=c", Err(400)),
+            ("/?access_token=b", "Bearer a", "b=c", Err(400)),
+            ("/?access_token=", "Bearer a", "b=c", Err(400)),
+            ("/", "Bearer a", "session=b", Err(400)),
+            ("/", "Basic a", "session=a; b=c; session=b", Err(400)),
+        ] {
+            let request = Request::get(target).header("host", "a");
+            let request = request.header("authorization", authorization).header("cookie", cookie);
+            let parts = request.body(()).unwrap().into_parts().0;
+            let head = Head::new(parts, ([10, 0, 0, 1], 80).into()).unwrap();
+            let found = only(&rule, &head).map_err(|reply| reply.status.as_u16());
+            assert_eq!(
+                found.as_ref().map(Option::as_deref),
+                expected.as_ref().copied(),
+                "{target}"
+            );
+        }
     }
 }
