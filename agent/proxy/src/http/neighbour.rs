@@ -1,7 +1,15 @@
 //! A connection to another pod of this node: its policy is asked once, then it is delivered or judged.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use undermesh_snapshot::WorkloadInfo;
 
 use super::front::Front;
@@ -64,12 +72,16 @@ impl Neighbour {
     pub(super) fn judged(self, http2: bool) -> Box<dyn ByteStream> {
         let Self { source, visit, policies, .. } = self;
         let (near, far) = tokio::io::duplex(PIPE);
+        let gone = CancellationToken::new();
+        let near = Near { stream: near, _gone: gone.clone().drop_guard() };
         let info = record::captured(&visit.pod, visit.client, visit.destination, Some(&source));
         let pod = Arc::clone(&visit.pod);
         let task = async move {
             let killed = Arc::clone(&visit.pod);
             tokio::select! {
                 () = guard::serve_bytes(visit, info, far, http2, policies) => {}
+                // The end of a pipe looks like that of its one half.
+                () = gone.cancelled() => {}
                 () = killed.kill.cancelled() => {}
             }
         };
@@ -94,6 +106,40 @@ impl Neighbour {
                 () = pod.kill.cancelled() => {}
             }
         }))
+    }
+}
+
+/// The end of a pipe whose other end hears when it is let go.
+struct Near {
+    stream: DuplexStream,
+    _gone: DropGuard,
+}
+
+impl AsyncRead for Near {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Near {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -12,7 +12,7 @@ use undermesh_model::{
 };
 use undermesh_snapshot::{CompiledPolicy, Statement};
 
-use super::mesh::{Mesh, Server, read_exactly, reset};
+use super::mesh::{Mesh, SOON, Server, read_exactly, reset};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -149,5 +149,31 @@ async fn a_connection_without_a_request_is_closed_in_the_end() {
     match ended.expect("an end") {
         Ok(read) => assert_eq!(read, 0),
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_is_not_waited_for_and_the_application_hears_of_it() {
+    for native in [false, true] {
+        let mesh = Mesh::new();
+        let (client, server) = if native {
+            (mesh.native_client("client"), mesh.native_server("server").await)
+        } else {
+            (mesh.client("client"), mesh.server("server").await)
+        };
+        look_at_requests(&mesh, &server);
+        let mut near = client.dial(server.address).await;
+        let request = b"GET /left HTTP/1.1\r\nhost: server\r\n\r\n";
+        near.write_all(request).await.unwrap();
+        let mut far = server.accept().await;
+        head(&mut far).await;
+        reset(near);
+        let ended = tokio::time::timeout(SOON, far.read(&mut [0; 1])).await;
+        let ended = ended.unwrap_or_else(|_| panic!("the application waits, native: {native}"));
+        assert!(matches!(ended, Ok(0) | Err(_)), "native: {native}");
+        let line = mesh.logged(&["\"/left\"", "\"destination\""]).await;
+        assert_eq!(line["reason"], "client_reset", "native: {native} {line}");
+        assert_eq!(line["response_flags"], "DC", "native: {native} {line}");
+        assert!(line["status"].is_null(), "native: {native} {line}");
     }
 }

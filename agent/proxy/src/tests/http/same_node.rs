@@ -3,10 +3,17 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use tokio::io::AsyncWriteExt;
 use undermesh_snapshot::WorkloadInfo;
 
-use super::rig::{Rig, cluster, endpoint, get, route, rules, to};
-use crate::{testing, tests::mesh::Mesh};
+use super::rig::{Rig, VIP, cluster, endpoint, get, route, rules, to};
+use crate::{
+    testing,
+    tests::{
+        judged::look_at_requests,
+        mesh::{Mesh, SOON, eventually, reset},
+    },
+};
 
 /// The rig's backend, known as a pod of this node.
 fn known_as_local(rig: &Rig) -> Arc<WorkloadInfo> {
@@ -61,11 +68,27 @@ async fn an_open_request_ends_when_policy_turns_against_it() {
     let mut request = get("/");
     request.headers_mut().insert("x-wait-ms", http::HeaderValue::from_static("60000"));
     let waiting = tokio::spawn(sender.send_request(request));
-    crate::tests::mesh::eventually("it is under way", || !rig.backends[0].requests().is_empty())
-        .await;
+    eventually("it is under way", || !rig.backends[0].requests().is_empty()).await;
     let name = rig.backends[0].server.workload.name.clone();
     let policy = Arc::new(testing::policy(&["elsewhere"]));
     rig.mesh.configure(|snapshot| drop(snapshot.policies.insert(name, policy)));
-    let answer = tokio::time::timeout(crate::tests::mesh::SOON, waiting).await.unwrap();
+    let answer = tokio::time::timeout(SOON, waiting).await.unwrap();
     assert_eq!(answer.unwrap().unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_takes_its_judged_request_along() {
+    let rig = Rig::new(&["v1"]).await;
+    lead_there(&rig);
+    look_at_requests(&rig.mesh, &rig.backends[0].server);
+    let mut stream = rig.client.dial(VIP.parse().unwrap()).await;
+    let ask = "GET /left HTTP/1.1\r\nHost: cart\r\nX-Wait-Ms: 60000\r\n\r\n";
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    eventually("it is under way", || !rig.backends[0].requests().is_empty()).await;
+    reset(stream);
+    for reporter in ["\"source\"", "\"destination\""] {
+        let line = rig.mesh.logged(&["\"/left\"", reporter]).await;
+        assert_eq!(line["reason"], "client_reset", "{line}");
+        assert_eq!(line["response_flags"], "DC", "{line}");
+    }
 }

@@ -15,7 +15,10 @@ use undermesh_snapshot::{
     traffic::{AppProtocol, ClusterEndpoint, CompiledRoute, RouteAction, Target, Weighted},
 };
 
-use super::rig::{Rig, VIP, cluster, endpoint, get, route, rules, to};
+use super::{
+    frames::*,
+    rig::{Rig, VIP, cluster, endpoint, get, route, rules, to},
+};
 use crate::tests::{judged::look_at_requests, mesh::eventually};
 
 /// A request that can be found again in the log.
@@ -316,4 +319,32 @@ async fn a_request_within_the_node_is_counted_once_by_each_reporter() {
         let expected = [1, u64::from(judged)];
         eventually("it is counted once by each", || counts() == expected).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_its_client_resets_takes_its_request_along() {
+    let rig = Rig::new(&["v1"]).await;
+    look_at_requests(&rig.mesh, &rig.backends[0].server);
+    let mut peer = Peer::connect(&rig, rig.backends[0].server.address).await;
+    let request = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/left"),
+        (":authority", "cart"),
+        ("x-wait-ms", "60000"),
+    ];
+    peer.say(&frame(HEADERS, END_STREAM | END_HEADERS, 1, fields(&request))).await;
+    eventually("it is under way", || !rig.backends[0].requests().is_empty()).await;
+    peer.say(&frame(RST_STREAM, 0, 1, [0, 0, 0, 8])).await;
+    let line = rig.mesh.logged(&["\"/left\"", "\"destination\""]).await;
+    assert_eq!((&line["reason"], &line["response_flags"]), (&"client_reset".into(), &"DC".into()));
+    // The others of its connection go on.
+    let other: Vec<_> =
+        request[..2].iter().chain([&(":path", "/"), &request[3]]).copied().collect();
+    peer.say(&frame(HEADERS, END_STREAM | END_HEADERS, 3, fields(&other))).await;
+    let mut heard = peer.hear().await;
+    while matches!(heard, Heard::Data(..)) {
+        heard = peer.hear().await;
+    }
+    assert_eq!(heard, Heard::Answer(3, 200));
 }
