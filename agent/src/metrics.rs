@@ -5,21 +5,32 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use arc_swap::ArcSwap;
 use undermesh_datapath::Datapath;
 use undermesh_identity::IdentityStore;
+use undermesh_proxy::Proxy;
+use undermesh_snapshot::Snapshot;
 use undermesh_telemetry::prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use crate::{enrolment::EnrolmentView, status::PodState};
+use crate::{
+    agent::Warnings,
+    enrolment::EnrolmentView,
+    policies::{self, PolicyState},
+    status::PodState,
+};
 
 /// Everything that the node's metrics are read from.
 pub(crate) struct NodeCollector {
     pub(crate) datapath: Arc<Mutex<Datapath>>,
     pub(crate) enrolment: Arc<EnrolmentView>,
     pub(crate) identities: Arc<IdentityStore>,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) warnings: Warnings,
 }
 
 impl fmt::Debug for NodeCollector {
@@ -34,6 +45,7 @@ impl Collector for NodeCollector {
         self.encode_maps(&mut encoder)?;
         self.encode_pods(&mut encoder)?;
         self.encode_gate(&mut encoder)?;
+        self.encode_policies(&mut encoder)?;
         self.encode_certificates(&mut encoder)
     }
 }
@@ -90,6 +102,39 @@ impl NodeCollector {
         let name = "undermesh_gate_unknown_cgroups";
         let unknown = encoder.encode_descriptor(name, help, None, kind)?;
         ConstGauge::new(gate.unknown_cgroups as i64).encode(unknown)
+    }
+
+    /// As `undermesh status` shows them.
+    fn encode_policies(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (authorizers, keys) = self.proxy.asked();
+        let snapshot = self.snapshot.load();
+        let rows = policies::rows(&snapshot, (&authorizers, &keys), &self.warnings);
+        let kind = MetricType::Gauge;
+        let help = "Policies about pods of this node, by state";
+        let mut family = encoder.encode_descriptor("undermesh_policies", help, None, kind)?;
+        for state in PolicyState::ALL {
+            let count = rows.iter().filter(|row| row.state == state).count();
+            gauge(&mut family, &[("state", state.name())], count as i64)?;
+        }
+        let help = "Policies that do not do what is written, and why: 1 for each cause";
+        let name = "undermesh_policy_failing";
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for row in &rows {
+            for cause in &row.causes {
+                let labels = [
+                    ("kind", row.kind.as_str()),
+                    ("policy_namespace", row.namespace.as_str()),
+                    ("policy", row.name.as_str()),
+                    ("state", row.state.name()),
+                    ("cause", cause.name()),
+                ];
+                gauge(&mut family, &labels, 1)?;
+            }
+        }
+        let help = "1 while a newer configuration is not in force because of mistakes in it";
+        let name = "undermesh_configuration_rejected";
+        let rejected = encoder.encode_descriptor(name, help, None, kind)?;
+        ConstGauge::new(i64::from(self.warnings.is_rejected())).encode(rejected)
     }
 
     fn encode_certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -1,7 +1,7 @@
 //! What `undermesh status` says of policies: which of them are about pods of this node, and which of them refuse
 //! because something that they need is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use undermesh_model::{PolicyAction, ResourceRef};
@@ -22,6 +22,8 @@ pub(crate) struct PolicyRow {
     /// Pods of this node that it is about.
     pub(crate) pods: usize,
     pub(crate) state: PolicyState,
+    /// What is missing where it fails, closed or open.
+    pub(crate) causes: BTreeSet<Cause>,
     /// Findings, and why it refuses what it might let pass.
     pub(crate) detail: Vec<String>,
 }
@@ -38,6 +40,50 @@ pub(crate) enum PolicyState {
     FailsClosed,
     /// It lets pass, since something that it needs is missing and `failOpen` says so.
     FailsOpen,
+}
+
+/// Why a policy does not do what is written. Names are labels of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Cause {
+    /// A rule has a field or a key that nobody knows: it allows nothing, or denies more.
+    UnknownField,
+    /// Whom it asks is not configured, or has no service.
+    UnknownProvider,
+    /// Whom it asks has given no answer the last time.
+    NoAnswer,
+    /// Keys for tokens were never read.
+    NoKeys,
+    /// The kernel cannot judge so many ports, and refuses.
+    TooManyPorts,
+}
+
+impl PolicyState {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Enforced, Self::DryRun, Self::FailsClosed, Self::FailsOpen];
+
+    /// As a label.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Enforced => "enforced",
+            Self::DryRun => "dry-run",
+            Self::FailsClosed => "fails-closed",
+            Self::FailsOpen => "fails-open",
+        }
+    }
+}
+
+impl Cause {
+    /// As a label.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::UnknownField => "unknown-field",
+            Self::UnknownProvider => "unknown-provider",
+            Self::NoAnswer => "no-answer",
+            Self::NoKeys => "no-keys",
+            Self::TooManyPorts => "too-many-ports",
+        }
+    }
 }
 
 /// An authorizer that was asked.
@@ -114,6 +160,10 @@ fn of(statement: &Statement, warnings: &Warnings) -> PolicyRow {
     let mut row = row(&statement.origin, action, warnings);
     if statement.dry_run {
         row.state = PolicyState::DryRun;
+    } else if statement.rules.iter().any(|rule| rule.unknown) {
+        // The finding about it is there already.
+        row.causes.insert(Cause::UnknownField);
+        row.state = PolicyState::FailsClosed;
     }
     row
 }
@@ -126,12 +176,14 @@ fn row(origin: &ResourceRef, action: &str, warnings: &Warnings) -> PolicyRow {
         action: action.to_owned(),
         pods: 0,
         state: PolicyState::Enforced,
+        causes: BTreeSet::new(),
         detail: warnings.about(origin, None),
     }
 }
 
 impl PolicyRow {
-    fn fails(&mut self, open: bool, why: String) {
+    fn fails(&mut self, cause: Cause, open: bool, why: String) {
+        self.causes.insert(cause);
         if !self.detail.contains(&why) {
             self.detail.push(why);
         }
@@ -156,14 +208,15 @@ impl PolicyRow {
         let route = match snapshot.authorizers.find(namespace, provider) {
             Ok(route) => route,
             Err(none) => {
-                return self.fails(false, format!("provider {provider:?} cannot be asked: {none}"));
+                let why = format!("provider {provider:?} cannot be asked: {none}");
+                return self.fails(Cause::UnknownProvider, false, why);
             }
         };
         let mut known = authorizers.iter().filter(|one| one.provider == provider);
         if let Some(error) = known.find_map(|one| one.error.as_ref()) {
             let open = route.rule.fail_open;
             let why = format!("provider {provider:?} gave no answer the last time: {error}");
-            self.fails(open, why);
+            self.fails(Cause::NoAnswer, open, why);
         }
     }
 
@@ -175,7 +228,7 @@ impl PolicyRow {
             format!("tried again with the next token, in {retry_seconds} s at the earliest");
         if *keys == 0 {
             let why = format!("no keys of issuer {issuer:?}: {error}; {again}");
-            self.fails(false, why);
+            self.fails(Cause::NoKeys, false, why);
         } else {
             let why = format!("the keys of issuer {issuer:?} are old: {error}; {again}");
             if !self.detail.contains(&why) {
@@ -188,7 +241,7 @@ impl PolicyRow {
     fn look_at_pod(&mut self, pod: &ResourceRef, policy: &CompiledPolicy, warnings: &Warnings) {
         for why in warnings.about(pod, Some("too-many-ports")) {
             if policy.is_enforced() {
-                self.fails(false, format!("{pod} {why}"));
+                self.fails(Cause::TooManyPorts, false, format!("{pod} {why}"));
             }
         }
     }

@@ -102,6 +102,8 @@ pub struct PolicyRow {
     pub pods: usize,
     /// `enforced`, `dry-run`, `fails-closed` or `fails-open`.
     pub state: String,
+    /// What is missing, where it fails.
+    pub causes: Vec<String>,
     /// Findings, and why it fails.
     pub detail: Vec<String>,
 }

@@ -426,19 +426,29 @@ fn status_says_which_policies_fail_and_why() -> Result<()> {
     };
     let (unknown, why) = state("ask-judge")?;
     assert_eq!(unknown, "fails-closed");
+    let failing = |cause: &str, state: &str| {
+        let series = format!("state=\"{state}\",cause=\"{cause}\"");
+        agent.metric("undermesh_policy_failing", &series)
+    };
+    assert_eq!(failing("unknown-provider", "fails-closed")?, 1);
     ensure!(why.contains("it is not configured"), "{why}");
     for (fields, expected) in [("", "fails-closed"), ("failOpen: true", "fails-open")] {
         guarded.provide("envoyExtAuthzHttp", "near", &format!("timeout: 20s, {fields}"))?;
         // Nobody serves there.
         guarded.status("/ask")?;
-        let (failing, why) = state("ask-judge")?;
-        assert_eq!(failing, expected, "{why}");
+        let (found, why) = state("ask-judge")?;
+        assert_eq!(found, expected, "{why}");
+        let series = format!("policy=\"ask-judge\",state=\"{expected}\",cause=\"no-answer\"");
+        assert_eq!(agent.metric("undermesh_policy_failing", &series)?, 1);
+        assert_eq!(agent.metric("undermesh_policies", &format!("state=\"{expected}\""))?, 1);
         ensure!(why.contains("gave no answer the last time"), "{why}");
     }
     let judge = guarded.judge("near")?;
     judge.react(yes());
     assert_eq!(guarded.status("/ask")?, 200);
     assert_eq!(state("ask-judge")?.0, "enforced");
+    assert_eq!(agent.metric("undermesh_policy_failing", "")?, 0);
+    assert_eq!(agent.metric("undermesh_policies", "state=\"enforced\"")?, 1);
     let status = agent.status()?;
     let row = status.authorizers.first().context("no authorizer is shown")?;
     let counts = (row.allowed, row.denied, row.failed_closed, row.failed_open);
@@ -460,6 +470,8 @@ fn status_says_which_policies_fail_and_why() -> Result<()> {
     let status = agent.status()?;
     let row = status.policy("tokens").context("tokens")?;
     assert_eq!(row.state, "fails-closed", "{row:?}");
+    assert_eq!(row.causes, ["no-keys"]);
+    assert_eq!(failing("no-keys", "fails-closed")?, 1);
     ensure!(row.detail.join("; ").contains("no keys of issuer \"me\""), "{row:?}");
     let keys = status.token_keys.first().context("no keys are shown")?;
     ensure!(keys.keys == 0 && keys.issuer == "me" && !keys.error.is_empty(), "{keys:?}");

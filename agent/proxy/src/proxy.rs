@@ -12,7 +12,8 @@ use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, Snapshot, Workloa
 use undermesh_telemetry::Telemetry;
 
 use crate::{
-    PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus, accept, authorize,
+    AuthorizerStatus, KeyStatus, PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus,
+    accept, authorize,
     fair::{FairMetrics, Time},
     guard,
     limits::{LimitMetrics, Limits},
@@ -218,13 +219,19 @@ impl Proxy {
             .map(|pod| status::of(&pod))
             .collect();
         pods.sort_by(|a, b| a.pod.cmp(&b.pod));
+        let (authorizers, keys) = self.asked();
         ProxyStatus {
             pods,
             names: self.shared.upstreams.names(),
             overload: self.shared.overload.status(),
-            authorizers: self.shared.authorizers.status(),
-            keys: self.shared.keys.status(),
+            authorizers,
+            keys,
         }
+    }
+
+    /// What authorizers have answered, and the keys that tokens are verified with.
+    pub fn asked(&self) -> (Vec<AuthorizerStatus>, Vec<KeyStatus>) {
+        (self.shared.authorizers.status(), self.shared.keys.status())
     }
 
     fn remember(&self, pod: &Arc<Pod>) {

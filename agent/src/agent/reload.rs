@@ -39,6 +39,11 @@ impl Warnings {
         list.rejection.iter().chain(&list.datapath).cloned().chain(state).collect()
     }
 
+    /// Whether a newer state was not taken.
+    pub(crate) fn is_rejected(&self) -> bool {
+        !self.lock().rejection.is_empty()
+    }
+
     /// Findings about one object of the state in force; of one kind, if it is named.
     pub(crate) fn about(&self, object: &ResourceRef, code: Option<&str>) -> Vec<String> {
         let list = self.lock();

@@ -1,7 +1,7 @@
 //! A page is read as it was written, and shown whole.
 
 use super::*;
-use crate::policies::PolicyState;
+use crate::policies::{Cause, PolicyState};
 
 #[test]
 fn the_table_shows_every_section_that_has_rows() {
@@ -33,6 +33,7 @@ fn the_table_shows_every_section_that_has_rows() {
             action: "CUSTOM".into(),
             pods: 2,
             state: PolicyState::FailsClosed,
+            causes: [Cause::UnknownProvider].into(),
             detail: vec!["provider \"judge\" cannot be asked".into()],
         }],
         authorizers: vec![],
