@@ -44,9 +44,9 @@ fn limited(rig: &Rig, reason: &str) -> u64 {
 
 /// Some of them are the proxy's own.
 fn http1(headers: usize, longest: usize) -> String {
-    let rest: String = (0..headers - 2).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let rest: String = (0..headers - 3).map(|number| format!("x-{number}: 1\r\n")).collect();
     let long = "x".repeat(longest);
-    format!("GET /{long} HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n{rest}\r\n")
+    format!("GET / HTTP/1.1\r\nhost: cart\r\nx: {long}\r\nconnection: close\r\n{rest}\r\n")
 }
 
 fn http2(headers: usize, longest: usize) -> Vec<u8> {
