@@ -73,7 +73,8 @@ impl WireError {
 
 /// One connection. Dropped in the middle of a session, it is reset, which resets the session.
 pub(crate) struct Connection {
-    tls: TlsStream<Io>,
+    /// Boxed: it is large, and tasks that hand it on have room for each of its places.
+    tls: Box<TlsStream<Io>>,
     tcp: Arc<TcpStream>,
     decoder: Decoder,
     /// Came behind data that was taken first.
@@ -94,9 +95,9 @@ impl Connection {
             TlsStream::Client(tls) => tls.get_mut().1.set_buffer_limit(None),
             TlsStream::Server(tls) => tls.get_mut().1.set_buffer_limit(None),
         }
-        let tcp = Arc::clone(&tls.get_ref().0.0);
+        let tcp = Arc::clone(tls.get_ref().0.tcp());
         Self {
-            tls,
+            tls: Box::new(tls),
             tcp,
             decoder: Decoder::default(),
             ahead: None,

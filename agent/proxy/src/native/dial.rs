@@ -137,7 +137,7 @@ async fn shake_hands(
 ) -> Result<(Connection, OffsetDateTime, HandshakeKind), DialError> {
     let (shared, address) = (&dialer.shared, key.address);
     let tcp = connect(&*dialer.sockets, None, address, &shared.config).await;
-    let tcp = Io(Arc::new(tcp.map_err(DialError::NotSpoken)?));
+    let tcp = Io::new(tcp.map_err(DialError::NotSpoken)?);
     let name = ServerName::IpAddress(address.ip().into());
     let tls = TlsConnector::from(config).connect(name, tcp).await;
     let tls = tls.map_err(|error| refused(address, &error))?;

@@ -75,7 +75,7 @@ async fn shake_hands(
 ) -> Result<(Served, HandshakeKind), Failure> {
     let workload = &pod.workload.identity;
     let config = identity::server_config(&pod.shared, workload, Wire::Native).await?;
-    let stream = Io(Arc::new(stream));
+    let stream = Io::new(stream);
     let (tls, caller) = authenticate(pod, Arc::clone(&config), stream, peer).await?;
     let session = tls.get_ref().1;
     // TLS refuses another protocol, but lets a peer pass that names none.
