@@ -39,10 +39,11 @@ pub(crate) fn spawn(
 /// tunnel's, or one of the application's.
 async fn serve_inbound(pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, slot: Slot) {
     let Ok(dialled) = stream.local_addr().map(canonical) else { return };
+    // Boxed, so that neither has room for the other.
     if pod.own_ports.contains(&dialled.port()) {
-        inbound::serve(pod, stream, peer, slot).await;
+        Box::pin(inbound::serve(pod, stream, peer, slot)).await;
     } else {
-        capture::serve(pod, stream, peer, dialled, slot).await;
+        Box::pin(capture::serve(pod, stream, peer, dialled, slot)).await;
     }
 }
 

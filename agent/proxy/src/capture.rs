@@ -56,8 +56,11 @@ async fn serve_connection(
         Detected::Plaintext
     };
     match detected {
-        Detected::Plaintext => serve_plaintext(pod, stream, peer, destination, neighbour).await,
-        Detected::Native => native::serve(pod, stream, peer, destination).await,
+        // Boxed, so that neither has room for the other.
+        Detected::Plaintext => {
+            Box::pin(serve_plaintext(pod, stream, peer, destination, neighbour)).await;
+        }
+        Detected::Native => Box::pin(native::serve(pod, stream, peer, destination)).await,
         Detected::Gone => {}
     }
 }

@@ -44,7 +44,8 @@ async fn serve_connection(pod: &Arc<Pod>, mut client: Socket, peer: SocketAddr) 
         return log.refused(&failure);
     }
     if let Some(traffic) = traffic {
-        return http::serve_connection(pod, client, plan.dialled, &traffic, log).await;
+        // Boxed, so that a connection whose bytes nobody looks at has no room for it.
+        return Box::pin(http::serve_connection(pod, client, plan.dialled, &traffic, log)).await;
     }
     // Boxed, so that a connection which is established does not keep the room for connecting.
     let connecting = Box::pin(connect_upstream(pod, &mut client, &plan, &mut log));

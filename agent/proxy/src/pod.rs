@@ -132,7 +132,8 @@ impl Pod {
 impl Pod {
     /// Runs something of this pod, which waits where others want their share of the threads.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let task = Arc::clone(&self.share).spend(task);
+        // Boxed: whoever passes a future on has room for it twice.
+        let task = Arc::clone(&self.share).spend(Box::pin(task));
         self.tasks.spawn_on(task, &self.shared.runtime);
     }
 

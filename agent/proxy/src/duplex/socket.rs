@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io::{self, ErrorKind},
+    mem::MaybeUninit,
     net::Shutdown,
     pin::Pin,
     sync::Arc,
@@ -11,12 +12,15 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::{Interest, ReadBuf},
+    net::TcpStream,
+};
 
 use super::{Broken, Duplex};
 use crate::pod::Pass;
 
-/// First buffer of a connection that starts to speak, and again after it was idle.
+/// Most that is read at once from a connection that starts to speak, and again once it says little.
 const FIRST_BUFFER: usize = 8 << 10;
 /// Largest buffer; reached by connections that keep filling theirs.
 const LARGEST_BUFFER: usize = 128 << 10;
@@ -102,8 +106,18 @@ impl Socket {
         broken(Arc::clone(&self.stream))
     }
 
-    /// Reads what is there. The allocation grows with use and is dropped when the socket is dry.
+    /// Reads what is there. Little is kept in as much memory as it needs; for who fills the room again
+    /// and again, the allocation grows, and is dropped when the socket is dry.
     fn try_read(&mut self, limit: usize) -> io::Result<Bytes> {
+        if self.next_buffer <= FIRST_BUFFER {
+            let mut room = [const { MaybeUninit::uninit() }; FIRST_BUFFER];
+            let mut room = ReadBuf::uninit(&mut room[..limit.min(FIRST_BUFFER)]);
+            let count = self.stream.try_read_buf(&mut room)?;
+            if count == FIRST_BUFFER {
+                self.next_buffer *= 2;
+            }
+            return Ok(Bytes::copy_from_slice(room.filled()));
+        }
         if self.buffer.capacity() < LEAST_ROOM {
             self.buffer = BytesMut::with_capacity(self.next_buffer);
         }
@@ -115,9 +129,13 @@ impl Socket {
         Ok(self.buffer.split_to(count).freeze())
     }
 
+    /// Gives the memory back, and step by step the size that the next will have: whoever sends much
+    /// pauses often, and not for long.
     fn forget_buffer(&mut self) {
-        self.buffer = BytesMut::new();
-        self.next_buffer = FIRST_BUFFER;
+        if self.next_buffer > FIRST_BUFFER {
+            self.buffer = BytesMut::new();
+            self.next_buffer = (self.next_buffer / 2).max(FIRST_BUFFER);
+        }
     }
 }
 
@@ -151,7 +169,7 @@ impl Duplex for Socket {
             match self.try_read(limit) {
                 Ok(bytes) if bytes.is_empty() => return Poll::Ready(Ok(None)),
                 Ok(bytes) => return Poll::Ready(Ok(Some(bytes))),
-                Err(error) if retry(&error) => {}
+                Err(error) if retry(&error) => self.forget_buffer(),
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
@@ -265,15 +283,20 @@ mod tests {
     #[tokio::test]
     async fn an_idle_socket_holds_no_buffer() {
         let (mut socket, mut far) = socket().await;
-        assert_eq!(socket.buffer.capacity(), 0);
         far.write_all(b"hello").await.unwrap();
         assert_eq!(read(&mut socket, 1024).await.unwrap(), "hello");
-        let idle = poll_fn(|cx| {
-            let read = socket.poll_read(cx, 1024);
-            assert!(read.is_pending());
-            Poll::Ready(socket.poll_readable(cx))
-        });
-        assert!(idle.await.is_pending());
+        assert_eq!(socket.buffer.capacity(), 0);
+        let much = 16 * LARGEST_BUFFER;
+        let writer = tokio::spawn(async move { (far.write_all(&vec![0; much]).await, far) });
+        let mut count = 0;
+        while count < much {
+            count += read(&mut socket, usize::MAX).await.unwrap().len();
+        }
+        let (written, _far) = writer.await.unwrap();
+        written.unwrap();
+        // Whoever forwards finds out by the read that there is nothing more, and asks no further.
+        let idle = poll_fn(|cx| Poll::Ready(socket.poll_read(cx, 1024).is_pending()));
+        assert!(idle.await);
         assert_eq!(socket.buffer.capacity(), 0);
     }
 

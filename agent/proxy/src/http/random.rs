@@ -1,6 +1,6 @@
 //! Chance, as rules ask for it.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use http::HeaderValue;
 use undermesh_model::traffic::Millionths;
@@ -38,7 +38,10 @@ pub(crate) fn request_id() -> HeaderValue {
     let (high, low) = (half(), half());
     let high = high & !0xf000 | 0x4000;
     let low = low & !(0xc << 60) | 0x8 << 60;
-    let text = format!(
+    let mut text = String::with_capacity(36);
+    // Nothing is written in vain to a string.
+    let _ = write!(
+        text,
         "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
         high >> 32,
         high >> 16 & 0xffff,

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
@@ -208,11 +209,10 @@ impl<S: AsyncRead + Unpin> Strict<S> {
     /// Reads what has to be looked at.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let before = self.held.len();
-        self.held.resize(before + READ, 0);
-        let mut buffer = ReadBuf::new(&mut self.held[before..]);
-        let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
-        let count = buffer.filled().len();
-        self.held.truncate(before + count);
+        let mut room = [const { MaybeUninit::uninit() }; READ];
+        let mut room = ReadBuf::uninit(&mut room);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut room);
+        self.held.extend_from_slice(room.filled());
         if self.held.is_empty() {
             // Idle connections hold no buffer.
             self.held = BytesMut::new();
@@ -221,7 +221,7 @@ impl<S: AsyncRead + Unpin> Strict<S> {
             return self.poll_late(cx, self.framing.is_between_requests() && before > 0);
         }
         ready!(read)?;
-        self.ended = count == 0;
+        self.ended = room.filled().is_empty();
         Poll::Ready(Ok(()))
     }
 }
