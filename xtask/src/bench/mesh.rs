@@ -5,7 +5,7 @@
 //! way         the ways: no mesh, Undermesh, Envoy as sidecars, relays
 //! ground      a rig for each, with servers in it, and envoy: the sidecars
 //! work        the kinds of work, and the tools that do them
-//! idle, resident    memory
+//! memory, resident  what the mesh occupies: at work, and with idle connections
 //! measured    samples, and ratios of them
 //! targets     what is to be reached
 //! outcome, plot     tables and pictures
@@ -14,8 +14,8 @@
 
 mod envoy;
 mod ground;
-mod idle;
 mod measured;
+mod memory;
 mod outcome;
 mod plot;
 mod profile;
@@ -185,9 +185,11 @@ fn measure(grounds: &[Ground], works: &[Work], plan: Plan) -> Result<Measured> {
             if !Work::Idle.fits(ground.way) {
                 continue;
             }
-            let idle = idle::run(ground.way).with_context(|| context(Work::Idle, ground))?;
-            eprintln!("idle, {}: {:.0} bytes for each", ground.way.name(), idle.per_connection());
-            measured.idle.push(idle);
+            let memory =
+                memory::run(ground.way, plan.each).with_context(|| context(Work::Idle, ground))?;
+            let each = memory.per_connection();
+            eprintln!("memory, {}: {each:.0} bytes for each connection", ground.way.name());
+            measured.memory.push(memory);
         }
     }
     Ok(measured)

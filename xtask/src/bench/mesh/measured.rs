@@ -47,19 +47,21 @@ impl Sample {
     }
 }
 
-/// What idle connections cost, of one way.
+/// Memory of one way's mesh, from its start: under work, and with idle connections.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Idle {
+pub(super) struct Memory {
     pub(super) variant: Way,
-    /// How many there were.
+    /// The most bytes that were resident while work was done on 32 connections.
+    pub(super) working: u64,
+    /// How many connections were held.
     pub(super) connections: u64,
     /// Bytes resident before, and while they were held.
     pub(super) before: u64,
     pub(super) during: u64,
 }
 
-impl Idle {
+impl Memory {
     /// Bytes for each connection, of all processes of the mesh together.
     pub(super) fn per_connection(&self) -> f64 {
         (self.during as f64 - self.before as f64) / self.connections.max(1) as f64
@@ -70,7 +72,7 @@ impl Idle {
 #[derive(Debug, Default)]
 pub(super) struct Measured {
     samples: BTreeMap<(Work, Way), Vec<Sample>>,
-    pub(super) idle: Vec<Idle>,
+    pub(super) memory: Vec<Memory>,
 }
 
 impl Measured {
@@ -146,7 +148,8 @@ pub(super) mod tests {
 
     #[test]
     fn idle_connections_cost_what_they_add() {
-        let idle = Idle { variant: Way::L4, connections: 1000, before: 10_000, during: 3_010_000 };
-        assert_eq!(idle.per_connection(), 3000.0);
+        let (before, during) = (10_000, 3_010_000);
+        let found = Memory { variant: Way::L4, working: 0, connections: 1000, before, during };
+        assert_eq!(found.per_connection(), 3000.0);
     }
 }

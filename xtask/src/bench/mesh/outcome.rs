@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{
-    measured::{Idle, Measured, Sample},
+    measured::{Measured, Memory, Sample},
     targets::{self, Bound, Judged},
     way::Way,
     work::{Latency, Work},
@@ -20,7 +20,7 @@ const MEBIBYTE: f64 = (1 << 20) as f64;
 #[serde(rename_all = "camelCase")]
 pub(in crate::bench) struct Outcome {
     pub(super) rows: Vec<Row>,
-    pub(super) idle: Vec<Idle>,
+    pub(super) memory: Vec<Memory>,
     pub(super) targets: Vec<Judged>,
 }
 
@@ -88,7 +88,7 @@ impl Outcome {
             Work::ALL.into_iter().flat_map(|work| Way::ALL.into_iter().filter_map(row(work)));
         Self {
             rows: rows.collect(),
-            idle: measured.idle.clone(),
+            memory: measured.memory.clone(),
             targets: targets::judge(measured),
         }
     }
@@ -101,18 +101,20 @@ impl Outcome {
                 table(to, work, &rows);
             }
         }
-        if !self.idle.is_empty() {
-            let _ = writeln!(to, "\n  {}", Work::Idle.title());
+        if !self.memory.is_empty() {
+            let _ = writeln!(to, "\n  resident memory, from the start");
             let _ = writeln!(
                 to,
-                "  {:<15}{:>12}{:>12}{:>14}",
-                "", "how many", "MiB before", "KiB for each"
+                "  {:<15}{:>14}{:>12}{:>12}{:>14}",
+                "", "MiB, working", "MiB, idle", "connections", "KiB for each"
             );
         }
-        for idle in &self.idle {
-            let (before, each) = (idle.before as f64 / MEBIBYTE, idle.per_connection() / 1024.0);
-            let (name, count) = (idle.variant.name(), idle.connections);
-            let _ = writeln!(to, "  {name:<15}{count:>12}{before:>12.1}{each:>14.2}");
+        for memory in &self.memory {
+            let [working, before] = [memory.working, memory.before].map(mebibytes);
+            let (name, count) = (memory.variant.name(), memory.connections);
+            let each = memory.per_connection() / 1024.0;
+            let _ =
+                writeln!(to, "  {name:<15}{working:>14.1}{before:>12.1}{count:>12}{each:>14.2}");
         }
         if !self.targets.is_empty() {
             let _ = writeln!(to, "\n  {:<48}{:>10}{:>12}", "target", "bound", "measured");
@@ -136,12 +138,13 @@ fn table(to: &mut String, work: Work, rows: &[&Row]) {
     let _ = writeln!(to, "\n  {}", work.title());
     let _ = writeln!(
         to,
-        "  {:<15}{:>10}  {:<20}{:>9}  {:<20}{:>8}{:>8}{:>8}{:>8}{:>7}{:>7}  spoilt",
+        "  {:<15}{:>10}  {:<20}{:>9}  {:<20}{:>7}{:>8}{:>8}{:>8}{:>8}{:>7}{:>7}  spoilt",
         "",
         format!("{}/s", if work.is_bulk() { "MiB" } else { "req" }),
         "of no mesh",
         "us CPU",
         "of no mesh",
+        "rig",
         "p50 ms",
         "p90",
         "p99",
@@ -156,18 +159,23 @@ fn table(to: &mut String, work: Work, rows: &[&Row]) {
         );
         let _ = writeln!(
             to,
-            "  {:<15}{:>10.0}  {:<20}{:>9.1}  {:<20}{latency}{:>7.1}{:>7}  {} of {}",
+            "  {:<15}{:>10.0}  {:<20}{:>9.1}  {:<20}{:>7.1}{latency}{:>7.1}{:>7}  {} of {}",
             row.variant.name(),
             row.rate.median,
             shown(row.rate_ratio),
             row.cpu.median,
             shown(row.cpu_ratio),
+            row.own_cpu.median,
             row.resident / MEBIBYTE,
             row.failed,
             row.spoilt,
             row.samples,
         );
     }
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / MEBIBYTE
 }
 
 fn shown(ratio: Option<Ratio>) -> String {

@@ -6,6 +6,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context as _, Result};
 
 use super::{
+    measured::Memory,
     outcome::{Outcome, Row},
     way::Way,
     work::Work,
@@ -51,12 +52,18 @@ pub(super) fn write(outcome: &Outcome, dir: &Path) -> Result<()> {
         let spread = Some((found.p50, found.p99));
         Some(Bar { way: row.variant, value: found.p99, spread, text })
     });
-    let memory = groups(outcome, |row| {
-        let mebibytes = row.resident / MEBIBYTE;
-        let text = format!("{mebibytes:.0} MiB");
-        let known = row.resident > 0.0 && row.load == Work::KeepAlive32;
-        known.then_some(Bar { way: row.variant, value: mebibytes, spread: None, text })
-    });
+    let memory = |title: &str, unit: &str, of: fn(&Memory) -> f64| {
+        let bar = |memory: &Memory| {
+            let text = format!("{:.1} {unit}", of(memory));
+            Bar { way: memory.variant, value: of(memory).max(0.0), spread: None, text }
+        };
+        Group { title: title.to_owned(), bars: outcome.memory.iter().map(bar).collect() }
+    };
+    let mut both = vec![
+        memory("working on 32 connections", "MiB", |it| it.working as f64 / MEBIBYTE),
+        memory("each idle connection", "KiB", |it| it.per_connection() / 1024.0),
+    ];
+    both.retain(|group| !group.bars.is_empty());
     for (name, title, groups) in [
         (
             "rate",
@@ -73,7 +80,7 @@ pub(super) fn write(outcome: &Outcome, dir: &Path) -> Result<()> {
             "Latency: 99th percentile; the line begins at the median (less is better)",
             latency,
         ),
-        ("memory", "Resident memory of the mesh's processes (less is better)", memory),
+        ("memory", "Resident memory of the mesh's processes (less is better)", both),
     ] {
         if !groups.is_empty() {
             let path = dir.join(format!("{name}.svg"));
@@ -170,6 +177,9 @@ mod tests {
         measured.add(Work::KeepAlive32, Way::NoMesh, sample(1000.0, 1.0, 1.0));
         measured.add(Work::KeepAlive32, Way::L4, sample(500.0, 1.0, 1.0));
         measured.add(Work::OpenLoop, Way::L4, sample(500.0, 1.0, 1.0));
+        let (before, during) = (0, 4 << 10);
+        let memory = Memory { variant: Way::L4, working: 10 << 20, connections: 1, before, during };
+        measured.memory.push(memory);
         let dir = std::env::temp_dir().join(format!("plots-{}", std::process::id()));
         write(&Outcome::new(&measured), &dir).unwrap();
         let rate = fs::read_to_string(dir.join("rate.svg")).unwrap();
@@ -178,7 +188,7 @@ mod tests {
             assert!(rate.contains(&format!("width=\"{width:.1}\"")), "{rate}");
         }
         assert!(fs::read_to_string(dir.join("latency.svg")).unwrap().contains("2.00 (p50 1.00)"));
-        assert!(fs::read_to_string(dir.join("memory.svg")).unwrap().contains("10 MiB"));
+        assert!(fs::read_to_string(dir.join("memory.svg")).unwrap().contains("10.0 MiB"));
         fs::remove_dir_all(&dir).unwrap();
     }
 

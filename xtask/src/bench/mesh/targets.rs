@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    measured::{Measured, Sample},
+    measured::{Measured, Memory, Sample},
     way::Way,
     work::{Latency, Work},
 };
@@ -114,16 +114,13 @@ impl Find<'_> {
 
     /// The most that both agents of a way have occupied.
     fn resident(&self) -> Option<f64> {
-        let few = |(work, sample): (Work, &Sample)| {
-            (work != Work::KeepAlive1024).then_some(sample.resident)
-        };
-        let ways = [Way::L4, Way::L7].into_iter();
-        let most = ways.flat_map(|way| self.0.of_way(way).filter_map(few)).max()?;
+        let routes = |memory: &&Memory| matches!(memory.variant, Way::L4 | Way::L7);
+        let most = self.0.memory.iter().filter(routes).map(|memory| memory.working).max()?;
         Some(most as f64 / MEBIBYTE)
     }
 
     fn idle(&self, way: Way) -> Option<f64> {
-        let found = self.0.idle.iter().find(|idle| idle.variant == way)?;
+        let found = self.0.memory.iter().find(|memory| memory.variant == way)?;
         Some(found.per_connection() / KIBIBYTE)
     }
 
@@ -138,7 +135,7 @@ impl Find<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::mesh::measured::{Idle, tests::sample};
+    use crate::bench::mesh::measured::tests::sample;
 
     fn found(measured: &Measured, target: &str) -> Judged {
         let judged = judge(measured);
@@ -170,17 +167,19 @@ mod tests {
     #[test]
     fn memory_and_failures_are_those_of_the_agents() {
         let mut measured = Measured::default();
-        let fat = Sample { resident: 50 << 20, failed: 2, ..sample(1.0, 1.0, 1.0) };
-        measured.add(Work::Http2, Way::EnvoyL7, fat);
+        let failing = Sample { failed: 2, ..sample(1.0, 1.0, 1.0) };
+        measured.add(Work::Http2, Way::EnvoyL7, failing);
         assert_eq!(judge(&measured), []);
-        measured.add(Work::KeepAlive1024, Way::L7, fat);
-        measured.add(Work::Http2, Way::L7, sample(1.0, 1.0, 1.0));
+        measured.add(Work::KeepAlive1024, Way::L7, failing);
+        for (variant, working) in [(Way::L7, 10 << 20), (Way::EnvoyL7, 90 << 20)] {
+            let (before, during) = (0, 7 << 10);
+            measured.memory.push(Memory { variant, working, connections: 1, before, during });
+        }
         let resident = found(&measured, "agents: resident MiB, both, 32 connections");
         assert_eq!((resident.measured, resident.met), (10.0, true));
         let failed = found(&measured, "agents: failed pieces of work");
         assert_eq!((failed.measured, failed.met), (2.0, false));
-        let idle = Idle { variant: Way::L4, connections: 1, before: 0, during: 7 << 10 };
-        measured.idle.push(idle);
+        measured.memory[0].variant = Way::L4;
         assert!(!found(&measured, "agents: KiB per idle L4 connection, both").met);
     }
 }

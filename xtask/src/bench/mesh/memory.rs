@@ -1,4 +1,6 @@
-//! Thousands of connections on which one request has been answered, and nothing more happens.
+//! What the mesh's processes occupy: while work is done, and while there are thousands of connections on
+//! which one request has been answered and nothing more happens. Each in a rig of its own, from the start:
+//! what earlier work has left behind, freed but not given back, would hide what later work needs.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -12,13 +14,15 @@ use undermesh_tests::locate;
 
 use super::{
     ground::{Ground, HEADER},
-    measured::Idle,
-    resident,
+    measured::Memory,
+    resident::{self, Watch},
     servers::HTTP,
     way::Way,
     work::Work,
 };
 
+/// Work on no more than 32 connections.
+const WORK: [Work; 4] = [Work::KeepAlive32, Work::NewConnections, Work::Http2, Work::Bulk1];
 /// As many as are opened where the limit of open files allows it.
 const CONNECTIONS: u64 = 10_000;
 /// How many open files a connection is counted with: a proxy has two, and agents shed load before the
@@ -29,9 +33,24 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// How long it is waited before memory is looked at: buffers that are freed late are not counted.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Opens them, looks, and closes them. In a rig of its own: what earlier work has left behind, freed but
-/// not given back, would hide what connections need.
-pub(super) fn run(way: Way) -> Result<Idle> {
+/// Measures both.
+pub(super) fn run(way: Way, each: Duration) -> Result<Memory> {
+    let working = working(way, each)?;
+    Ok(Memory { working, ..held(way)? })
+}
+
+fn working(way: Way, each: Duration) -> Result<u64> {
+    let ground = Ground::new(way, "w")?;
+    let watch = Watch::begin(ground.mesh());
+    for work in WORK.into_iter().filter(|work| work.fits(way)) {
+        work.run(&ground, each)?;
+        ground.forget_logs()?;
+    }
+    watch.end()
+}
+
+/// Opens connections, looks, and closes them.
+fn held(way: Way) -> Result<Memory> {
     let ground = Ground::new(way, "i")?;
     Work::KeepAlive32.run(&ground, WARM_UP)?;
     let connections = count(getrlimit(Resource::Nofile).current);
@@ -54,7 +73,7 @@ pub(super) fn run(way: Way) -> Result<Idle> {
     drop(hold.stdin.take());
     let status = hold.wait()?;
     ensure!(held && status.success(), "the connections could not be opened; what failed is above");
-    Ok(Idle { variant: way, connections, before, during: during? })
+    Ok(Memory { variant: way, working: 0, connections, before, during: during? })
 }
 
 fn count(open_files: Option<u64>) -> u64 {
