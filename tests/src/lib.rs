@@ -10,6 +10,7 @@
 //!     ├─ doctor      `undermesh doctor` on a node, and what it says
 //!     ├─ authorizer  whom CUSTOM policies ask, over HTTP and gRPC
 //!     ├─ foreign     programs of somebody else
+//!     ├─ raw         requests as bytes
 //!     ├─ receiver    a receiver of spans
 //!     ├─ outside     a DNS server, and servers with certificates of somebody else
 //!     └─ capture     every packet on the wire
@@ -36,6 +37,7 @@ mod outside;
 pub mod pod;
 mod poll;
 mod programs;
+pub mod raw;
 mod receiver;
 mod rig;
 mod standard;
