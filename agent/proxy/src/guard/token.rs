@@ -176,7 +176,7 @@ fn at(location: &TokenLocation, head: &Head) -> Vec<String> {
 /// The tokens in a header's value: whatever stands before their prefix, as Envoy reads it, and however it is written.
 /// An application may look for them behind something else, and takes `bearer` for `Bearer` (RFC 9110, section 11.1).
 fn behind(prefix: &str, value: &[u8]) -> Vec<String> {
-    let ends = |byte: &u8| matches!(byte, b',' | b' ' | b'\t');
+    let ends = |byte: &u8| matches!(byte, b',' | b' ');
     // What is no text is no token; it is not passed over either.
     let text = |token: &[u8]| String::from_utf8_lossy(token).into_owned();
     if prefix.is_empty() {
@@ -427,6 +427,8 @@ mod tests {
             assert_eq!((&tokens[..], left.as_str()), (&["a".into(), "b".into()][..], ""));
         }
         assert_eq!(behind("Bearer ", b"Bearer a\xffb"), ["a\u{fffd}b"], "it is looked at");
+        // Whoever reads on reads another token.
+        assert_eq!(behind("Bearer ", b"Bearer a\tb"), ["a\tb"]);
     }
 
     #[test]
