@@ -14,7 +14,7 @@ use super::{
 
 const WIDTH: f64 = 860.0;
 const LABELS: f64 = 150.0;
-const VALUES: f64 = 110.0;
+const VALUES: f64 = 150.0;
 const BAR: f64 = 14.0;
 const GAP: f64 = 5.0;
 const TITLE: f64 = 34.0;
