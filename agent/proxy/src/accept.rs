@@ -26,12 +26,12 @@ pub(crate) fn spawn(
     let connections = Arc::new(Semaphore::new(config.max_connections));
     for listener in outbound_listeners {
         let limit = Arc::clone(&connections);
-        start(pod, accept(Arc::clone(pod), listener, limit, outbound::serve));
+        pod.spawn(accept(Arc::clone(pod), listener, limit, outbound::serve));
     }
     let connections = Arc::new(Semaphore::new(config.max_inbound_connections));
     for listener in inbound_listeners {
         let limit = Arc::clone(&connections);
-        start(pod, accept(Arc::clone(pod), listener, limit, serve_inbound));
+        pod.spawn(accept(Arc::clone(pod), listener, limit, serve_inbound));
     }
 }
 
@@ -45,10 +45,6 @@ async fn serve_inbound(pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, slot:
     } else {
         Box::pin(capture::serve(pod, stream, peer, dialled, slot)).await;
     }
-}
-
-fn start(pod: &Pod, task: impl Future<Output = ()> + Send + 'static) {
-    pod.spawn(task);
 }
 
 /// Accepts until the pod stops. At the limit, connections wait in the kernel's backlog, where they
@@ -69,7 +65,7 @@ where
         };
         match accepted.and_then(|(stream, peer)| prepare(&pod, stream, peer)) {
             Ok((stream, peer)) => {
-                start(&pod, serve(Arc::clone(&pod), stream, peer, permit));
+                pod.spawn_for(peer.ip(), serve(Arc::clone(&pod), stream, peer, permit));
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {

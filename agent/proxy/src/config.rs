@@ -162,7 +162,7 @@ impl Default for ProxyConfig {
             body_rate_window: Duration::from_secs(30),
             http_idle_timeout: Duration::from_secs(3600),
             http2_idle_timeout: Duration::from_secs(3600),
-            fairness: false,
+            fairness: true,
             dns_servers: Vec::new(),
             tracing: None,
         }

@@ -1,54 +1,76 @@
 //! Pods share the threads that carry connections, and none of them gets more than its share while others want
 //! theirs.
 //!
-//! A runtime is fair to tasks: a pod with ten times as many connections gets ten times as much. Here what is
-//! shared is time, between pods. While there is enough of it, that costs two looks at a clock for each time that
-//! a connection has something to do; once the threads are busy, a pod that has had its share waits for
-//! the next slice, which is never far.
+//! A runtime is fair to tasks: a pod with ten times as many connections gets ten times as much, and whatever else is
+//! to be done waits behind all of them. So only a few tasks at a time are in the runtime's hands; the others wait
+//! here, where the one that comes next is of the pod that has been served least. While there are places enough,
+//! nobody waits, and that costs a few atomic operations and two looks at a clock for each time that a task is
+//! polled.
 //!
-//! [`Share::spend`] measures and holds back what a connection does; [`level`] says what a share is.
+//! [`places`] counts, [`lines`] says who is next, [`turn`] is a task's way through both.
 
-mod level;
+mod lines;
+mod places;
+mod turn;
 
 use std::{
     cell::Cell,
-    future::poll_fn,
-    pin::pin,
+    net::IpAddr,
+    pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Poll, Waker},
+    task::{Context, Wake, Waker},
     time::{Duration, Instant},
 };
 
+use hyper::rt::Executor;
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
-use tokio::runtime::Handle;
 
-use level::{Usage, level};
+use lines::{Lines, Source};
+use places::Places;
+use turn::{ByTurns, Turn};
 
-/// How long a slice of time is. Whoever has had its share waits this long at most.
-const SLICE: Duration = Duration::from_millis(2);
-/// The threads are busy where they have been so for this much of the time, in percent, and no longer where it is
-/// less.
-const BUSY: (u64, u64) = (80, 60);
-/// How much a slice weighs in what a pod is known to use: one of so many.
-const MEMORY: u64 = 8;
+/// How far ahead of others a pod may be served that has had less than they before. What wants little is served
+/// at once, then, however much it has to do at a time; and others never wait longer for it than this.
+const CREDIT: Duration = Duration::from_millis(1);
+/// While somebody waits, the threads look this often at what has arrived: who has not been read cannot be served
+/// first.
+const LOOK: Duration = Duration::from_micros(50);
 
 thread_local! {
     /// The pod that something is done for at this moment.
-    static CURRENT: Cell<Option<Arc<Share>>> = const { Cell::new(None) };
+    static CURRENT: Cell<Option<Share>> = const { Cell::new(None) };
+    /// When this thread last looked at what has arrived; nothing while it is about to.
+    static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Runs `task` as something of the pod that the caller does something for, if there is one.
-pub(crate) fn inherit<F: Future>(task: F) -> impl Future<Output = F::Output> {
+/// Whom something is done for at this moment, if it is for a pod.
+fn current() -> Option<Share> {
     let current = CURRENT.take();
     CURRENT.set(current.clone());
+    current
+}
+
+/// Runs `task`, which is to be spawned, as something of the pod that the caller does something for, if there is one.
+pub(crate) fn inherit<F: Future>(task: F) -> impl Future<Output = F::Output> {
+    let (current, task) = (current(), Box::pin(task));
     async move {
         match current {
-            Some(share) => share.spend(task).await,
+            Some(share) => share.by_turns(task).await,
             None => task.await,
         }
+    }
+}
+
+/// Spawns what hyper has to do for a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Inherited;
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Inherited {
+    fn execute(&self, task: F) {
+        tokio::spawn(inherit(task));
     }
 }
 
@@ -64,7 +86,7 @@ impl FairMetrics {
         let metrics = Self::default();
         registry.register(
             "undermesh_fairness_held_back",
-            "Times that something of a pod had to wait because others wanted their share of the proxy's time",
+            "Times that something of a pod had to let another pod's go first that had come later",
             metrics.held_back.clone(),
         );
         metrics
@@ -73,229 +95,185 @@ impl FairMetrics {
 
 /// The time of a node's threads.
 pub(crate) struct Time {
-    epoch: Instant,
-    /// Nanoseconds of all threads in a slice.
-    capacity: u64,
     enabled: bool,
-    /// The slice that is being counted.
-    slice: AtomicU64,
-    /// What a pod may use of a slice.
+    places: Places,
+    lines: Mutex<Lines<Arc<Turn>>>,
+    /// How much the pods have been served that were served last, in nanoseconds: what a pod has that wants as
+    /// much as it can get.
     level: AtomicU64,
-    /// A task turns the slices.
-    turning: AtomicBool,
-    state: Mutex<State>,
+    /// Places that are given back after a look at what has arrived.
+    owed: AtomicUsize,
+    pods: AtomicU64,
     held_back: Counter,
-    runtime: Handle,
 }
 
-#[derive(Default)]
-struct State {
-    shares: Vec<Weak<Share>>,
-    /// What all pods have used of late, of a slice.
-    total: u64,
-    /// What the threads were busy for of late, of a slice: that, and what it takes to find out what is to be done.
-    busy: u64,
-    /// What they were busy for in all, as of the last look.
-    seen: u64,
-}
-
-/// What one pod has used.
+/// A pod's share of it, as somebody who asks the pod uses it.
+#[derive(Clone)]
 pub(crate) struct Share {
+    account: Arc<Account>,
+    source: Source,
+}
+
+/// What a pod has been served.
+struct Account {
     time: Arc<Time>,
-    /// Of this slice.
-    used: AtomicU64,
-    /// Of slices of late.
-    usual: AtomicU64,
-    waiting: Mutex<Vec<Waker>>,
+    pod: u64,
+    /// Nanoseconds, in terms of [`Time::level`].
+    served: Arc<AtomicU64>,
 }
 
 impl Time {
     /// Time of so many threads.
-    pub(crate) fn new(
-        threads: usize,
-        enabled: bool,
-        runtime: &Handle,
-        metrics: FairMetrics,
-    ) -> Arc<Self> {
+    pub(crate) fn new(threads: usize, enabled: bool, metrics: FairMetrics) -> Arc<Self> {
+        // Threads take tasks from each other, and should find some; one alone has to find just the next.
+        let places = if threads > 1 { threads * 2 } else { 1 };
         Arc::new(Self {
-            epoch: Instant::now(),
-            capacity: SLICE.as_nanos() as u64 * threads.max(1) as u64,
             enabled,
-            slice: AtomicU64::new(0),
-            level: AtomicU64::new(u64::MAX),
-            turning: AtomicBool::new(false),
-            state: Mutex::default(),
+            places: Places::new(places),
+            lines: Mutex::new(Lines::new()),
+            level: AtomicU64::new(0),
+            owed: AtomicUsize::new(0),
+            pods: AtomicU64::new(0),
             held_back: metrics.held_back,
-            runtime: runtime.clone(),
         })
     }
 
     /// A share for a new pod.
-    pub(crate) fn share(self: &Arc<Self>) -> Arc<Share> {
-        let share = Arc::new(Share {
-            time: Arc::clone(self),
-            used: AtomicU64::new(0),
-            usual: AtomicU64::new(0),
-            waiting: Mutex::default(),
-        });
-        let mut state = self.lock();
-        state.shares.retain(|share| share.strong_count() > 0);
-        state.shares.push(Arc::downgrade(&share));
-        share
+    pub(crate) fn share(self: &Arc<Self>) -> Share {
+        let pod = self.pods.fetch_add(1, Ordering::Relaxed);
+        let account = Account { time: Arc::clone(self), pod, served: Arc::default() };
+        Share { account: Arc::new(account), source: None }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How long the one who has waited longest has.
+    pub(crate) fn delay(&self) -> Duration {
+        self.lines().oldest().map(|since| since.elapsed()).unwrap_or_default()
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    fn lines(&self) -> MutexGuard<'_, Lines<Arc<Turn>>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nanoseconds for which the threads were busy, since they are there.
-    fn busy(&self) -> u64 {
-        let metrics = self.runtime.metrics();
-        let threads = (0..metrics.num_workers()).map(|one| metrics.worker_total_busy_duration(one));
-        u64::try_from(threads.sum::<Duration>().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// Begins the slice that `now` is in, if nobody has.
-    fn turn(self: &Arc<Self>, now: u64) {
-        let current = now / SLICE.as_nanos() as u64;
-        let counted = self.slice.load(Ordering::Relaxed);
-        let order = Ordering::Relaxed;
-        if current <= counted
-            || self.slice.compare_exchange(counted, current, order, order).is_err()
-        {
-            return;
+    /// Puts a task into its pod's line; it comes out with a place.
+    fn line_up(self: &Arc<Self>, turn: Arc<Turn>) {
+        let share = turn.share.clone();
+        share.catch_up();
+        let mut lines = self.lines();
+        let account = (share.account.pod, &share.account.served);
+        lines.push(account, share.source, Instant::now(), turn);
+        let is_room = self.places.wait();
+        drop(lines);
+        if is_room {
+            self.admit();
         }
-        // Slices in which nothing was done weigh as others do.
-        let woken = self.lock().turn(self, current - counted);
-        woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Goes on turning while somebody may wait.
-    fn keep_turning(self: &Arc<Self>) {
-        if self.turning.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let time = Arc::downgrade(self);
-        self.runtime.spawn(async move {
-            loop {
-                tokio::time::sleep(SLICE).await;
-                let Some(time) = time.upgrade() else { return };
-                time.turn(time.now());
-                if time.has_calmed_down() {
-                    return;
-                }
+    /// Gives free places to those who come next.
+    fn admit(&self) {
+        loop {
+            let mut lines = self.lines();
+            if !self.places.admit() {
+                return;
             }
-        });
+            let next = lines.pop();
+            drop(lines);
+            let Some(next) = next else { return };
+            if next.task.release() {
+                self.held_back.inc_by(next.overtakes.into());
+            } else {
+                // It is gone, and the place is free again.
+                self.places.give_back();
+            }
+        }
     }
 
-    /// Whether there is nothing to turn for. A level that another thread has set in the meantime is seen here, or
-    /// that thread has seen that nobody turns.
-    fn has_calmed_down(&self) -> bool {
-        let unlimited = || self.level.load(Ordering::SeqCst) == u64::MAX;
-        if !unlimited() {
-            return false;
+    /// Gives a place back to whoever comes next.
+    fn give_back(&self) {
+        if self.places.give_back() {
+            self.admit();
         }
-        self.turning.store(false, Ordering::SeqCst);
-        if !unlimited() && !self.turning.swap(true, Ordering::SeqCst) {
-            return false;
-        }
-        // Nobody would wake whoever has come to wait in between.
-        let woken: Vec<_> = self.lock().living().flat_map(|share| share.take()).collect();
-        woken.into_iter().for_each(Waker::wake);
-        true
-    }
-}
-
-impl State {
-    fn living(&self) -> impl Iterator<Item = Arc<Share>> {
-        self.shares.iter().filter_map(Weak::upgrade)
     }
 
-    /// Counts what was used of the slices that are over; whoever has waited may go on.
-    fn turn(&mut self, time: &Arc<Time>, slices: u64) -> Vec<Waker> {
-        let mut woken = Vec::new();
-        let mut usages = Vec::with_capacity(self.shares.len());
-        let mut total = 0_u64;
-        for share in self.living() {
-            let used = share.used.swap(0, Ordering::Relaxed) / slices;
-            let waited = share.take();
-            total = total.saturating_add(used);
-            let usual = averaged(share.usual.load(Ordering::Relaxed), used, slices);
-            share.usual.store(usual, Ordering::Relaxed);
-            usages.push(Usage { usual, wants_more: !waited.is_empty() });
-            woken.extend(waited);
+    /// Gives a place back at the end of a turn. Where that is due, it goes to whoever comes next after a look at
+    /// what has arrived.
+    fn pass_on(self: &Arc<Self>, now: Instant) {
+        let due = |looked: Instant| now.saturating_duration_since(looked) >= LOOK;
+        if !self.places.are_wanted() || !LOOKED.get().is_none_or(due) {
+            return self.give_back();
         }
-        self.total = averaged(self.total, total, slices);
-        let seen = time.busy();
-        self.busy = averaged(self.busy, seen.saturating_sub(self.seen) / slices, slices);
-        self.seen = seen;
-        let limited = time.level.load(Ordering::Relaxed) != u64::MAX;
-        let threshold = if limited { BUSY.1 } else { BUSY.0 };
-        // Alone, nobody has to share.
-        let several = usages.iter().filter(|usage| usage.usual > 0).count() > 1;
-        let busy = several && self.busy >= time.capacity / 100 * threshold;
-        // What of the threads' time gets to pods.
-        let part = self.total as f64 / self.busy.max(1) as f64;
-        let capacity = (time.capacity as f64 * part.min(1.0)) as u64;
-        let level = if busy { level(&mut usages, capacity) } else { u64::MAX };
-        time.level.store(level, Ordering::SeqCst);
-        if busy {
-            time.keep_turning();
-        }
-        woken
+        self.owed.fetch_add(1, Ordering::AcqRel);
+        // A thread looks when it has nothing else to do: until then, no place is given on that passes here.
+        LOOKED.set(None);
+        // The runtime wakes who has yielded when it has looked, and at once where there is no runtime.
+        let waker = Waker::from(Arc::clone(self));
+        let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
     }
 }
 
-/// A running average over slices.
-fn averaged(before: u64, now: u64, slices: u64) -> u64 {
-    let slices = slices.min(MEMORY);
-    before - before * slices / MEMORY + now * slices / MEMORY
+/// The thread has looked at what has arrived.
+impl Wake for Time {
+    fn wake(self: Arc<Self>) {
+        LOOKED.set(Some(Instant::now()));
+        for _ in 0..self.owed.swap(0, Ordering::AcqRel) {
+            self.give_back();
+        }
+    }
 }
 
 impl Share {
-    /// Runs `task` as something of the pod: it waits where the pod has had its share.
-    pub(crate) async fn spend<F: Future>(self: Arc<Self>, task: F) -> F::Output {
-        if !self.time.enabled {
-            return task.await;
+    /// The pod's share, as the peer at this address uses it.
+    pub(crate) fn of(&self, source: IpAddr) -> Self {
+        Self { source: Some(source), ..self.clone() }
+    }
+
+    /// As whoever uses it that something is done for at this moment.
+    pub(crate) fn here(&self) -> Self {
+        let of_the_pod = |current: &Self| Arc::ptr_eq(&current.account, &self.account);
+        current().filter(of_the_pod).unwrap_or_else(|| self.clone())
+    }
+
+    /// Runs `task`, which is to be spawned, as something of the pod: it waits where the pod has had its share.
+    pub(crate) fn spend<F: Future>(self, task: F) -> impl Future<Output = F::Output> {
+        // Moved once and for all: a future has room for all that it is made of.
+        self.by_turns(Box::pin(task))
+    }
+
+    async fn by_turns<F: Future>(self, task: Pin<Box<F>>) -> F::Output {
+        if self.time().enabled { ByTurns::new(self, task).await } else { task.await }
+    }
+
+    fn time(&self) -> &Arc<Time> {
+        &self.account.time
+    }
+
+    /// Nobody saves up more than a credit.
+    fn catch_up(&self) {
+        let least = self.time().level.load(Ordering::Relaxed).saturating_sub(nanoseconds(CREDIT));
+        if self.served() < least {
+            self.account.served.fetch_max(least, Ordering::Relaxed);
         }
-        let mut task = pin!(task);
-        poll_fn(|cx| {
-            let time = &self.time;
-            let began = time.now();
-            time.turn(began);
-            if self.is_used_up() {
-                time.held_back.inc();
-                self.wait(cx.waker());
-                // Between the look and now, everybody who waits may have been woken.
-                if self.is_used_up() {
-                    return Poll::Pending;
-                }
-            }
-            let before = CURRENT.replace(Some(Arc::clone(&self)));
-            let polled = task.as_mut().poll(cx);
-            CURRENT.set(before);
-            self.used.fetch_add(time.now().saturating_sub(began), Ordering::Relaxed);
-            polled
-        })
-        .await
     }
 
-    fn is_used_up(&self) -> bool {
-        self.used.load(Ordering::Relaxed) >= self.time.level.load(Ordering::Relaxed)
+    /// Something of it is served.
+    fn begin(&self) {
+        self.catch_up();
+        let (level, served) = (&self.time().level, self.served());
+        if level.load(Ordering::Relaxed) < served {
+            level.fetch_max(served, Ordering::Relaxed);
+        }
     }
 
-    fn take(&self) -> Vec<Waker> {
-        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    fn served(&self) -> u64 {
+        self.account.served.load(Ordering::Relaxed)
     }
 
-    fn wait(&self, waker: &Waker) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(waker.clone());
+    fn charge(&self, spent: Duration) {
+        self.account.served.fetch_add(nanoseconds(spent), Ordering::Relaxed);
     }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ pub(crate) struct Pod {
     /// How much it matters under overload.
     pub(crate) priority: Priority,
     /// Its part of the threads' time.
-    pub(crate) share: Arc<Share>,
+    pub(crate) share: Share,
     /// Tunnels to other pods. They leave from this pod's address under its identity, so no other
     /// pod can share them.
     pub(crate) pool: Pool,
@@ -132,9 +132,12 @@ impl Pod {
 impl Pod {
     /// Runs something of this pod, which waits where others want their share of the threads.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // Boxed: whoever passes a future on has room for it twice.
-        let task = Arc::clone(&self.share).spend(Box::pin(task));
-        self.tasks.spawn_on(task, &self.shared.runtime);
+        self.tasks.spawn_on(self.share.here().spend(task), &self.shared.runtime);
+    }
+
+    /// The same, as something that this peer asks for.
+    pub(crate) fn spawn_for(&self, peer: IpAddr, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(self.share.of(peer).spend(task), &self.shared.runtime);
     }
 
     /// Closes connections that carry nothing.

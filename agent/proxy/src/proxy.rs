@@ -97,7 +97,7 @@ impl Proxy {
         let mut fair_metrics = FairMetrics::default();
         telemetry.with_registry(|registry| fair_metrics = FairMetrics::register(registry));
         let threads = runtime.metrics().num_workers();
-        let time = Time::new(threads, config.fairness, &runtime, fair_metrics);
+        let time = Time::new(threads, config.fairness, fair_metrics);
         let mut overload_metrics = OverloadMetrics::default();
         telemetry.with_registry(|registry| overload_metrics = OverloadMetrics::register(registry));
         let names = Names::new(&config.dns_servers, dns_metrics, &runtime);
@@ -195,7 +195,7 @@ impl Proxy {
 
     /// How late the threads that carry connections get to what they have to do.
     pub fn delay(&self) -> std::time::Duration {
-        self.shared.overload.delay()
+        self.shared.overload.delay().max(self.shared.time.delay())
     }
 
     /// To be called a few times a second with how much is used of what the agent needs: decides what is given

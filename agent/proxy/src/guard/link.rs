@@ -6,7 +6,7 @@ use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::sync::Mutex;
 
 use super::{Delivery, Visit};
@@ -14,6 +14,7 @@ use crate::{
     deliver,
     duplex::{Socket, Stream},
     error::Failure,
+    fair::Inherited,
     http::LocalReply,
     upstream::{Body, in_http1, in_http2, repeat},
 };
@@ -127,7 +128,7 @@ impl Visit {
         let socket = connected.map_err(|failure| LocalReply::connect_failure(&failure))?;
         let io = TokioIo::new(Stream::new(socket));
         if http2 {
-            let builder = http2::Builder::new(TokioExecutor::new());
+            let builder = http2::Builder::new(Inherited);
             let (sender, driver) = builder.handshake(io).await.map_err(|error| failed(&error))?;
             self.drive(driver);
             return Ok(Sender::Http2(sender));

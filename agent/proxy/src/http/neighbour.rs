@@ -75,7 +75,7 @@ impl Neighbour {
         let gone = CancellationToken::new();
         let near = Near { stream: near, _gone: gone.clone().drop_guard() };
         let info = record::captured(&visit.pod, visit.client, visit.destination, Some(&source));
-        let pod = Arc::clone(&visit.pod);
+        let (pod, client) = (Arc::clone(&visit.pod), visit.client);
         let task = async move {
             let killed = Arc::clone(&visit.pod);
             tokio::select! {
@@ -85,7 +85,7 @@ impl Neighbour {
                 () = killed.kill.cancelled() => {}
             }
         };
-        pod.spawn(task);
+        pod.spawn_for(client.ip(), task);
         Box::new(near)
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use http::Request;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     slot::{Counted, Slot},
 };
 use crate::{
-    fair,
+    fair::{self, Inherited},
     upstream::{Body, ByteStream},
 };
 
@@ -61,7 +61,7 @@ pub(super) async fn connect(
     slot: Slot,
 ) -> hyper::Result<Stream> {
     let io = TokioIo::new(Counted::new(stream, slot));
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(Inherited);
     builder
         .initial_max_send_streams(pool.peer_streams.load(Ordering::Relaxed))
         .initial_stream_window_size(STREAM_WINDOW)
@@ -82,7 +82,7 @@ pub(super) async fn connect(
     Ok(stream)
 }
 
-type Driver = http2::Connection<TokioIo<Counted>, Body, TokioExecutor>;
+type Driver = http2::Connection<TokioIo<Counted>, Body, Inherited>;
 
 /// Runs a connection to its end, and notes what the peer allows.
 async fn drive(driver: Driver, allowed: Arc<AtomicUsize>) {
