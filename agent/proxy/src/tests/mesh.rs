@@ -162,8 +162,18 @@ impl Mesh {
         let workload = Arc::new(testing::workload(name, &[&address.to_string()]));
         self.want(&workload);
         self.publish(&workload);
-        let app = TcpListener::bind((address, 0)).await.unwrap();
+        let app = self.application(address).await;
         Server { address: app.local_addr().unwrap(), app, handle: self.serve(&workload), workload }
+    }
+
+    /// An application that listens, at any port but that of tunnels.
+    async fn application(&self, address: IpAddr) -> TcpListener {
+        loop {
+            let app = TcpListener::bind((address, 0)).await.unwrap();
+            if app.local_addr().unwrap().port() != self.hbone_port {
+                return app;
+            }
+        }
     }
 
     /// A server that speaks the native wire, and HBONE as every server does.
@@ -171,8 +181,8 @@ impl Mesh {
         let workload = Arc::new(native_workload(name, fresh_address()));
         self.want(&workload);
         self.publish(&workload);
-        let app = TcpListener::bind((workload.addresses[0], 0)).await.unwrap();
-        let captured = TcpListener::bind((workload.addresses[0], 0)).await.unwrap();
+        let app = self.application(workload.addresses[0]).await;
+        let captured = self.application(workload.addresses[0]).await;
         let address = captured.local_addr().unwrap();
         let moved = HashMap::from([(address, app.local_addr().unwrap())]);
         let handle = self.serve_with(&workload, moved);

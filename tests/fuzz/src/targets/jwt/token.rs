@@ -64,7 +64,15 @@ impl Made {
             TokenLocation::Parameter(_) => &['&', '#'],
             TokenLocation::Cookie(_) => &[';'],
         };
-        let text = self.text.trim().split(ends).next().unwrap_or_default().trim();
+        let mut parts = self.text.trim().split(ends).map(str::trim);
+        let text = match place {
+            // Of a header without a prefix, whatever is in the list is a token.
+            TokenLocation::Header(_, prefix) if prefix.is_empty() => {
+                parts.find(|part| !part.is_empty())
+            }
+            _ => parts.next(),
+        };
+        let text = text.unwrap_or_default();
         // The one encoding that mutations know.
         let plain = text.replace("%2e", ".").replace("%2E", ".");
         text == signed || (matches!(place, TokenLocation::Parameter(_)) && plain == *signed)
