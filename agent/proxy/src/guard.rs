@@ -126,7 +126,8 @@ pub(crate) async fn serve<D>(
     let patience = visit.pod.shared.config.detect_timeout;
     let spoken = first(&mut stream, patience).await;
     if !matches!(spoken, Spoken::Http1 | Spoken::Http2) {
-        return opaque::serve(&visit, info, &mut stream, policies).await;
+        opaque::serve(&visit, info, &mut stream, policies).await;
+        return over(stream.into_inner());
     }
     let (stream, watch) = Watched::new(stream);
     let stream = Stream::new(stream).when_over(move |stream, _| {
