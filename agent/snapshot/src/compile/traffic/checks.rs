@@ -38,59 +38,54 @@ pub(super) fn routes(sets: &[RouteSet], hosts: &Hosts<'_>, findings: &mut Findin
 fn idle_rules(set: &RouteSet, hosts: &Hosts<'_>, findings: &mut Findings) {
     let mut ports: Vec<(u16, AppProtocol)> = Vec::new();
     for parent in &set.parents {
-        let (name, wanted) = match parent {
-            Parent::Host(host) if host.starts_with('*') => return,
-            Parent::Host(host) => (host.clone(), None),
-            Parent::Service { service, port } => (service_host(service), *port),
-        };
+        let Some((name, wanted)) = dialled(parent) else { return };
         let all = hosts.all(&name);
         let of_it = all.iter().flat_map(Host::ports).map(|port| (port.number, port.protocol));
         ports.extend(of_it.filter(|(port, _)| wanted.is_none_or(|wanted| wanted == *port)));
     }
-    let mut tell = |kind: &str, index: usize, name: &str, wanted: BTreeSet<u16>| {
-        let number = index + 1;
-        let rule = if name.is_empty() {
-            format!("rule {number} of {kind}")
-        } else {
-            format!("rule {number} of {kind} ({name})")
+    let mut look = |kind: &str, index: usize, name: &str, wanted: Vec<Option<u16>>| {
+        let takes = |protocol| match kind {
+            "http" => takes_http(protocol),
+            _ => takes_l4(set.dialect, protocol),
         };
-        let of_port = match wanted.into_iter().map(|port| port.to_string()).collect::<Vec<_>>() {
+        let mut all = ports.iter();
+        if all.any(|(port, speaks)| takes(*speaks) && about_port(wanted.iter().copied(), *port)) {
+            return;
+        }
+        let named = if name.is_empty() { String::new() } else { format!(" ({name})") };
+        let wanted: BTreeSet<u16> = wanted.into_iter().flatten().collect();
+        let of_port = match wanted.iter().map(u16::to_string).collect::<Vec<_>>() {
             none if none.is_empty() => String::new(),
             some => format!(", which is for port {}", some.join(", ")),
         };
-        let message = format!("no port takes {rule}{of_port}: it has no effect");
+        let number = index + 1;
+        let message =
+            format!("no port takes rule {number} of {kind}{named}{of_port}: it has no effect");
         findings.tell(Severity::Warning, &set.origin, "rule-without-port", message, PORTS);
     };
     for (index, rule) in set.http.iter().enumerate() {
-        let wanted = || rule.matches.iter().map(|one| one.port);
-        let taken = |(port, protocol): &(u16, AppProtocol)| {
-            takes_http(*protocol) && about_port(wanted(), *port)
-        };
-        if !ports.iter().any(taken) {
-            tell("http", index, &rule.name, wanted().flatten().collect());
-        }
+        look("http", index, &rule.name, rule.matches.iter().map(|one| one.port).collect());
     }
     for (kind, rules) in [("tls", &set.tls), ("tcp", &set.tcp)] {
         for (index, rule) in rules.iter().enumerate() {
-            let wanted = || rule.matches.iter().map(|one| one.port);
-            let taken = |(port, protocol): &(u16, AppProtocol)| {
-                takes_l4(set.dialect, *protocol) && about_port(wanted(), *port)
-            };
-            if !ports.iter().any(taken) {
-                tell(kind, index, &rule.name, wanted().flatten().collect());
-            }
+            look(kind, index, &rule.name, rule.matches.iter().map(|one| one.port).collect());
         }
+    }
+}
+
+/// The host that a parent stands for, and its port where it names one; nothing for a wildcard, which may be about
+/// hosts that are still to come.
+fn dialled(parent: &Parent) -> Option<(String, Option<u16>)> {
+    match parent {
+        Parent::Host(host) if host.starts_with('*') => None,
+        Parent::Host(host) => Some((host.clone(), None)),
+        Parent::Service { service, port } => Some((service_host(service), *port)),
     }
 }
 
 /// Whether an object has no effect on what it is about.
 fn check(set: &RouteSet, parent: &Parent, hosts: &Hosts<'_>, findings: &mut Findings) -> bool {
-    let (name, wanted) = match parent {
-        // May be about hosts that are still to come.
-        Parent::Host(host) if host.starts_with('*') => return false,
-        Parent::Host(host) => (host.clone(), None),
-        Parent::Service { service, port } => (service_host(service), *port),
-    };
+    let Some((name, wanted)) = dialled(parent) else { return false };
     let all = hosts.all(&name);
     let mut ports = all.iter().flat_map(Host::ports);
     let (code, message, remedy) = if !all.iter().any(Host::has_address) {
