@@ -7,8 +7,8 @@ use tokio::{
     net::TcpStream,
 };
 use undermesh_model::{
-    AuthorizationPolicy, NamespacedName, Operation, PathMatch, PolicyAction, ResourceRef, Rule,
-    Values,
+    AuthorizationPolicy, JwtKeys, JwtRule, NamespacedName, Operation, PathMatch, PolicyAction,
+    ResourceRef, Rule, TokenLocation, Values,
 };
 use undermesh_snapshot::{CompiledPolicy, Statement};
 
@@ -35,6 +35,26 @@ pub(super) fn look_at_requests(mesh: &Mesh, server: &Server) {
     let policy = Arc::new(CompiledPolicy { deny, ..CompiledPolicy::default() });
     mesh.configure(|snapshot| {
         snapshot.policies.insert(server.workload.name.clone(), policy);
+    });
+}
+
+/// Requests are looked at for their tokens; what carries none may pass.
+pub(super) fn look_for_tokens(mesh: &Mesh, server: &Server) {
+    let rule = JwtRule {
+        origin: ResourceRef::namespaced("RequestAuthentication", "shop", "tokens"),
+        issuer: "issuer".to_owned(),
+        audiences: Vec::new(),
+        keys: JwtKeys::Inline("{\"keys\":[]}".to_owned()),
+        locations: vec![TokenLocation::Parameter("access_token".to_owned())],
+        forward: false,
+        payload_header: None,
+        claim_headers: Vec::new(),
+        words: Vec::new(),
+        timeout: Duration::from_secs(1),
+    };
+    let policy = CompiledPolicy { tokens: vec![Arc::new(rule)], ..CompiledPolicy::default() };
+    mesh.configure(|snapshot| {
+        snapshot.policies.insert(server.workload.name.clone(), Arc::new(policy));
     });
 }
 

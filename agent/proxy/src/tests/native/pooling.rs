@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use undermesh_identity::{CaDirectory, CaOptions};
 
 use super::{
-    super::mesh::{Client, Mesh, SOON, Server, connect, eventually, ping_pong, read_to_end},
+    super::{
+        judged::look_for_tokens,
+        mesh::{
+            Client, Mesh, SOON, Server, connect, eventually, ping_pong, read_exactly, read_to_end,
+        },
+    },
     handshakes, pair, sessions, unwarmed,
 };
 
@@ -33,6 +39,25 @@ async fn one_connection_serves_one_session_after_the_other() {
     }
     assert_eq!((sessions(&mesh, "fresh"), sessions(&mesh, "reused")), (1, 9));
     assert_eq!((handshakes(&mesh, "full"), handshakes(&mesh, "resumed")), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_requests_leave_the_connection_to_the_next_where_requests_are_judged() {
+    let mesh = unwarmed();
+    let (client, server) = pair(&mesh).await;
+    look_for_tokens(&mesh, &server);
+    for done in 0..10 {
+        eventually("the last session has ended", || idle(&mesh) == usize::from(done > 0)).await;
+        let mut near = client.dial(server.address).await;
+        // Nothing that HTTP begins with.
+        near.write_all(b"\x01\x02").await.unwrap();
+        let mut far = server.accept().await;
+        assert_eq!(read_exactly(&mut far, 2).await, b"\x01\x02");
+        drop(near);
+        assert_eq!(read_to_end(&mut far).await.unwrap(), b"");
+    }
+    assert_eq!((sessions(&mesh, "fresh"), sessions(&mesh, "reused")), (1, 9));
+    assert_eq!(mesh.metric("undermesh_native_retries_total"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
