@@ -3,6 +3,7 @@
 //! ```text
 //! build      the agent, optimised
 //! ground     a rig with servers in it; with the mesh or without
+//! process    what runs inside pods until it is killed
 //! load       what is done: a load generator, and how its report is read
 //! rounds     every variant in turn, several times, in changing order
 //! cpu        what a stretch of time has cost the machine, and whether it was ours alone
@@ -24,6 +25,7 @@ mod load;
 mod local;
 mod mesh;
 mod passthrough;
+mod process;
 mod report;
 mod rounds;
 mod scale;

@@ -9,20 +9,21 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpStream},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
-use undermesh_tests::{Family, PodSpec, Rig, ServiceSpec, wait_for};
+use undermesh_tests::{PodSpec, Rig, ServiceSpec};
 
 use super::{
     TAG,
+    compare::Ratio,
     ground::{HTTP_PORT, web_server},
-    load::found,
+    load::{found, said},
+    process::{Processes, listening},
     report::Findings,
     rounds::Plan,
 };
@@ -35,7 +36,6 @@ const TIMES: u32 = 10;
 const PACE: u32 = 40;
 /// What the quiet pod may lose of its rate and of the reciprocal of its p99.
 const GOAL: f64 = 0.80;
-const WITHIN: Duration = Duration::from_secs(30);
 /// Before the quiet pod is measured, and after it.
 const MARGIN: Duration = Duration::from_secs(1);
 
@@ -53,8 +53,7 @@ spec:
 
 /// Two clients on one node, a server on the other, and requests that are looked at.
 struct Ground {
-    // Before the rig, which ends it as well, in its own way.
-    server: Child,
+    _server: Processes,
     rig: Rig,
     dir: PathBuf,
     /// Processors for all but the shared thread, as taskset has them.
@@ -166,21 +165,16 @@ impl Ground {
         let mut nginx = rig.command_in("server")?;
         nginx.arg(found("taskset")?).args(["--cpu-list", &others]);
         nginx.arg(found("nginx")?).arg("-c").arg(&config).args(["-e", "stderr"]);
-        nginx.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = nginx.spawn().context("cannot start a server")?;
+        let mut server = Processes::default();
+        server.start(nginx)?;
         rig.start()?;
         for (node, processors) in [("a", "0"), ("b", others.as_str())] {
             let mut taskset = Command::new(found("taskset")?);
             taskset.args(["--all-tasks", "--cpu-list", "--pid", processors]);
             command::stdout(taskset.arg(rig.agent(node)?.pid().to_string()))?;
         }
-        let place = rig.place("server")?;
-        let address: SocketAddr = place.at(Family::V4, HTTP_PORT);
-        wait_for("the server", WITHIN, || {
-            place.netns.run(|| TcpStream::connect(address))??;
-            Ok(Some(()))
-        })?;
-        Ok(Self { server, rig, dir, others })
+        listening(&rig, "server", rig.at("server", HTTP_PORT)?)?;
+        Ok(Self { _server: server, rig, dir, others })
     }
 
     fn round(&self, each: Duration) -> Result<Round> {
@@ -217,14 +211,6 @@ impl Ground {
     }
 }
 
-impl Drop for Ground {
-    fn drop(&mut self) {
-        // Dead already is as good.
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
 /// How fast wrk asks, and what it says at its end.
 fn script_of(pace: Option<u32>) -> String {
     let pace = pace.map(|pace| format!("function delay() return {pace} end\n")).unwrap_or_default();
@@ -238,17 +224,13 @@ fn script_of(pace: Option<u32>) -> String {
 }
 
 fn read(report: &str) -> Result<Served> {
-    let line = report.lines().find(|line| line.starts_with('{'));
-    let line = line.with_context(|| format!("wrk has not said how many requests: {report}"))?;
-    let served: Served =
-        serde_json::from_str(line).with_context(|| format!("unexpected report of wrk: {line}"))?;
+    let served: Served = said(report)?;
     ensure!(served.failed == 0, "{} requests failed", served.failed);
     Ok(served)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+fn median(values: Vec<f64>) -> f64 {
+    Ratio::of(values).median
 }
 
 #[cfg(test)]

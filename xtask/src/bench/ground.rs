@@ -3,28 +3,28 @@
 
 use std::{
     fs,
-    net::{IpAddr, TcpStream},
+    net::IpAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
+    process::Command,
 };
 
-use anyhow::{Context as _, Result};
-use undermesh_tests::{Family, PodSpec, Rig, ServiceSpec, wait_for};
+use anyhow::Result;
+use undermesh_tests::{Family, PodSpec, Rig, ServiceSpec};
 
-use super::{TAG, load::found};
+use super::{
+    TAG,
+    load::found,
+    process::{Processes, listening},
+};
 
 /// Where the web server listens.
 pub(super) const HTTP_PORT: u16 = 8080;
 /// Where iperf3's server listens.
 pub(super) const BULK_PORT: u16 = 5201;
-/// Servers start in no time; a busy machine takes longer.
-const WITHIN: Duration = Duration::from_secs(30);
 
 /// A client and a server on one node, and on the other a server that is not in the mesh.
 pub(super) struct Ground {
-    // Before the rig, which ends them as well, in its own way.
-    servers: Vec<Child>,
+    servers: Processes,
     /// The rig.
     pub(super) rig: Rig,
     dir: PathBuf,
@@ -66,7 +66,7 @@ impl Ground {
             // A connection per request needs more ports than clients have by default.
             rig.place(pod)?.netns.sysctls(&[("net/ipv4/ip_local_port_range", "16384 65535")])?;
         }
-        let mut ground = Self { servers: Vec::new(), rig, dir };
+        let mut ground = Self { servers: Processes::default(), rig, dir };
         for pod in ["server", "outside"] {
             ground.serve(pod)?;
         }
@@ -102,30 +102,13 @@ impl Ground {
         nginx.arg(found("nginx")?).arg("-c").arg(&config).arg("-e").arg("stderr");
         let mut iperf = self.rig.command_in(pod)?;
         iperf.arg(found("iperf3")?).args(["--server", "--port", &BULK_PORT.to_string()]);
-        for command in [&mut nginx, &mut iperf] {
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            self.servers.push(command.spawn().context("cannot start a server")?);
+        for command in [nginx, iperf] {
+            self.servers.start(command)?;
         }
-        let place = self.rig.place(pod)?;
         for port in [HTTP_PORT, BULK_PORT] {
-            let address = place.at(Family::V4, port);
-            let what = format!("a server at port {port} of pod {pod}");
-            wait_for(&what, WITHIN, || {
-                place.netns.run(|| TcpStream::connect(address))??;
-                Ok(Some(()))
-            })?;
+            listening(&self.rig, pod, self.rig.at(pod, port)?)?;
         }
         Ok(())
-    }
-}
-
-impl Drop for Ground {
-    fn drop(&mut self) {
-        for server in &mut self.servers {
-            // Dead already is as good.
-            let _ = server.kill();
-            let _ = server.wait();
-        }
     }
 }
 

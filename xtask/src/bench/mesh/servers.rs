@@ -7,18 +7,15 @@
 //! 5201  bulk   iperf3
 //! ```
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
+use std::{fs, path::Path};
+
+use anyhow::Result;
+use undermesh_tests::Rig;
+
+use crate::bench::{
+    load::found,
+    process::{Processes, listening},
 };
-
-use anyhow::{Context as _, Result};
-use undermesh_tests::{Rig, wait_for};
-
-use crate::bench::load::found;
 
 pub(super) const HTTP: u16 = 8080;
 pub(super) const HTTP2: u16 = 8081;
@@ -26,8 +23,6 @@ pub(super) const GRPC: u16 = 8082;
 pub(super) const BULK: u16 = 5201;
 /// Ports whose bytes are requests.
 pub(super) const REQUESTS: [u16; 3] = [HTTP, HTTP2, GRPC];
-/// Servers start in no time; a busy machine takes longer.
-pub(super) const WITHIN: Duration = Duration::from_secs(30);
 
 /// What a pod serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,23 +34,27 @@ pub(super) enum Answers {
 }
 
 /// Starts all servers of a pod, and waits until they listen.
-pub(super) fn start(rig: &Rig, pod: &str, answers: Answers) -> Result<Vec<Child>> {
+pub(super) fn start(
+    rig: &Rig,
+    pod: &str,
+    answers: Answers,
+    processes: &mut Processes,
+) -> Result<()> {
     let dir = rig.footprint().dir();
     let config = dir.join(format!("nginx-{pod}.conf"));
     fs::write(&config, nginx(&dir.join(pod), answers))?;
     let mut web = rig.command_in(pod)?;
     web.arg(found("nginx")?).arg("-c").arg(&config).args(["-e", "stderr"]);
-    let mut commands = vec![web];
+    processes.start(web)?;
     if answers == Answers::Wanted {
         let mut calls = rig.command_in(pod)?;
         calls.arg(found("nghttpd")?).args(["--no-tls", "--echo-upload", "--workers=1"]);
         calls.args(["--trailer=grpc-status: 0", "--htdocs"]).arg(&dir).arg(GRPC.to_string());
         let mut bulk = rig.command_in(pod)?;
         bulk.arg(found("iperf3")?).args(["--server", "--port", &BULK.to_string()]);
-        commands.extend([calls, bulk]);
+        processes.start(calls)?;
+        processes.start(bulk)?;
     }
-    let started: Result<Vec<Child>> = commands.into_iter().map(spawn).collect();
-    let started = started?;
     let ports: &[u16] = match answers {
         Answers::Wanted => &[HTTP, HTTP2, GRPC, BULK],
         Answers::NotFound => &[HTTP, HTTP2],
@@ -63,22 +62,7 @@ pub(super) fn start(rig: &Rig, pod: &str, answers: Answers) -> Result<Vec<Child>
     for port in ports {
         listening(rig, pod, rig.at(pod, *port)?)?;
     }
-    Ok(started)
-}
-
-/// Starts what runs until it is killed.
-pub(super) fn spawn(mut command: Command) -> Result<Child> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().with_context(|| format!("cannot start {command:?}"))
-}
-
-/// Waits until something listens at an address, as seen from inside a pod.
-pub(super) fn listening(rig: &Rig, pod: &str, at: SocketAddr) -> Result<()> {
-    let place = rig.place(pod)?;
-    wait_for(&format!("a server at {at} of pod {pod}"), WITHIN, || {
-        place.netns.run(|| TcpStream::connect(at))??;
-        Ok(Some(()))
-    })
+    Ok(())
 }
 
 /// One process, no log, an answer of a kibibyte.

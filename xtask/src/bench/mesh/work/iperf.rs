@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use serde_json::Value;
+use anyhow::Result;
 
 use super::Done;
 use crate::{
     bench::{
-        load::found,
+        load::{found, read_bulk},
         mesh::{ground::Ground, servers::BULK},
     },
     command,
 };
-
-const MEBIBYTE: f64 = (1 << 20) as f64;
 
 /// Sends on so many streams.
 pub(super) fn run(ground: &Ground, time: Duration, streams: u32) -> Result<Done> {
@@ -28,10 +25,7 @@ pub(super) fn run(ground: &Ground, time: Duration, streams: u32) -> Result<Done>
 
 /// What has arrived counts.
 fn read(report: &str) -> Result<Done> {
-    let report: Value = serde_json::from_str(report)?;
-    let bytes = report.pointer("/end/sum_received/bytes").and_then(Value::as_f64);
-    let bytes = bytes.context("iperf3 has not said how many bytes arrived")?;
-    Ok(Done { units: bytes / MEBIBYTE, latency: None, failed: 0 })
+    Ok(Done { units: read_bulk(report)?, latency: None, failed: 0 })
 }
 
 #[cfg(test)]

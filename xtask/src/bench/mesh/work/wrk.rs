@@ -2,13 +2,13 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::Deserialize;
 
 use super::{Done, Latency};
 use crate::{
     bench::{
-        load::found,
+        load::{found, said},
         mesh::{
             ground::{Ground, HEADER},
             servers::HTTP,
@@ -56,10 +56,7 @@ pub(super) fn run(
 }
 
 fn read(report: &str) -> Result<Done> {
-    let line = report.lines().find(|line| line.starts_with('{'));
-    let line = line.with_context(|| format!("wrk has not said how many requests: {report}"))?;
-    let report: Report =
-        serde_json::from_str(line).with_context(|| format!("unexpected report of wrk: {line}"))?;
+    let report: Report = said(report)?;
     let good = report.requests.saturating_sub(report.failed);
     // What fails fast must not look like speed, nor a short answer like a good one.
     ensure!(report.bytes >= good * 1024, "the answers were too short: {report:?}");
