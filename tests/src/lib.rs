@@ -12,6 +12,7 @@
 //!     ├─ foreign     programs of somebody else
 //!     ├─ raw         requests as bytes
 //!     ├─ receiver    a receiver of spans
+//!     ├─ apiserver   a Kubernetes API server
 //!     ├─ outside     a DNS server, and servers with certificates of somebody else
 //!     └─ capture     every packet on the wire
 //! ```
@@ -22,6 +23,7 @@
 
 mod access_log;
 mod agent;
+pub mod apiserver;
 pub mod authorizer;
 mod capture;
 pub mod cases;
