@@ -13,6 +13,8 @@ mod files;
 mod info;
 mod inspect;
 mod issue;
+mod material;
+mod rotation;
 
 use std::{
     path::{Path, PathBuf},
@@ -25,7 +27,11 @@ use time::OffsetDateTime;
 use undermesh_model::{SpiffeId, TrustDomain};
 
 use self::files::Batch;
-pub use self::info::{CaCertificate, CaInfo};
+pub use self::{
+    info::{CaCertificate, CaInfo},
+    material::{CaMaterial, Issued, Serving},
+    rotation::Rotation,
+};
 use crate::{AuthorityError, Svid, pem};
 
 pub(crate) const ROOT_CERT: &str = "root.crt";
@@ -74,7 +80,7 @@ impl CaDirectory {
     pub fn init(path: &Path, options: &CaOptions) -> Result<Self, AuthorityError> {
         check_vacant(path)?;
         issue::check_lifetimes(options)?;
-        let fresh = Fresh::make(options)?;
+        let fresh = Fresh::make(options, OffsetDateTime::now_utc())?;
         files::create_private_dir(path)?;
         let mut batch = Batch::default();
         batch.add(path.join(BUNDLE), &fresh.root.pem())?;
@@ -122,7 +128,7 @@ impl CaDirectory {
         Self::open(path)?.check_trust_domain(options)?;
         files::read_key(&path.join(ROOT_KEY))?;
         issue::check_lifetimes(options)?;
-        let fresh = Fresh::make(options)?;
+        let fresh = Fresh::make(options, OffsetDateTime::now_utc())?;
         let old = files::read_text(&path.join(BUNDLE))?;
         files::write(path.join(BUNDLE), &format!("{}{old}", fresh.root.pem()))?;
         settle();
@@ -206,9 +212,9 @@ impl CaDirectory {
             )));
         }
         let not_after = issue::end(now, lifetime)?.min(issuer_ends);
-        let leaf = issue::leaf(id, &issuer, &leaf_key, now, not_after)?;
+        let leaf = issue::leaf(id, &[], &issuer, &leaf_key, now, not_after)?;
         let key = PrivateKeyDer::Pkcs8(leaf_key.serialize_der().into());
-        Svid::new(id.clone(), vec![leaf, self.intermediate.clone()], &key)
+        Svid::new(id.clone(), vec![leaf.der().clone(), self.intermediate.clone()], &key)
     }
 
     /// The intermediate's key. It is compared with the certificate whenever it is read, as the
@@ -259,8 +265,7 @@ struct Fresh {
 }
 
 impl Fresh {
-    fn make(options: &CaOptions) -> Result<Self, AuthorityError> {
-        let now = OffsetDateTime::now_utc();
+    fn make(options: &CaOptions, now: OffsetDateTime) -> Result<Self, AuthorityError> {
         let root_not_after = issue::end(now, options.root_lifetime)?;
         let root = issue::root(options, now)?;
         let intermediate = issue::intermediate(&root, root_not_after, options, now)?;

@@ -7,11 +7,15 @@
 mod authority;
 mod ca;
 mod clock;
+mod csr;
 mod error;
+mod grpc;
+pub mod issuance;
 mod life;
 mod outside;
 mod peer;
 mod pem;
+mod remote;
 mod store;
 mod svid;
 #[cfg(test)]
@@ -21,12 +25,17 @@ mod tls;
 mod verifier;
 
 pub use authority::{CertificateAuthority, DirectoryAuthority, SignFuture};
-pub use ca::{CaCertificate, CaDirectory, CaInfo, CaOptions};
+pub use ca::{
+    CaCertificate, CaDirectory, CaInfo, CaMaterial, CaOptions, Issued, Rotation, Serving,
+};
 pub use clock::{Clock, SystemClock};
+pub use csr::{CertificateRequest, RequestError};
 pub use error::{AuthorityError, StoreError};
+pub use grpc::Code;
 pub use life::spent_percent;
 pub use outside::{OutsideError, OutsideTls, Protocols};
 pub use peer::{PeerError, classify, explain, peer_expiry, peer_identity};
+pub use remote::{RemoteAuthority, RemoteConfig};
 pub use store::{CertificateState, CertificateStatus, IdentityConfig, IdentityStore};
 pub use svid::Svid;
 pub use tls::NATIVE_ALPN;

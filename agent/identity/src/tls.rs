@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, Error, RootCertStore, ServerConfig, SignatureScheme,
+    ClientConfig, ConfigBuilder, Error, RootCertStore, ServerConfig, SignatureScheme,
+    WantsVerifier,
     client::{ResolvesClientCert, Resumption},
     crypto::{CryptoProvider, aws_lc_rs},
     server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache},
@@ -137,6 +138,46 @@ impl Trust {
         // A resumed session is not verified again. It cannot outlive this configuration, which is
         // replaced with every change of the bundle; that the client's certificate has not expired
         // meanwhile is looked at after the handshake (`peer_identity`).
+        Ok(config)
+    }
+}
+
+impl Trust {
+    /// A server whose clients may show a certificate of the trust domain, and may show none.
+    pub(crate) fn optional(&self, key: Arc<CertifiedKey>) -> Result<ServerConfig, Error> {
+        let verifier = ClientVerifier::optional(
+            Arc::clone(&self.roots),
+            Arc::clone(&self.provider),
+            self.trust_domain.clone(),
+        )?;
+        let config = self.server_builder()?.with_client_cert_verifier(Arc::new(verifier));
+        Ok(config.with_cert_resolver(Arc::new(Always(key))))
+    }
+
+    /// A server that asks its clients for no certificate.
+    pub(crate) fn anonymous(&self, key: Arc<CertifiedKey>) -> Result<ServerConfig, Error> {
+        let config = self.server_builder()?.with_no_client_auth();
+        Ok(config.with_cert_resolver(Arc::new(Always(key))))
+    }
+
+    fn server_builder(&self) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, Error> {
+        let time = Arc::new(RustlsClock(Arc::clone(&self.clock)));
+        ServerConfig::builder_with_details(Arc::clone(&self.provider), time)
+            .with_protocol_versions(&[&TLS13])
+    }
+
+    /// A client without a certificate, of a server that is dialled by a name.
+    pub(crate) fn named(&self) -> Result<ClientConfig, Error> {
+        let (roots, provider) = (Arc::clone(&self.roots), Arc::clone(&self.provider));
+        let verifier = NamedServer::new(roots, provider, Vec::new(), Vec::new())?;
+        let time = Arc::new(RustlsClock(Arc::clone(&self.clock)));
+        let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), time)
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![HBONE_ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
         Ok(config)
     }
 }

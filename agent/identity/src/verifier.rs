@@ -1,6 +1,6 @@
 //! Certificate verification: the chain by webpki, the identity by SPIFFE's rules, no host names.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
@@ -16,9 +16,13 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
+use time::OffsetDateTime;
 use undermesh_model::{SpiffeId, TrustDomain};
 
-use crate::peer::{PeerError, identity_of};
+use crate::{
+    peer::{PeerError, identity_of},
+    tls::provider,
+};
 
 /// Refuses everybody but identities of one trust domain, and all but some of those if it is told.
 #[derive(Debug)]
@@ -43,6 +47,24 @@ impl IdentityRule {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a chain of certificates, the leaf first, leads to a root at `now`.
+pub(crate) fn verify_chain(
+    chain: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    now: OffsetDateTime,
+) -> Result<(), Error> {
+    let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+    let seconds = u64::try_from(now.unix_timestamp())
+        .map_err(|_| Error::General("the clock is before 1970".to_owned()))?;
+    verify_server_cert_signed_by_trust_anchor(
+        &ParsedCertificate::try_from(leaf)?,
+        roots,
+        intermediates,
+        UnixTime::since_unix_epoch(Duration::from_secs(seconds)),
+        provider().signature_verification_algorithms.all,
+    )
 }
 
 /// Verifies servers: the workload that was dialled, and nobody else.
@@ -127,9 +149,26 @@ impl ClientVerifier {
             .map_err(|error| Error::General(error.to_string()))?;
         Ok(Self { chain, rule: IdentityRule { trust_domain, expected: None } })
     }
+
+    /// The same, but a client may show no certificate.
+    pub(crate) fn optional(
+        roots: Arc<RootCertStore>,
+        provider: Arc<CryptoProvider>,
+        trust_domain: TrustDomain,
+    ) -> Result<Self, Error> {
+        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider)
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?;
+        Ok(Self { chain, rule: IdentityRule { trust_domain, expected: None } })
+    }
 }
 
 impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.chain.client_auth_mandatory()
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

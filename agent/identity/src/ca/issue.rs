@@ -1,13 +1,12 @@
 //! Making certificates. Profiles: RFC 5280; SPIFFE X.509-SVID, sections 2 to 4.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
-    SigningKey,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    SerialNumber, SigningKey,
 };
-use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use undermesh_model::SpiffeId;
 
@@ -81,21 +80,29 @@ fn ca_params(
     Ok((params, key))
 }
 
+/// A certificate for one identity and, of a server, for the names that it is dialled by.
 pub(super) fn leaf<S: SigningKey>(
     id: &SpiffeId,
+    names: &[String],
     issuer: &Issuer<'_, S>,
-    key: &KeyPair,
+    key: &impl PublicKeyData,
     now: OffsetDateTime,
     not_after: OffsetDateTime,
-) -> Result<CertificateDer<'static>, AuthorityError> {
+) -> Result<Certificate, AuthorityError> {
     let subject = id.to_string();
     let mut params = base_params(now, not_after);
     params.subject_alt_names = vec![uri(&subject, &subject)?];
+    for name in names {
+        let name = match name.parse::<IpAddr>() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.clone().try_into().map_err(failed(&subject))?),
+        };
+        params.subject_alt_names.push(name);
+    }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let certificate = params.signed_by(key, issuer).map_err(failed(&subject))?;
-    Ok(certificate.der().clone())
+    params.signed_by(key, issuer).map_err(failed(&subject))
 }
 
 /// When a lifetime that starts now is over. X.509 has four digits for the year.

@@ -35,7 +35,7 @@ impl IdentityStore {
     }
 
     /// Looks at everything once and does what is due.
-    pub(super) async fn round(&self) {
+    pub(crate) async fn round(&self) {
         self.follow_authority();
         for id in self.due() {
             self.issue(&id).await;

@@ -1,0 +1,230 @@
+//! The gRPC server: TLS, HTTP/2, one method, one message each way.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Limited};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use time::OffsetDateTime;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+};
+use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
+
+use super::{
+    Credentials, Issuance, Refusal, ServerTls,
+    message::{CertificateRequestMessage, CertificateResponseMessage, PATH},
+};
+use crate::{
+    grpc::{self, Code},
+    peer_identity,
+};
+
+/// Connections at once; more wait to be accepted. A node has one or two.
+const MAX_CONNECTIONS: usize = 16_384;
+/// Requests that are worked on at once.
+const MAX_REQUESTS: usize = 256;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest that one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_BODY: usize = 64 << 10;
+const MAX_HEAD: u32 = 32 << 10;
+const MAX_STREAMS: u32 = 64;
+/// A connection whose other end is gone is noticed after this time.
+const PING: Duration = Duration::from_secs(60);
+/// How long connections have to end.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// Serves until `shutdown`. Connections are accepted once there is a certificate.
+pub async fn serve(
+    listener: TcpListener,
+    tls: watch::Receiver<Option<Arc<ServerTls>>>,
+    issuance: Arc<Issuance>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let requests = Arc::new(Semaphore::new(MAX_REQUESTS));
+    loop {
+        let Ok(slot) = Arc::clone(&connections).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection for certificates");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(config) = tls.borrow().clone() else { continue };
+        let acceptor = TlsAcceptor::from(Arc::clone(&config.grpc));
+        let connection = Connection {
+            issuance: Arc::clone(&issuance),
+            requests: Arc::clone(&requests),
+            address,
+            shutdown: shutdown.clone(),
+        };
+        tokio::spawn(async move {
+            let _slot = slot;
+            if let Err(error) = connection.run(acceptor, stream).await {
+                tracing::debug!(%address, error, "a connection for certificates has ended");
+            }
+        });
+    }
+}
+
+struct Connection {
+    issuance: Arc<Issuance>,
+    requests: Arc<Semaphore>,
+    address: SocketAddr,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn run(mut self, acceptor: TlsAcceptor, stream: TcpStream) -> Result<(), String> {
+        let _ = stream.set_nodelay(true);
+        let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+        let stream = accepted
+            .map_err(|_| "no handshake in time".to_owned())?
+            .map_err(|error| error.to_string())?;
+        let certificates: Option<Arc<[_]>> = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .map(|shown| shown.iter().map(|one| one.clone().into_owned()).collect());
+        let (issuance, requests) = (Arc::clone(&self.issuance), Arc::clone(&self.requests));
+        let address = self.address.ip().to_canonical();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (issuance, requests) = (Arc::clone(&issuance), Arc::clone(&requests));
+            let certificates = certificates.clone();
+            async move {
+                // Looked at for each request: the connection may outlive the certificate.
+                let svid = certificates
+                    .as_deref()
+                    .and_then(|shown| peer_identity(Some(shown), OffsetDateTime::now_utc()).ok());
+                let token = bearer(request.headers());
+                let credentials = Credentials { address, svid, token };
+                Ok::<_, Infallible>(answer(&issuance, &requests, &credentials, request).await)
+            }
+        });
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEAD)
+            .keep_alive_interval(PING);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            ended = connection.as_mut() => return ended.map_err(|error| error.to_string()),
+            _ = self.shutdown.wait_for(|stop| *stop) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let ended = tokio::time::timeout(LAST_ANSWERS, connection).await;
+        ended.map_err(|_| "requests are not over".to_owned())?.map_err(|error| error.to_string())
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<Zeroizing<String>> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
+        .then(|| Zeroizing::new(token.trim().to_owned()))
+}
+
+async fn answer(
+    issuance: &Issuance,
+    requests: &Semaphore,
+    credentials: &Credentials,
+    request: Request<Incoming>,
+) -> Response<Reply> {
+    let worked = async {
+        let _place = requests.try_acquire().map_err(|_| Refusal {
+            code: Code::ResourceExhausted,
+            reason: "busy",
+            message: "too many requests at once; ask again later".to_owned(),
+        })?;
+        call(issuance, credentials, request).await
+    };
+    let result = tokio::time::timeout(REQUEST_TIMEOUT, worked).await.unwrap_or_else(|_| {
+        let message = format!("not done within {REQUEST_TIMEOUT:?}");
+        Err(Refusal { code: Code::DeadlineExceeded, reason: "late", message })
+    });
+    let mut response = Response::new(Reply::default());
+    match result {
+        Ok(message) => {
+            let trailers = Some(grpc::status(None, ""));
+            *response.body_mut() = Reply { message: Some(grpc::framed(&message)), trailers };
+        }
+        Err(refusal) => {
+            *response.headers_mut() = grpc::status(Some(refusal.code), &refusal.message);
+        }
+    }
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+async fn call(
+    issuance: &Issuance,
+    credentials: &Credentials,
+    request: Request<Incoming>,
+) -> Result<CertificateResponseMessage, Refusal> {
+    let refused = |code, reason, message: String| Err(Refusal { code, reason, message });
+    if request.method() != Method::POST || request.uri().path() != PATH {
+        let message = format!("there is no method {}", request.uri().path());
+        return refused(Code::Unimplemented, "method", message);
+    }
+    let body = match Limited::new(request.into_body(), MAX_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return refused(Code::InvalidArgument, "message", error.to_string()),
+    };
+    let message = match grpc::read::<CertificateRequestMessage>(&body) {
+        Ok(message) => message,
+        Err(why) => return refused(Code::InvalidArgument, "message", why),
+    };
+    let issued = issuance.create(credentials, &message).await?;
+    Ok(CertificateResponseMessage { cert_chain: issued.chain })
+}
+
+/// One message and the status, or nothing.
+#[derive(Default)]
+struct Reply {
+    message: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let frame = match self.message.take() {
+            Some(message) => Some(Frame::data(message)),
+            None => self.trailers.take().map(Frame::trailers),
+        };
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.message.is_none() && self.trailers.is_none()
+    }
+}
