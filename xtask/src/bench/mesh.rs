@@ -68,7 +68,10 @@ pub(super) struct Options {
     /// For `mesh`: also write plots into this directory
     #[arg(long, value_name = "DIR")]
     svg: Option<PathBuf>,
-    /// For `mesh`: draw a flame graph of each variant instead of measuring it
+    /// For `mesh`: instead of measuring, sample each variant under each load (`keep-alive-32` unless
+    /// others are named) for --seconds with `perf`; writes flame graphs and folded stacks into
+    /// target/bench/profiles, and prints who the processors worked for, and on what. Needs perf and
+    /// inferno, which are installed unless --no-install is given
     #[arg(long)]
     profile: bool,
 }
@@ -114,8 +117,11 @@ pub(super) fn run(
     let mut findings = Findings::new("mesh: the same work through each variant", None);
     if let Some(profiler) = profiler {
         for (work, ground) in pairs(&works, &grounds) {
-            let graph = profiler.profile(work, ground, plan.each)?;
-            findings.note(format!("{}", workspace.relative(&graph).display()));
+            let profile = profiler
+                .profile(work, ground, plan.each)
+                .with_context(|| format!("cannot profile {}", context(work, ground)))?;
+            let graph = workspace.relative(&profile.graph).display();
+            findings.note(format!("{graph}: {}", profile.summary));
         }
         return Ok(findings);
     }
@@ -152,11 +158,13 @@ fn pairs<'a>(works: &[Work], grounds: &'a [Ground]) -> Vec<(Work, &'a Ground)> {
     works.iter().flat_map(of).collect()
 }
 
+fn context(work: Work, ground: &Ground) -> String {
+    format!("{} with {}", work.name(), ground.way.name())
+}
+
 /// Each round goes through all kinds of work, and each of these through all variants, forwards and
 /// backwards in turn.
 fn measure(grounds: &[Ground], works: &[Work], plan: Plan) -> Result<Measured> {
-    let context =
-        |work: Work, ground: &Ground| format!("{} with {}", work.name(), ground.way.name());
     for (work, ground) in pairs(works, grounds) {
         work.run(ground, WARM_UP).with_context(|| context(work, ground))?;
     }

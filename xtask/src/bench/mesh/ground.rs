@@ -125,6 +125,17 @@ impl Ground {
         &self.mesh
     }
 
+    /// The same with names, for readers.
+    pub(super) fn processes(&self) -> Vec<(u32, &'static str)> {
+        // In the order in which they were started.
+        let names = match self.way {
+            way if way.is_undermesh() => ["client's agent", "server's agent"],
+            way if way.is_envoy() => ["server's sidecar", "client's sidecar"],
+            _ => ["server's relay", "client's relay"],
+        };
+        self.mesh.iter().copied().zip(names).collect()
+    }
+
     /// Empties the access logs, which are files in memory and would fill it.
     pub(super) fn forget_logs(&self) -> Result<()> {
         for log in self.logs().into_iter().filter(|log| log.exists()) {
