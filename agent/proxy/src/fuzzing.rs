@@ -1,5 +1,5 @@
-//! The parsers of a peer's bytes as `tests/fuzz` drives them: behind a feature, because nobody else
-//! may. Nothing here decides anything.
+//! The parsers of a peer's bytes as `tests/fuzz` drives them, and steps of the path as `benches` measure
+//! them: behind a feature, because nobody else may. Nothing here decides anything.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use ::http::{HeaderMap, Request};
 
 use crate::{authority, headers, request};
 pub use crate::{
-    guard::fuzzing as guard, http::fuzzing as http, native::fuzzing as native,
+    guard::fuzzing as guard, http::fuzzing as http, native::echo, native::fuzzing as native,
     trace::fuzzing as trace,
 };
 

@@ -10,6 +10,8 @@ mod client;
 mod connection;
 mod decoder;
 mod dial;
+#[cfg(feature = "fuzzing")]
+pub mod echo;
 mod frame;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -1,15 +1,12 @@
-//! How long it takes to judge one request by so many policies, of which none or only the last one is about it.
+//! Policy check: one connection, or one request, judged by so many policies, of which none or only the last is
+//! about it.
 //!
-//! `cargo bench -p undermesh-snapshot --bench policies`. Prints; claims nothing: what is fast enough depends on the
-//! machine.
+//! `cargo bench -p undermesh-snapshot --bench policies`. Claims nothing: what is fast enough depends on the machine.
 #![expect(clippy::unwrap_used, reason = "a benchmark may end")]
 
-use std::{
-    hint::black_box,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, sync::Arc};
 
+use criterion::Criterion;
 use http::HeaderMap;
 use undermesh_model::{
     AuthorizationPolicy, NamespacedName, Operation, PathMatch, PolicyAction, ResourceRef, Rule,
@@ -19,20 +16,16 @@ use undermesh_snapshot::{
     CompiledPolicy, ConnectionAttributes, RequestAttributes, Statement, evaluate, evaluate_request,
 };
 
-const JUDGED: u32 = 100_000;
-
 fn main() {
-    println!("{:>10} {:>9} {:>14} {:>14}", "policies", "readings", "a connection", "a request");
+    let mut criterion = Criterion::default().configure_from_args();
     for policies in [0, 1, 10, 100, 1000] {
-        for readings in [1, 4] {
-            let [connection, request] = judged(policies, readings);
-            println!("{policies:>10} {readings:>9} {connection:>14.1?} {request:>14.1?}");
-        }
+        judged(&mut criterion, policies);
     }
+    criterion.final_summary();
 }
 
 /// Half of the policies are DENY, half are ALLOW; the last of these lets the request pass.
-fn judged(policies: usize, readings: usize) -> [Duration; 2] {
+fn judged(criterion: &mut Criterion, policies: usize) {
     let mut policy = CompiledPolicy::default();
     for number in 0..policies {
         let (action, list) = if number % 2 == 0 && number + 1 < policies {
@@ -49,23 +42,30 @@ fn judged(policies: usize, readings: usize) -> [Duration; 2] {
         source_address: [10, 0, 0, 1].into(),
         destination: ([10, 0, 0, 2], 8080).into(),
     };
+    let mut group = criterion.benchmark_group("policy check");
+    group.bench_function(format!("connection, {policies} policies"), |bencher| {
+        bencher.iter(|| evaluate(&policy, black_box(&connection)));
+    });
     let headers = HeaderMap::new();
-    let paths: Vec<String> = (0..readings).map(|number| format!("/shop/{number}")).collect();
     let hosts = ["cart:8080".to_owned(), "cart".to_owned()];
-    let request = RequestAttributes {
-        method: "GET",
-        hosts: &hosts,
-        paths: &paths,
-        headers: &headers,
-        claims: None,
-        remote: [10, 0, 0, 1].into(),
-    };
-    let decision = evaluate_request(&policy, &connection, &request);
-    assert!(decision.allowed, "{decision}");
-    [
-        timed(|| drop(black_box(evaluate(&policy, black_box(&connection))))),
-        timed(|| drop(black_box(evaluate_request(&policy, &connection, black_box(&request))))),
-    ]
+    // A path that servers may read in several ways is judged in all of them.
+    for readings in [1, 4] {
+        let paths: Vec<String> = (0..readings).map(|number| format!("/shop/{number}")).collect();
+        let request = RequestAttributes {
+            method: "GET",
+            hosts: &hosts,
+            paths: &paths,
+            headers: &headers,
+            claims: None,
+            remote: [10, 0, 0, 1].into(),
+        };
+        let decision = evaluate_request(&policy, &connection, &request);
+        assert!(decision.allowed, "{decision}");
+        let of = if readings == 1 { "" } else { " of 4 readings" };
+        group.bench_function(format!("request{of}, {policies} policies"), |bencher| {
+            bencher.iter(|| evaluate_request(&policy, &connection, black_box(&request)));
+        });
+    }
 }
 
 fn path(number: usize) -> String {
@@ -88,12 +88,4 @@ fn about(number: usize, action: PolicyAction, path: &str) -> AuthorizationPolicy
             ..Rule::default()
         }],
     }
-}
-
-fn timed(mut judge: impl FnMut()) -> Duration {
-    let start = Instant::now();
-    for _ in 0..JUDGED {
-        judge();
-    }
-    start.elapsed() / JUDGED
 }

@@ -1,15 +1,17 @@
-//! What a client of HTTP sends, for `tests/fuzz`.
+//! What a client of HTTP sends, for `tests/fuzz`; what routes make of it, for `benches`.
 
 use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use http::{Uri, request::Parts};
 use hyper::server::conn::http1;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use undermesh_snapshot::traffic::{ClusterSpec, CompiledRoute};
 
 use super::{
     framing::{Framing, Step},
@@ -17,6 +19,7 @@ use super::{
     requests, rewrite,
     sniff::{self, Look, Spoken},
     strict,
+    way::Way,
 };
 use crate::config::HeadLimits;
 
@@ -132,6 +135,19 @@ pub fn http1_builder() -> http1::Builder {
 /// A head that is ready to be routed; `None` where the request is answered at once.
 pub fn head(parts: Parts, dialled: SocketAddr) -> Option<Parts> {
     Head::new(parts, dialled).ok().map(|head| head.parts)
+}
+
+/// A head that a route has changed; `path_len` bytes of its path are what the route's match was about.
+pub fn changed(
+    parts: Parts,
+    dialled: SocketAddr,
+    route: &CompiledRoute,
+    path_len: usize,
+    spec: &Arc<ClusterSpec>,
+) -> Option<Parts> {
+    let mut head = Head::new(parts, dialled).ok()?;
+    Way { route: Some(route), path_len, spec, edits: None }.change(&mut head);
+    Some(head.parts)
 }
 
 /// What a client speaks.
