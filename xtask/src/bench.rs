@@ -9,6 +9,7 @@
 //! cpu        what a stretch of time has cost the machine, and whether it was ours alone
 //! compare    pairs of samples -> ratios, their median and their spread
 //! local, passthrough, scale, fairness    benchmarks of one thing
+//! micro      single steps of the agent, by criterion
 //! mesh       everything against everything: no mesh, Undermesh, sidecars, relays
 //! report     for the terminal, and as JSON
 //! ```
@@ -24,6 +25,7 @@ mod ground;
 mod load;
 mod local;
 mod mesh;
+mod micro;
 mod passthrough;
 mod process;
 mod report;
@@ -46,6 +48,10 @@ use rounds::Plan;
 /// What all rigs of this command are called; those of dead runs are removed by it.
 const TAG: &str = "bench";
 
+/// All benchmarks, in the order in which they are run.
+const ALL: [Name; 6] =
+    [Name::Micro, Name::Local, Name::Passthrough, Name::Scale, Name::Fairness, Name::Mesh];
+
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -63,6 +69,8 @@ pub(crate) struct Args {
     output: Output,
     #[command(flatten)]
     mesh: mesh::Options,
+    #[command(flatten)]
+    micro: micro::Selection,
     /// Say what is missing instead of installing it
     #[arg(long)]
     no_install: bool,
@@ -81,6 +89,23 @@ enum Name {
     Mesh,
     /// A pod beside one that asks for ten times its share: what it loses, with fairness and without
     Fairness,
+    /// Single steps of the agent (compile, look up, judge, rewrite, frame, encrypt, apply), by criterion
+    Micro,
+}
+
+impl Args {
+    /// What is to be run: what is named, or what the options are about, or everything.
+    fn names(&self) -> Vec<Name> {
+        if !self.names.is_empty() {
+            return self.names.clone();
+        }
+        match (self.mesh.are_given(), self.micro.are_given()) {
+            (true, true) => vec![Name::Micro, Name::Mesh],
+            (true, false) => vec![Name::Mesh],
+            (false, true) => vec![Name::Micro],
+            (false, false) => ALL.to_vec(),
+        }
+    }
 }
 
 /// How results are written.
@@ -94,24 +119,12 @@ enum Output {
 
 /// Builds, measures, and prints what came out.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    let missing = Machine::read().missing_for_bpf();
-    if !missing.is_empty() {
-        bail!(
-            "benchmarks load eBPF programs and make network namespaces, and cannot do so here: {}",
-            missing.join("; ")
-        )
-    }
     let policy = Policy::from_flag(args.no_install);
-    install::ensure(Need::Bench, policy)?;
-    build::build(workspace, policy)?;
-    Rig::cleanup_stale(TAG)?;
     let plan = Plan { rounds: args.rounds, each: Duration::from_secs(args.seconds) };
-    let all = [Name::Local, Name::Passthrough, Name::Scale, Name::Fairness, Name::Mesh];
-    let names = match args.names.as_slice() {
-        [] if args.mesh.are_given() => &[Name::Mesh],
-        [] => &all[..],
-        named => named,
-    };
+    let names = args.names();
+    if names != [Name::Micro] {
+        prepare(workspace, policy)?;
+    }
     let mut report = Report::new(plan)?;
     for name in names {
         report.add(match name {
@@ -120,6 +133,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
             Name::Scale => scale::run(plan)?,
             Name::Fairness => fairness::run(plan)?,
             Name::Mesh => mesh::run(workspace, policy, plan, &args.mesh)?,
+            Name::Micro => micro::run(workspace, policy, plan, &args.micro)?,
         });
     }
     match args.output {
@@ -127,4 +141,43 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes sure that rigs can be built, and with what.
+fn prepare(workspace: &Workspace, policy: Policy) -> Result<()> {
+    let missing = Machine::read().missing_for_bpf();
+    if !missing.is_empty() {
+        bail!(
+            "benchmarks load eBPF programs and make network namespaces, and cannot do so here: {}",
+            missing.join("; ")
+        )
+    }
+    install::ensure(Need::Bench, policy)?;
+    build::build(workspace, policy)?;
+    Rig::cleanup_stale(TAG)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Parser, ValueEnum as _};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn options_choose_the_benchmark_that_they_are_about_unless_one_is_named() {
+        let names = |line: &str| {
+            let words = ["bench"].into_iter().chain(line.split_whitespace());
+            Cli::try_parse_from(words).unwrap().args.names()
+        };
+        assert_eq!(names("--filter policy"), [Name::Micro]);
+        assert_eq!(names("--variant l4"), [Name::Mesh]);
+        assert_eq!(names("local --filter policy"), [Name::Local]);
+        assert_eq!(names("").len(), Name::value_variants().len());
+    }
 }

@@ -11,8 +11,8 @@ use std::{
 use criterion::Criterion;
 use undermesh_model::{
     AuthorizationPolicy, Cluster, Distribution, Enrolment, Generation, NamespacedName, Operation,
-    PolicyAction, Protocol, ResourceRef, Rule, Service, ServicePort, Source, TargetPort, TextMatch,
-    Values, Wire, Workload,
+    PodLocation, PolicyAction, Protocol, ResourceRef, Rule, Service, ServicePort, Source,
+    TargetPort, TextMatch, Values, Wire, Workload,
     traffic::{
         Backend, BackendRef, Dialect, HeaderOps, HttpAction, HttpMatch, HttpRule, Parent,
         PathMatch, Rewrite, RouteSet, Scope,
@@ -100,7 +100,7 @@ fn pod(number: usize) -> Workload {
         addresses: vec![IpAddr::from([10, 100 + high, middle, low])],
         labels: app_label(&app),
         enrolment: Enrolment::Enrolled("bench".to_owned()),
-        location: None,
+        location: Some(PodLocation::Netns(format!("/run/netns/pod{number}").into())),
         outbound_failure: None,
         source_address: None,
         weight: 1,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     compare::{Comparison, Ratio},
     mesh::Outcome,
+    micro::Measured,
     rounds::Plan,
 };
 
@@ -33,6 +34,9 @@ pub(super) struct Findings {
     /// Whole meshes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mesh: Option<Outcome>,
+    /// Single steps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) micro: Vec<Measured>,
     /// What is no ratio, in words.
     notes: Vec<String>,
 }
@@ -49,7 +53,8 @@ pub(super) struct Goal {
 impl Findings {
     /// Nothing yet.
     pub(super) fn new(title: &'static str, goal: Option<Goal>) -> Self {
-        Self { title, goal, comparisons: Vec::new(), mesh: None, notes: Vec::new() }
+        let (comparisons, micro, notes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { title, goal, comparisons, mesh: None, micro, notes }
     }
 
     /// Adds something in words.
@@ -87,6 +92,9 @@ impl Findings {
         }
         if let Some(outcome) = &self.mesh {
             outcome.text(to);
+        }
+        for step in &self.micro {
+            let _ = writeln!(to, "  {step}");
         }
         for note in &self.notes {
             let _ = writeln!(to, "  {note}");
