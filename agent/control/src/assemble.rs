@@ -12,7 +12,7 @@ use undermesh_model::{
 };
 
 use crate::{
-    convert::{PodRecord, ServiceRecord},
+    convert::{self, PodRecord, RuntimeClass, ServiceRecord},
     endpoints,
     enrolment::{self, Choice},
     objects::{Objects, Placed},
@@ -36,7 +36,9 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
         cluster.service_accounts.insert(placed.name(), placed.value);
     }
     let mut pods = objects.pods;
-    enrol(&mut pods, &choices);
+    let classes = objects.runtime_classes;
+    let classes = classes.into_iter().map(|placed| (placed.origin.name, placed.value)).collect();
+    enrol(&mut pods, &choices, &classes);
     check_addresses(&pods, report);
     check_accounts(&pods, &cluster, report);
     services(objects.services, &mut cluster);
@@ -86,15 +88,23 @@ pub(crate) fn assemble(objects: Objects, report: &mut Report) -> Cluster {
     cluster
 }
 
-fn enrol(pods: &mut [Placed<PodRecord>], choices: &BTreeMap<String, Choice>) {
+fn enrol(
+    pods: &mut [Placed<PodRecord>],
+    choices: &BTreeMap<String, Choice>,
+    classes: &BTreeMap<String, RuntimeClass>,
+) {
     for pod in pods {
-        let PodRecord { workload, choice, .. } = &mut pod.value;
-        workload.enrolment = enrolment::decide(
-            workload.host_network,
-            workload.terminated,
-            choice.as_ref(),
-            choices.get(&workload.name.namespace),
-        );
+        let PodRecord { workload, choice, runtime_class, .. } = &mut pod.value;
+        let class = runtime_class.as_ref();
+        let obstacle = if workload.host_network {
+            Some("it shares the host's network namespace".to_owned())
+        } else if workload.terminated {
+            Some("it has finished".to_owned())
+        } else {
+            class.and_then(|name| convert::obstacle(name, classes.get(name)))
+        };
+        let namespace = choices.get(&workload.name.namespace);
+        workload.enrolment = enrolment::decide(obstacle.as_deref(), choice.as_ref(), namespace);
     }
 }
 

@@ -67,24 +67,20 @@ fn meaning(
     Some(false)
 }
 
-/// Decides for one pod.
+/// Decides for one pod. `obstacle` is what keeps it from being in the mesh, if anything does.
 pub(crate) fn decide(
-    host_network: bool,
-    terminated: bool,
+    obstacle: Option<&str>,
     pod: Option<&Choice>,
     namespace: Option<&Choice>,
 ) -> Enrolment {
-    let not = |because: &str| Enrolment::NotEnrolled(because.to_owned());
-    if host_network {
-        return not("it shares the host's network namespace");
-    }
-    if terminated {
-        return not("it has finished");
-    }
-    match pod.or(namespace) {
-        Some(Choice { enrol: true, because }) => Enrolment::Enrolled(because.clone()),
-        Some(Choice { enrol: false, because }) => Enrolment::NotEnrolled(because.clone()),
-        None => not("no label enrols it or its namespace"),
+    match (pod.or(namespace), obstacle) {
+        (Some(Choice { enrol: true, .. }), Some(obstacle)) => {
+            Enrolment::Impossible(obstacle.to_owned())
+        }
+        (_, Some(obstacle)) => Enrolment::NotEnrolled(obstacle.to_owned()),
+        (Some(Choice { enrol: true, because }), None) => Enrolment::Enrolled(because.clone()),
+        (Some(Choice { enrol: false, because }), None) => Enrolment::NotEnrolled(because.clone()),
+        (None, None) => Enrolment::NotEnrolled("no label enrols it or its namespace".to_owned()),
     }
 }
 

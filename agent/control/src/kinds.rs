@@ -3,6 +3,7 @@
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Node as KubeNode, Pod, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
+    node::v1::RuntimeClass,
 };
 
 use crate::{
@@ -77,7 +78,7 @@ const fn namespaced(kind: &'static str, api_versions: &'static [&'static str]) -
     KindDescription { kind, api_versions, namespaced: true }
 }
 
-static KINDS: [Kind; 23] = [
+pub(crate) static KINDS: [Kind; 24] = [
     Kind {
         description: cluster_scoped("Namespace"),
         names: names::is_label,
@@ -93,6 +94,18 @@ static KINDS: [Kind; 23] = [
         read: |document, subject, objects, report| {
             let node = document.read::<KubeNode>()?;
             objects.nodes.push(convert::node(&node, subject, report));
+            Ok(())
+        },
+    },
+    Kind {
+        description: KindDescription {
+            api_versions: &["node.k8s.io/v1"],
+            ..cluster_scoped("RuntimeClass")
+        },
+        names: names::is_subdomain,
+        read: |document, subject, objects, _| {
+            let class = document.read::<RuntimeClass>()?;
+            objects.runtime_classes.push(convert::runtime_class(class, subject));
             Ok(())
         },
     },

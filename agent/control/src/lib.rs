@@ -2,10 +2,12 @@
 //! [`Cluster`] or nothing.
 //!
 //! The path: `files` -> `documents` -> `node` -> `manifests` -> `convert`, `security` -> `assemble`
-//! (with `enrolment` and `endpoints`) -> `source`. From `convert` on, nothing knows of files.
+//! (with `enrolment` and `endpoints`) -> `source`. From `convert` on, nothing knows of files: what an API
+//! server says (`kubernetes`) goes the same way from `node` on.
 //!
-//! **Invariant**: a state with an error in it is never published. The last good one stays in
-//! force, and the rejection names object, file, line and remedy.
+//! **Invariant**: a state with an error in it is never published. Of a directory, the last good state stays
+//! in force, and the rejection names object, file, line and remedy; of an API server, the last good version
+//! of the one object does.
 //!
 //! [`Cluster`]: undermesh_model::Cluster
 
@@ -21,6 +23,7 @@ mod files;
 #[cfg(test)]
 mod fixtures;
 mod kinds;
+mod kubernetes;
 mod manifests;
 mod names;
 mod network_policy;
@@ -33,5 +36,8 @@ mod traffic;
 
 pub use directory::{ManifestSource, parse_manifests};
 pub use kinds::{KindDescription, describe_kinds};
+pub use kubernetes::{
+    Health, HealthReport, KubernetesConfig, KubernetesSource, ListReport, Timing,
+};
 pub use network_policy::{BlockedTunnel, Direction, TUNNEL_PORT, blocked_tunnels};
 pub use source::{Loaded, SourceUpdate};

@@ -1,4 +1,5 @@
-//! Manifests as text: finds the objects of a file, names them, and has each converted.
+//! Manifests as text: finds the objects of a file, names them, and has each converted. Objects of other
+//! sources take the last step of the same way.
 
 use std::path::Path;
 
@@ -18,7 +19,7 @@ const REMEDY: &str = "correct the manifest; the last good state stays in force u
 
 /// Reads the manifests in `text`, which came from `file`.
 pub(crate) fn read(text: &str, file: &Path, objects: &mut Objects, report: &mut Report) {
-    let mut reader = Reader { file, objects, report };
+    let mut reader = Reader { file: Some(file), objects, report };
     for document in split(text) {
         match Node::parse(document.text, document.lines_before) {
             Ok(node) => reader.document(&node),
@@ -27,8 +28,14 @@ pub(crate) fn read(text: &str, file: &Path, objects: &mut Objects, report: &mut 
     }
 }
 
+/// Reads one object that came from no file.
+pub(crate) fn read_object(object: &Node, objects: &mut Objects, report: &mut Report) {
+    Reader { file: None, objects, report }.object(object, None);
+}
+
 struct Reader<'a> {
-    file: &'a Path,
+    /// `None` where objects come from elsewhere; findings have no position then.
+    file: Option<&'a Path>,
     objects: &'a mut Objects,
     report: &'a mut Report,
 }
@@ -42,8 +49,8 @@ struct Head<'a> {
 }
 
 impl Reader<'_> {
-    fn position(&self, line: usize) -> SourcePosition {
-        SourcePosition { file: self.file.to_owned(), line }
+    fn position(&self, line: usize) -> Option<SourcePosition> {
+        Some(SourcePosition { file: self.file?.to_owned(), line })
     }
 
     /// A finding about something that cannot be named.
@@ -54,7 +61,7 @@ impl Reader<'_> {
         (code, message): (&'static str, String),
         remedy: &str,
     ) {
-        let position = Some(self.position(line));
+        let position = self.position(line);
         let remedy = remedy.to_owned();
         self.report.add(Diagnostic { severity, code, object: None, position, message, remedy });
     }
@@ -65,7 +72,7 @@ impl Reader<'_> {
             severity: Severity::Error,
             code: MALFORMED,
             object: name_above(document.text, line.saturating_sub(document.lines_before + 1)),
-            position: Some(self.position(line)),
+            position: self.position(line),
             message: malformed.reason,
             remedy: REMEDY.to_owned(),
         });
@@ -138,7 +145,7 @@ impl Reader<'_> {
         }
         let subject = Subject {
             origin: origin(kind, head),
-            position: Some(self.position(node.line)),
+            position: self.position(node.line),
             document: Some(node),
         };
         if !kind.description.api_versions.contains(&head.api_version) {
@@ -152,7 +159,7 @@ impl Reader<'_> {
             return;
         }
         if let Err(error) = (kind.read)(node, &subject, self.objects, self.report) {
-            let position = Some(self.position(error.line));
+            let position = self.position(error.line);
             self.report.add(Diagnostic {
                 severity: Severity::Error,
                 code: MALFORMED,

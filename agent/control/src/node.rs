@@ -26,7 +26,7 @@ const MAX_DEPTH: usize = 64;
 /// Nodes that aliases may add to one document, however they are nested.
 const MAX_REPLAYED: usize = 100_000;
 
-/// A value and the line it starts at, counted from 1 in the file.
+/// A value and the line it starts at, counted from 1 in the file; 0 where there is no file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
     pub(crate) line: usize,
@@ -136,6 +136,29 @@ impl From<Spanned<Value>> for Node {
     fn from(spanned: Spanned<Value>) -> Self {
         let line = usize::try_from(spanned.referenced.line()).unwrap_or_default().max(1);
         Self { line, value: spanned.value }
+    }
+}
+
+/// An object that came from no file: its lines are 0, and mean nothing.
+impl From<&serde_json::Value> for Node {
+    fn from(json: &serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(value), _) => Value::Integer(value),
+                (None, Some(value)) => Value::Unsigned(value),
+                (None, None) => Value::Float(number.as_f64().unwrap_or_default()),
+            },
+            Json::String(text) => Value::Text(text.clone()),
+            Json::Array(items) => Value::List(items.iter().map(Self::from).collect()),
+            Json::Object(map) => {
+                let entry = |(key, value): (&String, _)| (key.clone(), Self::from(value));
+                Value::Map(map.iter().map(entry).collect())
+            }
+        };
+        Self { line: 0, value }
     }
 }
 

@@ -10,7 +10,7 @@ use undermesh_model::{
 };
 
 use crate::{
-    convert::{NamespaceRecord, PodRecord, Roots, ServiceRecord},
+    convert::{NamespaceRecord, PodRecord, Roots, RuntimeClass, ServiceRecord},
     report::{Report, Subject},
     traffic::{
         self,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Objects that one state may hold.
-const MAX_OBJECTS: usize = 200_000;
+pub(crate) const MAX_OBJECTS: usize = 200_000;
 
 /// Something converted, and where its object stands.
 #[derive(Clone, Debug)]
@@ -54,6 +54,7 @@ impl<T> Placed<T> {
 pub(crate) struct Objects {
     pub(crate) namespaces: Vec<Placed<NamespaceRecord>>,
     pub(crate) nodes: Vec<Placed<Node>>,
+    pub(crate) runtime_classes: Vec<Placed<RuntimeClass>>,
     pub(crate) service_accounts: Vec<Placed<ServiceAccount>>,
     pub(crate) pods: Vec<Placed<PodRecord>>,
     pub(crate) services: Vec<Placed<ServiceRecord>>,
@@ -93,6 +94,17 @@ impl Room {
 }
 
 impl Objects {
+    /// Adds what another state holds. Whether that is there already is not looked at.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        macro_rules! extend {
+            ($($field:ident)*) => { $(self.$field.extend_from_slice(&other.$field);)* };
+        }
+        extend!(namespaces nodes runtime_classes service_accounts pods services endpoint_slices
+            peer_authentications request_authentications authorization_policies mesh_configs rate_limits
+            config_maps secrets backend_tls_policies gateway_routes reference_grants virtual_services
+            destination_rules service_entries workload_entries);
+    }
+
     /// Counts an object, of whatever kind.
     pub(crate) fn count(&mut self) -> Room {
         self.count = self.count.saturating_add(1);

@@ -75,6 +75,8 @@ pub enum Enrolment {
     Enrolled(String),
     /// Not enrolled; the text says why.
     NotEnrolled(String),
+    /// It is to be enrolled and cannot be; the text says why.
+    Impossible(String),
 }
 
 impl Enrolment {
@@ -93,6 +95,8 @@ pub enum PodLocation {
     /// A cgroup whose processes run in the pod's network namespace; a relative path starts at
     /// the cgroup2 mount.
     Cgroup(PathBuf),
+    /// The cgroup that the kubelet makes for the pod of this uid, wherever that is.
+    Uid(String),
 }
 
 /// What becomes of traffic that should pass the agent while the agent does not answer.

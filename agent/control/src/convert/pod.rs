@@ -26,6 +26,8 @@ const CGROUP: &str = "undermesh.io/cgroup";
 const WIRE: &str = "undermesh.io/wire";
 const OUTBOUND_FAILURE: &str = "undermesh.io/outbound-failure";
 const SOURCE_ADDRESS: &str = "undermesh.io/source-address";
+/// On the API server's copy of a static pod: the hash that is its uid on the node.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 const PRIORITY: &str = "undermesh.io/priority";
 const WEIGHT: &str = "undermesh.io/weight";
 /// Largest weight.
@@ -43,6 +45,10 @@ pub(crate) struct PodRecord {
     pub(crate) ready: bool,
     /// Is being deleted, and still answers.
     pub(crate) draining: bool,
+    /// The class of what runs its containers.
+    pub(crate) runtime_class: Option<String>,
+    /// The hash under which the kubelet runs it, for a pod that a file on its node describes.
+    pub(crate) static_pod: Option<String>,
 }
 
 /// A port that a container declares.
@@ -89,6 +95,8 @@ pub(crate) fn pod(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Plac
         ports: ports(&spec, subject, report),
         ready: serving && !deleted,
         draining: serving && deleted,
+        runtime_class: spec.runtime_class_name.clone().filter(|name| !name.is_empty()),
+        static_pod: static_pod(pod),
     };
     Placed::new(record, subject)
 }
@@ -142,6 +150,14 @@ fn addresses(status: &PodStatus, subject: &Subject<'_>, report: &mut Report) -> 
         found.push(parsed);
     }
     found
+}
+
+/// The API server's copy of a static pod belongs to the node (Kubernetes, `CreateMirrorPod`).
+fn static_pod(pod: &Pod) -> Option<String> {
+    let hash = pod.metadata.annotations.as_ref()?.get(MIRROR)?;
+    let node = pod.spec.as_ref()?.node_name.as_ref()?;
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.kind == "Node" && owner.name == *node).then(|| hash.clone())
 }
 
 fn location(pod: &Pod, subject: &Subject<'_>, report: &mut Report) -> Option<PodLocation> {

@@ -72,15 +72,21 @@ fn contradictions_and_unknown_values_are_warnings_at_the_label() {
 }
 
 #[test]
-fn host_network_and_finished_pods_are_never_enrolled() {
+fn pods_without_a_namespace_and_a_kernel_to_share_and_finished_ones_are_never_enrolled() {
     for (rest, because) in [
         ("spec: {hostNetwork: true}", "it shares the host's network namespace"),
+        (
+            "spec: {runtimeClassName: gvisor}",
+            "runtime class gvisor (gvisor) gives it a kernel of its own, which programs of the node do not see",
+        ),
         ("status: {phase: Succeeded}", "it has finished"),
         ("status: {phase: Failed}", "it has finished"),
     ] {
         let enabled = "{undermesh.io/mesh: enabled}";
-        let expected = Enrolment::NotEnrolled(because.to_owned());
+        let expected = Enrolment::Impossible(because.to_owned());
         assert_eq!(decided(enabled, enabled, rest), expected, "{rest}");
+        let expected = Enrolment::NotEnrolled(because.to_owned());
+        assert_eq!(decided("{}", "{}", rest), expected, "{rest}");
     }
     assert!(
         decided("{}", "{undermesh.io/mesh: enabled}", "status: {phase: Running}").is_enrolled()

@@ -46,6 +46,13 @@ pub(crate) struct TlsDraft {
     tls: ClientTls,
 }
 
+impl TlsDraft {
+    /// ConfigMaps that it names.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.roots.iter().filter_map(|root| root.value.as_ref())
+    }
+}
+
 /// A Service, or one of its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Target {
