@@ -4,6 +4,7 @@ mod control;
 mod pages;
 mod parts;
 mod reload;
+mod sources;
 
 use std::{
     path::Path,

@@ -3,6 +3,7 @@
 mod gate;
 mod outbound;
 mod raw;
+mod source;
 mod tracing;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -21,6 +22,7 @@ use crate::{
 pub(crate) use gate::GateConfig;
 pub(crate) use raw::{LogFormat, RawConfig};
 use raw::{Mtls, SameNodeValue, SourceAddressValue, Span};
+pub(crate) use source::SourceConfig;
 pub(crate) use tracing::TracingConfig;
 
 /// Directory of the certificate authority where nothing else is said.
@@ -39,7 +41,7 @@ const MAX_FLOW_BUFFER: usize = 65_536;
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) node: String,
-    pub(crate) manifests: PathBuf,
+    pub(crate) source: SourceConfig,
     pub(crate) ca_dir: PathBuf,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) cluster: String,
@@ -192,13 +194,8 @@ impl RawConfig {
         ensure!(workers > 0, "workers must be at least 1");
         let cgroup = self.attach_point()?;
         Ok(Config {
-            node: self.node.clone().filter(|node| !node.is_empty()).context(
-                "no node name is set; pass --node, or `node:` in the configuration file",
-            )?,
-            manifests: self.manifests.clone().context(
-                "no manifest directory is set; pass --manifests, or `manifests:` in the \
-                 configuration file",
-            )?,
+            node: self.node_name()?,
+            source: self.source()?,
             ca_dir: self.ca_dir.clone().unwrap_or_else(|| DEFAULT_CA_DIR.into()),
             trust_domain,
             cluster: self.cluster.clone().unwrap_or_else(|| "Kubernetes".to_owned()),
@@ -287,9 +284,10 @@ impl RawConfig {
     /// Whether an agent would take them. Those that it must be given are no matter here: whoever
     /// asks may have no more than this machine.
     pub(crate) fn check(self) -> Result<()> {
+        let needs_manifests = self.source.is_none();
         let given = Self {
             node: Some("this-node".to_owned()),
-            manifests: Some("/".into()),
+            manifests: needs_manifests.then(|| "/".into()),
             ..Self::default()
         };
         self.or(given).validate().map(drop)

@@ -17,7 +17,7 @@ use undermesh_snapshot::{Snapshot, WorkloadInfo};
 use crate::{
     discovery::Discovery,
     gate::Gatekeeper,
-    pod::{EnrolledPod, Node},
+    pod::{EnrolledPod, Node, NotRunning},
     status::{GateStatus, PodStatus},
 };
 
@@ -112,12 +112,20 @@ impl EnrolmentView {
     }
 }
 
+/// Why a pod is not enrolled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) text: String,
+    /// It does not run.
+    pub(crate) absent: bool,
+}
+
 /// The reconciler.
 pub(crate) struct Enrolment {
     node: Arc<Node>,
     view: Arc<EnrolmentView>,
     pods: BTreeMap<NamespacedName, EnrolledPod>,
-    failures: BTreeMap<NamespacedName, String>,
+    failures: BTreeMap<NamespacedName, Failure>,
     /// When routes that nobody needs any more were last looked for.
     tidied: Option<Instant>,
     discovery: Discovery,
@@ -266,14 +274,15 @@ impl Enrolment {
 
     /// Lets go of pods that are no longer wanted, have changed, or whose namespace has gone.
     fn release(&mut self, wanted: &BTreeMap<&NamespacedName, &Arc<WorkloadInfo>>) {
+        let node = &self.node;
+        let leaves = |(name, pod): &mut (&NamespacedName, &mut EnrolledPod)| {
+            wanted.get(name).is_none_or(|workload| !same_pod(workload, pod.workload()))
+                || !pod.namespace_is_there(node)
+        };
         let leaving: Vec<NamespacedName> = self
             .pods
-            .iter()
-            .filter(|(name, pod)| {
-                wanted.get(name).is_none_or(|workload| !same_pod(workload, pod.workload()))
-                    || !pod.namespace_is_there()
-            })
-            .map(|(name, _)| name.clone())
+            .iter_mut()
+            .filter_map(|mut pod| leaves(&mut pod).then(|| pod.0.clone()))
             .collect();
         for name in leaving {
             let Some(pod) = self.pods.remove(&name) else { continue };
@@ -318,18 +327,23 @@ impl Enrolment {
     }
 
     fn fail(&mut self, name: &NamespacedName, error: &anyhow::Error) {
-        let error = format!("{error:#}");
-        if self.failures.get(name) != Some(&error) {
+        let failure = Failure { text: format!("{error:#}"), absent: error.is::<NotRunning>() };
+        if self.failures.get(name) != Some(&failure) {
             self.discovery.distrust();
-            tracing::warn!(pod = %name, error, "cannot enrol yet; trying again");
-            self.failures.insert(name.clone(), error);
+            let error = &failure.text;
+            if failure.absent {
+                tracing::debug!(pod = %name, error, "cannot enrol yet");
+            } else {
+                tracing::warn!(pod = %name, error, "cannot enrol yet; trying again");
+            }
+            self.failures.insert(name.clone(), failure);
         }
     }
 
     /// Switches off what a former agent has left switched on and nobody wants any more. A pod that
     /// cannot be served at the moment stays on: its traffic fails closed.
     fn forget_strangers(&self) {
-        if self.failures.is_empty() {
+        if self.failures.values().all(|failure| failure.absent) {
             let keep: BTreeSet<u64> = self.pods.values().map(EnrolledPod::netns_cookie).collect();
             let mut programs = self.node.programs.lock().unwrap_or_else(PoisonError::into_inner);
             if programs.switched_on().is_subset(&keep) && self.view.first_pass_done() {
@@ -367,6 +381,7 @@ impl Enrolment {
                 let failure = self.failures.get(&workload.name);
                 PodStatus::new(workload, pod.map(EnrolledPod::netns_cookie), failure, problem)
             })
+            .chain(snapshot.impossible.iter().map(|(name, why)| PodStatus::impossible(name, why)))
             .collect();
         let by_cookie = self
             .pods

@@ -18,6 +18,7 @@ mod listeners;
 mod metrics;
 mod overload;
 mod pod;
+mod pod_cgroup;
 mod policies;
 mod readiness;
 mod rejudge;

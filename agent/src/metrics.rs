@@ -1,5 +1,7 @@
 //! Metrics of the node: verdicts, maps, pods and certificates, read when they are scraped.
 
+mod source;
+
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
@@ -22,6 +24,8 @@ use crate::{
     policies::{self, PolicyState},
     status::PodState,
 };
+
+pub(crate) use source::SourceCollector;
 
 /// Everything that the node's metrics are read from.
 pub(crate) struct NodeCollector {
@@ -85,7 +89,12 @@ impl NodeCollector {
         let help = "Pods of this node that should be in the mesh, by state";
         let mut family =
             encoder.encode_descriptor("undermesh_pods", help, None, MetricType::Gauge)?;
-        for (state, name) in [(PodState::Enrolled, "enrolled"), (PodState::Pending, "pending")] {
+        for (state, name) in [
+            (PodState::Enrolled, "enrolled"),
+            (PodState::Pending, "pending"),
+            (PodState::Waiting, "waiting"),
+            (PodState::Impossible, "impossible"),
+        ] {
             let count = pods.iter().filter(|pod| pod.state == state).count();
             gauge(&mut family, &[("state", name)], count as i64)?;
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    iter,
+    fmt, iter,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -22,6 +22,7 @@ use undermesh_snapshot::{OutboundPolicy, WorkloadInfo};
 
 use crate::{
     listeners::{self, Existence, Listeners},
+    pod_cgroup,
     sockets::{Neighbours, NetnsSockets, PodOriginalDst},
     source::Source,
 };
@@ -40,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) return_routes: Mutex<ReturnRoutes>,
     pub(crate) connect_timeout: Duration,
     pub(crate) cgroups: CgroupRoot,
+    /// The cgroup in which the kubelet runs its pods, where it is known.
+    pub(crate) pods: Option<PathBuf>,
     /// Whether pods may dial what nobody has registered.
     pub(crate) outbound_policy: OutboundPolicy,
     /// Whether the kernel tells by itself who listens; without, it is looked up more often.
@@ -114,7 +117,7 @@ impl EnrolledPod {
         programs.switch_off(self.namespace.cookie, &self.workload.addresses)?;
         drop(programs);
         self.source.release(node, self.namespace.cookie);
-        if self.namespace_is_there() {
+        if self.namespace_is_there(node) {
             // A listener that closes resets what is in its queue.
             tokio::spawn(async move {
                 tokio::time::sleep(LAST_ACCEPTS).await;
@@ -155,9 +158,23 @@ impl EnrolledPod {
         self.handle.drained(time).await
     }
 
-    /// Whether the path still leads to the namespace that was enrolled.
-    pub(crate) fn namespace_is_there(&self) -> bool {
-        NetnsId::of(&self.namespace.path).is_ok_and(|id| id == self.namespace.id)
+    /// Whether the namespace that was enrolled is still the pod's. A process that led there may have ended
+    /// while others go on.
+    pub(crate) fn namespace_is_there(&mut self, node: &Node) -> bool {
+        let leads_there = |path: &Path| NetnsId::of(path).is_ok_and(|id| id == self.namespace.id);
+        if leads_there(&self.namespace.path) {
+            return true;
+        }
+        if matches!(self.workload.location, None | Some(PodLocation::Netns(_))) {
+            return false;
+        }
+        match locate(node, &self.workload) {
+            Ok(path) if leads_there(&path) => {
+                self.namespace.path = path;
+                true
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn workload(&self) -> &Arc<WorkloadInfo> {
@@ -291,9 +308,43 @@ fn locate(node: &Node, workload: &WorkloadInfo) -> Result<PathBuf> {
             let elsewhere = iter::once(first.clone()).chain(namespaces).find(is_elsewhere);
             Ok(elsewhere.unwrap_or(first))
         }
+        Some(PodLocation::Uid(uid)) => locate_by_uid(node, uid),
         None => bail!("set the annotation undermesh.io/netns or undermesh.io/cgroup"),
     }
 }
+
+fn locate_by_uid(node: &Node, uid: &str) -> Result<PathBuf> {
+    let pods = node
+        .pods
+        .as_ref()
+        .context("the cgroup in which the kubelet runs pods is not known; set podCgroup")?;
+    let Some(cgroup) = pod_cgroup::find(pods, uid) else {
+        let (pods, uid) = (pods.display(), uid);
+        bail!(NotRunning(format!("below {pods} there is no cgroup of a pod with uid {uid}")));
+    };
+    let own = NetnsId::of(Path::new("/proc/self/ns/net")).ok();
+    match pod_cgroup::namespace(&cgroup, own) {
+        Some(path) => Ok(path),
+        None if pod_cgroup::is_populated(&cgroup) => bail!(
+            "all processes of {} are in the host's network namespace; it cannot be told which is the \
+             pod's",
+            cgroup.display()
+        ),
+        None => bail!(NotRunning(format!("cgroup {} has no process yet", cgroup.display()))),
+    }
+}
+
+/// A pod does not run, as pods do before they start and after they end.
+#[derive(Debug)]
+pub(crate) struct NotRunning(String);
+
+impl fmt::Display for NotRunning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotRunning {}
 
 #[cfg(test)]
 mod tests {

@@ -31,7 +31,7 @@ impl Readiness {
             missing.push("pods have not been looked at yet".to_owned());
         }
         for pod in self.enrolment.pods() {
-            if pod.state != PodState::Enrolled {
+            if pod.state == PodState::Pending {
                 missing.push(format!(
                     "pod {}/{} is not enrolled: {}",
                     pod.namespace, pod.name, pod.detail

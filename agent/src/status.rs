@@ -1,17 +1,23 @@
 //! `undermesh status`: what the agent says of itself, as JSON and as a table.
 
 mod destinations;
+mod source;
 mod table;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use undermesh_datapath::GateMode;
+use undermesh_model::NamespacedName;
 use undermesh_proxy::OverloadStatus;
 use undermesh_snapshot::WorkloadInfo;
 
-use crate::policies::{AuthorizerRow, KeyRow, PolicyRow};
+use crate::{
+    enrolment::Failure,
+    policies::{AuthorizerRow, KeyRow, PolicyRow},
+};
 pub(crate) use destinations::DestinationStatus;
+pub(crate) use source::{ListRow, SourceStatus};
 pub(crate) use table::{duration, section};
 
 /// The whole page. Field names are API (docs/reference/status.md).
@@ -19,6 +25,9 @@ pub(crate) use table::{duration, section};
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
     pub(crate) agent: AgentStatus,
+    /// Where configuration comes from; absent in the answers of older agents.
+    #[serde(default)]
+    pub(crate) source: SourceStatus,
     pub(crate) pods: Vec<PodStatus>,
     pub(crate) gate: GateStatus,
     /// Destinations of pods that the proxy looks after; absent in the answers of older agents.
@@ -148,6 +157,10 @@ pub(crate) enum PodState {
     Enrolled,
     /// Wanted, and tried again until it works.
     Pending,
+    /// Wanted, and not running: not yet, or no longer.
+    Waiting,
+    /// Wanted, and something about it does not allow it.
+    Impossible,
 }
 
 /// One pod of this node that configuration enrols.
@@ -169,11 +182,14 @@ impl PodStatus {
     pub(crate) fn new(
         workload: &WorkloadInfo,
         netns_cookie: Option<u64>,
-        failure: Option<&String>,
+        failure: Option<&Failure>,
         problem: Option<&String>,
     ) -> Self {
-        let enrolled = netns_cookie.is_some() && failure.is_none();
-        let state = if enrolled { PodState::Enrolled } else { PodState::Pending };
+        let state = match failure {
+            Some(Failure { absent: true, .. }) => PodState::Waiting,
+            None if netns_cookie.is_some() => PodState::Enrolled,
+            _ => PodState::Pending,
+        };
         Self {
             namespace: workload.name.namespace.clone(),
             name: workload.name.name.clone(),
@@ -181,7 +197,20 @@ impl PodStatus {
             identity: workload.identity.to_string(),
             state,
             netns_cookie,
-            detail: failure.or(problem).cloned().unwrap_or_default(),
+            detail: failure.map(|failure| &failure.text).or(problem).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// A pod that cannot be enrolled, and why not.
+    pub(crate) fn impossible(name: &NamespacedName, why: &str) -> Self {
+        Self {
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+            addresses: Vec::new(),
+            identity: String::new(),
+            state: PodState::Impossible,
+            netns_cookie: None,
+            detail: why.to_owned(),
         }
     }
 }

@@ -50,6 +50,11 @@ impl Settings {
         self.0.insert(key.to_owned(), value.to_owned());
     }
 
+    /// Leaves a key out at the next start.
+    pub fn remove(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
     /// The value of a key that has been set.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)

@@ -14,7 +14,8 @@
 //!           ├─ tokens     bearers, TokenRequest, TokenReview
 //!           ├─ hooks      what others add: admission, reviews, subresources
 //!           ├─ faults     refusals, latency, watches that end, are cut, or fall silent
-//!           └─ serve      TCP, TLS, HTTP
+//!           ├─ serve      TCP, TLS, HTTP
+//!           └─ client     a client, for this server and for real ones
 //! ```
 //!
 //! It refuses what a real server refuses (namespaces that do not exist, unknown field selectors, updates of
@@ -23,6 +24,7 @@
 mod answer;
 mod apply;
 mod call;
+mod client;
 mod discovery;
 mod faults;
 mod hooks;
@@ -50,6 +52,7 @@ use tokio::{runtime::Runtime, sync::watch as watch_channel};
 
 pub use answer::Refusal;
 pub use call::Call;
+pub use client::KubeClient;
 pub use faults::{Trouble, WatchFault};
 pub use hooks::Hook;
 pub use resource::Resource;
@@ -385,12 +388,24 @@ impl ApiServer {
         Some(Value::clone(&object))
     }
 
+    /// Names of all objects of a kind.
+    pub fn names(&self, api_version: &str, kind: &str) -> Vec<String> {
+        let Some((probe, _)) = self.locate(api_version, kind, "", "") else { return Vec::new() };
+        let keys = self.shared.store().keys(|key| key.resource == probe.resource);
+        keys.into_iter().map(|key| key.name).collect()
+    }
+
     /// Deletes an object, or marks it where it has finalizers; whether it was there.
     pub fn delete(&self, api_version: &str, kind: &str, namespace: &str, name: &str) -> bool {
         let Some((key, resource)) = self.locate(api_version, kind, namespace, name) else {
             return false;
         };
         self.shared.write(|store| !write::discard(store, key, &resource).is_null())
+    }
+
+    /// The CustomResourceDefinition of a kind, as somebody would write it.
+    pub fn definition(resource: &Resource) -> Value {
+        discovery::definition(resource)
     }
 
     fn locate(

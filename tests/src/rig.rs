@@ -210,6 +210,14 @@ impl Rig {
         Pod::start(self.place(name)?)
     }
 
+    /// The same in another cgroup, which is made where it is missing.
+    ///
+    /// # Errors
+    /// As [`Self::pod`].
+    pub fn pod_in(&self, name: &str, cgroup: &Path) -> Result<Pod> {
+        Pod::start_in(name, &self.place(name)?.netns, cgroup)
+    }
+
     /// Starts a process on a node, outside its pods, to be driven by the caller. It runs in the
     /// cgroup `group` of the node, which is made where it is missing.
     ///

@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub struct Status {
     /// The process.
     pub agent: AgentRow,
+    /// Where configuration comes from.
+    pub source: SourceRow,
     /// Enrolled and pending pods of the node.
     pub pods: Vec<PodRow>,
     /// The startup gate.
@@ -30,6 +32,17 @@ pub struct Status {
     pub verdicts: BTreeMap<String, u64>,
     /// Diagnostics as text.
     pub warnings: Vec<String>,
+}
+
+/// Where configuration comes from.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SourceRow {
+    /// `manifests` or `kubernetes`.
+    pub kind: String,
+    /// Everything has been read.
+    pub complete: bool,
+    /// When the state was written that is in force, where it comes from the cache.
+    pub cached: Option<u64>,
 }
 
 /// The agent's process.

@@ -45,6 +45,7 @@ pub fn compile(cluster: &Cluster, options: &Options, generation: Generation) -> 
         blocks: services.blocks,
         local: workloads.local,
         places: workloads::places(cluster, options),
+        impossible: workloads::impossible(cluster, options),
         policies: workloads.policies,
         authorizers: services.authorizers,
         tables: DatapathTables::default(),

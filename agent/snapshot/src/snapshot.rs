@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub local: Vec<Arc<WorkloadInfo>>,
     /// Where pods of this node run, be they in the mesh or not.
     pub places: Vec<PodPlace>,
+    /// Pods of this node that are to be in the mesh and cannot be, and why.
+    pub impossible: Vec<(NamespacedName, String)>,
     /// Who may reach those of them that a policy is about.
     pub policies: HashMap<NamespacedName, Arc<CompiledPolicy>>,
     /// Whom these ask.

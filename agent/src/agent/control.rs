@@ -8,12 +8,12 @@ use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
-use undermesh_control::ManifestSource;
 
 use super::{
     pages::Pages,
     parts::{Parts, Serving},
     reload::Reload,
+    sources,
 };
 use crate::{admin, kubelet::Kubelet};
 
@@ -34,7 +34,7 @@ impl Control {
         let readiness = admin::listen("readinessAddress", config.readiness_address)?;
         let pages = Arc::new(Pages::new(parts));
         let reload = Reload::new(parts);
-        let updates = ManifestSource::new(&config.manifests).watch()?;
+        let updates = sources::watch(config, &parts.health)?;
 
         let stop = watch::Sender::new(false);
         let mut tasks = JoinSet::new();

@@ -9,6 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use hyper::{Method, StatusCode};
 use serde_json::json;
+use undermesh_control::Health;
 use undermesh_datapath::Datapath;
 use undermesh_identity::IdentityStore;
 use undermesh_proxy::{NameStatus, Proxy};
@@ -23,7 +24,9 @@ use crate::{
     flows, policies,
     policies::{AuthorizerRow, KeyRow},
     readiness::Readiness,
-    status::{AgentStatus, CertificateRow, DestinationStatus, MapRow, ProgramRow, Status},
+    status::{
+        AgentStatus, CertificateRow, DestinationStatus, MapRow, ProgramRow, SourceStatus, Status,
+    },
 };
 
 /// Occupancy from which a map is worth a warning, in percent.
@@ -49,6 +52,7 @@ pub(super) struct Pages {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
     warnings: Warnings,
+    health: Health,
 }
 
 impl Pages {
@@ -65,6 +69,7 @@ impl Pages {
             snapshot: Arc::clone(&parts.snapshot),
             telemetry: Arc::clone(&parts.telemetry),
             warnings: parts.warnings.clone(),
+            health: parts.health.clone(),
         }
     }
 
@@ -143,6 +148,7 @@ impl Pages {
                 tunnels: tunnels.sum::<usize>() as u64,
                 overload: proxy.overload.into(),
             },
+            source: SourceStatus::new(&self.config.source, self.health.report()),
             pods: self.enrolment.pods(),
             gate: self.enrolment.gate(),
             destinations,

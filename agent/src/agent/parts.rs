@@ -8,7 +8,8 @@ use std::{
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::watch};
-use undermesh_datapath::{CgroupRoot, Config as DatapathConfig, Datapath, Events};
+use undermesh_control::Health;
+use undermesh_datapath::{CgroupRoot, Config as DatapathConfig, Datapath, DatapathError, Events};
 use undermesh_identity::{DirectoryAuthority, IdentityConfig, IdentityStore};
 use undermesh_proxy::{PoolConfig, Proxy, ProxyConfig};
 use undermesh_snapshot::{Options, Snapshot};
@@ -16,12 +17,12 @@ use undermesh_telemetry::{AccessLog, AccessLogSink, LogHandle, Telemetry};
 
 use super::reload::Warnings;
 use crate::{
-    config::{AccessLogTarget, Config},
+    config::{AccessLogTarget, Config, SourceConfig},
     discovery::Discovery,
     enrolment::{Enrolment, EnrolmentView},
     gate::Gatekeeper,
     kernel_events::KernelEvents,
-    metrics::NodeCollector,
+    metrics::{NodeCollector, SourceCollector},
     pod::Node,
     readiness::Readiness,
     rejudge::Rejudge,
@@ -50,6 +51,8 @@ pub(super) struct Parts {
     pub(super) kernel_events: Arc<KernelEvents>,
     pub(super) rejudge: Arc<Rejudge>,
     pub(super) warnings: Warnings,
+    /// How the source is, where that is an API server.
+    pub(super) health: Health,
     pub(super) stopping: watch::Sender<bool>,
 }
 
@@ -100,10 +103,11 @@ impl Parts {
             return_routes: Mutex::new(datapath.return_routes()),
             connect_timeout: config.connect_timeout,
             cgroups: CgroupRoot::find()?,
+            pods: config.gate.pods.clone(),
             outbound_policy: config.outbound_policy,
             reports_listeners: datapath.reports_listeners(),
         });
-        let discovery = Discovery::open(&node.cgroups, config.gate.pods.as_ref())?;
+        let discovery = discovery(&node.cgroups, config)?;
         let gate = datapath.take_gate().context("the startup gate is taken")?;
         let gate = Gatekeeper::new(config.gate.clone(), node.cgroups.clone(), gate);
         let events = datapath.take_events().context("the event stream is taken")?;
@@ -122,7 +126,7 @@ impl Parts {
             Arc::clone(telemetry),
         ));
         let datapath = Arc::new(Mutex::new(datapath));
-        let warnings = Warnings::default();
+        let (warnings, health) = (Warnings::default(), Health::default());
         telemetry.with_registry(|registry| {
             registry.register_collector(Box::new(NodeCollector {
                 datapath: Arc::clone(&datapath),
@@ -132,6 +136,9 @@ impl Parts {
                 proxy: Arc::clone(&proxy),
                 warnings: warnings.clone(),
             }));
+            if matches!(config.source, SourceConfig::Kubernetes { .. }) {
+                registry.register_collector(Box::new(SourceCollector(health.clone())));
+            }
         });
         let enrolment_task = Enrolment::new(node, Arc::clone(&enrolment), discovery, gate);
         let serving = Serving { enrolment: enrolment_task, events };
@@ -149,6 +156,7 @@ impl Parts {
             kernel_events,
             rejudge,
             warnings,
+            health,
             stopping: watch::Sender::new(false),
         };
         Ok((parts, serving))
@@ -235,6 +243,18 @@ impl Parts {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Datapath> {
         self.datapath.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where only a part of the cgroup hierarchy is mounted, as in clusters that run in containers, programs cannot
+/// tell which cgroup is a pod's: pods are found all the same, but nothing holds them until they are.
+fn discovery(cgroups: &CgroupRoot, config: &Config) -> Result<Discovery> {
+    match Discovery::open(cgroups, config.gate.pods.as_ref()) {
+        Err(error @ DatapathError::PartOfTheHierarchy(_)) if !config.gate.explicit => {
+            tracing::warn!(%error, "there is no startup gate");
+            Ok(Discovery::open(cgroups, None)?)
+        }
+        opened => Ok(opened?),
     }
 }
 

@@ -1,14 +1,14 @@
 //! Takes new configuration to its sinks.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
-use undermesh_control::{ManifestSource, SourceUpdate};
+use undermesh_control::SourceUpdate;
 use undermesh_datapath::Datapath;
 use undermesh_identity::IdentityStore;
 use undermesh_model::{Cluster, Diagnostic, Generation, ResourceRef, Severity, SpiffeId};
@@ -16,7 +16,7 @@ use undermesh_proxy::Proxy;
 use undermesh_snapshot::{Options, Snapshot, compile};
 use undermesh_telemetry::Telemetry;
 
-use super::parts::Parts;
+use super::{parts::Parts, sources};
 use crate::{pod::LAST_ACCEPTS, rejudge::Rejudge};
 
 /// What is wrong at the moment, in the words of the status page.
@@ -117,9 +117,10 @@ impl Reload {
         let compiled = compile(cluster, &self.options, generation);
         let compile_ms = began.elapsed().as_millis();
         found.extend(compiled.diagnostics);
-        for diagnostic in &found {
-            log(diagnostic);
-        }
+        let known: HashSet<String> =
+            self.warnings.lock().state.iter().map(ToString::to_string).collect();
+        // An API server may send a state a second; what has been said is not said again.
+        found.iter().filter(|found| !known.contains(&found.to_string())).for_each(log);
         let snapshot = Arc::new(compiled.snapshot);
         self.want_certificates(&snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
@@ -199,7 +200,7 @@ impl Reload {
 /// judged by them. Maps, certificates and pods are its successor's.
 pub(super) async fn follow_policies(parts: &Parts) {
     let options = parts.options();
-    let updates = ManifestSource::new(&parts.config.manifests).watch();
+    let updates = sources::watch_beside(&parts.config);
     let mut updates = match updates {
         Ok(updates) => updates,
         Err(error) => {

@@ -37,6 +37,8 @@ pub(crate) struct GateConfig {
     pub(crate) mode: Option<GateMode>,
     /// The cgroup in which pods run, where it is known.
     pub(crate) pods: Option<PathBuf>,
+    /// It was named in the settings, and not found.
+    pub(crate) explicit: bool,
     /// Namespaces that are never held up.
     pub(crate) exempt: BTreeSet<String>,
     /// How long a cgroup that nobody has described is held.
@@ -55,6 +57,7 @@ impl GateConfig {
                 Some(StartupGate::Pass) => Some(GateMode::Pass),
                 Some(StartupGate::Off) => None,
             },
+            explicit: raw.pod_cgroup.is_some(),
             pods: pod_cgroup(raw.pod_cgroup.as_deref(), attach_point)?,
             exempt,
             timeout: span(raw.startup_gate_timeout, TIMEOUT),

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::{
     gate::StartupGate,
     outbound::{OutboundFailure, OutboundTrafficPolicy},
+    source::SourceKind,
     tracing::TracingProtocol,
 };
 
@@ -22,12 +23,22 @@ use super::{
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct RawConfig {
-    /// Name of this node, as Pods name it in spec.nodeName.
+    /// Name of this node, as Pods name it in spec.nodeName [default: $NODE_NAME].
     #[arg(long, env = "UNDERMESH_NODE", value_name = "NAME")]
     pub(super) node: Option<String>,
     /// Directory of Kubernetes manifests, reloaded whenever it changes.
     #[arg(long, env = "UNDERMESH_MANIFESTS", value_name = "DIR")]
     pub(super) manifests: Option<PathBuf>,
+    /// Where configuration comes from [default: manifests].
+    #[arg(long, env = "UNDERMESH_SOURCE", value_name = "KIND")]
+    pub(super) source: Option<SourceKind>,
+    /// How to reach the API server, a kubeconfig file [default: by the account of the agent's pod].
+    #[arg(long, env = "UNDERMESH_KUBECONFIG", value_name = "FILE")]
+    pub(super) kubeconfig: Option<PathBuf>,
+    /// Directory where the last state of the API server is kept, or `none` [default:
+    /// /var/lib/undermesh/cache].
+    #[arg(long, env = "UNDERMESH_CACHE_DIR", value_name = "DIR")]
+    pub(super) cache_dir: Option<PathBuf>,
     /// Directory of the certificate authority (`undermesh ca init`) [default:
     /// /var/lib/undermesh/ca].
     #[arg(long, env = "UNDERMESH_CA_DIR", value_name = "DIR")]
@@ -311,7 +322,7 @@ impl RawConfig {
 
     /// These settings, and those of `other` where these say nothing.
     pub(crate) fn or(self, other: Self) -> Self {
-        prefer!(self, other; node manifests ca_dir trust_domain cluster cgroup pin_dir mtls
+        prefer!(self, other; node manifests source kubeconfig cache_dir ca_dir trust_domain cluster cgroup pin_dir mtls
             root_namespace outbound_failure outbound_traffic_policy same_node source_address svid_lifetime admin_address
             metrics_address readiness_address access_log flow_buffer log_level log_format kernel_log connect_timeout
             tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout body_idle_timeout http_idle_timeout

@@ -39,6 +39,9 @@ fn unusable_settings_say_which_and_what_to_do() {
     for (yaml, part) in [
         ("", "pass --node"),
         ("node: a", "pass --manifests"),
+        ("kubeconfig: /k", "kubeconfig has no effect without `source: kubernetes`"),
+        ("cacheDir: /c", "cacheDir has no effect without `source: kubernetes`"),
+        ("source: kubernetes", "manifests has no effect with `source: kubernetes`"),
         ("adminAddress: 0.0.0.0:15000", "adminAddress 0.0.0.0:15000 is not a loopback"),
         ("svidLifetime: 1s", "svidLifetime is shorter than 10s"),
         ("flowBuffer: 65537", "flowBuffer must be at most 65536"),

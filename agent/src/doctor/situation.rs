@@ -8,12 +8,13 @@ use std::{
 
 use anyhow::Result;
 use undermesh_control::{Loaded, ManifestSource};
-use undermesh_datapath::{CgroupRoot, KernelFeatures, Netns};
+use undermesh_datapath::{CgroupRoot, KernelFeatures, Netns, NetnsId, kubelet_pods};
 use undermesh_model::{NamespacedName, PodLocation, Workload};
 
 use crate::{
     client,
     config::{Outline, RawConfig},
+    pod_cgroup,
     status::Status,
 };
 
@@ -107,6 +108,11 @@ impl Situation {
 fn namespace(pod: &Workload) -> Option<PathBuf> {
     match pod.location.as_ref()? {
         PodLocation::Netns(path) => Some(path.clone()),
+        PodLocation::Uid(uid) => {
+            let pods = kubelet_pods(&CgroupRoot::find().ok()?)?;
+            let own = NetnsId::of(Path::new("/proc/self/ns/net")).ok();
+            pod_cgroup::namespace(&pod_cgroup::find(&pods, uid)?, own)
+        }
         PodLocation::Cgroup(path) => {
             let processes = CgroupRoot::find().ok()?.processes(path).ok()?;
             Some(PathBuf::from(format!("/proc/{}/ns/net", processes.first()?)))

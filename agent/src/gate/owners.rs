@@ -9,6 +9,8 @@ use undermesh_datapath::{CgroupRoot, GateMark, GateSubject, Netns, NetnsId, PodC
 use undermesh_model::{NamespacedName, PodLocation};
 use undermesh_snapshot::{PodPlace, Snapshot};
 
+use crate::pod_cgroup::uid_of;
+
 /// How many processes of a cgroup are looked at. Those of one container share their namespace.
 const MAX_PROCESSES: usize = 64;
 
@@ -33,6 +35,7 @@ pub(super) struct Found {
 /// The pods of this node by where they are.
 pub(super) struct Owners {
     by_cgroup: HashMap<PathBuf, Claim>,
+    by_uid: HashMap<String, Claim>,
     namespaces: HashSet<NetnsId>,
     marked: BTreeMap<GateSubject, Claim>,
     host: Option<NetnsId>,
@@ -49,6 +52,7 @@ impl Owners {
         let host = NetnsId::of(Path::new("/proc/self/ns/net")).ok();
         let mut owners = Self {
             by_cgroup: HashMap::new(),
+            by_uid: HashMap::new(),
             namespaces: HashSet::new(),
             marked: BTreeMap::new(),
             host,
@@ -58,6 +62,9 @@ impl Owners {
             match &place.location {
                 PodLocation::Cgroup(path) => {
                     owners.by_cgroup.insert(root.resolve(path), claim);
+                }
+                PodLocation::Uid(uid) => {
+                    owners.by_uid.insert(uid.to_ascii_lowercase(), claim);
                 }
                 PodLocation::Netns(path) => {
                     let programmed = place.enrolled && is_programmed(&place.name);
@@ -85,7 +92,7 @@ impl Owners {
         let mut found = Found { claims: self.marked.clone(), ..Found::default() };
         let mut named: Vec<&Path> = Vec::new();
         for cgroup in cgroups {
-            if let Some(claim) = self.by_cgroup.get(&cgroup.path) {
+            if let Some(claim) = self.owner(&cgroup.path) {
                 named.push(&cgroup.path);
                 found.known.insert(cgroup.id);
                 found.claims.insert(GateSubject::Cgroup(cgroup.id), claim.clone());
@@ -101,6 +108,12 @@ impl Owners {
             }
         }
         found
+    }
+
+    /// What is known of a cgroup by its own name.
+    fn owner(&self, path: &Path) -> Option<&Claim> {
+        let by_uid = || self.by_uid.get(&uid_of(path.file_name()?)?);
+        self.by_cgroup.get(path).or_else(by_uid)
     }
 
     /// The network namespaces of its processes, but the host's: who enters a pod comes from there.
@@ -162,6 +175,20 @@ mod tests {
     fn what_lies_below_belongs_to_the_same_pod_and_what_lies_beside_does_not() {
         let owners = owners(vec![place("web", "shop", "/c/web", true)]);
         let cgroups = [cgroup(1, "/c/web"), cgroup(2, "/c/web/main"), cgroup(3, "/c/web2")];
+        let found = owners.claims(&cgroups, &BTreeSet::new());
+        assert_eq!(found.claims.keys().copied().collect::<Vec<_>>(), [GateSubject::Cgroup(1)]);
+    }
+
+    #[test]
+    fn pods_are_known_by_their_uids_in_the_names_of_cgroups() {
+        let uid = "1b4d2b6e-9a3f-4f6c-8a52-0c8c5ad3a0f1";
+        let mut place = place("web", "shop", "", true);
+        place.location = PodLocation::Uid(uid.to_owned());
+        let owners = owners(vec![place]);
+        let pod = format!("/c/kubepods-burstable-pod{}.slice", uid.replace('-', "_"));
+        let inner = format!("{pod}/cri-containerd-0.scope");
+        let other = pod.replace("1b4d", "ffff");
+        let cgroups = [cgroup(1, &pod), cgroup(2, &inner), cgroup(3, &other)];
         let found = owners.claims(&cgroups, &BTreeSet::new());
         assert_eq!(found.claims.keys().copied().collect::<Vec<_>>(), [GateSubject::Cgroup(1)]);
     }

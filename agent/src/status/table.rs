@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{
-    AuthorizerRow, CertificateRow, KeyRow, MapRow, PodState, PodStatus, PolicyRow, ProgramRow,
-    Status, destinations,
+    AuthorizerRow, CertificateRow, KeyRow, ListRow, MapRow, PodState, PodStatus, PolicyRow,
+    ProgramRow, Status, destinations,
 };
 
 impl fmt::Display for Status {
@@ -22,6 +22,7 @@ impl fmt::Display for Status {
         for reason in &agent.not_ready {
             writeln!(f, "               {reason}")?;
         }
+        writeln!(f, "  source       {}", self.source.summary())?;
         writeln!(f, "  generation   {}", agent.generation)?;
         writeln!(f, "  connections  {} (tunnels: {})", agent.connections, agent.tunnels)?;
         writeln!(f, "  overload     {}", agent.overload)?;
@@ -63,6 +64,9 @@ impl fmt::Display for Status {
             &["PROGRAM", "HOOK", "ID", "ATTACHED TO"],
             self.programs.iter().map(ProgramRow::row),
         )?;
+        let lists = self.source.lists.iter().map(ListRow::row);
+        let head = &["LIST", "OBJECTS", "COMPLETE", "HEARD", "RESTARTS", "RELISTS", "PROBLEM"];
+        section(f, "Lists of the API server", head, lists)?;
         section(f, "Maps", &["MAP", "ENTRIES", "OF", "USED"], self.maps.iter().map(MapRow::row))?;
         section(
             f,
@@ -86,6 +90,8 @@ impl PodStatus {
         let state = match self.state {
             PodState::Enrolled => "enrolled",
             PodState::Pending => "PENDING",
+            PodState::Waiting => "waiting",
+            PodState::Impossible => "impossible",
         };
         vec![
             format!("{}/{}", self.namespace, self.name),

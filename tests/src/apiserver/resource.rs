@@ -146,10 +146,10 @@ impl Resource {
         const GROUP: &str = "gateway.networking.k8s.io";
         let mut found: Vec<Self> = [
             (&["v1", "v1beta1"][..], "HTTPRoute", "httproutes"),
-            (&["v1"], "GRPCRoute", "grpcroutes"),
-            (&["v1alpha2"], "TCPRoute", "tcproutes"),
-            (&["v1alpha2"], "TLSRoute", "tlsroutes"),
-            (&["v1beta1"], "ReferenceGrant", "referencegrants"),
+            (&["v1", "v1beta1", "v1alpha2"], "GRPCRoute", "grpcroutes"),
+            (&["v1", "v1alpha3", "v1alpha2"], "TCPRoute", "tcproutes"),
+            (&["v1", "v1alpha3", "v1alpha2"], "TLSRoute", "tlsroutes"),
+            (&["v1", "v1beta1"], "ReferenceGrant", "referencegrants"),
             (&["v1", "v1alpha3"], "BackendTLSPolicy", "backendtlspolicies"),
             (&["v1", "v1beta1"], "Gateway", "gateways"),
         ]

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 /// Issuer of tokens that nobody has: with it, no token is good.
-const NOBODY: &str = "undermesh.io/unreadable";
+const NOBODY: &str = "urn:undermesh:unreadable";
 
 /// The strictest reading of a policy; `None` for objects that restrict nothing.
 pub(super) fn strictest(kind: &str, object: &Value) -> Option<Value> {

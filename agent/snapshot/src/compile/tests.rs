@@ -152,6 +152,7 @@ fn places_are_known_before_addresses_and_outside_the_mesh_too() {
     not_enrolled.enrolment = Enrolment::NotEnrolled("test".to_owned());
     let mut host = workload("host", "n1", &["10.0.0.4"]);
     host.host_network = true;
+    host.enrolment = Enrolment::Impossible("host".to_owned());
     let mut finished = workload("finished", "n1", &[]);
     finished.terminated = true;
     let mut nowhere = workload("nowhere", "n1", &["10.0.0.5"]);
@@ -174,6 +175,11 @@ fn places_are_known_before_addresses_and_outside_the_mesh_too() {
         snapshot.places.iter().map(|place| (place.name.name.as_str(), place.enrolled)).collect();
     assert_eq!(places, [("host", false), ("listed", false), ("new", true)]);
     assert!(snapshot.local.iter().all(|workload| workload.name.name != "new"));
+    assert_eq!(snapshot.impossible.len(), 1);
+    assert_eq!(
+        (snapshot.impossible[0].0.name.as_str(), snapshot.impossible[0].1.as_str()),
+        ("host", "host")
+    );
 }
 
 #[test]

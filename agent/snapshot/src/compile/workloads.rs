@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use undermesh_model::{Cluster, Diagnostic, NamespacedName, Severity, SpiffeId, Workload};
+use undermesh_model::{
+    Cluster, Diagnostic, Enrolment, NamespacedName, Severity, SpiffeId, Workload,
+};
 
 use crate::{
     CompiledPolicy, MtlsModes, Options, PodPlace, SameNode, WorkloadInfo, addr,
@@ -69,6 +71,17 @@ pub(super) fn places(cluster: &Cluster, options: &Options) -> Vec<PodPlace> {
         })
     };
     here.filter_map(place).collect()
+}
+
+/// The pods of this node that labels enrol and that cannot be enrolled.
+pub(super) fn impossible(cluster: &Cluster, options: &Options) -> Vec<(NamespacedName, String)> {
+    let here = cluster.workloads.values();
+    let here = here.filter(|workload| workload.node.as_ref() == Some(&options.node));
+    here.filter_map(|workload| match &workload.enrolment {
+        Enrolment::Impossible(why) => Some((workload.name.clone(), why.clone())),
+        _ => None,
+    })
+    .collect()
 }
 
 fn add_address(
