@@ -9,9 +9,11 @@ use std::{
 };
 
 use tokio::sync::mpsc;
+use undermesh_model::{Cluster, Diagnostic};
 
 use self::changes::Changes;
 use crate::{
+    assemble::assemble,
     files::{self, Reading},
     manifests,
     objects::Objects,
@@ -99,6 +101,25 @@ fn settle(first: (Reading, u64), mut again: impl FnMut() -> Reading) -> (Reading
 /// text, it returns.
 pub fn parse_manifests(text: &str, file: &Path) -> Loaded {
     load(Reading { texts: vec![(file.to_owned(), text.to_owned())], report: Report::default() })
+}
+
+/// Reads objects, each by itself: one with a mistake in it is left out of the cluster, and its findings say
+/// why. Positions in findings are of no file.
+pub fn read_objects(objects: &[serde_json::Value]) -> (Cluster, Vec<Diagnostic>) {
+    let (mut good, mut report) = (Objects::default(), Report::default());
+    let nowhere = Path::new("");
+    for object in objects {
+        let text = object.to_string();
+        let mut alone = Report::default();
+        manifests::read(&text, nowhere, &mut Objects::default(), &mut alone);
+        if alone.has_errors() {
+            alone.into_diagnostics().into_iter().for_each(|finding| report.add(finding));
+        } else {
+            manifests::read(&text, nowhere, &mut good, &mut report);
+        }
+    }
+    let cluster = assemble(good, &mut report);
+    (cluster, report.into_diagnostics())
 }
 
 fn load(reading: Reading) -> Loaded {

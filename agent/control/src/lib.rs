@@ -11,6 +11,7 @@
 //!
 //! [`Cluster`]: undermesh_model::Cluster
 
+mod api_server;
 mod assemble;
 mod convert;
 mod directory;
@@ -34,7 +35,11 @@ mod security;
 mod source;
 mod traffic;
 
-pub use directory::{ManifestSource, parse_manifests};
+pub use api_server::{
+    ACCEPTED, ApiError, ApiServer, CONTROLLER, JUDGED_KINDS, JudgedKind, Keeping, KeptSecret,
+    Lease, LeaseState, PodPlace, StatusWrite, TokenOwner,
+};
+pub use directory::{ManifestSource, parse_manifests, read_objects};
 pub use kinds::{KindDescription, describe_kinds};
 pub use kubernetes::{
     Health, HealthReport, KubernetesConfig, KubernetesSource, ListReport, Timing,
