@@ -6,6 +6,7 @@
 //! [`Requests`], when it is over.
 
 mod access_log;
+mod audit;
 mod connection;
 mod flags;
 mod flows;
@@ -24,6 +25,7 @@ mod tcp_metrics;
 mod telemetry;
 
 pub use access_log::{AccessLog, AccessLogSink};
+pub use audit::{Asker, Audit, AuditEvent, AuditObject, AuditSink};
 pub use connection::{ByteCounters, CloseReason, ConnectionInfo, Reporter, Security, Transport};
 pub use flags::{ResponseFlag, ResponseFlags};
 pub use flows::{FlowPage, Flows};

@@ -92,6 +92,7 @@ impl ConnectionRecord {
         let mut line = Line::new("close", self.id, &self.info);
         line.end(&self.counters, self.opened.elapsed(), reason);
         self.telemetry.log(&line);
+        self.telemetry.audit_denial(&self.info, reason.reason, reason.detail.as_deref(), None);
     }
 }
 

@@ -137,6 +137,8 @@ impl Requests {
         if self.telemetry.is_logging() {
             self.telemetry.log(&RequestLine::new(self.connection, &self.info, request));
         }
+        let RequestInfo { reason, detail, policy, .. } = *request;
+        self.telemetry.audit_denial(&self.info, reason, detail, policy);
     }
 
     /// Makes a span of one request that is over.

@@ -15,15 +15,20 @@ use prometheus_client::{
 };
 
 use serde::Serialize;
+use undermesh_model::ResourceRef;
 
 use crate::{
-    AccessLog, CloseReason, ConnectionInfo, ConnectionRecord, Flows, Requests, Spans,
-    http_metrics::HttpMetrics, live::LiveConnections, process::ProcessCollector, record::Line,
-    tcp_metrics::TcpMetrics,
+    AccessLog, Audit, AuditEvent, CloseReason, ConnectionInfo, ConnectionRecord, Flows, Peer,
+    Reporter, Requests, Spans, http_metrics::HttpMetrics, live::LiveConnections,
+    process::ProcessCollector, record::Line, tcp_metrics::TcpMetrics,
 };
 
 /// Label sets that the TCP metrics keep apart, that those of requests do, and those of messages.
 const MAX_SERIES: usize = 10_000;
+/// How the reasons begin that are a policy's: an AuthorizationPolicy's, a RequestAuthentication's.
+const POLICY_DENIED: [&str; 2] = ["policy_denied", "jwt_"];
+/// Longest detail of an audit line, in characters: parts of it come from peers.
+const MAX_DETAIL: usize = 512;
 
 /// A connection that never opened.
 #[derive(Clone, Debug)]
@@ -44,6 +49,7 @@ pub struct Telemetry {
     access_log: AccessLog,
     flows: Flows,
     spans: OnceLock<Spans>,
+    audit: OnceLock<Audit>,
     live: LiveConnections,
     next_id: AtomicU64,
 }
@@ -96,6 +102,7 @@ impl Telemetry {
             access_log,
             flows: Flows::new(flow_buffer),
             spans: OnceLock::new(),
+            audit: OnceLock::new(),
             live: LiveConnections::default(),
             next_id: AtomicU64::new(1),
         })
@@ -112,6 +119,12 @@ impl Telemetry {
         let mut line = Line::new("denied", self.id(), &denial.info);
         line.because(&denial.reason);
         self.log(&line);
+        self.audit_denial(
+            &denial.info,
+            denial.reason.reason,
+            denial.reason.detail.as_deref(),
+            None,
+        );
     }
 
     /// The record of a connection that was opened `ago`, and counted and logged then, by an agent
@@ -164,6 +177,43 @@ impl Telemetry {
         self.with_registry(|registry| spans.register(registry));
         // A second queue would have nobody who records into it.
         let _ = self.spans.set(spans);
+    }
+
+    /// Lets what policies refuse be audited from now on. To be called once.
+    pub fn audit_denials(&self, audit: Audit) {
+        // A second log would have no lines.
+        let _ = self.audit.set(audit);
+    }
+
+    /// Audits the end of something that a policy does not want, where the policy is enforced; all other
+    /// reasons are none of the audit log's.
+    pub(crate) fn audit_denial(
+        &self,
+        info: &ConnectionInfo,
+        reason: &'static str,
+        detail: Option<&str>,
+        policy: Option<&ResourceRef>,
+    ) {
+        let Some(audit) = self.audit.get() else { return };
+        let is_policy = POLICY_DENIED.iter().any(|start| reason.starts_with(start));
+        if !is_policy || info.reporter != Reporter::Destination {
+            return;
+        }
+        let Peer { namespace, pod, .. } = &info.destination;
+        audit.record(&AuditEvent::PolicyDenied {
+            workload: format!("{namespace}/{pod}"),
+            identity: info.source.principal.as_ref().map(ToString::to_string),
+            address: info.source_addr.ip().to_string(),
+            reason: reason.to_owned(),
+            detail: detail.map(|detail| detail.chars().take(MAX_DETAIL).collect()),
+            policy: policy.map(ToString::to_string),
+        });
+    }
+
+    /// Waits until the audit log's lines so far are written, as [`Audit::flush`] does.
+    #[must_use]
+    pub fn flush_audit(&self, timeout: Duration) -> bool {
+        self.audit.get().is_none_or(|audit| audit.flush(timeout))
     }
 
     /// Where spans are recorded, if they are.

@@ -1,5 +1,6 @@
 //! Records in, lines and series out.
 
+mod audited;
 mod exposition;
 mod requests;
 
