@@ -1,7 +1,7 @@
 //! Requests for certificates (PKCS #10, RFC 2986), as strangers send them. All that is taken from one is
 //! the key: whom the certificate will be for is said, and checked, elsewhere.
 
-use rcgen::SubjectPublicKeyInfo;
+use rcgen::{PublicKeyData, SubjectPublicKeyInfo};
 use rustls::pki_types::{CertificateSigningRequestDer, pem::PemObject};
 use x509_parser::{
     certification_request::X509CertificationRequest, prelude::FromDer, public_key::PublicKey,
@@ -71,6 +71,11 @@ impl CertificateRequest {
             .map_err(|_| RequestError::Key("of an unknown kind".to_owned()))?;
         parsed.verify_signature().map_err(|_| RequestError::Signature)?;
         Ok(Self { key: taken })
+    }
+
+    /// The bits of the public key.
+    pub fn public_key(&self) -> &[u8] {
+        self.key.der_bytes()
     }
 
     /// The public key.

@@ -144,6 +144,19 @@ impl Issuance {
         }
     }
 
+    /// Notes what was refused before it was looked at.
+    pub(crate) fn turn_away(&self, credentials: &Credentials, refusal: Refusal) -> Refusal {
+        let asker = Asker {
+            address: credentials.address,
+            identity: None,
+            pod: None,
+            node: None,
+            wanted: None,
+        };
+        self.observer.refused(&asker, &refusal);
+        refusal
+    }
+
     async fn judge(
         &self,
         credentials: &Credentials,

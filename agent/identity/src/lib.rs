@@ -39,3 +39,6 @@ pub use remote::{RemoteAuthority, RemoteConfig};
 pub use store::{CertificateState, CertificateStatus, IdentityConfig, IdentityStore};
 pub use svid::Svid;
 pub use tls::NATIVE_ALPN;
+
+/// What takes the configurations of [`issuance::ServerTls`].
+pub use tokio_rustls::TlsAcceptor;

@@ -87,6 +87,19 @@ struct Entry {
     due: Option<OffsetDateTime>,
     failures: u32,
     last_error: Option<String>,
+    /// When the certificate came.
+    since: Option<OffsetDateTime>,
+    /// The share of its life at which it was last complained about.
+    reported: i64,
+}
+
+impl Entry {
+    /// How much of the time is over that the certificate was good for when it came, in percent.
+    fn life_percent(&self, now: OffsetDateTime) -> Option<i64> {
+        let (svid, since) = (self.svid.as_ref()?, self.since?);
+        let whole = (svid.not_after() - since).whole_milliseconds().max(1);
+        i64::try_from((now - since).whole_milliseconds().saturating_mul(100) / whole).ok()
+    }
 }
 
 impl State {

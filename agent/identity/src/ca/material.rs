@@ -10,7 +10,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use undermesh_model::SpiffeId;
+use undermesh_model::{SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
 
 use super::{
@@ -62,6 +62,13 @@ pub struct Serving {
     pub(crate) key: Arc<CertifiedKey>,
     /// End of validity.
     pub not_after: OffsetDateTime,
+}
+
+impl Issued {
+    /// End of validity, RFC 3339.
+    pub fn expires(&self) -> String {
+        self.not_after.format(&Rfc3339).unwrap_or_default()
+    }
 }
 
 impl CaMaterial {
@@ -250,6 +257,22 @@ impl CaMaterial {
     pub fn describe_issuer(&self) -> Result<CaCertificate, AuthorityError> {
         let described = CaCertificate::read(&self.intermediate.der);
         described.map_err(|reason| AuthorityError::content(INTERMEDIATE_CERT, reason))
+    }
+
+    /// The trust domain that the signing certificate names, if it names one.
+    pub fn trust_domain(&self) -> Option<TrustDomain> {
+        inspect::trust_domain(&self.intermediate.der)
+    }
+
+    /// Whether certificates under a former root may still be good.
+    pub fn is_after_promotion(&self) -> bool {
+        self.prune_from.is_some()
+    }
+
+    /// Seconds until the certificate that signs expires; negative afterwards.
+    pub fn issuer_expires_in_seconds(&self) -> i64 {
+        let ends = inspect::not_after(&self.intermediate.der);
+        ends.map_or(0, |ends| (ends - OffsetDateTime::now_utc()).whole_seconds())
     }
 
     /// Whether new intermediates can be made here.

@@ -155,16 +155,17 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Reply> {
     let worked = async {
-        let _place = requests.try_acquire().map_err(|_| Refusal {
-            code: Code::ResourceExhausted,
-            reason: "busy",
-            message: "too many requests at once; ask again later".to_owned(),
+        let _place = requests.try_acquire().map_err(|_| {
+            let message = "too many requests at once; ask again later".to_owned();
+            let refusal = Refusal { code: Code::ResourceExhausted, reason: "busy", message };
+            issuance.turn_away(credentials, refusal)
         })?;
         call(issuance, credentials, request).await
     };
     let result = tokio::time::timeout(REQUEST_TIMEOUT, worked).await.unwrap_or_else(|_| {
         let message = format!("not done within {REQUEST_TIMEOUT:?}");
-        Err(Refusal { code: Code::DeadlineExceeded, reason: "late", message })
+        let refusal = Refusal { code: Code::DeadlineExceeded, reason: "late", message };
+        Err(issuance.turn_away(credentials, refusal))
     });
     let mut response = Response::new(Reply::default());
     match result {
@@ -185,7 +186,9 @@ async fn call(
     credentials: &Credentials,
     request: Request<Incoming>,
 ) -> Result<CertificateResponseMessage, Refusal> {
-    let refused = |code, reason, message: String| Err(Refusal { code, reason, message });
+    let refused = |code, reason, message: String| {
+        Err(issuance.turn_away(credentials, Refusal { code, reason, message }))
+    };
     if request.method() != Method::POST || request.uri().path() != PATH {
         let message = format!("there is no method {}", request.uri().path());
         return refused(Code::Unimplemented, "method", message);

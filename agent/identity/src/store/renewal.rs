@@ -15,6 +15,11 @@ use crate::{AuthorityError, Svid};
 /// Delay after the first failure; doubled with each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Share of a delay that chance may take away.
+const SPREAD: f64 = 0.2;
+/// Shares of a certificate's life at which it is complained about that it was not renewed, in percent.
+const HALF: i64 = 50;
+const OVERDUE: [i64; 3] = [HALF, 80, 100];
 
 impl IdentityStore {
     /// Runs until `shutdown` says so.
@@ -39,6 +44,30 @@ impl IdentityStore {
         self.follow_authority();
         for id in self.due() {
             self.issue(&id).await;
+        }
+        self.complain();
+    }
+
+    /// Says once at each of these shares of its life that a certificate is not being renewed.
+    fn complain(&self) {
+        let now = self.now();
+        let mut state = self.lock();
+        for (id, entry) in &mut state.entries {
+            let (Some(percent), Some(error)) = (entry.life_percent(now), &entry.last_error) else {
+                continue;
+            };
+            let Some(reached) = OVERDUE.into_iter().rfind(|share| *share <= percent) else {
+                continue;
+            };
+            if reached <= entry.reported {
+                continue;
+            }
+            entry.reported = reached;
+            if reached == HALF {
+                tracing::warn!(%id, percent, error, "a certificate is overdue for renewal");
+            } else {
+                tracing::error!(%id, percent, error, "a certificate ends soon and is not renewed");
+            }
         }
     }
 
@@ -111,6 +140,8 @@ impl IdentityStore {
                 entry.due = Some(self.renewal_time(&svid, now));
                 entry.failures = 0;
                 entry.last_error = None;
+                entry.since = Some(now);
+                entry.reported = 0;
                 tracing::info!(%id, serial = svid.serial(), not_after = %svid.not_after(), "certificate issued");
                 entry.svid = Some(Arc::new(svid));
                 state.servers.retain(|(workload, _), _| workload != id);
@@ -123,6 +154,8 @@ impl IdentityStore {
                 // Short-lived certificates cannot wait as long as others.
                 let last = LAST_RETRY.min(self.config.lifetime / 20).max(FIRST_RETRY);
                 let delay = FIRST_RETRY.saturating_mul(1 << entry.failures.min(10)).min(last);
+                // Not everybody at once, after an authority was away.
+                let delay = delay.mul_f64(1.0 - SPREAD * chance());
                 entry.due = Some(now + delay);
                 entry.failures += 1;
                 entry.last_error = Some(error.to_string());
@@ -139,4 +172,12 @@ impl IdentityStore {
         let chance = f64::from(u16::from_str_radix(digits, 16).unwrap_or(0)) / 65_536.0;
         now + lifetime * (self.config.renew_after * (1.0 - 0.1 * chance))
     }
+}
+
+/// A number from 0 to 1.
+fn chance() -> f64 {
+    let mut bytes = [0; 2];
+    // Without entropy there is no certificate either.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut bytes);
+    f64::from(u16::from_be_bytes(bytes)) / 65_536.0
 }

@@ -25,8 +25,17 @@ pub struct CertificateStatus {
     pub not_after: String,
     /// Seconds until then; negative afterwards, 0 while there is none.
     pub expires_in_seconds: i64,
+    /// How much of the time is over that it was good for when it came, in percent; `None` while there is none.
+    pub life_percent: Option<i64>,
     /// Why the last attempt failed, if it did.
     pub last_error: Option<String>,
+}
+
+impl CertificateStatus {
+    /// It should have been renewed at half of its life, and was not.
+    pub fn is_overdue(&self, percent: i64) -> bool {
+        self.last_error.is_some() && self.life_percent.is_some_and(|spent| spent >= percent)
+    }
 }
 
 /// Whether a certificate can be used.
@@ -59,6 +68,7 @@ impl CertificateStatus {
             not_before: text(svid.map(crate::Svid::not_before)),
             not_after: text(svid.map(crate::Svid::not_after)),
             expires_in_seconds: svid.map_or(0, |svid| (svid.not_after() - now).whole_seconds()),
+            life_percent: entry.life_percent(now),
             last_error: entry.last_error.clone(),
         }
     }

@@ -202,3 +202,36 @@ async fn the_running_store_issues_what_becomes_wanted_and_forgets_the_rest() {
     stop.send(true).unwrap();
     tokio::time::timeout(deadline, running).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_certificate_that_is_not_renewed_is_overdue_at_half_of_its_life_and_at_four_fifths() {
+    let dir = TempDir::new();
+    init(&dir.path());
+    let node = node(&dir.path(), &["web"], 1000).await;
+    let overdue = || {
+        let status = node.store.certificates().swap_remove(0);
+        (status.life_percent.unwrap(), status.is_overdue(50), status.is_overdue(80))
+    };
+    let reported = || node.store.lock().entries[&id("web")].reported;
+    assert_eq!(overdue(), (0, false, false));
+    let (key, away) = (dir.path().join("intermediate.key"), dir.path().join("away"));
+    fs::rename(&key, &away).unwrap();
+    for (seconds, expected, report) in [
+        (490, (49, false, false), 0),
+        (20, (51, true, false), 50),
+        (200, (71, true, false), 50),
+        (100, (81, true, true), 80),
+        (200, (101, true, true), 100),
+    ] {
+        node.clock.advance(seconds);
+        node.store.round().await;
+        let (percent, half, ending) = overdue();
+        // A renewal is tried before half; what counts is whether it has failed by then.
+        assert!((percent - expected.0).abs() <= 1, "{percent}");
+        assert_eq!((half, ending, reported()), (expected.1, expected.2, report), "{percent}");
+    }
+    fs::rename(&away, &key).unwrap();
+    node.clock.advance(60);
+    node.store.round().await;
+    assert_eq!((overdue(), reported()), ((0, false, false), 0));
+}
