@@ -1,6 +1,7 @@
 //! The targets. Their names are those of their files, which is where `cargo xtask fuzz --list` has
 //! them from.
 
+mod csr;
 mod ext_authz;
 mod hbone;
 mod http_edge;
@@ -46,6 +47,7 @@ macro_rules! targets {
 }
 
 targets!(
+    csr,
     ext_authz,
     hbone,
     http_edge,
