@@ -54,6 +54,7 @@ pub(crate) fn run(file: Option<&Path>, flags: RawConfig) -> Result<ExitCode> {
     // Connections beyond the drain period end here, and their last lines are written.
     data.shutdown_timeout(LAST_LINES);
     let _ = telemetry.flush_access_log(LAST_LINES);
+    let _ = telemetry.flush_audit(LAST_LINES);
     if telemetry.spans().is_some_and(|spans| !spans.close(LAST_SPANS)) {
         tracing::warn!("the last spans were not sent in time");
     }

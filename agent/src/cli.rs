@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use undermesh_datapath::ProgramCost;
 
-use crate::{agent, ca, client, config::RawConfig, doctor, flows, status};
+use crate::{agent, ca, client, config::RawConfig, controller, doctor, flows, status};
 
 /// Address of the admin interface where nothing else is said.
 pub(crate) const DEFAULT_ADMIN: &str = "127.0.0.1:15000";
@@ -25,6 +25,9 @@ pub(crate) struct Cli {
 enum Command {
     /// Run the agent of this node.
     Agent(AgentArgs),
+    /// Run the control plane: certificates for agents. Several replicas may run; one of them writes into
+    /// the cluster.
+    Controller(controller::ControllerArgs),
     /// Show what the agent of this node does: pods, certificates, programs, maps, warnings.
     Status(StatusArgs),
     /// Show connections and refusals as they happen, with the reason of each.
@@ -98,6 +101,7 @@ impl Cli {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Agent(args) => agent::run(args.config.as_deref(), *args.settings),
+            Command::Controller(args) => args.run(),
             Command::Status(args) => show_status(&args),
             Command::Flows(args) => flows::run(&args),
             Command::Doctor(args) => doctor::run(args),

@@ -1,5 +1,7 @@
 //! Configuration: what users may write ([`RawConfig`]), and what the agent works from ([`Config`]).
 
+mod audit;
+mod ca;
 mod gate;
 mod outbound;
 mod raw;
@@ -10,18 +12,21 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use undermesh_datapath::{CgroupRoot, MapSizes, default_attach_point};
+use undermesh_identity::RemoteConfig;
 use undermesh_model::{FailMode, MtlsMode, SourceAddress, TrustDomain};
 use undermesh_proxy::{HeadLimits, NativeConfig};
 use undermesh_snapshot::{OutboundPolicy, SameNode};
+use undermesh_telemetry::AuditSink;
 
 use crate::{
     cli::{DEFAULT_ADMIN, DEFAULT_PIN_DIR},
     kubelet::KubeletCgroup,
     overload::OverloadConfig,
 };
+pub(crate) use audit::audit_sink;
 pub(crate) use gate::GateConfig;
-pub(crate) use raw::{LogFormat, RawConfig};
-use raw::{Mtls, SameNodeValue, SourceAddressValue, Span};
+pub(crate) use raw::{LogFormat, RawConfig, Span};
+use raw::{Mtls, SameNodeValue, SourceAddressValue};
 pub(crate) use source::SourceConfig;
 pub(crate) use tracing::TracingConfig;
 
@@ -43,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) node: String,
     pub(crate) source: SourceConfig,
     pub(crate) ca_dir: PathBuf,
+    /// In place of the directory.
+    pub(crate) ca_remote: Option<RemoteConfig>,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) cluster: String,
     pub(crate) cgroup: PathBuf,
@@ -58,6 +65,7 @@ pub(crate) struct Config {
     pub(crate) metrics_address: SocketAddr,
     pub(crate) readiness_address: SocketAddr,
     pub(crate) access_log: AccessLogTarget,
+    pub(crate) audit: AuditSink,
     pub(crate) flow_buffer: usize,
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
@@ -93,6 +101,8 @@ pub(crate) struct Outline {
     pub(crate) node: Option<String>,
     pub(crate) manifests: Option<PathBuf>,
     pub(crate) ca_dir: PathBuf,
+    /// In place of the directory.
+    pub(crate) ca_remote: Option<RemoteConfig>,
     /// `None` where no cgroup2 hierarchy is mounted.
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) pin_dir: PathBuf,
@@ -193,12 +203,14 @@ impl RawConfig {
         let workers = self.workers.unwrap_or_else(processors);
         ensure!(workers > 0, "workers must be at least 1");
         let cgroup = self.attach_point()?;
+        let cluster = self.cluster.clone().unwrap_or_else(|| "Kubernetes".to_owned());
         Ok(Config {
             node: self.node_name()?,
             source: self.source()?,
             ca_dir: self.ca_dir.clone().unwrap_or_else(|| DEFAULT_CA_DIR.into()),
+            ca_remote: self.remote_ca(&trust_domain, &cluster)?,
             trust_domain,
-            cluster: self.cluster.clone().unwrap_or_else(|| "Kubernetes".to_owned()),
+            cluster,
             gate: GateConfig::new(&self, &cgroup)?,
             cgroup,
             pin_dir: self.pin_dir.clone().unwrap_or_else(|| DEFAULT_PIN_DIR.into()),
@@ -239,6 +251,12 @@ impl RawConfig {
                 Some("off") => AccessLogTarget::Off,
                 Some(path) => AccessLogTarget::File(path.into()),
             },
+            audit: audit_sink(
+                self.audit_log.as_deref(),
+                self.audit_log_max_bytes,
+                self.audit_log_keep,
+                AuditSink::Off,
+            )?,
             flow_buffer: self.flow_buffer()?,
             log_level: self.log_level.clone().unwrap_or_else(|| "info".to_owned()),
             log_format: self.log_format.unwrap_or_default(),
@@ -270,6 +288,7 @@ impl RawConfig {
             node: self.node.clone(),
             manifests: self.manifests.clone(),
             ca_dir: self.ca_dir.clone().unwrap_or_else(|| DEFAULT_CA_DIR.into()),
+            ca_remote: self.remote_ca(&TrustDomain::default(), "").unwrap_or_default(),
             cgroup: root.map(|root| match &self.cgroup {
                 Some(path) => root.resolve(path),
                 None => default_attach_point(&root),

@@ -6,6 +6,7 @@ mod ca;
 mod cli;
 mod client;
 mod config;
+mod controller;
 mod discovery;
 mod doctor;
 mod enrolment;

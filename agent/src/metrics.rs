@@ -154,6 +154,15 @@ impl NodeCollector {
             let id = certificate.id.to_string();
             gauge(&mut family, &[("identity", id.as_str())], certificate.expires_in_seconds)?;
         }
+        let help =
+            "Certificates that could not be renewed in time, by how much of their life is over";
+        let name = "undermesh_certificates_overdue";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let certificates = self.identities.certificates();
+        for (share, percent) in [("50", 50), ("80", 80)] {
+            let overdue = certificates.iter().filter(|it| it.is_overdue(percent)).count();
+            gauge(&mut family, &[("life_percent", share)], overdue as i64)?;
+        }
         Ok(())
     }
 

@@ -226,6 +226,9 @@ pub(crate) struct CertificateRow {
     pub(crate) not_before: String,
     pub(crate) not_after: String,
     pub(crate) expires_in_seconds: i64,
+    /// How much of the time is over that it was good for when it came; absent while there is none.
+    #[serde(default)]
+    pub(crate) life_percent: Option<i64>,
     /// Why the last renewal failed, where it did.
     pub(crate) last_error: String,
 }

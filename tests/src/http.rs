@@ -21,7 +21,11 @@ pub(crate) fn get(netns: &Netns, port: u16, path: &str) -> Result<(u16, String)>
 }
 
 fn request(port: u16, path: &str) -> Result<(u16, String)> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    get_from(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path)
+}
+
+/// Status and body of `GET http://<address><path>`.
+pub(crate) fn get_from(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;

@@ -12,6 +12,7 @@
 //!     ├─ foreign     programs of somebody else
 //!     ├─ raw         requests as bytes
 //!     ├─ receiver    a receiver of spans
+//!     ├─ controller  controllers as processes, and their certificate service as bytes on a wire
 //!     ├─ apiserver   a Kubernetes API server
 //!     ├─ outside     a DNS server, and servers with certificates of somebody else
 //!     └─ capture     every packet on the wire
@@ -28,6 +29,7 @@ pub mod authorizer;
 mod capture;
 pub mod cases;
 mod cgroup;
+mod controller;
 mod doctor;
 mod footprint;
 mod foreign;
@@ -51,6 +53,7 @@ pub use access_log::{AccessLog, LogLine};
 pub use agent::{Agent, Settings};
 pub use capture::{Capture, Flow};
 pub use cgroup::cgroup2_mount;
+pub use controller::{Controller, NAME as CONTROLLER, Plane, certificates};
 pub use doctor::{Diagnosis, Doctor, FindingRow};
 pub use footprint::Footprint;
 pub use foreign::ForeignProgram;

@@ -99,6 +99,12 @@ pub struct CertificateRow {
     pub serial: String,
     /// Seconds until it expires; negative afterwards.
     pub expires_in_seconds: i64,
+    /// How much of its life is over, in percent; absent while there is none.
+    #[serde(default)]
+    pub life_percent: Option<i64>,
+    /// Why the last renewal failed, where it did.
+    #[serde(default)]
+    pub last_error: String,
 }
 
 /// A policy.

@@ -11,7 +11,7 @@ use hyper::{Method, StatusCode};
 use serde_json::json;
 use undermesh_control::Health;
 use undermesh_datapath::Datapath;
-use undermesh_identity::IdentityStore;
+use undermesh_identity::{CertificateStatus, IdentityStore};
 use undermesh_proxy::{NameStatus, Proxy};
 use undermesh_snapshot::{DatapathTables, Snapshot, ip};
 use undermesh_telemetry::{LogHandle, Telemetry};
@@ -131,6 +131,7 @@ impl Pages {
         let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
         let maps = maps(&datapath);
         let mut warnings = self.warnings.list();
+        warnings.extend(self.identities.certificates().iter().filter_map(overdue));
         warnings.extend(proxy.names.iter().filter_map(unanswered));
         warnings.extend(maps.iter().filter(|map| map.percent >= FULL).map(filling));
         let snapshot = self.snapshot.load();
@@ -170,6 +171,7 @@ impl Pages {
             not_before: status.not_before,
             not_after: status.not_after,
             expires_in_seconds: status.expires_in_seconds,
+            life_percent: status.life_percent,
             last_error: status.last_error.unwrap_or_default(),
         });
         rows.collect()
@@ -237,6 +239,19 @@ fn unanswered(name: &NameStatus) -> Option<String> {
     error.as_ref().map(|error| {
         format!("DNS does not answer for {name}: {error}; what it said last stays in force")
     })
+}
+
+/// A certificate that nobody renews.
+fn overdue(status: &CertificateStatus) -> Option<String> {
+    if !status.is_overdue(50) {
+        return None;
+    }
+    let (id, error) = (&status.id, status.last_error.as_deref().unwrap_or_default());
+    let percent = status.life_percent.unwrap_or_default();
+    let ends = if status.is_overdue(80) { "; it ENDS SOON" } else { "" };
+    Some(format!(
+        "the certificate of {id} cannot be renewed, {percent}% of its life is over{ends}: {error}"
+    ))
 }
 
 fn filling(map: &MapRow) -> String {

@@ -10,10 +10,12 @@ use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, sync::watch};
 use undermesh_control::Health;
 use undermesh_datapath::{CgroupRoot, Config as DatapathConfig, Datapath, DatapathError, Events};
-use undermesh_identity::{DirectoryAuthority, IdentityConfig, IdentityStore};
+use undermesh_identity::{
+    CertificateAuthority, DirectoryAuthority, IdentityConfig, IdentityStore, RemoteAuthority,
+};
 use undermesh_proxy::{PoolConfig, Proxy, ProxyConfig};
 use undermesh_snapshot::{Options, Snapshot};
-use undermesh_telemetry::{AccessLog, AccessLogSink, LogHandle, Telemetry};
+use undermesh_telemetry::{AccessLog, AccessLogSink, Audit, AuditSink, LogHandle, Telemetry};
 
 use super::reload::Warnings;
 use crate::{
@@ -260,7 +262,13 @@ fn discovery(cgroups: &CgroupRoot, config: &Config) -> Result<Discovery> {
 
 /// The metrics and the access log.
 pub(super) fn telemetry(config: &Config) -> Result<Arc<Telemetry>> {
-    Ok(Telemetry::with_flows(access_log(config)?, config.flow_buffer))
+    let telemetry = Telemetry::with_flows(access_log(config)?, config.flow_buffer);
+    if !matches!(config.audit, AuditSink::Off) {
+        let audit = Audit::start("agent", config.audit.clone())
+            .with_context(|| format!("cannot open auditLog {:?}", config.audit))?;
+        telemetry.audit_denials(audit);
+    }
+    Ok(telemetry)
 }
 
 fn access_log(config: &Config) -> Result<AccessLog> {
@@ -273,18 +281,24 @@ fn access_log(config: &Config) -> Result<AccessLog> {
 }
 
 fn identities(config: &Config) -> Result<Arc<IdentityStore>> {
-    let authority = DirectoryAuthority::open(&config.ca_dir).with_context(|| {
-        format!(
-            "caDir {} is not usable; `undermesh ca init --dir DIR` makes one",
-            config.ca_dir.display()
-        )
-    })?;
+    let authority: Arc<dyn CertificateAuthority> = match &config.ca_remote {
+        Some(remote) => {
+            let authority = RemoteAuthority::new(remote.clone()).context("caAddress")?;
+            Arc::new(authority)
+        }
+        None => Arc::new(DirectoryAuthority::open(&config.ca_dir).with_context(|| {
+            format!(
+                "caDir {} is not usable; `undermesh ca init --dir DIR` makes one",
+                config.ca_dir.display()
+            )
+        })?),
+    };
     let identity = IdentityConfig {
         trust_domain: config.trust_domain.clone(),
         lifetime: config.svid_lifetime,
         ..IdentityConfig::default()
     };
-    Ok(IdentityStore::new(Arc::new(authority), identity)?)
+    Ok(IdentityStore::new(authority, identity)?)
 }
 
 fn proxy_config(config: &Config) -> ProxyConfig {

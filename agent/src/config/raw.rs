@@ -43,6 +43,21 @@ pub(crate) struct RawConfig {
     /// /var/lib/undermesh/ca].
     #[arg(long, env = "UNDERMESH_CA_DIR", value_name = "DIR")]
     pub(super) ca_dir: Option<PathBuf>,
+    /// Authority that certificates come from instead of a directory, the controller or istiod:
+    /// https://HOST:PORT.
+    #[arg(long, env = "UNDERMESH_CA_ADDRESS", value_name = "URL")]
+    pub(super) ca_address: Option<String>,
+    /// Name that the authority's certificate has to be for [default: the host of caAddress].
+    #[arg(long, env = "UNDERMESH_CA_NAME", value_name = "NAME")]
+    pub(super) ca_name: Option<String>,
+    /// PEM file of the roots that all certificates go back to, the authority's own too [default:
+    /// /var/run/secrets/undermesh/roots/root-cert.pem].
+    #[arg(long, env = "UNDERMESH_CA_ROOTS", value_name = "FILE")]
+    pub(super) ca_roots: Option<PathBuf>,
+    /// File of the service account's token that is shown to the authority [default:
+    /// /var/run/secrets/undermesh/token/token].
+    #[arg(long, env = "UNDERMESH_CA_TOKEN", value_name = "FILE")]
+    pub(super) ca_token: Option<PathBuf>,
     /// Trust domain of all identities [default: cluster.local].
     #[arg(long, env = "UNDERMESH_TRUST_DOMAIN", value_name = "DOMAIN")]
     pub(super) trust_domain: Option<String>,
@@ -118,6 +133,15 @@ pub(crate) struct RawConfig {
     /// Where connections are logged: `stdout`, `off`, or a file [default: stdout].
     #[arg(long, env = "UNDERMESH_ACCESS_LOG", value_name = "TARGET")]
     pub(super) access_log: Option<String>,
+    /// Where it is audited what policies refuse: `stdout`, `off`, or a file [default: off].
+    #[arg(long, env = "UNDERMESH_AUDIT_LOG", value_name = "TARGET")]
+    pub(super) audit_log: Option<String>,
+    /// Size at which another file of the audit log is begun, in bytes [default: 104857600].
+    #[arg(long, env = "UNDERMESH_AUDIT_LOG_MAX_BYTES", value_name = "BYTES")]
+    pub(super) audit_log_max_bytes: Option<u64>,
+    /// Older files of the audit log that are kept [default: 5].
+    #[arg(long, env = "UNDERMESH_AUDIT_LOG_KEEP", value_name = "FILES")]
+    pub(super) audit_log_keep: Option<u32>,
     /// Flow records kept in memory for `undermesh flows`, at most 65536; 0 for none [default: 4096].
     #[arg(long, env = "UNDERMESH_FLOW_BUFFER", value_name = "RECORDS")]
     pub(super) flow_buffer: Option<usize>,
@@ -285,7 +309,7 @@ pub(crate) enum LogFormat {
 /// A length of time: `500ms`, `30s`, `1h 30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Span(pub(super) Duration);
+pub(crate) struct Span(pub(crate) Duration);
 
 impl FromStr for Span {
     type Err = String;
@@ -322,9 +346,9 @@ impl RawConfig {
 
     /// These settings, and those of `other` where these say nothing.
     pub(crate) fn or(self, other: Self) -> Self {
-        prefer!(self, other; node manifests source kubeconfig cache_dir ca_dir trust_domain cluster cgroup pin_dir mtls
+        prefer!(self, other; node manifests source kubeconfig cache_dir ca_dir ca_address ca_name ca_roots ca_token trust_domain cluster cgroup pin_dir mtls
             root_namespace outbound_failure outbound_traffic_policy same_node source_address svid_lifetime admin_address
-            metrics_address readiness_address access_log flow_buffer log_level log_format kernel_log connect_timeout
+            metrics_address readiness_address access_log audit_log audit_log_max_bytes audit_log_keep flow_buffer log_level log_format kernel_log connect_timeout
             tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout body_idle_timeout http_idle_timeout
             max_request_head_bytes max_request_headers body_min_rate body_rate_window http2_idle_timeout fairness overload_memory overload_delay workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports

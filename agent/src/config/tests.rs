@@ -56,6 +56,11 @@ fn unusable_settings_say_which_and_what_to_do() {
         ("maxRequestHeaders: 1001", "maxRequestHeaders must be between 16 and 1000"),
         ("bodyMinRate: 1\nbodyRateWindow: 0s", "bodyRateWindow must be between 1s and 1h"),
         ("bodyRateWindow: 10s", "bodyRateWindow has no effect without bodyMinRate"),
+        ("caAddress: 'http://a'", "is not of the form https://HOST"),
+        ("caAddress: 'https://a/b'", "is not of the form https://HOST"),
+        ("caAddress: 'https://a'\ncaDir: /b", "caDir and caAddress are both set"),
+        ("caToken: /a", "caToken has no effect without caAddress"),
+        ("auditLogMaxBytes: 1", "auditLogMaxBytes must be at least 4096"),
         ("maxPods: 0", "maxPods must be between"),
         ("eventBufferBytes: 5000", "power of two"),
         ("trustDomain: 'A b'", "trustDomain"),
@@ -83,6 +88,19 @@ fn unknown_keys_and_bad_values_are_refused_with_their_line() {
         let error = serde_yaml_ng::from_str::<RawConfig>(yaml).unwrap_err().to_string();
         assert!(error.contains(part), "{yaml:?} gave {error:?}");
     }
+}
+
+#[test]
+fn an_authority_has_istios_port_and_its_hosts_name_where_nothing_else_is_said() {
+    let of = |yaml: &str| {
+        let config = file(&format!("{MINIMAL}{yaml}\n")).validate().unwrap();
+        config.ca_remote.map(|remote| (remote.host, remote.port, remote.name))
+    };
+    let some = |host: &str, port, name: &str| Some((host.to_owned(), port, name.to_owned()));
+    assert_eq!(of(""), None);
+    assert_eq!(of("caAddress: https://ca.mesh.svc"), some("ca.mesh.svc", 15012, "ca.mesh.svc"));
+    let yaml = "caAddress: 'https://[fd00::1]:1'\ncaName: ca.mesh.svc";
+    assert_eq!(of(yaml), some("fd00::1", 1, "ca.mesh.svc"));
 }
 
 #[test]

@@ -25,6 +25,14 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
 }
 
 fn of_authority(situation: &Situation, now: SystemTime) -> Vec<Finding> {
+    if let Some(remote) = &situation.outline.ca_remote {
+        let files = [&remote.roots, &remote.token];
+        let unusable = files.into_iter().filter_map(|path| {
+            let error = std::fs::read(path).err()?;
+            Some(Finding::new(Kind::CaUnusable, path.display().to_string(), error.to_string()))
+        });
+        return unusable.collect();
+    }
     let dir = &situation.outline.ca_dir;
     let object = dir.display().to_string();
     if situation.preflight && !dir.exists() {

@@ -37,7 +37,7 @@ impl fmt::Display for Status {
         section(
             f,
             "Certificates",
-            &["IDENTITY", "SERIAL", "EXPIRES IN", "PROBLEM"],
+            &["IDENTITY", "SERIAL", "EXPIRES IN", "LIFE", "PROBLEM"],
             self.certificates.iter().map(CertificateRow::row),
         )?;
         section(
@@ -106,7 +106,9 @@ impl PodStatus {
 impl CertificateRow {
     fn row(&self) -> Vec<String> {
         let serial: String = self.serial.chars().take(12).collect();
-        vec![self.id.clone(), serial, duration(self.expires_in_seconds), self.last_error.clone()]
+        let life = self.life_percent.map_or_else(String::new, |percent| format!("{percent}%"));
+        let expires = duration(self.expires_in_seconds);
+        vec![self.id.clone(), serial, expires, life, self.last_error.clone()]
     }
 }
 

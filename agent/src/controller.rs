@@ -1,0 +1,205 @@
+//! `undermesh controller`: the control plane's process. It gives certificates to agents; of several replicas,
+//! one at a time writes into the cluster.
+//!
+//! ```text
+//! settings     what users may write, and what the controller works from
+//! leader       which replica writes
+//! authority    root and intermediate: from a Secret or a directory, and their successors
+//! asked        what the certificate service asks the API server
+//! observed     the audit log and the metrics of certificates
+//! webhook      judges objects before the API server takes them
+//! statuses     writes what was found about objects into their status; `changes`, into the audit log
+//! pages        readiness, status, metrics
+//! ```
+
+mod asked;
+mod authority;
+mod changes;
+mod leader;
+mod metrics;
+mod observed;
+mod pages;
+mod settings;
+mod statuses;
+mod webhook;
+
+use std::{net::SocketAddr, path::Path, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tokio::{
+    net::TcpListener,
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+use undermesh_control::ApiServer;
+use undermesh_identity::issuance::{self, Issuance, ServerIdentity};
+use undermesh_model::SpiffeId;
+use undermesh_snapshot::Options;
+use undermesh_telemetry::{Audit, LogFormat as TelemetryLogFormat};
+
+use crate::{admin, config::LogFormat};
+use asked::Kubernetes;
+use authority::AuthorityKeeper;
+use leader::Election;
+use metrics::Metrics;
+use observed::Observed;
+use pages::Pages;
+pub(crate) use settings::RawSettings;
+use settings::Settings;
+use statuses::StatusWriter;
+use webhook::{Judge, Registration, Webhook};
+
+/// How long open requests and the last lines of the audit log have when the process ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(6);
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+#[derive(Args)]
+pub(crate) struct ControllerArgs {
+    /// YAML file with any of the settings below, in camelCase (`grpcAddress`). A flag beats its
+    /// environment variable, and that beats the file.
+    #[arg(long, env = "UNDERMESH_CONFIG", value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    settings: Box<RawSettings>,
+}
+
+impl ControllerArgs {
+    /// Runs the controller until it is told to stop.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        run(self.config.as_deref(), *self.settings)
+    }
+}
+
+fn run(file: Option<&Path>, flags: RawSettings) -> Result<ExitCode> {
+    let from_file = file.map(RawSettings::read).transpose()?.unwrap_or_default();
+    let settings = flags.or(from_file).validate()?;
+    let format = match settings.log_format {
+        LogFormat::Text => TelemetryLogFormat::Text,
+        LogFormat::Json => TelemetryLogFormat::Json,
+    };
+    undermesh_telemetry::init_logs(&settings.log_level, format)?;
+    let audit = Audit::start("controller", settings.audit.clone())
+        .with_context(|| format!("cannot open auditLog {:?}", settings.audit))?;
+    let runtime = Builder::new_multi_thread()
+        .thread_name("controller")
+        .enable_all()
+        .build()
+        .context("cannot start the controller's threads")?;
+    let result = runtime.block_on(serve(settings, &audit));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    if !audit.flush(LAST_LINES) {
+        tracing::warn!("the last lines of the audit log were not written in time");
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(settings: Settings, audit: &Audit) -> Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, replica = settings.replica, "starting the controller");
+    let api = ApiServer::new(settings.kubeconfig.as_deref()).await.map_err(anyhow::Error::msg)?;
+    let metrics = Metrics::new(audit);
+    let stop = watch::Sender::new(false);
+
+    let grpc = listen("grpcAddress", settings.grpc_address)?;
+    let webhook_listener = listen("webhookAddress", settings.webhook_address)?;
+    let metrics_listener = listen("metricsAddress", settings.metrics_address)?;
+    let readiness = listen("readinessAddress", settings.readiness_address)?;
+
+    let election = Election::new(api.clone(), &settings, audit.clone());
+    let leadership = election.leadership();
+    let (keeper, authority) =
+        AuthorityKeeper::new(api.clone(), &settings, leadership.clone(), audit.clone())?;
+    let tls = watch::Sender::new(None);
+    let made = tls.subscribe();
+    let identity = ServerIdentity {
+        id: SpiffeId::new(
+            settings.issuance.trust_domain.clone(),
+            settings.namespace.clone(),
+            "undermesh-controller",
+        ),
+        names: settings.server_names.clone(),
+        lifetime: settings.issuance.lifetime,
+    };
+    let observed = Arc::new(Observed::new(audit.clone(), metrics.clone()));
+    let cluster = Arc::new(Kubernetes::new(api.clone(), settings.audiences.clone()));
+    let issuance =
+        Arc::new(Issuance::new(settings.issuance.clone(), authority.clone(), cluster, observed));
+    let pages = Arc::new(Pages::new(
+        &settings,
+        authority.clone(),
+        made.clone(),
+        leadership.clone(),
+        metrics.clone(),
+        stop.subscribe(),
+    ));
+
+    let webhook = Webhook {
+        judge: Judge::new(
+            api.clone(),
+            settings.issuance.trust_domain.clone(),
+            settings.root_namespace.clone(),
+        ),
+        audit: audit.clone(),
+        metrics: metrics.clone(),
+    };
+    let registration = Registration {
+        api: api.clone(),
+        name: settings.webhook_name.clone(),
+        authority: authority.clone(),
+        leadership: leadership.clone(),
+    };
+
+    let statuses = settings.status_interval.map(|every| StatusWriter {
+        api: api.clone(),
+        options: Options {
+            trust_domain: settings.issuance.trust_domain.clone(),
+            root_namespace: settings.root_namespace.clone(),
+            ..Options::default()
+        },
+        leadership: leadership.clone(),
+        every,
+        audit: audit.clone(),
+        metrics: metrics.clone(),
+    });
+
+    let mut tasks = JoinSet::new();
+    if let Some(statuses) = statuses {
+        tasks.spawn(statuses.run(stop.subscribe()));
+    }
+    tasks.spawn(webhook.serve(webhook_listener, made.clone(), stop.subscribe()));
+    tasks.spawn(registration.run(stop.subscribe()));
+    tasks.spawn(admin::serve(metrics_listener, pages.metrics(), stop.subscribe()));
+    tasks.spawn(admin::serve(readiness, pages.readiness(), stop.subscribe()));
+    tasks.spawn(keeper.run(stop.subscribe()));
+    tasks.spawn(identity.keep(authority, tls));
+    tasks.spawn(issuance::serve(grpc, made, issuance, stop.subscribe()));
+    let election = tokio::spawn(election.run(stop.subscribe()));
+
+    terminated().await?;
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    // The lease is given back first, so that another replica goes on at once.
+    let _ = tokio::time::timeout(LAST_ANSWERS, election).await;
+    tasks.abort_all();
+    Ok(())
+}
+
+/// Opens a port, and says which: 0 stands for any.
+fn listen(setting: &str, address: SocketAddr) -> Result<TcpListener> {
+    let listener = admin::listen(setting, address)?;
+    tracing::info!(setting, address = %listener.local_addr()?, "listening");
+    Ok(listener)
+}
+
+async fn terminated() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! `istio.v1.auth.IstioCertificateService/CreateCertificate` as bytes on a wire: HTTP/2 and Protocol Buffers
+//! by hand, with nothing of the mesh's own code. What works here works with any client that Istio has.
+
+use std::{future::poll_fn, net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Context, Result, ensure};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, Request};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+use tokio_rustls::TlsConnector;
+
+use crate::authorizer::message::{bytes, number};
+
+const PATH: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+
+/// A certificate of the mesh and its key.
+#[derive(Debug)]
+pub struct Svid {
+    /// The chain in PEM, the leaf first, without roots.
+    pub chain: String,
+    /// The roots in PEM, as they came with it.
+    pub roots: String,
+    /// The key in PEM.
+    pub key: String,
+}
+
+/// What is asked, and how.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// Where the server is.
+    pub address: SocketAddr,
+    /// What it is called.
+    pub name: &'a str,
+    /// The roots that it is verified with, in PEM.
+    pub roots: &'a str,
+    /// A token, if one is shown.
+    pub token: Option<&'a str>,
+    /// A certificate, if one is shown.
+    pub svid: Option<&'a Svid>,
+    /// For whom a certificate is wanted; empty for who asks.
+    pub identity: &'a str,
+    /// For how long, in seconds; 0 for as long as the server likes.
+    pub seconds: u64,
+    /// The request to be signed, in place of a new one.
+    pub csr: Option<&'a str>,
+}
+
+impl<'a> Question<'a> {
+    /// With a token, for a day or what the server makes of it.
+    pub fn new(address: SocketAddr, name: &'a str, roots: &'a str, token: &'a str) -> Self {
+        let token = Some(token);
+        Self { address, name, roots, token, svid: None, identity: "", seconds: 0, csr: None }
+    }
+
+    /// The same for another identity.
+    #[must_use]
+    pub fn wanting(self, identity: &'a str) -> Self {
+        Self { identity, ..self }
+    }
+
+    /// Asks. The inner error is the server's: its status of gRPC, and what it says.
+    ///
+    /// # Errors
+    /// Where it does not speak TLS with us, HTTP/2, or gRPC.
+    pub fn ask(&self) -> Result<Result<Svid, (u16, String)>> {
+        let key = KeyPair::generate()?;
+        let csr = match self.csr {
+            Some(csr) => csr.to_owned(),
+            None => CertificateParams::default().serialize_request(&key)?.pem()?,
+        };
+        let mut message = bytes(1, csr.as_bytes());
+        if self.seconds > 0 {
+            message.extend(number(3, self.seconds));
+        }
+        if !self.identity.is_empty() {
+            let value = bytes(3, self.identity.as_bytes());
+            let entry = [bytes(1, b"ImpersonatedIdentity"), bytes(2, &value)].concat();
+            message.extend(bytes(4, &bytes(1, &entry)));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (answer, trailers) = runtime.block_on(self.call(&message))?;
+        let status = trailers.get("grpc-status").context("no status of gRPC")?.to_str()?;
+        let status: u16 = status.parse()?;
+        if status != 0 {
+            let text = trailers.get("grpc-message").map(|text| text.to_str()).transpose()?;
+            return Ok(Err((status, text.unwrap_or_default().to_owned())));
+        }
+        let mut entries = entries(&answer)?;
+        let roots = entries.pop().context("no roots in the answer")?;
+        Ok(Ok(Svid { chain: entries.concat(), roots, key: key.serialize_pem() }))
+    }
+
+    fn tls(&self) -> Result<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(self.roots.as_bytes()) {
+            roots.add(root?)?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots);
+        let mut config = match self.svid {
+            None => builder.with_no_client_auth(),
+            Some(svid) => {
+                let chain: Result<Vec<_>, _> =
+                    CertificateDer::pem_slice_iter(svid.chain.as_bytes()).collect();
+                let key = PrivateKeyDer::from_pem_slice(svid.key.as_bytes())?;
+                builder.with_client_auth_cert(chain?, key)?
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+
+    async fn call(&self, message: &[u8]) -> Result<(Bytes, HeaderMap)> {
+        let stream = tokio::net::TcpStream::connect(self.address).await?;
+        let name = ServerName::try_from(self.name.to_owned())?;
+        let stream = TlsConnector::from(Arc::new(self.tls()?)).connect(name, stream).await?;
+        let (mut sender, connection) = h2::client::handshake(stream).await?;
+        tokio::spawn(connection);
+        let mut request = Request::post(format!("https://{}{PATH}", self.name))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("clusterid", "Kubernetes");
+        if let Some(token) = self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        poll_fn(|cx| sender.poll_ready(cx)).await?;
+        let (response, mut body) = sender.send_request(request.body(())?, false)?;
+        let mut framed = BytesMut::new();
+        framed.put_u8(0);
+        framed.put_u32(u32::try_from(message.len())?);
+        framed.put_slice(message);
+        body.send_data(framed.freeze(), true)?;
+        let response = response.await?;
+        ensure!(response.status() == 200, "the answer is {}", response.status());
+        let head = response.headers().clone();
+        let mut body = response.into_body();
+        let mut answer = BytesMut::new();
+        while let Some(data) = body.data().await {
+            let data = data?;
+            body.flow_control().release_capacity(data.len())?;
+            answer.extend_from_slice(&data);
+        }
+        let trailers = body.trailers().await?.unwrap_or(head);
+        Ok((answer.freeze(), trailers))
+    }
+}
+
+/// The entries of `cert_chain` (field 1, repeated) in a framed message.
+fn entries(answer: &[u8]) -> Result<Vec<String>> {
+    let mut rest = answer.get(5..).context("no message in the answer")?;
+    let mut entries = Vec::new();
+    while let Some((tag, after)) = rest.split_first() {
+        ensure!(*tag == 1 << 3 | 2, "another field than cert_chain: {tag}");
+        let (mut length, mut shift, mut used) = (0_usize, 0, 0);
+        for byte in after {
+            length |= usize::from(byte & 0x7f) << shift;
+            (shift, used) = (shift + 7, used + 1);
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let entry = after.get(used..used + length).context("an entry is cut off")?;
+        entries.push(String::from_utf8(entry.to_vec())?);
+        rest = &after[used + length..];
+    }
+    Ok(entries)
+}
+
+/// Writes a text for a process that reads it at any moment: it sees the former one or this.
+///
+/// # Errors
+/// Where the directory cannot be written to.
+pub fn replace_file(path: &Path, text: &str) -> Result<()> {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, text)?;
+    Ok(std::fs::rename(beside, path)?)
+}
