@@ -95,8 +95,10 @@ pub struct NativeConfig {
     /// A connection without a session for this long is closed by the client; a little later by the
     /// server.
     pub idle: Duration,
-    /// Idle connections that a pod keeps to one destination.
+    /// Idle connections that a pod keeps to one destination for as long as that.
     pub max_idle: usize,
+    /// How long it keeps those beyond: whoever has just had them often comes back.
+    pub surplus: Duration,
     /// Idle connections that a pod keeps in all.
     pub max_idle_in_all: usize,
     /// Connections that are made in advance to one destination, at most.
@@ -111,6 +113,7 @@ impl Default for NativeConfig {
             handshake_timeout: Duration::from_secs(2),
             idle: Duration::from_secs(60),
             max_idle: 64,
+            surplus: Duration::from_secs(10),
             max_idle_in_all: 1024,
             max_ready: 8,
             hbone_only: Duration::from_secs(60),

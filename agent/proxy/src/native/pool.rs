@@ -177,7 +177,7 @@ impl PoolState {
         let mut slots = self.lock();
         let Slots { by_key, idle } = &mut *slots;
         let slot = by_key.entry(key.clone()).or_insert_with(|| Slot::new(now));
-        if slot.idle.len() >= config.max_idle || *idle >= config.max_idle_in_all {
+        if config.max_idle == 0 || *idle >= config.max_idle_in_all {
             return;
         }
         *idle += 1;

@@ -16,7 +16,8 @@ const SHORTEST_TICK: Duration = Duration::from_millis(10);
 /// Looks after a pool until there is nothing to look after: connections idle for too long, closed
 /// by the peer, made with a certificate that was replaced, or of a pod that is no longer served.
 pub(super) async fn tend(state: Weak<PoolState>, dialer: Dialer) {
-    let tick = (dialer.shared.config.native.idle / 4).clamp(SHORTEST_TICK, LONGEST_TICK);
+    let config = &dialer.shared.config.native;
+    let tick = (config.idle.min(config.surplus) / 4).clamp(SHORTEST_TICK, LONGEST_TICK);
     let mut certificates = dialer.shared.identities.subscribe();
     loop {
         let stopped = tokio::select! {
@@ -38,8 +39,17 @@ impl PoolState {
         let now = Instant::now();
         let mut slots = self.lock();
         let Slots { by_key, idle } = &mut *slots;
+        let config = &dialer.shared.config.native;
         for (key, slot) in by_key.iter_mut() {
-            slot.idle.retain_mut(|found| !everything && found.is_usable(dialer, key, now));
+            // What has been idle for longest comes first.
+            let mut surplus = slot.idle.len().saturating_sub(config.max_idle);
+            slot.idle.retain_mut(|found| {
+                let one_too_many = surplus > 0;
+                surplus = surplus.saturating_sub(1);
+                let late =
+                    one_too_many && now.saturating_duration_since(found.since) >= config.surplus;
+                !everything && !late && found.is_usable(dialer, key, now)
+            });
         }
         by_key.retain(|_, slot| {
             !slot.idle.is_empty() || slot.warming > 0 || !slot.opens.is_forgotten(now)

@@ -112,15 +112,52 @@ async fn no_more_idle_connections_are_kept_than_allowed() {
     let mesh = Mesh::with(|config| {
         config.native.max_ready = 0;
         config.native.max_idle = 3;
+        config.native.surplus = Duration::from_millis(300);
     });
     let (client, server) = pair(&mesh).await;
+    eight_at_once(&mesh, &client, &server).await;
+    eventually("three are kept", || mesh.metric(OPEN) == 3 && idle(&mesh) == 3).await;
+    exchange(&client, &server).await;
+    assert_eq!(sessions(&mesh, "reused"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_at_once_finds_all_connections_that_it_had() {
+    let mesh = Mesh::with(|config| {
+        config.native.max_ready = 0;
+        config.native.max_idle = 3;
+        config.native.surplus = SOON;
+    });
+    let (client, server) = pair(&mesh).await;
+    for _ in 0..2 {
+        eight_at_once(&mesh, &client, &server).await;
+        eventually("all are kept", || idle(&mesh) == 8).await;
+    }
+    assert_eq!((sessions(&mesh, "fresh"), sessions(&mesh, "reused")), (8, 8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_is_to_be_kept_nothing_is() {
+    let mesh = Mesh::with(|config| {
+        config.native.max_ready = 0;
+        config.native.max_idle = 0;
+    });
+    let (client, server) = pair(&mesh).await;
+    eight_at_once(&mesh, &client, &server).await;
+    eventually("none is kept", || mesh.metric(OPEN) == 0).await;
+}
+
+/// Eight connections that are open together, and closed together.
+async fn eight_at_once(mesh: &Mesh, client: &Client, server: &Server) {
     let mut pairs = Vec::new();
     for _ in 0..8 {
-        pairs.push(connect(&client, &server).await);
+        pairs.push(connect(client, server).await);
     }
     assert_eq!(mesh.metric(OPEN), 8);
-    drop(pairs);
-    eventually("three are kept", || mesh.metric(OPEN) == 3 && idle(&mesh) == 3).await;
+    for (near, mut far) in pairs {
+        drop(near);
+        assert_eq!(read_to_end(&mut far).await.unwrap(), b"");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
