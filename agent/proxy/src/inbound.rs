@@ -22,7 +22,7 @@ use crate::{
     error::Failure,
     forward::forward,
     guard::{self, Delivery, Visit},
-    headers, identity, keepalive,
+    headers, keepalive,
     metrics::Direction,
     overload::Carried,
     pod::{Open, Pod},
@@ -94,7 +94,7 @@ async fn serve_requests(pod: &Arc<Pod>, mut connection: Connection, caller: Arc<
 
 /// A tunnel must not outlive the proof that it was opened with: no new connections then.
 pub(crate) fn has_expired(pod: &Pod, caller: &Caller) -> bool {
-    identity::of_peer(&pod.shared, Some(&caller.certificates), caller.address).is_err()
+    caller.until < pod.shared.identities.now()
 }
 
 /// Time between two looks at whether a tunnel is in use.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
 use undermesh_model::{SpiffeId, Wire};
 use undermesh_snapshot::{ServicePortRoute, WorkloadInfo};
 use undermesh_telemetry::{
@@ -135,8 +135,8 @@ pub(crate) struct Caller {
     pub(crate) address: SocketAddr,
     /// Who it has proven to be.
     pub(crate) identity: SpiffeId,
-    /// With what: its own certificate, which may expire while the tunnel is open.
-    pub(crate) certificates: Vec<CertificateDer<'static>>,
+    /// Until when its certificate proves that, which may pass while the tunnel is open.
+    pub(crate) until: OffsetDateTime,
 }
 
 /// What is known about a connection that a peer asks for.

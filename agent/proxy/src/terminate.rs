@@ -5,11 +5,13 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use h2::server;
 use rustls::ServerConfig;
+use time::OffsetDateTime;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use undermesh_identity::peer_expiry;
 use undermesh_model::Wire;
 
 use crate::{
@@ -81,12 +83,7 @@ pub(crate) async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     let caller = Caller {
         address: peer,
         identity: identity::of_peer(&pod.shared, certificates, peer)?,
-        certificates: certificates
-            .unwrap_or_default()
-            .iter()
-            .take(1)
-            .map(|leaf| leaf.clone().into_owned())
-            .collect(),
+        until: certificates.and_then(peer_expiry).unwrap_or(OffsetDateTime::UNIX_EPOCH),
     };
     Ok((tls, caller))
 }
