@@ -5,11 +5,11 @@ use std::sync::{Arc, Weak};
 use http::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     Pool, Rules,
-    send::Sent,
+    send::{Sent, Serving},
     slot::{Counted, Slot},
 };
 use crate::{
@@ -82,7 +82,7 @@ impl Http1 {
         self.connection.as_ref().is_some_and(|connection| connection.requests > 0)
     }
 
-    /// Sends the one request. The connection goes back to its pool once the answer was read.
+    /// Sends the one request. The connection is taken until its answer was read.
     pub(super) async fn send(mut self, request: Request<Body>) -> Sent {
         let Some(mut connection) = self.connection.take() else { return Sent::Returned(request) };
         connection.requests += 1;
@@ -90,13 +90,32 @@ impl Http1 {
             Ok(answer) => answer,
             Err(error) => return error.into(),
         };
-        let pool = Weak::clone(&self.pool);
-        tokio::spawn(async move {
-            if connection.sender.ready().await.is_ok() {
-                give_back(&pool, connection);
-            }
-        });
-        Sent::Answer(answer, None)
+        let taken = Taken { pool: Weak::clone(&self.pool), connection: Some(connection) };
+        Sent::Answer(answer, Serving::Http1(taken))
+    }
+}
+
+/// A connection whose answer is being read. Dropped, it goes back to its pool as soon as all of the answer
+/// has come.
+pub(super) struct Taken {
+    pool: Weak<Pool>,
+    connection: Option<Connection>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        if connection.sender.is_ready() {
+            give_back(&self.pool, connection);
+        } else if let Ok(runtime) = Handle::try_current() {
+            // The end of the answer is on its way here, or the rest of an answer that nobody wants.
+            let pool = Weak::clone(&self.pool);
+            runtime.spawn(async move {
+                if connection.sender.ready().await.is_ok() {
+                    give_back(&pool, connection);
+                }
+            });
+        }
     }
 }
 

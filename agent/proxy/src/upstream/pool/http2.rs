@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{
     Pool, Rules,
-    send::Sent,
+    send::{Sent, Serving},
     slot::{Counted, Slot},
 };
 use crate::{
@@ -155,7 +155,7 @@ impl Stream {
         match sent.await {
             Ok(answer) => {
                 self.note_allowed();
-                Sent::Answer(answer, Some(self))
+                Sent::Answer(answer, Serving::Http2(self))
             }
             Err(error) => error.into(),
         }

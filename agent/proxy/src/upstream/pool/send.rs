@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc};
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
 
-use super::{Lent, Pool, Version, http2::Stream, opening::Via};
+use super::{Lent, Pool, Version, http1::Taken, http2::Stream, opening::Via};
 use crate::upstream::{
     Body, SendError, in_http1, in_http2,
     limits::Held,
@@ -18,12 +18,18 @@ const ROUNDS: usize = 8;
 /// What a request counts in until its answer was read.
 pub(in crate::upstream) struct Sending {
     _request: Held,
-    _stream: Option<Stream>,
+    _serving: Serving,
+}
+
+/// What carries a request until its answer was read.
+pub(super) enum Serving {
+    Http1(#[expect(dead_code, reason = "is given back when it is dropped")] Taken),
+    Http2(#[expect(dead_code, reason = "counts while it lives")] Stream),
 }
 
 /// How a request fared on one connection.
 pub(super) enum Sent {
-    Answer(Response<Incoming>, Option<Stream>),
+    Answer(Response<Incoming>, Serving),
     /// Nothing was written: it can be sent again as it is.
     Returned(Request<Body>),
     /// Some of it may have been read.
@@ -52,8 +58,8 @@ impl Pool {
             };
             let again = if replay { lent.copy(&request) } else { None };
             let error = match lent.send(request).await {
-                Sent::Answer(answer, stream) => {
-                    return Ok((answer, Sending { _request: held, _stream: stream }));
+                Sent::Answer(answer, serving) => {
+                    return Ok((answer, Sending { _request: held, _serving: serving }));
                 }
                 Sent::Returned(returned) => {
                     request = returned;

@@ -71,10 +71,12 @@ async fn under_a_second(method: Method, body: &'static [u8]) -> Result<StatusCod
     let lease = cluster.admit(&pick()).unwrap();
     let answer = lease.send(&ends, request(Method::GET, "/")).await.unwrap();
     answer.into_body().collect().await.unwrap();
+    drop(lease);
     settle().await;
     let body: Body = Full::from(body).map_err(|never| match never {}).boxed_unsync();
     let mut second = request(method, "/").map(|_| body);
     second.headers_mut().insert("x-kept", HeaderValue::from_static("1"));
+    let lease = cluster.admit(&pick()).unwrap();
     let answer = lease.send(&ends, second).await;
     server.abort();
     answer.map(|answer| answer.status())
