@@ -219,6 +219,9 @@ fn say(work: Work, way: Way, sample: &Sample, round: u32, rounds: u32) {
 }
 
 fn once(work: Work, ground: &Ground, each: Duration) -> Result<Sample> {
+    if !work.lead_in().is_zero() {
+        work.run(ground, work.lead_in())?;
+    }
     ground.forget_logs()?;
     let watch = Watch::begin(ground.mesh());
     let stretch = Stretch::begin(ground.cgroup())?;

@@ -140,6 +140,15 @@ impl Work {
         }
     }
 
+    /// How long it goes on before it is measured. A thousand connections that are just being opened measure that, which is
+    /// another kind of work; a client that had them a moment ago is what agents see of a busy one.
+    pub(super) fn lead_in(self) -> Duration {
+        match self {
+            Self::KeepAlive1024 => Duration::from_secs(1),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Does it for about `time`.
     pub(super) fn run(self, ground: &Ground, time: Duration) -> Result<Done> {
         match self {
