@@ -31,6 +31,11 @@ mod status;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tikv_jemallocator::Jemalloc;
+
+/// How it is set up is in `.cargo/config.toml` (docs/adr/0030).
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {

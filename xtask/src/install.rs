@@ -24,6 +24,8 @@ pub(crate) const LLVM_MAJOR: u32 = 22;
 /// What a tool is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
+    /// The agent itself.
+    Agent,
     /// Debian's compiler, cargo and library sources, one matched set, to build the programs.
     DebianToolchain,
     /// Tests in network namespaces.
@@ -90,6 +92,12 @@ static TOOLS: [Tool; 19] = [
         detect: Detect::File("/usr/lib/rustlib/src/rust/library/core/src/lib.rs"),
         purpose: "the sources of `core`, which has to be built for eBPF",
         needs: &[Need::DebianToolchain],
+    },
+    Tool {
+        package: "make",
+        detect: Detect::Command("make"),
+        purpose: "builds the agent's allocator",
+        needs: &[Need::Agent],
     },
     Tool {
         package: "iproute2",

@@ -11,14 +11,17 @@ mod tree;
 mod walls;
 
 use std::{
-    fmt,
+    env, fmt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Result;
 
-use crate::workspace::Workspace;
+use crate::{
+    install::{self, Need, Policy},
+    workspace::Workspace,
+};
 
 /// Options of `lint`.
 #[derive(clap::Args)]
@@ -142,7 +145,12 @@ impl Check {
             Self::Names => names::check(workspace),
             Self::Rows => rows::check(workspace),
             Self::Fmt => cargo_tools::fmt(workspace),
-            Self::Clippy => cargo_tools::clippy(workspace),
+            Self::Clippy => {
+                // Nobody is there to be told.
+                let unattended = env::var_os("CI").is_some_and(|value| value == "true");
+                install::ensure(Need::Agent, Policy::from_flag(!unattended))?;
+                cargo_tools::clippy(workspace)
+            }
             Self::Deny => cargo_tools::deny(workspace),
         }
     }

@@ -102,6 +102,7 @@ fn prepare(
     summary: &mut Summary,
 ) -> Result<Option<Machines>> {
     let policy = Policy::from_flag(args.no_install);
+    install::ensure(Need::Agent, policy)?;
     let mut machines = None;
     for ring in [Ring::Netns, Ring::Vm] {
         if !rings.contains(&ring) {
