@@ -74,7 +74,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 19] = [
+static TOOLS: [Tool; 20] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
