@@ -1,3 +1,5 @@
+//! What is kept on disk, and what is not believed of it.
+
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;

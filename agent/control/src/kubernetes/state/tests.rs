@@ -1,3 +1,5 @@
+//! When there is a state, and what is in it.
+
 use std::sync::Arc;
 
 use serde_json::json;
