@@ -220,3 +220,31 @@ fn a_pod_stays_enrolled_while_containers_come_and_go_and_leaves_with_its_sandbox
     state("client", "enrolled")?;
     Ok(())
 }
+
+#[test]
+fn the_very_first_connection_of_a_new_pod_is_held_until_it_is_in_the_mesh() -> Result<()> {
+    let mut cluster = Cluster::build([("a", Layout::Cgroupfs), ("b", Layout::Kind)])?;
+    let server = cluster.run("server", FIRST)?;
+    server.listen(cluster.rig.at("server", PORT)?, Behaviour::Echo)?;
+    cluster.start_agent("b")?;
+    cluster.start_agent("a")?;
+    cluster.rig.agent("b")?.wait_enrolled("server")?;
+    let rig = &cluster.rig;
+    let netns = &rig.place("client")?.netns;
+    // The agent has never seen this cgroup; its name says whose it is.
+    let act = rig.first_act_in(
+        netns,
+        &cluster.cgroup("client", FIRST)?,
+        rig.at("server", PORT)?,
+        "hello",
+    )?;
+    let log = rig.agent("b")?.access_log();
+    log.wait(&[
+        ("security", "mutual_tls"),
+        ("source.pod", "client"),
+        ("destination.pod", "server"),
+    ])?;
+    assert!(act.errors.iter().all(|error| error == "ECONNREFUSED"), "{act:?}");
+    assert_eq!(rig.agent("b")?.status()?.verdict("inbound_plaintext"), 0);
+    Ok(())
+}

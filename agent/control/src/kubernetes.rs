@@ -52,6 +52,8 @@ pub use health::{Health, HealthReport, ListReport};
 const INBOX: usize = 1024;
 /// Messages that are read at once.
 const BATCH: usize = 256;
+/// How many times as long as a state has taken the source rests before the next.
+const REST: u32 = 2;
 /// Discovery is asked again this often after kinds have come or gone: it lags behind.
 const EAGER: u32 = 4;
 
@@ -168,6 +170,7 @@ impl KubernetesSource {
             discover_at: Instant::now(),
             changed: None,
             cache_at: None,
+            rested: Instant::now(),
         };
         follower.restore().await;
         follower.run(inbox, &self.config.node).await;
@@ -210,6 +213,8 @@ struct Follower {
     changed: Option<(Instant, Instant)>,
     /// When the cache is to be written.
     cache_at: Option<Instant>,
+    /// When the source has rested from the last state.
+    rested: Instant,
 }
 
 impl Follower {
@@ -310,7 +315,8 @@ impl Follower {
 
     fn publish_at(&self) -> Option<Instant> {
         let (first, last) = self.changed?;
-        Some((last + self.timing.debounce).min(first + self.timing.longest_debounce))
+        let settled = (last + self.timing.debounce).min(first + self.timing.longest_debounce);
+        Some(settled.max(self.rested))
     }
 
     /// Kinds have come or gone, or seem to have.
@@ -407,6 +413,7 @@ impl Follower {
 
     async fn publish(&mut self) {
         self.changed = None;
+        let began = Instant::now();
         let mut loaded = self.state.load();
         if loaded.cluster.is_some() && self.complete {
             self.cache_at.get_or_insert_with(|| Instant::now() + self.timing.cache);
@@ -418,6 +425,8 @@ impl Follower {
             // Nobody listens: the end is near.
             let _ = self.updates.send(update).await;
         }
+        // In a large cluster something changes all the time, and a state takes its time.
+        self.rested = Instant::now() + began.elapsed() * REST;
     }
 
     fn write_cache(&mut self) {

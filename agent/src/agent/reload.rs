@@ -17,7 +17,7 @@ use undermesh_snapshot::{Options, Snapshot, compile};
 use undermesh_telemetry::Telemetry;
 
 use super::{parts::Parts, sources};
-use crate::{pod::LAST_ACCEPTS, rejudge::Rejudge};
+use crate::{config::SourceConfig, pod::LAST_ACCEPTS, rejudge::Rejudge};
 
 /// What is wrong at the moment, in the words of the status page.
 #[derive(Clone, Default)]
@@ -69,6 +69,8 @@ pub(super) struct Reload {
     rejudge: Arc<Rejudge>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     warnings: Warnings,
+    /// States come as people write them, not as a cluster lives.
+    by_hand: bool,
 }
 
 impl Reload {
@@ -83,6 +85,7 @@ impl Reload {
             rejudge: Arc::clone(&parts.rejudge),
             snapshots: parts.snapshots.clone(),
             warnings: parts.warnings.clone(),
+            by_hand: matches!(parts.config.source, SourceConfig::Manifests(_)),
         }
     }
 
@@ -135,8 +138,11 @@ impl Reload {
         warnings.datapath = applied.as_ref().err().map(ToString::to_string);
         drop(warnings);
         match applied {
-            Ok(entries) => {
+            Ok(entries) if self.by_hand || generation.0 == 1 => {
                 tracing::info!(%generation, entries, compile_ms, apply_ms, "configuration in force");
+            }
+            Ok(entries) => {
+                tracing::debug!(%generation, entries, compile_ms, apply_ms, "configuration in force");
             }
             Err(error) => {
                 tracing::error!(%generation, %error, "configuration is only partly in force");

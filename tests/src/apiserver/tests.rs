@@ -5,6 +5,8 @@ mod reading;
 mod watching;
 mod writing;
 
+use serde_json::Value;
+
 use super::*;
 use client::{Client, Watched};
 

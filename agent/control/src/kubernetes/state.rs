@@ -28,6 +28,9 @@ const ROUNDS: usize = 5;
 /// Secrets and ConfigMaps that are watched by name.
 const MAX_NAMED: usize = 512;
 
+/// An object of a list.
+type Object<'a> = (&'static Kind, &'a NamespacedName, &'a Entry);
+
 /// One list.
 pub(super) struct Content {
     pub(super) kind: &'static Kind,
@@ -127,11 +130,12 @@ impl State {
     /// Puts everything together. Objects that cannot be together are left out and reported: one mistake
     /// must not keep all else from being in force.
     pub(super) fn load(&self) -> Loaded {
-        let all: Vec<(&'static Kind, &NamespacedName, &Entry)> = self
+        let all: Vec<Object<'_>> = self
             .lists
             .values()
             .flat_map(|list| list.entries.iter().map(|(name, entry)| (list.kind, name, entry)))
             .collect();
+        let all = once(all);
         if all.len() > MAX_OBJECTS {
             let diagnostic = Diagnostic {
                 severity: Severity::Error,
@@ -174,7 +178,7 @@ impl State {
 
     fn assemble(
         &self,
-        all: &[(&'static Kind, &NamespacedName, &Entry)],
+        all: &[Object<'_>],
         left_out: &BTreeSet<ResourceRef>,
         report: &mut Report,
     ) -> Cluster {
@@ -240,6 +244,25 @@ impl State {
             });
         }
     }
+}
+
+/// A pod that is scheduled comes to one list before it has left the other, and may be in both for as long as
+/// the server is away: the newer one counts, and of the same one that of this node, which comes last.
+fn once<'a>(mut all: Vec<Object<'a>>) -> Vec<Object<'a>> {
+    let mut newest: HashMap<&NamespacedName, &'a Facts> = HashMap::new();
+    let is_pod = |kind: &Kind| kind.description.kind == "Pod";
+    for (kind, name, entry) in &all {
+        if is_pod(kind) {
+            let newest = newest.entry(name).or_insert(&entry.facts);
+            if entry.facts.created >= newest.created {
+                *newest = &entry.facts;
+            }
+        }
+    }
+    all.retain(|(kind, name, entry)| {
+        !is_pod(kind) || newest.get(name).is_some_and(|facts| std::ptr::eq(*facts, &entry.facts))
+    });
+    all
 }
 
 fn origin(kind: &Kind, name: &NamespacedName) -> ResourceRef {

@@ -88,6 +88,28 @@ fn an_address_that_is_used_again_is_the_newer_pods() {
 }
 
 #[test]
+fn a_pod_that_is_in_both_lists_is_one_pod() {
+    let both = |here: Value, elsewhere: Value| {
+        let mut state = State::new("here");
+        let kind = Kind::find("Pod").unwrap();
+        state.restore(SlotId::new("pod/here"), kind, &[here]);
+        state.restore(SlotId::new("pod/elsewhere"), kind, &[elsewhere]);
+        let loaded = state.load();
+        assert_eq!(loaded.diagnostics.len(), 0, "{:?}", loaded.diagnostics);
+        let cluster = loaded.cluster.unwrap();
+        let pod = cluster.workloads[&NamespacedName::new("shop", "a")].clone();
+        (pod.location.is_some(), pod.addresses.len())
+    };
+    let mut unscheduled = pod("a", "1", T, "10.0.0.1");
+    unscheduled["spec"]["nodeName"] = Value::Null;
+    assert_eq!(both(pod("a", "1", T, "10.0.0.1"), unscheduled), (true, 1));
+    // One of the same name that came later is another.
+    let mut later = pod("a", "2", "2025-01-01T00:00:01Z", "10.0.0.1");
+    later["spec"]["nodeName"] = json!("there");
+    assert_eq!(both(pod("a", "1", T, "10.0.0.1"), later), (false, 1));
+}
+
+#[test]
 fn what_contradicts_others_is_left_out_and_all_else_is_in_force() {
     let route = |name: &str, spec: Value| {
         json!({
