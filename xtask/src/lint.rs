@@ -19,6 +19,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
+    chart,
     install::{self, Need, Policy},
     workspace::Workspace,
 };
@@ -50,6 +51,8 @@ enum Check {
     Names,
     /// Tests that tables in docs/reference name exist
     Rows,
+    /// The manifest in deploy/kubernetes is of the chart in deploy/helm
+    Chart,
     /// rustfmt
     Fmt,
     /// clippy, warnings are errors
@@ -59,13 +62,14 @@ enum Check {
 }
 
 /// Cheap ones first, so that a small mistake is seen before the compiler starts.
-const DEFAULT: [Check; 8] = [
+const DEFAULT: [Check; 9] = [
     Check::Layout,
     Check::Walls,
     Check::Sources,
     Check::Links,
     Check::Names,
     Check::Rows,
+    Check::Chart,
     Check::Fmt,
     Check::Clippy,
 ];
@@ -135,6 +139,17 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+/// That the chart makes what Kubernetes reads, `cargo xtask chart --check` and tests of `undermesh-control` show.
+fn manifest(workspace: &Workspace) -> Result<Vec<Finding>> {
+    let path = workspace.manifest();
+    let message = "is not what the chart makes: run `cargo xtask chart`";
+    let stale = !chart::is_fresh(workspace)?;
+    Ok(stale
+        .then(|| Finding::error(workspace.relative(&path), None, message))
+        .into_iter()
+        .collect())
+}
+
 impl Check {
     fn findings(self, workspace: &Workspace) -> Result<Vec<Finding>> {
         match self {
@@ -144,6 +159,7 @@ impl Check {
             Self::Links => links::check(workspace),
             Self::Names => names::check(workspace),
             Self::Rows => rows::check(workspace),
+            Self::Chart => manifest(workspace),
             Self::Fmt => cargo_tools::fmt(workspace),
             Self::Clippy => {
                 // Nobody is there to be told.

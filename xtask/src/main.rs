@@ -4,6 +4,7 @@
 
 mod bench;
 mod build_ebpf;
+mod chart;
 mod command;
 mod demo;
 mod fuzz;
@@ -35,6 +36,8 @@ enum Command {
     Demo(demo::Args),
     /// Build the eBPF programs from source, installing what that needs
     BuildEbpf(build_ebpf::Args),
+    /// Lint and render the Helm chart, and write the manifest that comes of it
+    Chart(chart::Args),
     /// Run every test that this machine can run
     Test(test::Args),
     /// Measure the same work with and without the mesh, as ratios
@@ -63,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::run(&workspace, &args),
         Command::BuildEbpf(args) => build_ebpf::run(&workspace, &args),
+        Command::Chart(args) => chart::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Fuzz(args) => fuzz::run(&workspace, &args),

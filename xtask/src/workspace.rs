@@ -44,6 +44,16 @@ impl Workspace {
         self.ebpf_package().join("target/bpfel-unknown-none/release/undermesh-programs")
     }
 
+    /// The Helm chart.
+    pub(crate) fn chart(&self) -> PathBuf {
+        self.root.join("deploy/helm/undermesh")
+    }
+
+    /// What `chart` makes of it.
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.root.join("deploy/kubernetes/undermesh.yaml")
+    }
+
     /// Where tools are put that xtask builds for itself; not in the user's home.
     pub(crate) fn tools(&self) -> PathBuf {
         self.root.join("target/tools")
