@@ -152,7 +152,6 @@ fn prepare(workspace: &Workspace, policy: Policy) -> Result<()> {
             missing.join("; ")
         )
     }
-    install::ensure(Need::Agent, policy)?;
     install::ensure(Need::Bench, policy)?;
     build::build(workspace, policy)?;
     Rig::cleanup_stale(TAG)

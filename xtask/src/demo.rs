@@ -48,7 +48,6 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     }
     check_machine()?;
     let policy = Policy::from_flag(args.no_install);
-    install::ensure(Need::Agent, policy)?;
     install::ensure(Need::Demo, policy)?;
     Builder::prepare(workspace, policy)?.build(false)?;
     build_binaries(workspace)?;

@@ -24,7 +24,7 @@ pub(crate) const LLVM_MAJOR: u32 = 22;
 /// What a tool is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// The agent itself.
+    /// The agent itself, where nothing else of this list is needed.
     Agent,
     /// Debian's compiler, cargo and library sources, one matched set, to build the programs.
     DebianToolchain,
@@ -92,12 +92,6 @@ static TOOLS: [Tool; 20] = [
         detect: Detect::File("/usr/lib/rustlib/src/rust/library/core/src/lib.rs"),
         purpose: "the sources of `core`, which has to be built for eBPF",
         needs: &[Need::DebianToolchain],
-    },
-    Tool {
-        package: "make",
-        detect: Detect::Command("make"),
-        purpose: "builds the agent's allocator",
-        needs: &[Need::Agent],
     },
     Tool {
         package: "iproute2",
@@ -194,6 +188,12 @@ static TOOLS: [Tool; 20] = [
         detect: Detect::Command("c++"),
         purpose: "compiles libFuzzer",
         needs: &[Need::Fuzz],
+    },
+    Tool {
+        package: "make",
+        detect: Detect::Command("make"),
+        purpose: "builds the agent's allocator",
+        needs: &[Need::Agent, Need::Demo, Need::Vm, Need::Bench],
     },
 ];
 

@@ -135,7 +135,6 @@ pub(super) struct Store {
 impl Store {
     /// Sees to the tools that fetching needs, and to fresh lists.
     pub(super) fn open(policy: Policy) -> Result<Self> {
-        install::ensure(Need::Agent, policy)?;
         install::ensure(Need::Vm, policy)?;
         let cache = Cache::lock()?;
         let apt = Apt::open(&cache.directory)?;
