@@ -14,12 +14,10 @@ use std::{fmt, path::Path, time::Duration};
 
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use kube::{
-    Client,
-    client::Body,
-    config::{Config, KubeConfigOptions, Kubeconfig},
-};
+use kube::{Client, client::Body};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::kube_client::{self, chain};
 
 pub use lease::{Lease, LeaseState};
 pub use pods::PodPlace;
@@ -95,25 +93,7 @@ impl ApiServer {
     /// # Errors
     /// Where neither says it.
     pub async fn new(kubeconfig: Option<&Path>) -> Result<Self, String> {
-        let mut config = match kubeconfig {
-            Some(path) => {
-                let told = |error: &dyn fmt::Display| {
-                    format!("kubeconfig {} is not usable: {error}", path.display())
-                };
-                let read = Kubeconfig::read_from(path).map_err(|error| told(&error))?;
-                let options = KubeConfigOptions::default();
-                let config = Config::from_custom_kubeconfig(read, &options).await;
-                config.map_err(|error| told(&error))?
-            }
-            None => Config::incluster().map_err(|error| {
-                format!("no kubeconfig is set, and this is no pod of a cluster: {error}")
-            })?,
-        };
-        config.connect_timeout = Some(CONNECT);
-        config.read_timeout = None;
-        let server = config.cluster_url.to_string();
-        let client = Client::try_from(config)
-            .map_err(|error| format!("cannot speak to the API server {server}: {error}"))?;
+        let (client, server) = kube_client::connect(kubeconfig, CONNECT).await?;
         Ok(Self { client, server })
     }
 
@@ -212,20 +192,6 @@ fn refused(code: StatusCode, body: &[u8]) -> ApiError {
         false => status.message.chars().filter(|c| !c.is_control()).take(1000).collect(),
     };
     ApiError::Refused { code: code.as_u16(), message }
-}
-
-/// An error and what has led to it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
 }
 
 /// Whether a text may stand in a path as the name of an object (RFC 1123, as Kubernetes has it). Names that

@@ -180,7 +180,7 @@ impl KubernetesSource {
         let Timing { first_retry, longest_retry, .. } = self.config.timing;
         let mut backoff = Backoff::new(first_retry, longest_retry);
         loop {
-            match Api::new(self.config.kubeconfig.as_ref()).await {
+            match Api::new(self.config.kubeconfig.as_deref()).await {
                 Ok(api) => return api,
                 Err(problem) => self.health.problem(Some(problem)),
             }

@@ -24,6 +24,7 @@ mod files;
 #[cfg(test)]
 mod fixtures;
 mod kinds;
+mod kube_client;
 mod kubernetes;
 mod manifests;
 mod names;

@@ -1,18 +1,15 @@
-//! Requests to the API server: one answer, or lines for as long as they come. The only file that knows the
-//! client.
+//! Requests to the API server: one answer, or lines for as long as they come.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use kube::{
-    Client,
-    client::Body,
-    config::{Config, KubeConfigOptions, Kubeconfig},
-};
+use kube::{Client, client::Body};
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::kube_client::{self, chain};
 
 /// Largest answer, in bytes: a page of a list.
 const MAX_ANSWER: usize = 256 << 20;
@@ -101,30 +98,9 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Reads how to reach the server; does not ask it anything. Without a kubeconfig, the account of the pod
-    /// that this runs in is used.
-    pub(super) async fn new(kubeconfig: Option<&PathBuf>) -> Result<Self, String> {
-        let mut config = match kubeconfig {
-            Some(path) => {
-                let told = |error: &dyn fmt::Display| {
-                    format!("kubeconfig {} is not usable: {error}", path.display())
-                };
-                let read = Kubeconfig::read_from(path).map_err(|error| told(&error))?;
-                let options = KubeConfigOptions::default();
-                Config::from_custom_kubeconfig(read, &options)
-                    .await
-                    .map_err(|error| told(&error))?
-            }
-            None => Config::incluster().map_err(|error| {
-                format!("no kubeconfig is set, and this is no pod of a cluster: {error}")
-            })?,
-        };
-        config.connect_timeout = Some(CONNECT);
-        // Watches are silent for longer than any answer may take; every wait has a limit of its own here.
-        config.read_timeout = None;
-        let server = config.cluster_url.to_string();
-        let client = Client::try_from(config)
-            .map_err(|error| format!("cannot speak to the API server {server}: {error}"))?;
+    /// Reads how to reach the server; does not ask it anything.
+    pub(super) async fn new(kubeconfig: Option<&Path>) -> Result<Self, String> {
+        let (client, server) = kube_client::connect(kubeconfig, CONNECT).await?;
         Ok(Self { client, server })
     }
 
@@ -225,18 +201,4 @@ pub(super) async fn timely<T>(
 /// Where a text ceases to be JSON; what stands there may be a secret.
 pub(super) fn place(error: &serde_json::Error) -> String {
     format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column())
-}
-
-/// An error and what has led to it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
 }
