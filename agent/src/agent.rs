@@ -160,7 +160,8 @@ async fn drain(pods: Vec<EnrolledPod>, time: Duration) {
     }
 }
 
-async fn wait_for_signal() -> Result<()> {
+/// Waits until the process is told to stop.
+pub(crate) async fn wait_for_signal() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

@@ -27,20 +27,14 @@ use std::{net::SocketAddr, path::Path, process::ExitCode, sync::Arc, time::Durat
 
 use anyhow::{Context, Result};
 use clap::Args;
-use tokio::{
-    net::TcpListener,
-    runtime::Builder,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, runtime::Builder, sync::watch, task::JoinSet};
 use undermesh_control::ApiServer;
 use undermesh_identity::issuance::{self, Issuance, ServerIdentity};
 use undermesh_model::SpiffeId;
 use undermesh_snapshot::Options;
 use undermesh_telemetry::{Audit, LogFormat as TelemetryLogFormat};
 
-use crate::{admin, config::LogFormat};
+use crate::{admin, agent::wait_for_signal, config::LogFormat};
 use asked::Kubernetes;
 use authority::AuthorityKeeper;
 use leader::Election;
@@ -178,7 +172,7 @@ async fn serve(settings: Settings, audit: &Audit) -> Result<()> {
     tasks.spawn(issuance::serve(grpc, made, issuance, stop.subscribe()));
     let election = tokio::spawn(election.run(stop.subscribe()));
 
-    terminated().await?;
+    wait_for_signal().await?;
     tracing::info!("stopping");
     stop.send_replace(true);
     // The lease is given back first, so that another replica goes on at once.
@@ -192,14 +186,4 @@ fn listen(setting: &str, address: SocketAddr) -> Result<TcpListener> {
     let listener = admin::listen(setting, address)?;
     tracing::info!(setting, address = %listener.local_addr()?, "listening");
     Ok(listener)
-}
-
-async fn terminated() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
