@@ -120,10 +120,8 @@ impl Reload {
         let compiled = compile(cluster, &self.options, generation);
         let compile_ms = began.elapsed().as_millis();
         found.extend(compiled.diagnostics);
-        let known: HashSet<String> =
-            self.warnings.lock().state.iter().map(ToString::to_string).collect();
-        // An API server may send a state a second; what has been said is not said again.
-        found.iter().filter(|found| !known.contains(&found.to_string())).for_each(log);
+        let said = self.said();
+        found.iter().filter(|found| !said.contains(&found.to_string())).for_each(log);
         let snapshot = Arc::new(compiled.snapshot);
         self.want_certificates(&snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
@@ -152,6 +150,15 @@ impl Reload {
         self.snapshots.send_replace(Some(Arc::clone(&snapshot)));
         let rejudge = Arc::clone(&self.rejudge);
         tokio::task::spawn_blocking(move || rejudge.run(&snapshot));
+    }
+
+    /// What need not be logged again: an API server may send a state a second. Who has written a
+    /// state by hand wants to read all that is wrong with it.
+    fn said(&self) -> HashSet<String> {
+        if self.by_hand {
+            return HashSet::new();
+        }
+        self.warnings.lock().state.iter().map(ToString::to_string).collect()
     }
 
     /// Asks for certificates for all pods of this node. Those of pods that leave are kept for a
