@@ -318,6 +318,22 @@ fn a_broken_manifest_is_named_with_its_line_and_the_last_good_state_stays() -> R
 }
 
 #[test]
+fn who_edits_manifests_is_told_each_time_what_is_wrong_with_them() -> Result<()> {
+    let rig = Rig::started()?;
+    for retries in 1..4 {
+        let rule = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+             metadata: {{name: far, namespace: shop}}\nspec:\n  host: far\n  trafficPolicy:\n    \
+             loadBalancer: {{Simple: RANDOM}}\n    \
+             connectionPool: {{http: {{maxRetries: {retries}}}}}\n"
+        );
+        let log = rig.submit("rule", &rule)?;
+        ensure!(log.contains("unknown-field"), "nothing is said of edit {retries}: {log}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_service_that_appears_or_changes_is_reachable_without_a_restart() -> Result<()> {
     let mut rig = Rig::started()?;
     let (client, server) = (rig.pod("client")?, rig.pod("server")?);
