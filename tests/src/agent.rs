@@ -120,6 +120,9 @@ impl Agent {
             .stdout(output)
             // Ctrl-C is for the owner, who ends its agents in its own order.
             .process_group(0);
+        if let Some(clock) = &node.clock {
+            clock.drive(&mut command);
+        }
         let child = command.spawn().context("cannot start an agent")?;
         let access_log = AccessLog::at(node.settings.get("accessLog").unwrap_or_default().into());
         Ok(Self { child, netns: node.netns.clone(), log, access_log })

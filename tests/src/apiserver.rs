@@ -60,7 +60,7 @@ pub use hooks::Hook;
 pub use resource::Resource;
 pub use tokens::Bearer;
 
-use crate::netns::Netns;
+use crate::{netns::Netns, topology::Node};
 use faults::Faults;
 use serve::Tls;
 use store::Store;
@@ -257,6 +257,21 @@ impl ApiServer {
         let path = self.shared.dir.join(format!("{name}.kubeconfig"));
         fs::write(&path, serde_yaml_ng::to_string(&config)?)?;
         Ok(path)
+    }
+
+    /// Has the agent of a node follow this server, which is at `host`, from its next start.
+    ///
+    /// # Errors
+    /// As [`Self::kubeconfig`].
+    pub fn lead(&self, node: &mut Node, host: &str) -> Result<()> {
+        let kubeconfig = self.kubeconfig(&node.name, host, self.token())?;
+        let (cache, pods) = (node.dir.join("cache"), node.cgroup.join("pods"));
+        node.settings.remove("manifests");
+        node.settings.set("source", "kubernetes");
+        for (key, path) in [("kubeconfig", kubeconfig), ("cacheDir", cache), ("podCgroup", pods)] {
+            node.settings.set(key, &path.display().to_string());
+        }
+        Ok(())
     }
 
     /// Goes away: the port is closed, every connection is cut. Objects stay.

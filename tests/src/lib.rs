@@ -5,6 +5,7 @@
 //!     ├─ topology    nodes and pods as network namespaces, joined by a wire
 //!     ├─ manifest    the Kubernetes objects that describe them
 //!     ├─ agent       agent processes: configuration, start, kill, status, metrics, access log
+//!     ├─ clock       time that tests move
 //!     ├─ guard       cleans up after an owner that died, however it died
 //!     ├─ pod         drives sockets inside a pod, one system call at a time
 //!     ├─ doctor      `undermesh doctor` on a node, and what it says
@@ -29,6 +30,7 @@ pub mod authorizer;
 mod capture;
 pub mod cases;
 mod cgroup;
+mod clock;
 mod controller;
 mod doctor;
 mod footprint;
@@ -53,6 +55,7 @@ pub use access_log::{AccessLog, LogLine};
 pub use agent::{Agent, Settings};
 pub use capture::{Capture, Flow};
 pub use cgroup::cgroup2_mount;
+pub use clock::Clock;
 pub use controller::{Controller, NAME as CONTROLLER, Plane, certificates};
 pub use doctor::{Diagnosis, Doctor, FindingRow};
 pub use footprint::Footprint;

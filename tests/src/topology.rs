@@ -22,6 +22,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     agent::{Agent, Settings},
+    clock::Clock,
     footprint::Footprint,
     manifest::PodSpec,
     netns::Netns,
@@ -57,6 +58,8 @@ pub struct Node {
     pub dir: PathBuf,
     /// What the agent's configuration file will say at the next start.
     pub settings: Settings,
+    /// What the agent takes for the time, if it is not the machine's clocks.
+    pub clock: Option<Clock>,
     /// The agent, once it has been started.
     pub agent: Option<Agent>,
 }
@@ -155,6 +158,7 @@ fn node(footprint: &Footprint, wire: &Netns, name: &str, index: u8) -> Result<No
         settings: Settings::of(footprint, name, &cgroup),
         cgroup,
         dir,
+        clock: None,
         agent: None,
     })
 }

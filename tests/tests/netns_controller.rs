@@ -1,12 +1,11 @@
 //! Agents that have their certificates from a controller: traffic under them, what becomes of it when the
 //! controller is away, and what agents say about that.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use undermesh_tests::{
-    CONTROLLER, Controller, PORT, Plane, Pod, Rig, apiserver::Options, certificates::replace_file,
-    pod::protocol::Behaviour, wait_for,
+    Controller, PORT, Plane, Pod, Rig, apiserver::Options, pod::protocol::Behaviour, wait_for,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -17,16 +16,12 @@ const GRPC: u16 = 25012;
 struct Mesh {
     rig: Rig,
     plane: Plane,
-    /// The roots, as agents read them.
-    roots: PathBuf,
-    host: String,
 }
 
 impl Mesh {
     fn new() -> Result<Self> {
         let rig = Rig::standard().build()?;
         let node = rig.node("a")?;
-        let host = node.addresses[0].to_string();
         let options = Options {
             address: (node.addresses[0], 26443).into(),
             addresses: vec![node.addresses[0]],
@@ -37,31 +32,22 @@ impl Mesh {
         for (pod, node) in [("client", "a"), ("near", "a"), ("server", "b")] {
             plane.pod("shop", pod, pod, node)?;
         }
-        let roots = dir.join("roots.pem");
-        Ok(Self { rig, plane, roots, host })
+        Ok(Self { rig, plane })
     }
 
     fn controller(&self, settings: &[(&str, &str)]) -> Result<Controller> {
-        let grpc = format!("{}:{GRPC}", self.host);
+        let grpc = format!("{}:{GRPC}", self.rig.node("a")?.addresses[0]);
         let all = [&[("grpcAddress", grpc.as_str())], settings].concat();
         let mut controller = self.plane.controller("one", &all)?;
         controller.wait_ready()?;
-        replace_file(&self.roots, &self.plane.roots()?)?;
         Ok(controller)
     }
 
     /// Has both agents ask the controller, for certificates of this lifetime.
     fn start_agents(&mut self, lifetime: &str) -> Result<()> {
+        let address = (self.rig.node("a")?.addresses[0], GRPC).into();
         for name in ["a", "b"] {
-            let token = self.plane.dir().join(format!("token-{name}"));
-            replace_file(&token, &self.plane.agent(name)?)?;
-            let settings = &mut self.rig.node_mut(name)?.settings;
-            settings.remove("caDir");
-            settings.set("caAddress", &format!("https://{}:{GRPC}", self.host));
-            settings.set("caName", CONTROLLER);
-            settings.set("caRoots", &self.roots.display().to_string());
-            settings.set("caToken", &token.display().to_string());
-            settings.set("svidLifetime", lifetime);
+            self.plane.certify(self.rig.node_mut(name)?, address, lifetime)?;
         }
         self.rig.start_agents()
     }

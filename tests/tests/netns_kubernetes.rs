@@ -70,20 +70,7 @@ impl Cluster {
             server.put_yaml(&fs::read_to_string(entry?.path())?)?;
         }
         for (name, _) in layouts {
-            let host = addresses[0].to_string();
-            let kubeconfig = server.kubeconfig(name, &host, server.token())?;
-            let node = rig.node_mut(name)?;
-            let cache = node.dir.join("cache");
-            let pods = node.cgroup.join("pods");
-            node.settings.remove("manifests");
-            for (key, value) in [
-                ("source", "kubernetes".to_owned()),
-                ("kubeconfig", kubeconfig.display().to_string()),
-                ("cacheDir", cache.display().to_string()),
-                ("podCgroup", pods.display().to_string()),
-            ] {
-                node.settings.set(key, &value);
-            }
+            server.lead(rig.node_mut(name)?, &addresses[0].to_string())?;
         }
         Ok(Self { rig, server, layouts })
     }

@@ -74,7 +74,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 20] = [
+static TOOLS: [Tool; 21] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -194,6 +194,12 @@ static TOOLS: [Tool; 20] = [
         detect: Detect::Command("make"),
         purpose: "builds the agent's allocator",
         needs: &[Need::Agent, Need::Demo, Need::Vm, Need::Bench],
+    },
+    Tool {
+        package: "faketime",
+        detect: Detect::Command("faketime"),
+        purpose: "lets an hour pass in seconds for agents under test",
+        needs: &[Need::Netns],
     },
 ];
 

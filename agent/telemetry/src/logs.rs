@@ -4,11 +4,15 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::{
     EnvFilter, Registry,
-    filter::{Directive, LevelFilter},
+    filter::{Directive, LevelFilter, filter_fn},
     fmt,
     prelude::*,
     reload,
 };
+
+/// A library that logs each failure which it returns as well, one for each list of an API server
+/// that is away.
+const SAID_BY_WHO_ASKED: &str = "kube_client::client::builder";
 
 /// Format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,9 +78,12 @@ pub fn init(filter: &str, format: LogFormat) -> Result<LogHandle, LogError> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     let registry = tracing_subscriber::registry().with(filter);
     let layer = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let said_once = filter_fn(|about| about.target() != SAID_BY_WHO_ASKED);
     let set = match format {
-        LogFormat::Text => registry.with(layer).try_init(),
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Text => registry.with(layer.with_filter(said_once)).try_init(),
+        LogFormat::Json => {
+            registry.with(layer.json().flatten_event(true).with_filter(said_once)).try_init()
+        }
     };
     set.map_err(|_| LogError::Twice)?;
     Ok(LogHandle(handle))

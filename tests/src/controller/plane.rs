@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -10,11 +11,15 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Controller, certificates::Question};
+use super::{
+    Controller,
+    certificates::{Question, replace_file},
+};
 use crate::{
     apiserver::{ApiServer, Bearer, Options},
     netns::Netns,
     poll::wait_for,
+    topology::Node,
 };
 
 const NAMESPACE: &str = "undermesh-system";
@@ -99,6 +104,28 @@ impl Plane {
             node: Some(node.to_owned()),
             ..Bearer::account(NAMESPACE, "undermesh-agent", &["undermesh-ca"])
         }))
+    }
+
+    /// Has the agent of a node ask a controller at `address` for its certificates, from its next start.
+    ///
+    /// # Errors
+    /// As [`Self::agent`], and where there are no roots yet.
+    pub fn certify(&self, node: &mut Node, address: SocketAddr, lifetime: &str) -> Result<()> {
+        let [roots, token] = ["roots.pem".to_owned(), format!("token-{}", node.name)]
+            .map(|name| self.dir.join(name));
+        replace_file(&roots, &self.roots()?)?;
+        replace_file(&token, &self.agent(&node.name)?)?;
+        node.settings.remove("caDir");
+        for (key, value) in [
+            ("caAddress", format!("https://{address}")),
+            ("caName", NAME.to_owned()),
+            ("caRoots", roots.display().to_string()),
+            ("caToken", token.display().to_string()),
+            ("svidLifetime", lifetime.to_owned()),
+        ] {
+            node.settings.set(key, &value);
+        }
+        Ok(())
     }
 
     /// The roots, as the controller tells them to agents. Waits until it does.
