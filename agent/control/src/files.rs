@@ -44,6 +44,12 @@ impl Reading {
         hasher.finish()
     }
 
+    /// Adds another one's.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.texts.extend(other.texts);
+        other.report.into_diagnostics().into_iter().for_each(|it| self.report.add(it));
+    }
+
     fn problem(&mut self, path: &Path, reason: &str, remedy: &str) {
         // Positions are shown and serialised, and so have to be text.
         let file = PathBuf::from(path.to_string_lossy().into_owned());
@@ -56,6 +62,19 @@ impl Reading {
             remedy: remedy.to_owned(),
         });
     }
+}
+
+/// Reads a directory, or the one file that a path names, whatever it is called.
+pub(crate) fn read_path(path: &Path) -> Reading {
+    if path.is_dir() {
+        return read(path);
+    }
+    let mut reading = Reading::default();
+    match read_file(path, MAX_FILE) {
+        Ok(text) => reading.texts.push((path.to_owned(), text)),
+        Err(error) => reading.problem(path, &error.to_string(), "make it a readable text file"),
+    }
+    reading
 }
 
 /// Reads everything, or says what could not be read.

@@ -11,6 +11,7 @@
 //!
 //! [`Cluster`]: undermesh_model::Cluster
 
+mod analysis;
 mod api_server;
 mod assemble;
 mod convert;
@@ -36,6 +37,7 @@ mod security;
 mod source;
 mod traffic;
 
+pub use analysis::{Analysis, Input, analyze};
 pub use api_server::{
     ACCEPTED, ApiError, ApiServer, CONTROLLER, JUDGED_KINDS, JudgedKind, Keeping, KeptSecret,
     Lease, LeaseState, PodPlace, StatusWrite, TokenOwner,

@@ -14,6 +14,8 @@ use crate::{
     report::{Report, Subject},
 };
 
+/// A kind that has no effect on the mesh.
+pub(crate) const UNREAD_KIND: &str = "unread-kind";
 const MALFORMED: &str = "malformed-manifest";
 const REMEDY: &str = "correct the manifest; the last good state stays in force until then";
 
@@ -134,7 +136,7 @@ impl Reader<'_> {
     fn unread(&mut self, line: usize, head: &Head<'_>) {
         let Head { kind, api_version, name, .. } = head;
         let message = format!("kind {kind} ({api_version}) is not read by this version: {name:?}");
-        self.unnamed(Severity::Warning, line, ("unread-kind", message), "it has no effect");
+        self.unnamed(Severity::Warning, line, (UNREAD_KIND, message), "it has no effect");
     }
 
     fn known(&mut self, node: &Node, kind: &'static Kind, head: &Head<'_>) {

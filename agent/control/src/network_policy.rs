@@ -8,9 +8,9 @@
 mod evaluate;
 mod read;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use undermesh_model::{Cluster, NamespacedName, ResourceRef, Wire, Workload};
+use undermesh_model::{Cluster, NamespacedName, ResourceRef, SourcePosition, Wire, Workload};
 
 use self::evaluate::{Evaluator, Verdict};
 
@@ -47,6 +47,19 @@ pub struct BlockedTunnel {
 /// being opened although they let applications talk.
 pub fn blocked_tunnels(dir: &Path, cluster: &Cluster) -> Vec<BlockedTunnel> {
     blocked(&Evaluator::new(read::policies(dir), cluster), cluster)
+}
+
+/// The same for policies in the files of a reading, and where each policy stands.
+pub(crate) fn blocked_in(
+    texts: &[(PathBuf, String)],
+    cluster: &Cluster,
+) -> (Vec<BlockedTunnel>, Vec<(ResourceRef, SourcePosition)>) {
+    let found = read::in_texts(texts);
+    let at = |file: &Path, line| SourcePosition { file: file.to_owned(), line };
+    let places = found.iter().map(|(file, policy)| (policy.origin.clone(), at(file, policy.line)));
+    let places = places.collect();
+    let policies = found.into_iter().map(|(_, policy)| policy).collect();
+    (blocked(&Evaluator::new(policies, cluster), cluster), places)
 }
 
 fn blocked(evaluator: &Evaluator<'_>, cluster: &Cluster) -> Vec<BlockedTunnel> {

@@ -115,6 +115,12 @@ impl Objects {
         }
     }
 
+    /// Where each object of a file stands.
+    pub(crate) fn positions(&self) -> HashMap<ResourceRef, SourcePosition> {
+        let placed = self.seen.iter();
+        placed.filter_map(|(origin, at)| Some((origin.clone(), at.clone()?))).collect()
+    }
+
     /// Takes note of an object; false, and an error, where it has been there before.
     pub(crate) fn claim(&mut self, subject: &Subject<'_>, report: &mut Report) -> bool {
         match self.seen.entry(subject.origin.clone()) {

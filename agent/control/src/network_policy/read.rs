@@ -1,6 +1,6 @@
 //! Finds the NetworkPolicies among the manifests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::{
     api::networking::v1::NetworkPolicySpec, apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -26,23 +26,26 @@ struct NetworkPolicy {
     spec: Option<NetworkPolicySpec>,
 }
 
-/// A policy and its name.
+/// A policy, its name, and the line that it begins at.
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
     pub(super) origin: ResourceRef,
+    pub(super) line: usize,
     pub(super) spec: NetworkPolicySpec,
 }
 
 /// Every policy of a directory. What cannot be read is left out: the API server would not have
 /// taken it, and the source reports files that are no YAML.
 pub(super) fn policies(dir: &Path) -> Vec<Policy> {
-    let texts = files::read(dir).texts;
+    in_texts(&files::read(dir).texts).into_iter().map(|(_, policy)| policy).collect()
+}
+
+/// Every policy in some files, with its file.
+pub(super) fn in_texts(texts: &[(PathBuf, String)]) -> Vec<(&Path, Policy)> {
     let mut found = Vec::new();
-    for (_, text) in &texts {
-        found.extend(in_text(text));
-        if found.len() > MAX_POLICIES {
-            break;
-        }
+    for (file, text) in texts {
+        found.extend(in_text(text).into_iter().map(|policy| (file.as_path(), policy)));
+        found.truncate(MAX_POLICIES);
     }
     found
 }
@@ -71,5 +74,5 @@ fn policy(node: &Node) -> Option<Policy> {
     let policy = node.read::<NetworkPolicy>().ok()?;
     let namespace = policy.metadata.namespace.unwrap_or_else(|| "default".to_owned());
     let origin = ResourceRef::namespaced(KIND, namespace, policy.metadata.name?);
-    Some(Policy { origin, spec: policy.spec? })
+    Some(Policy { origin, line: node.line, spec: policy.spec? })
 }
