@@ -47,6 +47,8 @@ const EVENTS_WHILE_BUSY: usize = 32;
 pub(crate) fn run(file: Option<&Path>, flags: RawConfig) -> Result<ExitCode> {
     let from_file = file.map(RawConfig::read).transpose()?.unwrap_or_default();
     let config = flags.or(from_file).validate()?;
+    // Before there are other threads, which would stay behind.
+    undermesh_datapath::join_host_cgroups()?;
     let format = match config.log_format {
         LogFormat::Text => TelemetryLogFormat::Text,
         LogFormat::Json => TelemetryLogFormat::Json,
@@ -129,22 +131,32 @@ async fn serve(
 }
 
 /// The end of an agent that has a successor: nothing new arrives, and what is open may take its
-/// time.
+/// time. A signal does not end it sooner: whoever replaces pods stops the old one as soon as the new
+/// one is there.
 async fn hand_over(config: &Config, parts: &Parts, serving: Serving) -> Result<()> {
     parts.kernel_events.hand_over();
     // What was led to our listeners before the programs led it elsewhere is still to be accepted.
     tokio::time::sleep(LAST_ACCEPTS).await;
     let time = config.handover_timeout;
     tracing::info!(handover_timeout = ?time, "handed over; live connections may finish");
+    let stopped = tokio::spawn(async {
+        let signal = wait_for_signal().await;
+        tracing::info!("told to stop; ends with the last connection");
+        signal
+    });
     tokio::select! {
-        () = drain(serving.enrolment.into_draining(), time) => Ok(()),
+        () = drain(serving.enrolment.into_draining(), time) => {}
         // Never ends before the connections do.
         () = async {
             reload::follow_policies(parts).await;
             std::future::pending::<()>().await;
-        } => Ok(()),
-        signal = wait_for_signal() => signal,
+        } => {}
     }
+    if !config.handover_exit {
+        tracing::info!("the last connection has ended; waiting to be stopped");
+        stopped.await??;
+    }
+    Ok(())
 }
 
 /// Waits until every connection has ended, or time is up; programs and maps stay in place, so that

@@ -79,6 +79,8 @@ pub(crate) struct Config {
     pub(crate) tracing: Option<TracingConfig>,
     pub(crate) drain_timeout: Duration,
     pub(crate) handover_timeout: Duration,
+    /// An agent that has handed over ends by itself.
+    pub(crate) handover_exit: bool,
     pub(crate) body_idle_timeout: Duration,
     pub(crate) http_idle_timeout: Duration,
     pub(crate) http2_idle_timeout: Duration,
@@ -268,6 +270,7 @@ impl RawConfig {
             tracing: TracingConfig::new(&self)?,
             drain_timeout: span(self.drain_timeout, Duration::from_secs(30)),
             handover_timeout: span(self.handover_timeout, Duration::from_secs(12 * 3600)),
+            handover_exit: self.handover_exit.unwrap_or(true),
             body_idle_timeout: span(self.body_idle_timeout, Duration::from_secs(300)),
             http_idle_timeout: span(self.http_idle_timeout, Duration::from_secs(3600)),
             http2_idle_timeout: span(self.http2_idle_timeout, Duration::from_secs(3600)),

@@ -7,9 +7,11 @@ use std::{
 };
 
 use anyhow::Result;
+use rustix::process::Signal;
 use undermesh_tests::{
     Agent, Conn, PORT, Pod, PodSpec, Rig, ServiceSpec,
     pod::protocol::{Behaviour, Burst},
+    wait_for,
 };
 
 /// Starts another agent on a node beside the one that runs, and waits until it is in charge.
@@ -31,6 +33,10 @@ fn talk(connections: &[Conn<'_>], word: &[u8]) -> Result<()> {
         assert_eq!(connection.exchange(word)?, word);
     }
     Ok(())
+}
+
+fn wait_for_line(agent: &Agent, text: &str) -> Result<()> {
+    wait_for(text, Duration::from_secs(30), || Ok(agent.log().contains(text).then_some(())))
 }
 
 /// A client, a server on its own node, and one on another node for each wire.
@@ -134,6 +140,37 @@ fn a_draining_agent_still_ends_what_a_later_policy_refuses() -> Result<()> {
     assert!(old.is_running()?);
     kept.into_iter().try_for_each(Conn::close)?;
     assert!(old.wait_end(Duration::from_secs(30))?.success());
+    Ok(())
+}
+
+#[test]
+fn who_has_handed_over_and_is_told_to_stop_ends_with_its_last_connection() -> Result<()> {
+    let mut rig = rig_of_all_paths()?;
+    rig.pod("server")?.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    let client = rig.pod("client")?;
+    let kept = hold(&client, rig.vip("far", 80)?, 3)?;
+    talk(&kept, b"before")?;
+    let mut old = replace(&mut rig, "b")?;
+    old.signal(Signal::TERM)?;
+    wait_for_line(&old, "told to stop")?;
+    talk(&kept, b"told to stop")?;
+    assert!(old.is_running()?);
+    kept.into_iter().try_for_each(Conn::close)?;
+    assert!(old.wait_end(Duration::from_secs(30))?.success());
+    Ok(())
+}
+
+#[test]
+fn who_would_be_started_again_waits_to_be_stopped_after_a_handover() -> Result<()> {
+    let mut rig = rig_of_all_paths()?;
+    rig.node_mut("b")?.settings.set("handoverExit", "false");
+    // One that has the setting takes over, and hands over.
+    replace(&mut rig, "b")?;
+    let mut old = replace(&mut rig, "b")?;
+    wait_for_line(&old, "the last connection has ended")?;
+    assert!(old.is_running()?, "it would be started again, and take over again");
+    old.signal(Signal::TERM)?;
+    assert!(old.wait_end(Duration::from_secs(10))?.success());
     Ok(())
 }
 

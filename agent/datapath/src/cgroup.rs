@@ -2,14 +2,19 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::MetadataExt,
+    os::{fd::AsFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::DatapathError;
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 const OWN_CGROUPS: &str = "/proc/self/cgroup";
+const OWN_NAMESPACE: &str = "/proc/thread-self/ns/cgroup";
+/// The first process is the host's where its processes are in sight (`hostPID`).
+const HOST_CGROUPS: &str = "/proc/1/ns/cgroup";
 
 /// The mount point of the cgroup2 file system. Hybrid layouts have it at a place of their own, so
 /// it is looked up rather than assumed.
@@ -47,6 +52,31 @@ impl CgroupRoot {
         collect_processes(&cgroup, &mut found).map_err(DatapathError::file("read", &cgroup))?;
         Ok(found)
     }
+}
+
+/// Makes cgroups have the names for this thread, and for those that it starts, that the host has for
+/// them. A container often has a cgroup namespace of its own, in which the kubelet's cgroup is called
+/// `/../../../system.slice/kubelet.service` and the container's own `/`: neither is where it says below
+/// the host's mount. Without the host's processes in sight, the first process is this container's, and nothing changes.
+///
+/// # Errors
+/// Where the host's namespace is another and cannot be entered.
+pub fn join_host_cgroups() -> Result<(), DatapathError> {
+    let host = Path::new(HOST_CGROUPS);
+    let wrong = DatapathError::file("enter cgroup namespace", host);
+    // Who may not look at the first process is told so by what fails next.
+    let (Ok(own), Ok(theirs)) = (fs::read_link(OWN_NAMESPACE), fs::read_link(host)) else {
+        return Ok(());
+    };
+    if own == theirs {
+        return Ok(());
+    }
+    let enter = || {
+        let file = File::open(host)?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::ControlGroup))?;
+        Ok(())
+    };
+    enter().map_err(wrong)
 }
 
 /// The cgroup of this process, in the hierarchy mounted at `root` (cgroups(7): number 0 is cgroup2).

@@ -39,7 +39,7 @@ mod table;
 mod tables;
 mod verifier;
 
-pub use cgroup::{CgroupRoot, default_attach_point, kubelet_pods};
+pub use cgroup::{CgroupRoot, default_attach_point, join_host_cgroups, kubelet_pods};
 pub use cleanup::{CleanupReport, cleanup};
 pub use deliveries::{Announced, DeliveryTable};
 pub use error::DatapathError;

@@ -209,6 +209,10 @@ pub(crate) struct RawConfig {
     /// How long live connections may go on after another agent has taken over [default: 12h].
     #[arg(long, env = "UNDERMESH_HANDOVER_TIMEOUT", value_name = "DURATION")]
     pub(super) handover_timeout: Option<Span>,
+    /// Whether an agent that has handed over ends with its last connection; `false` where something would
+    /// start it again: it waits for SIGTERM then [default: true].
+    #[arg(long, env = "UNDERMESH_HANDOVER_EXIT", value_name = "BOOL")]
+    pub(super) handover_exit: Option<bool>,
     /// Longest time in which nothing comes of a request's body that has a length; 0s for any [default: 5m].
     #[arg(long, env = "UNDERMESH_BODY_IDLE_TIMEOUT", value_name = "DURATION")]
     pub(super) body_idle_timeout: Option<Span>,
@@ -349,7 +353,7 @@ impl RawConfig {
         prefer!(self, other; node manifests source kubeconfig cache_dir ca_dir ca_address ca_name ca_roots ca_token trust_domain cluster cgroup pin_dir mtls
             root_namespace outbound_failure outbound_traffic_policy same_node source_address svid_lifetime admin_address
             metrics_address readiness_address access_log audit_log audit_log_max_bytes audit_log_keep flow_buffer log_level log_format kernel_log connect_timeout
-            tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout body_idle_timeout http_idle_timeout
+            tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout handover_exit body_idle_timeout http_idle_timeout
             max_request_head_bytes max_request_headers body_min_rate body_rate_window http2_idle_timeout fairness overload_memory overload_delay workers max_pods max_workloads
             max_policy_entries max_services max_backends max_connections max_pod_ports
             event_buffer_bytes kubelet_cgroup startup_gate startup_gate_timeout startup_gate_exempt

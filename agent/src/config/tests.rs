@@ -116,3 +116,40 @@ fn tracing_is_off_without_a_receiver_and_takes_istios_share_with_one() {
     assert_eq!(more.proxy.sampling, Sampling::percent(12.5).unwrap());
     assert_eq!((more.proxy.max_path_length, more.proxy.tags.len()), (64, 2));
 }
+
+/// The file that the DaemonSet's pods are given, and the ports that it names.
+#[test]
+fn the_deployed_configuration_is_valid_and_its_ports_are_those_that_are_probed() {
+    const MANIFEST: &str = include_str!("../../../deploy/kubernetes/undermesh.yaml");
+    let objects: Vec<serde_yaml_ng::Value> = serde_yaml_ng::Deserializer::from_str(MANIFEST)
+        .map(|document| serde::Deserialize::deserialize(document).unwrap())
+        .collect();
+    let the = |kind: &str, name: &str| {
+        let is_it =
+            |it: &&serde_yaml_ng::Value| it["kind"] == kind && it["metadata"]["name"] == name;
+        objects.iter().find(is_it).unwrap()
+    };
+    let text = the("ConfigMap", "undermesh-agent")["data"]["agent.yaml"].as_str().unwrap();
+    let config = flags(&["--node", "a"]).or(file(text)).validate().unwrap();
+    let cache_dir = Some("/var/lib/undermesh/cache".into());
+    assert_eq!(config.source, SourceConfig::Kubernetes { kubeconfig: None, cache_dir });
+    assert!(!config.handover_exit, "the kubelet starts again what ends");
+    let pod = &the("DaemonSet", "undermesh-agent")["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let ready = u64::from(config.readiness_address.port());
+    assert_eq!(container["readinessProbe"]["httpGet"]["port"].as_u64(), Some(ready));
+    assert_eq!(container["livenessProbe"]["tcpSocket"]["port"].as_u64(), Some(ready));
+    let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+    assert!(grace > config.drain_timeout.as_secs());
+
+    let mounts = container["volumeMounts"].as_sequence().unwrap();
+    let ca = config.ca_remote.unwrap();
+    for file in [&ca.roots, &ca.token] {
+        let directory = file.parent().unwrap().to_str().unwrap();
+        assert!(mounts.iter().any(|mount| mount["mountPath"] == directory), "{directory}");
+    }
+    let service = &the("Service", "undermesh-controller");
+    assert_eq!(ca.host, "undermesh-controller.undermesh-system.svc");
+    let ports = service["spec"]["ports"].as_sequence().unwrap();
+    assert!(ports.iter().any(|port| port["port"].as_u64() == Some(u64::from(ca.port))));
+}

@@ -412,6 +412,36 @@ mod tests {
     }
 
     #[test]
+    fn the_deployed_configuration_is_valid_and_its_ports_are_those_of_the_pods() {
+        const MANIFEST: &str = include_str!("../../../deploy/kubernetes/undermesh.yaml");
+        let objects: Vec<serde_yaml_ng::Value> = serde_yaml_ng::Deserializer::from_str(MANIFEST)
+            .map(|document| Deserialize::deserialize(document).unwrap())
+            .collect();
+        let the = |kind: &str| {
+            let is_it = |it: &&serde_yaml_ng::Value| {
+                it["kind"] == kind && it["metadata"]["name"] == "undermesh-controller"
+            };
+            objects.iter().find(is_it).unwrap()
+        };
+        let text = the("ConfigMap")["data"]["controller.yaml"].as_str().unwrap();
+        let settings = file("replica: a").or(file(text)).validate().unwrap();
+        assert_eq!(the("ConfigMap")["metadata"]["namespace"], settings.namespace.as_str());
+        assert_eq!(settings.webhook_name, "undermesh-controller");
+        assert_eq!(settings.ca_config_map, "undermesh-ca-roots");
+        let ports = &the("Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"];
+        let ports = ports.as_sequence().unwrap().iter();
+        let found: BTreeSet<_> =
+            ports.map(|port| port["containerPort"].as_u64().unwrap()).collect();
+        let wanted = [
+            settings.grpc_address,
+            settings.webhook_address,
+            settings.metrics_address,
+            settings.readiness_address,
+        ];
+        assert_eq!(found, wanted.map(|address| u64::from(address.port())).into());
+    }
+
+    #[test]
     fn unusable_settings_say_which_and_what_to_do() {
         for (yaml, part) in [
             ("svidLifetime: 5s", "svidLifetime is shorter than 10s"),

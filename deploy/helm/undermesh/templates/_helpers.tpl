@@ -29,7 +29,7 @@ app.kubernetes.io/component: {{ . }}
   "cluster" .Values.cluster
   "rootNamespace" .Values.rootNamespace
   "startupGateExempt" (list "kube-system" .Release.Namespace)
-  "kubeletCgroup" .Values.agent.kubeletCgroup
+  "handoverExit" false
   "logFormat" "json"
 -}}
 {{- mergeOverwrite $settings .Values.agent.settings | toYaml -}}
