@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use undermesh_datapath::ProgramCost;
 
-use crate::{agent, ca, client, config::RawConfig, controller, doctor, flows, status};
+use crate::{agent, analyze, ca, client, config::RawConfig, controller, doctor, flows, status};
 
 /// Address of the admin interface where nothing else is said.
 pub(crate) const DEFAULT_ADMIN: &str = "127.0.0.1:15000";
@@ -32,6 +32,9 @@ enum Command {
     Status(StatusArgs),
     /// Show connections and refusals as they happen, with the reason of each.
     Flows(flows::FlowsArgs),
+    /// Say what is wrong with configuration: in manifests, before they are applied, or in what the agent of
+    /// this node has.
+    Analyze(analyze::AnalyzeArgs),
     /// Look for what keeps the mesh from working on this node, before or after installation.
     Doctor(doctor::DoctorArgs),
     /// Make and look after a certificate authority on disk.
@@ -104,6 +107,7 @@ impl Cli {
             Command::Controller(args) => args.run(),
             Command::Status(args) => show_status(&args),
             Command::Flows(args) => flows::run(&args),
+            Command::Analyze(args) => analyze::run(&args),
             Command::Doctor(args) => doctor::run(args),
             Command::Ca(command) => command.run(),
             Command::Cleanup(args) => cleanup(&args),

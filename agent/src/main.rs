@@ -2,6 +2,7 @@
 
 mod admin;
 mod agent;
+mod analyze;
 mod ca;
 mod cli;
 mod client;

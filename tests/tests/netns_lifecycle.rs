@@ -330,6 +330,16 @@ fn who_edits_manifests_is_told_each_time_what_is_wrong_with_them() -> Result<()>
         let log = rig.submit("rule", &rule)?;
         ensure!(log.contains("unknown-field"), "nothing is said of edit {retries}: {log}");
     }
+    let args = ["analyze", "--live", "--fail-on", "warning", "-o", "json"].map(OsStr::new);
+    let output = on_node(&rig, &args)?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let found = &report["findings"][0];
+    assert_eq!(
+        (&found["code"], &found["kind"]),
+        (&"unknown-field".into(), &"DestinationRule".into())
+    );
+    assert!(found["file"].as_str().is_some_and(|file| file.ends_with("rule.yaml")), "{found}");
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 mod authorizers;
 mod blocks;
 mod compile;
+pub mod lint;
 mod options;
 mod policy;
 mod snapshot;

@@ -34,6 +34,7 @@ const FULL: u64 = 80;
 
 const INDEX: &str = "\
 GET  /status           what `undermesh status` shows, as JSON
+GET  /findings         what is wrong with the configuration, as `undermesh analyze --live` asks for it
 GET  /flows            recent flow records, as `undermesh flows` asks for them
 GET  /config_dump      the snapshot in force, the proxy's state, certificates without keys
 POST /logging?level=X  change the log filter
@@ -79,6 +80,7 @@ impl Pages {
             (&Method::GET, "/") => Answer::text(StatusCode::OK, INDEX),
             (&Method::GET, "/status") => json_page(&pages.status()),
             (&Method::GET, "/config_dump") => json_page(&pages.dump()),
+            (&Method::GET, "/findings") => json_page(&pages.warnings.findings()),
             (&Method::GET, "/flows") => flows::page(pages.telemetry.flows(), query),
             (&Method::POST, "/logging") => pages.set_log_level(query),
             _ => Answer::text(StatusCode::NOT_FOUND, format!("no such page; there are\n{INDEX}")),

@@ -17,7 +17,7 @@ use undermesh_snapshot::{Options, Snapshot, compile};
 use undermesh_telemetry::Telemetry;
 
 use super::{parts::Parts, sources};
-use crate::{config::SourceConfig, pod::LAST_ACCEPTS, rejudge::Rejudge};
+use crate::{analyze::Found, config::SourceConfig, pod::LAST_ACCEPTS, rejudge::Rejudge};
 
 /// What is wrong at the moment, in the words of the status page.
 #[derive(Clone, Default)]
@@ -27,7 +27,8 @@ pub(crate) struct Warnings {
 
 #[derive(Default)]
 struct WarningList {
-    rejection: Vec<String>,
+    /// Why a newer state was not taken.
+    rejection: Vec<Diagnostic>,
     state: Vec<Diagnostic>,
     datapath: Option<String>,
 }
@@ -35,8 +36,15 @@ struct WarningList {
 impl Warnings {
     pub(crate) fn list(&self) -> Vec<String> {
         let list = self.lock();
+        let rejection = list.rejection.iter().map(|it| format!("configuration rejected: {it}"));
         let state = list.state.iter().map(ToString::to_string);
-        list.rejection.iter().chain(&list.datapath).cloned().chain(state).collect()
+        rejection.chain(list.datapath.iter().cloned()).chain(state).collect()
+    }
+
+    /// Every finding about the configuration, that of a state which was not taken first.
+    pub(crate) fn findings(&self) -> Vec<Found> {
+        let list = self.lock();
+        list.rejection.iter().chain(&list.state).map(Found::from).collect()
     }
 
     /// Whether a newer state was not taken.
@@ -194,7 +202,7 @@ impl Reload {
         warnings.rejection = diagnostics
             .iter()
             .filter(|diagnostic| diagnostic.severity == Severity::Error)
-            .map(|diagnostic| format!("configuration rejected: {diagnostic}"))
+            .cloned()
             .collect();
     }
 

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use undermesh_control::{
     ApiError, ApiServer, JUDGED_KINDS, JudgedKind, Keeping, StatusWrite, read_objects,
 };
-use undermesh_model::{Diagnostic, Generation};
-use undermesh_snapshot::{Options, compile};
+use undermesh_model::Diagnostic;
+use undermesh_snapshot::{Options, lint};
 use undermesh_telemetry::Audit;
 
 use super::{changes::Changes, leader::Leadership, metrics::Metrics};
@@ -146,7 +146,7 @@ impl StatusWriter {
 
 fn findings(objects: &[Value], options: &Options) -> Vec<Diagnostic> {
     let (cluster, mut findings) = read_objects(objects);
-    findings.extend(compile(&cluster, options, Generation::default()).diagnostics);
+    findings.extend(lint::findings(&cluster, options));
     findings
 }
 
