@@ -10,6 +10,7 @@ mod templates;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::Ipv6Addr,
     path::Path,
 };
 
@@ -17,6 +18,7 @@ use undermesh_model::{Cluster, Diagnostic, ResourceRef, Severity, SourcePosition
 
 use crate::{
     assemble::assemble,
+    convert::{self, ServiceRecord},
     files::{self, Reading},
     manifests, network_policy,
     objects::Objects,
@@ -26,6 +28,9 @@ use templates::Templates;
 /// API groups whose objects are written for a mesh: one that is not read is worth a word.
 const MESH_GROUPS: [&str; 4] =
     ["networking.istio.io", "security.istio.io", "gateway.networking.k8s.io", "undermesh.io"];
+
+/// The discard prefix (RFC 6666), in which nobody is.
+const DISCARD: u128 = 0x0100;
 
 /// What manifests say, and what is wrong with them.
 #[derive(Clone, Debug, Default)]
@@ -97,9 +102,9 @@ pub fn analyze(inputs: &[Input<'_>]) -> Analysis {
         manifests::read(text, file, &mut objects, &mut report);
     }
     analysis.positions = objects.positions();
+    give_addresses(&mut objects);
     analysis.cluster = assemble(objects, &mut report);
-    let found = report.into_diagnostics().into_iter().filter(is_for_the_mesh);
-    analysis.diagnostics = found.collect();
+    analysis.diagnostics = report.into_diagnostics().into_iter().filter_map(of_a_cluster).collect();
     let templates = Templates::read(&reading.texts);
     let mut found = checks::run(&analysis.cluster, &templates);
     let (blocked, places) = network_policy::blocked_in(&reading.texts, &analysis.cluster);
@@ -109,10 +114,34 @@ pub fn analyze(inputs: &[Input<'_>]) -> Analysis {
     analysis
 }
 
-/// Whether a finding is one for who writes configuration of a mesh: that it does not read Deployments is none.
-fn is_for_the_mesh(finding: &Diagnostic) -> bool {
-    finding.code != manifests::UNREAD_KIND
-        || MESH_GROUPS.iter().any(|group| finding.message.contains(group))
+/// An API server gives an address to each Service that names none.
+fn give_addresses(objects: &mut Objects) {
+    for (number, placed) in (1_u32..).zip(&mut objects.services) {
+        if let ServiceRecord::Service(service) = &mut placed.value
+            && service.cluster_ips.is_empty()
+            && !service.headless
+        {
+            let address = (DISCARD << 112) | (1 << 64) | u128::from(number);
+            service.cluster_ips.push(Ipv6Addr::from(address).into());
+        }
+    }
+}
+
+/// What a source says of a directory that is all it has, as it is meant for who writes manifests for a cluster: kinds
+/// of others are none of their business, and neither is what an API server will fill in. Beside manifests,
+/// there may be files of other tools.
+fn of_a_cluster(mut finding: Diagnostic) -> Option<Diagnostic> {
+    let of_mesh = |group: &&str| finding.message.contains(&format!("({group}/"));
+    match finding.code {
+        convert::SERVICE_WITHOUT_ADDRESS => return None,
+        manifests::UNREAD_KIND if !MESH_GROUPS.iter().any(|group| of_mesh(&group)) => return None,
+        manifests::NO_OBJECT => {
+            finding.severity = Severity::Info;
+            finding.remedy = "if it is to be an object of Kubernetes, write its kind".to_owned();
+        }
+        _ => {}
+    }
+    Some(finding)
 }
 
 /// A finding about an object; its place is found later.

@@ -18,7 +18,7 @@ pub(crate) use node::node;
 pub(crate) use pod::{PodRecord, pod};
 pub(crate) use runtime_class::{RuntimeClass, obstacle, runtime_class};
 pub(crate) use secret::secret;
-pub(crate) use service::{ServiceRecord, service};
+pub(crate) use service::{SERVICE_WITHOUT_ADDRESS, ServiceRecord, service};
 pub(crate) use service_account::service_account;
 
 use std::net::IpAddr;

@@ -16,6 +16,8 @@ use crate::{
 
 /// A kind that has no effect on the mesh.
 pub(crate) const UNREAD_KIND: &str = "unread-kind";
+/// A document that is none of Kubernetes' at all.
+pub(crate) const NO_OBJECT: &str = "no-object";
 const MALFORMED: &str = "malformed-manifest";
 const REMEDY: &str = "correct the manifest; the last good state stays in force until then";
 
@@ -115,6 +117,9 @@ impl Reader<'_> {
         }
         let mut head = match head(node) {
             Ok(head) => head,
+            Err((line, message)) if !matches!(node.value, Value::Map(_)) => {
+                return self.unnamed(Severity::Error, line, (NO_OBJECT, message), REMEDY);
+            }
             Err((line, message)) => {
                 return self.unnamed(Severity::Error, line, (MALFORMED, message), REMEDY);
             }
@@ -126,7 +131,7 @@ impl Reader<'_> {
         match Kind::find(head.kind).filter(|kind| !kind.is_foreign(head.api_version)) {
             Some(kind) => self.known(node, kind, &head),
             None if head.kind.is_empty() => {
-                let finding = (MALFORMED, "this document has no kind".to_owned());
+                let finding = (NO_OBJECT, "this document has no kind".to_owned());
                 self.unnamed(Severity::Error, node.line, finding, "write a Kubernetes object");
             }
             None => self.unread(node.line, &head),

@@ -7,7 +7,7 @@ pub(super) fn meaning(code: &str) -> Option<&'static str> {
 }
 
 /// Every code, in the order of the alphabet.
-pub(super) static RULES: [(&str, &str); 96] = [
+pub(super) static RULES: [(&str, &str); 97] = [
     ("backend-not-found", "a route names a backend that does not exist"),
     (
         "captured-by-port",
@@ -66,6 +66,7 @@ pub(super) static RULES: [(&str, &str); 96] = [
     ),
     ("no-effect", "something is written that changes nothing"),
     ("no-endpoints", "a host has no endpoint, and nothing says where to find one"),
+    ("no-object", "a document is no object of Kubernetes"),
     ("not-enforced", "something is written that this version reads and does not do"),
     ("not-for-mesh", "a VirtualService is for gateways alone"),
     ("not-supported", "a field is known and not supported here"),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use undermesh_model::Severity;
+use undermesh_model::{NamespacedName, Severity};
 
 use super::*;
 
@@ -46,6 +46,30 @@ fn what_is_right_is_not_blamed_and_kinds_of_others_are_none_of_our_business() {
     let of_mesh = "apiVersion: networking.istio.io/v1\nkind: EnvoyFilter\n\
                    metadata: {name: p, namespace: shop}\n";
     assert_eq!(found(of_mesh), ["1 unread-kind"]);
+}
+
+#[test]
+fn what_an_api_server_fills_in_need_not_be_written_and_other_tools_have_files_too() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: pay, namespace: shop}\n\
+                   spec: {selector: {app: cart}, ports: [{name: http, port: 80}]}\n---\n\
+                   apiVersion: v1\nkind: Service\nmetadata: {name: own, namespace: shop}\n\
+                   spec: {clusterIP: None, selector: {app: cart}, ports: [{name: http, port: 80}]}\n";
+    assert_eq!(found(service), Vec::<String>::new());
+    let text = format!("{SHOP}{service}");
+    let cluster = analyze(&[Input::Text(Path::new("shop.yaml"), &text)]).cluster;
+    let addresses =
+        |name: &str| cluster.services[&NamespacedName::new("shop", name)].cluster_ips.len();
+    assert_eq!([addresses("cart"), addresses("pay"), addresses("own")], [1, 1, 0]);
+    for text in ["replicas: 3\n", "- a\n- b\n", "text\n"] {
+        let found = analyze(&[Input::Text(Path::new("values.yaml"), text)]).into_diagnostics();
+        assert_eq!(
+            (found.len(), found[0].code, found[0].severity),
+            (1, "no-object", Severity::Info)
+        );
+    }
+    let definition = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n\
+                      metadata: {name: meshconfigs.undermesh.io}\n";
+    assert_eq!(found(definition), Vec::<String>::new());
 }
 
 #[test]

@@ -19,6 +19,8 @@ use crate::{
 
 /// The proxy looks at connections to the Service.
 const L7: &str = "undermesh.io/l7";
+/// A Service that nothing gives an address: no API server does it here.
+pub(crate) const SERVICE_WITHOUT_ADDRESS: &str = "service-without-address";
 
 /// What a Service is to the mesh.
 #[derive(Clone, Debug)]
@@ -44,7 +46,7 @@ pub(crate) fn service(
         report.warning(
             subject,
             &["spec"],
-            "service-without-address",
+            SERVICE_WITHOUT_ADDRESS,
             "has no clusterIP, and nothing assigns one here",
             "set spec.clusterIP to an address, or to None",
         );
