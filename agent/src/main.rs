@@ -2,6 +2,7 @@
 
 mod admin;
 mod agent;
+mod allocator;
 mod analyze;
 mod ca;
 mod cli;
@@ -32,11 +33,6 @@ mod status;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tikv_jemallocator::Jemalloc;
-
-/// How it is set up is in `.cargo/config.toml` (docs/adr/0030).
-#[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {

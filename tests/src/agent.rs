@@ -215,10 +215,22 @@ impl Agent {
     /// # Errors
     /// Where the process is gone.
     pub fn resident_bytes(&self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// Resident memory that is no file's, in bytes: without the mapped program.
+    ///
+    /// # Errors
+    /// Where the process is gone.
+    pub fn anonymous_bytes(&self) -> Result<u64> {
+        self.memory("RssAnon:")
+    }
+
+    fn memory(&self, name: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        Ok(kib.context("no VmRSS line")? * 1024)
+        Ok(kib.with_context(|| format!("no {name} line"))? * 1024)
     }
 
     /// Waits until the agent says that it is ready.

@@ -14,6 +14,9 @@ const CONNECTIONS: u64 = 100_000;
 /// Sockets that the pool may have opened and kept; far from one per connection.
 const POOLED: usize = 32;
 const GROWTH: u64 = 64 << 20;
+/// What an agent needs that serves nobody yet, and not what its start has taken: the types of the
+/// kernel alone, read to load the programs, were 25 MiB.
+const AT_REST: u64 = 20 << 20;
 
 /// What an agent holds.
 #[derive(Debug)]
@@ -37,6 +40,16 @@ fn holdings(rig: &Rig, node: &str) -> Result<Holdings> {
         resident: agent.resident_bytes()?,
         maps: status.maps.into_iter().map(|map| (map.name, map.entries)).collect(),
     })
+}
+
+#[test]
+fn an_agent_that_is_ready_has_given_back_what_its_start_took() -> Result<()> {
+    let mut rig = Rig::standard().build()?;
+    rig.start()?;
+    let occupied = rig.agent("b")?.anonymous_bytes()?;
+    println!("{occupied} bytes");
+    assert!(occupied < AT_REST, "{occupied} bytes");
+    Ok(())
 }
 
 #[test]

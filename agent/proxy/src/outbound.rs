@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio::net::TcpStream;
+use undermesh_telemetry::ConnectionRecord;
 
 use crate::{
     accept::Slot,
@@ -25,14 +26,16 @@ pub(crate) async fn serve(pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, _s
     let _open = Open::new(&pod.outbound_open);
     let _gauge = pod.shared.metrics.connection(Direction::Outbound);
     tokio::select! {
-        () = serve_connection(&pod, Socket::new(stream), peer) => {}
+        () = serve_connection(&pod, stream, peer) => {}
         // Dropping both streams resets them.
         () = pod.kill.cancelled() => {}
     }
 }
 
-async fn serve_connection(pod: &Arc<Pod>, mut client: Socket, peer: SocketAddr) {
-    let mut log = Outbound::new(pod, peer);
+async fn serve_connection(pod: &Arc<Pod>, stream: TcpStream, peer: SocketAddr) {
+    let mut client = Socket::new(stream);
+    // Boxed, so that it has no place here once it has become the record.
+    let mut log = Box::new(Outbound::new(pod, peer));
     let Some(dialled) = pod.original_dst.original_dst(peer) else {
         return log.refused(&Failure::OriginalDstUnknown { peer });
     };
@@ -45,7 +48,7 @@ async fn serve_connection(pod: &Arc<Pod>, mut client: Socket, peer: SocketAddr) 
     }
     if let Some(traffic) = traffic {
         // Boxed, so that a connection whose bytes nobody looks at has no room for it.
-        return Box::pin(http::serve_connection(pod, client, plan.dialled, &traffic, log)).await;
+        return Box::pin(http::serve_connection(pod, client, plan.dialled, &traffic, *log)).await;
     }
     // Boxed, so that a connection which is established does not keep the room for connecting.
     let connecting = Box::pin(connect_upstream(pod, &mut client, &plan, &mut log));
@@ -53,9 +56,14 @@ async fn serve_connection(pod: &Arc<Pod>, mut client: Socket, peer: SocketAddr) 
         Ok(upstream) => upstream,
         Err(failure) => return log.refused(&failure),
     };
-    let record = log.open();
+    let record = open(log);
     let ending = upstream.relay(pod, &mut client, record.counters()).await;
     record.close(ending.close_reason());
+}
+
+/// Takes the box itself: its memory would otherwise be freed where its owner ends.
+fn open(log: Box<Outbound<'_>>) -> ConnectionRecord {
+    log.open()
 }
 
 fn make_plan(pod: &Pod, dialled: SocketAddr) -> Plan {

@@ -8,3 +8,4 @@ mod native;
 mod pooling;
 mod refusals;
 mod resets;
+mod room;

@@ -19,6 +19,7 @@ use undermesh_telemetry::{AccessLog, AccessLogSink, Audit, AuditSink, LogHandle,
 
 use super::reload::Warnings;
 use crate::{
+    allocator,
     config::{AccessLogTarget, Config, SourceConfig},
     discovery::Discovery,
     enrolment::{Enrolment, EnrolmentView},
@@ -80,6 +81,8 @@ impl Parts {
             kernel_log: config.kernel_log,
         })?;
         tracing::info!(cgroup = %config.cgroup.display(), "eBPF programs attached");
+        // Types of the whole kernel were read to load a few programs, 25 MiB of them.
+        allocator::give_back();
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         if let Some(tracing) = &config.tracing {
             spans::start(tracing, &snapshot, telemetry)?;

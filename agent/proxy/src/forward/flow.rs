@@ -131,6 +131,10 @@ impl<'a> Flow<'a> {
         let before = self.held.len();
         ready!(to.poll_write(cx, &mut self.held))?;
         let written = before - self.held.len();
+        if self.held.is_empty() {
+            // An empty rest still occupies all that it is the rest of, for as long as nothing follows.
+            self.held = Bytes::new();
+        }
         (self.add)(self.counters, written as u64);
         from.consumed(written);
         Poll::Ready(Ok(()))

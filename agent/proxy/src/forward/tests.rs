@@ -1,7 +1,13 @@
 //! Forwarding between two plain sockets; tunnels are tested with whole connections.
 
-use std::{io::ErrorKind, sync::Arc, time::Duration};
+use std::{
+    io::ErrorKind,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
+use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{TcpListener, TcpStream},
@@ -149,5 +155,66 @@ async fn a_dropped_forwarder_resets_both_sides() {
     for stream in [&mut bench.client, &mut bench.server] {
         let error = read_all(stream).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+/// Says something once, and takes everything.
+struct Once(Option<Bytes>);
+
+impl Duplex for Once {
+    fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        if self.0.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn poll_read(&mut self, _: &mut Context<'_>, _: usize) -> Poll<Result<Option<Bytes>, Broken>> {
+        self.0.take().map_or(Poll::Pending, |bytes| Poll::Ready(Ok(Some(bytes))))
+    }
+
+    fn poll_capacity(&mut self, _: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+        Poll::Ready(Ok(1024))
+    }
+
+    fn release_capacity(&mut self) {}
+
+    fn poll_write(&mut self, _: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<(), Broken>> {
+        bytes.advance(bytes.len());
+        Poll::Ready(Ok(()))
+    }
+
+    fn consumed(&mut self, _: usize) {}
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<Broken> {
+        Poll::Pending
+    }
+
+    fn ended(&mut self) {}
+}
+
+#[test]
+fn what_was_passed_on_is_not_kept_while_nothing_follows() {
+    let memory = Arc::new([7; 64]);
+    let said = Bytes::from_owner(Memory(Arc::clone(&memory)));
+    let (mut from, mut to) = (Once(Some(said)), Once(None));
+    let counters = ByteCounters::default();
+    let mut flow = Flow::new(&counters, ByteCounters::add_received);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(flow.poll(&mut cx, &mut from, &mut to).is_pending());
+    assert_eq!(counters.received(), 64);
+    assert_eq!(Arc::strong_count(&memory), 1);
+}
+
+struct Memory(Arc<[u8; 64]>);
+
+impl AsRef<[u8]> for Memory {
+    fn as_ref(&self) -> &[u8] {
+        &*self.0
     }
 }

@@ -228,11 +228,11 @@ impl Connection {
         let farewell = async {
             self.send(last).await?;
             std::future::poll_fn(|cx| Pin::new(&mut self.tls).poll_shutdown(cx)).await?;
-            let mut scratch = [0; 4096];
             let mut left = LINGER_BYTES;
             while left > 0 {
                 self.tcp.readable().await?;
-                match self.tcp.try_read(&mut scratch) {
+                // Here, so that it is on the stack while it is read into, and nowhere while it is waited.
+                match self.tcp.try_read(&mut [0; 4096]) {
                     Ok(0) => return Ok(()),
                     Ok(count) => left = left.saturating_sub(count),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}

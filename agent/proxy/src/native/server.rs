@@ -89,29 +89,29 @@ async fn shake_hands(
 }
 
 /// Serves one session after the other until either side has enough.
-async fn serve_sessions(pod: &Arc<Pod>, mut served: Served, local: SocketAddr) {
+async fn serve_sessions(pod: &Arc<Pod>, served: Served, local: SocketAddr) {
     let host = Host {
         shared: Arc::clone(&pod.shared),
         tasks: pod.tasks.clone(),
         kill: pod.kill.clone(),
         direction: Direction::Inbound,
     };
+    let Served { mut connection, caller, config } = served;
     loop {
-        let open = match next(pod, &mut served).await {
+        let open = match next(pod, &mut connection, &caller, &config).await {
             Next::Open(open) => open,
             Next::Close => {
-                let sessions = served.connection.sessions;
-                return host.finish(served.connection, Control::Close { sessions });
+                let sessions = connection.sessions;
+                return host.finish(connection, Control::Close { sessions });
             }
             Next::Gone(WireError::Closed) => return,
             Next::Gone(error) => return host.note(&error),
         };
-        let Served { mut connection, caller, config } = served;
         connection.sessions = connection.sessions.wrapping_add(1);
         connection.in_session = true;
         let session = Incomer { pod, host: &host, caller: &caller, local };
-        let Some(connection) = session.serve(connection, open).await else { return };
-        served = Served { connection, caller, config };
+        let Some(given_back) = session.serve(connection, open).await else { return };
+        connection = given_back;
     }
 }
 
@@ -127,7 +127,12 @@ enum Next {
 
 /// Waits for the next session. A connection must not outlive the proof that it was opened with, nor
 /// the trust that the proof was checked against: no new sessions then.
-async fn next(pod: &Pod, served: &mut Served) -> Next {
+async fn next(
+    pod: &Pod,
+    connection: &mut Connection,
+    caller: &Caller,
+    config: &Arc<ServerConfig>,
+) -> Next {
     let idle = pod.shared.config.native.idle;
     // The client closes what is idle; this is for those that do not.
     let deadline = Instant::now() + idle + idle / 4;
@@ -135,16 +140,16 @@ async fn next(pod: &Pod, served: &mut Served) -> Next {
     let mut certificates = identities.subscribe();
     loop {
         certificates.borrow_and_update();
-        let (workload, config) = (&pod.workload.identity, &served.config);
+        let workload = &pod.workload.identity;
         let current = identity::is_current_server(identities, workload, Wire::Native, config);
-        if !current || has_expired(pod, &served.caller) || pod.stop.is_cancelled() {
+        if !current || has_expired(pod, caller) || pod.stop.is_cancelled() {
             return Next::Close;
         }
         tokio::select! {
-            incoming = poll_fn(|cx| served.connection.poll_next(cx, 0)) => {
+            incoming = poll_fn(|cx| connection.poll_next(cx, 0)) => {
                 // It may have expired while nobody asked.
                 return match incoming {
-                    Ok(Incoming::Control(Control::Open(_))) if has_expired(pod, &served.caller) => {
+                    Ok(Incoming::Control(Control::Open(_))) if has_expired(pod, caller) => {
                         Next::Close
                     }
                     Ok(Incoming::Control(Control::Open(open))) => Next::Open(open),
@@ -175,13 +180,12 @@ impl Incomer<'_> {
         let _open = pod::Open::new(&pod.inbound_open);
         let _gauge = pod.shared.metrics.connection(Direction::Inbound);
         let client = self.client(open);
-        let destination = Some(open.destination);
-        let info = record::inbound(pod, self.caller, client, destination, Wire::Native);
         // From before the decision, so that no change of policy is missed.
         let mut policies = pod.policy.subscribe();
-        // Boxed for the same reason as on the way out.
-        let connecting = Box::pin(self.connect_application(open, client, &mut policies));
-        let admitted = match connecting.await {
+        // Boxed for the same reason as on the way out; what is reported comes out of it, since it would
+        // otherwise have a place here for as long as the session lasts.
+        let (info, admitted) = Box::pin(self.set_up(open, client, &mut policies)).await;
+        let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(failure) => {
                 self.host.finish(connection, refusal(&failure));
@@ -191,7 +195,7 @@ impl Incomer<'_> {
         };
         let mut stream = NativeStream::new(connection, self.host.clone());
         let Admitted::Delivered(mut server) = admitted else {
-            return self.judge(stream, info, client, policies).await;
+            return Box::pin(self.judge(stream, info, client, policies)).await;
         };
         let record = pod.shared.telemetry.open(info);
         let attempt = attempt(pod, self.caller, open.destination);
@@ -236,6 +240,19 @@ impl Incomer<'_> {
     fn client(&self, open: Open) -> SocketAddr {
         let peer = self.caller.address;
         if open.client.ip() == peer.ip() { open.client } else { peer }
+    }
+
+    /// Who and what the session is, and whether the application is connected.
+    async fn set_up(
+        &self,
+        open: Open,
+        client: SocketAddr,
+        policies: &mut PolicyWatch,
+    ) -> (ConnectionInfo, Result<Admitted, Failure>) {
+        let destination = Some(open.destination);
+        let info = record::inbound(self.pod, self.caller, client, destination, Wire::Native);
+        let admitted = self.connect_application(open, client, policies).await;
+        (info, admitted)
     }
 
     async fn connect_application(
