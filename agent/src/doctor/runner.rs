@@ -82,8 +82,11 @@ mod tests {
         Arc::new(Situation::find(true, None, flags.settings).unwrap())
     }
 
+    /// A panic that prints its stack takes its time on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(3);
+
     fn ids(checks: &[Check]) -> Vec<(&'static str, &'static str)> {
-        let rows = run_within(checks, &situation(), Duration::from_millis(300));
+        let rows = run_within(checks, &situation(), PATIENCE);
         rows.iter().map(|row| (row.check, row.id)).collect()
     }
 
