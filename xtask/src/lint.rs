@@ -19,7 +19,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    chart,
+    chart, codegen,
     install::{self, Need, Policy},
     workspace::Workspace,
 };
@@ -53,6 +53,8 @@ enum Check {
     Rows,
     /// The manifest in deploy/kubernetes is of the chart in deploy/helm
     Chart,
+    /// Types are those of the protobuf files
+    Codegen,
     /// rustfmt
     Fmt,
     /// clippy, warnings are errors
@@ -62,7 +64,7 @@ enum Check {
 }
 
 /// Cheap ones first, so that a small mistake is seen before the compiler starts.
-const DEFAULT: [Check; 9] = [
+const DEFAULT: [Check; 10] = [
     Check::Layout,
     Check::Walls,
     Check::Sources,
@@ -70,6 +72,7 @@ const DEFAULT: [Check; 9] = [
     Check::Names,
     Check::Rows,
     Check::Chart,
+    Check::Codegen,
     Check::Fmt,
     Check::Clippy,
 ];
@@ -150,6 +153,13 @@ fn manifest(workspace: &Workspace) -> Result<Vec<Finding>> {
         .collect())
 }
 
+/// That types are what comes of the protobuf files.
+fn types(workspace: &Workspace) -> Result<Vec<Finding>> {
+    let message = "is not what comes of agent/control/proto: run `cargo xtask codegen`";
+    let stale = codegen::stale(workspace)?;
+    Ok(stale.iter().map(|path| Finding::error(path, None, message)).collect())
+}
+
 impl Check {
     fn findings(self, workspace: &Workspace) -> Result<Vec<Finding>> {
         match self {
@@ -160,6 +170,7 @@ impl Check {
             Self::Names => names::check(workspace),
             Self::Rows => rows::check(workspace),
             Self::Chart => manifest(workspace),
+            Self::Codegen => types(workspace),
             Self::Fmt => cargo_tools::fmt(workspace),
             Self::Clippy => {
                 // Nobody is there to be told.

@@ -5,6 +5,7 @@
 mod bench;
 mod build_ebpf;
 mod chart;
+mod codegen;
 mod command;
 mod demo;
 mod fuzz;
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::Args),
     /// Build the eBPF programs from source, installing what that needs
     BuildEbpf(build_ebpf::Args),
+    /// Write the Rust types of the protobuf files
+    Codegen(codegen::Args),
     /// Lint and render the Helm chart, and write the manifest that comes of it
     Chart(chart::Args),
     /// Run every test that this machine can run
@@ -66,6 +69,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::run(&workspace, &args),
         Command::BuildEbpf(args) => build_ebpf::run(&workspace, &args),
+        Command::Codegen(args) => codegen::run(&workspace, &args),
         Command::Chart(args) => chart::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),

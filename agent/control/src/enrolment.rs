@@ -22,6 +22,13 @@ pub(crate) struct Choice {
     because: String,
 }
 
+impl Choice {
+    /// Whether it is for the mesh.
+    pub(crate) fn enrols(&self) -> bool {
+        self.enrol
+    }
+}
+
 /// Reads the labels of a Namespace or Pod, and reports values that mean nothing.
 pub(crate) fn choice(
     labels: &Labels,

@@ -12,18 +12,18 @@
 //! **Invariant**: nothing is published before every list has been read to its end, but for what was in force
 //! when the agent ran last. While the server is away, what it has said last stays in force.
 
-mod api;
-mod backoff;
-mod cache;
+pub(crate) mod api;
+pub(crate) mod backoff;
+pub(crate) mod cache;
 mod closed;
-mod discovery;
-mod entry;
+pub(crate) mod discovery;
+pub(crate) mod entry;
 mod health;
 mod prune;
-mod reflector;
-mod running;
-mod slot;
-mod state;
+pub(crate) mod reflector;
+pub(crate) mod running;
+pub(crate) mod slot;
+pub(crate) mod state;
 
 use std::{
     io,
@@ -41,7 +41,7 @@ use self::{
     cache::Cache,
     discovery::Served,
     reflector::Change,
-    running::Running,
+    running::{Message, Running},
     slot::{Slot, SlotId},
     state::State,
 };
@@ -109,12 +109,6 @@ impl Default for Timing {
     }
 }
 
-/// What reaches the source's thread.
-enum Message {
-    Changed { slot: SlotId, change: Change },
-    Discovered(Result<Vec<Served>, Trouble>),
-}
-
 /// An API server.
 #[derive(Clone, Debug)]
 pub struct KubernetesSource {
@@ -151,7 +145,11 @@ impl KubernetesSource {
             () = updates.closed() => return,
         };
         self.health.reached(api.server());
-        let cache = self.config.cache_dir.as_ref().map(|dir| Cache::new(dir, &self.config.node));
+        let cache = self
+            .config
+            .cache_dir
+            .as_ref()
+            .map(|dir| Cache::new(dir, "kubernetes", &self.config.node));
         let (out, inbox) = mpsc::channel(INBOX);
         let mut follower = Follower {
             timing: self.config.timing,
@@ -350,13 +348,7 @@ impl Follower {
     /// Watches what is there now, and forgets what is there no more.
     fn serve(&mut self, served: &[Served]) {
         let slots: Vec<Slot> = served.iter().map(Slot::served).collect();
-        let gone: Vec<SlotId> = self
-            .running
-            .discovered()
-            .filter(|(id, path)| !slots.iter().any(|it| it.id == **id && it.path == *path))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in gone {
+        for id in self.running.missing_from(&slots) {
             tracing::info!(kind = %id, "the API server has this kind no longer, or in another version");
             self.end(&id);
         }
@@ -373,18 +365,8 @@ impl Follower {
     /// Watches what other objects name.
     fn follow_names(&mut self) {
         // Names of the cache are as good as any until everything has been read.
-        let named = self.state.named();
-        let secrets = named.secrets.iter().filter_map(|name| Slot::secrets(name));
-        let maps = named.config_maps.iter();
-        let maps = maps.filter_map(|name| Slot::config_map(&name.namespace, &name.name));
-        let wanted: Vec<Slot> = secrets.chain(maps).collect();
-        let gone: Vec<SlotId> = self
-            .running
-            .by_name()
-            .filter(|id| !wanted.iter().any(|it| it.id == **id))
-            .cloned()
-            .collect();
-        for id in gone {
+        let wanted = self.state.named().slots();
+        for id in self.running.unnamed_by(&wanted) {
             self.end(&id);
         }
         for slot in wanted {
@@ -439,7 +421,7 @@ impl Follower {
     }
 }
 
-fn stale(server: &str, written: SystemTime) -> Diagnostic {
+pub(crate) fn stale(server: &str, written: SystemTime) -> Diagnostic {
     let age = written.elapsed().unwrap_or_default().as_secs();
     Diagnostic {
         severity: Severity::Warning,

@@ -16,6 +16,7 @@ mod api_server;
 mod assemble;
 mod convert;
 mod directory;
+mod distribution;
 mod documents;
 mod endpoints;
 mod enrolment;
@@ -43,6 +44,10 @@ pub use api_server::{
     Lease, LeaseState, PodPlace, StatusWrite, TokenOwner,
 };
 pub use directory::{ManifestSource, parse_manifests, read_objects};
+pub use distribution::{
+    Collector, ControllerConfig, ControllerSource, Delivery, EndKind, Hub, Link, Observer, Opened,
+    Opening, PATH as DISTRIBUTION_PATH, Peer, StreamEnd, read_requests, read_responses,
+};
 pub use kinds::{KindDescription, describe_kinds};
 pub use kubernetes::{
     Health, HealthReport, KubernetesConfig, KubernetesSource, ListReport, Timing,

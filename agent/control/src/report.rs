@@ -20,6 +20,11 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Subject<'_> {
+    /// For findings that nobody is told.
+    pub(crate) fn nobody() -> Self {
+        Self { origin: ResourceRef::cluster_scoped("", ""), position: None, document: None }
+    }
+
     /// Where a field stands, or the nearest that is written above it.
     pub(crate) fn position_of(&self, path: &[&str]) -> Option<SourcePosition> {
         let position = self.position.as_ref()?;

@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(60);
 
 /// What a request fails with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// The server has answered, and refuses.
     Refused {
         code: u16,
@@ -36,26 +36,26 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// The revision is no longer known.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         matches!(self, Self::Refused { code: 410, .. })
     }
 
     /// There is no such resource.
-    pub(super) fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Refused { code: 404, .. })
     }
 
     /// The server does not do what it was asked for in this way.
-    pub(super) fn is_unsupported(&self) -> bool {
+    pub(crate) fn is_unsupported(&self) -> bool {
         matches!(self, Self::Refused { code: 400 | 405 | 415 | 422, .. })
     }
 
     /// Nobody may ask that.
-    pub(super) fn is_forbidden(&self) -> bool {
+    pub(crate) fn is_forbidden(&self) -> bool {
         matches!(self, Self::Refused { code: 401 | 403, .. })
     }
 
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             Self::Lost(_) => None,
@@ -85,32 +85,32 @@ struct Status {
 }
 
 /// A Status as an event of a watch.
-pub(super) fn trouble_of(status: &Value) -> Trouble {
+pub(crate) fn trouble_of(status: &Value) -> Trouble {
     let Status { message, code } = Status::deserialize(status).unwrap_or_default();
     Trouble::Refused { code, message, retry_after: None }
 }
 
 /// The way to an API server.
 #[derive(Clone)]
-pub(super) struct Api {
+pub(crate) struct Api {
     client: Client,
     server: String,
 }
 
 impl Api {
     /// Reads how to reach the server; does not ask it anything.
-    pub(super) async fn new(kubeconfig: Option<&Path>) -> Result<Self, String> {
+    pub(crate) async fn new(kubeconfig: Option<&Path>) -> Result<Self, String> {
         let (client, server) = kube_client::connect(kubeconfig, CONNECT).await?;
         Ok(Self { client, server })
     }
 
     /// The server's address.
-    pub(super) fn server(&self) -> &str {
+    pub(crate) fn server(&self) -> &str {
         &self.server
     }
 
     /// One answer as JSON. What is in it gets into no error and no log.
-    pub(super) async fn get(&self, path: &str, accept: &str) -> Result<Value, Trouble> {
+    pub(crate) async fn get(&self, path: &str, accept: &str) -> Result<Value, Trouble> {
         let answer = async {
             let body = self.send(path, accept).await?;
             let bytes = Limited::new(body, MAX_ANSWER).collect().await.map_err(Trouble::lost)?;
@@ -121,7 +121,7 @@ impl Api {
     }
 
     /// The lines of a watch.
-    pub(super) async fn open(&self, path: &str, accept: &str) -> Result<Lines, Trouble> {
+    pub(crate) async fn open(&self, path: &str, accept: &str) -> Result<Lines, Trouble> {
         let body = timely(ANSWER, self.send(path, accept)).await?;
         Ok(Lines { body, buffer: BytesMut::new(), searched: 0 })
     }
@@ -152,7 +152,7 @@ impl Api {
 }
 
 /// The lines of a watch that is under way.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     body: Body,
     buffer: BytesMut,
     /// Bytes of the buffer that are known to hold no end of a line.
@@ -162,7 +162,7 @@ pub(super) struct Lines {
 impl Lines {
     /// The next line; `None` at the end. Half a line is none. May be dropped while it waits, and called
     /// again.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Trouble> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Trouble> {
         loop {
             let found = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
             if let Some(at) = found {
@@ -188,7 +188,7 @@ impl Lines {
 }
 
 /// Waits for an answer, but not for ever.
-pub(super) async fn timely<T>(
+pub(crate) async fn timely<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, Trouble>>,
 ) -> Result<T, Trouble> {
@@ -199,6 +199,6 @@ pub(super) async fn timely<T>(
 }
 
 /// Where a text ceases to be JSON; what stands there may be a secret.
-pub(super) fn place(error: &serde_json::Error) -> String {
+pub(crate) fn place(error: &serde_json::Error) -> String {
     format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column())
 }

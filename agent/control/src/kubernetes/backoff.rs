@@ -8,24 +8,24 @@ use std::{
 /// Longer with each failure, and never the same for two agents: a server that comes back must not meet all
 /// of them at once.
 #[derive(Clone, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     longest: Duration,
     failures: u32,
 }
 
 impl Backoff {
-    pub(super) fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, failures: 0 }
     }
 
     /// Something has worked.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// The next wait; at least what the server has asked for.
-    pub(super) fn next(&mut self, asked: Option<Duration>) -> Duration {
+    pub(crate) fn next(&mut self, asked: Option<Duration>) -> Duration {
         let doubled = self.first.saturating_mul(1 << self.failures.min(16)).min(self.longest);
         self.failures = self.failures.saturating_add(1);
         jittered(doubled).max(asked.unwrap_or_default().min(self.longest))
@@ -33,7 +33,7 @@ impl Backoff {
 }
 
 /// Between half of it and all of it.
-pub(super) fn jittered(span: Duration) -> Duration {
+pub(crate) fn jittered(span: Duration) -> Duration {
     // Whoever makes one gets other keys.
     let random = RandomState::new().hash_one(0) as u32;
     span / 2 + (span / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))

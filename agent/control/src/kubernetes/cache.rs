@@ -21,11 +21,10 @@ use crate::kinds::Kind;
 const VERSION: u32 = 1;
 /// Largest file, in bytes.
 const MAX_FILE: u64 = 256 << 20;
-const NAME: &str = "kubernetes.cache";
 
 /// The file.
 #[derive(Clone, Debug)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     path: PathBuf,
     node: String,
 }
@@ -55,19 +54,20 @@ struct End {
 }
 
 /// What was in the file.
-pub(super) struct Restored {
-    pub(super) state: State,
-    pub(super) server: String,
-    pub(super) written: SystemTime,
+pub(crate) struct Restored {
+    pub(crate) state: State,
+    pub(crate) server: String,
+    pub(crate) written: SystemTime,
 }
 
 impl Cache {
-    pub(super) fn new(dir: &Path, node: &str) -> Self {
-        Self { path: dir.join(NAME), node: node.to_owned() }
+    /// The cache of a source, by the name of its kind.
+    pub(crate) fn new(dir: &Path, source: &str, node: &str) -> Self {
+        Self { path: dir.join(format!("{source}.cache")), node: node.to_owned() }
     }
 
     /// Writes the state.
-    pub(super) fn write(&self, state: &State, server: &str) -> io::Result<()> {
+    pub(crate) fn write(&self, state: &State, server: &str) -> io::Result<()> {
         if let Some(dir) = self.path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
@@ -112,7 +112,7 @@ impl Cache {
     ///
     /// # Errors
     /// Where it is there and cannot be used; the text says why.
-    pub(super) fn read(&self) -> Result<Option<Restored>, String> {
+    pub(crate) fn read(&self) -> Result<Option<Restored>, String> {
         let told = |error: io::Error| error.to_string();
         let file = match File::open(&self.path) {
             Ok(file) => file,
@@ -149,7 +149,7 @@ impl Cache {
         Err("it ends before its end".to_owned())
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -13,12 +13,12 @@ const CORE: &str = "v1";
 
 /// A kind that the server has.
 #[derive(Clone)]
-pub(super) struct Served {
-    pub(super) kind: &'static Kind,
+pub(crate) struct Served {
+    pub(crate) kind: &'static Kind,
     /// The first of the versions that are read.
-    pub(super) api_version: String,
+    pub(crate) api_version: String,
     /// Its name in addresses.
-    pub(super) plural: String,
+    pub(crate) plural: String,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +53,10 @@ struct Resource {
 
 /// Asks what there is. That something is missing has to be said by the server: who cannot ask knows
 /// nothing.
-pub(super) async fn discover(api: &Api) -> Result<Vec<Served>, Trouble> {
+pub(crate) async fn discover(
+    api: &Api,
+    also: Option<&'static Kind>,
+) -> Result<Vec<Served>, Trouble> {
     let groups: Groups = read(api, "/apis").await?;
     let there: BTreeSet<String> = groups
         .groups
@@ -62,6 +65,7 @@ pub(super) async fn discover(api: &Api) -> Result<Vec<Served>, Trouble> {
         .map(|version| version.group_version)
         .collect();
     let mut lists: BTreeMap<&str, Vec<Resource>> = BTreeMap::new();
+    let kinds = || kinds().chain(also);
     for version in kinds().flat_map(|kind| kind.description.api_versions) {
         if there.contains(*version) && !lists.contains_key(version) {
             let list = match read::<Resources>(api, &format!("/apis/{version}")).await {

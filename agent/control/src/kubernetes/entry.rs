@@ -30,24 +30,24 @@ const WRONG_NAME: &str = "invalid-name";
 
 /// An object of the API server.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// As it came.
-    pub(super) raw: Arc<[u8]>,
+    pub(crate) raw: Arc<[u8]>,
     /// What is in force, where that is another version.
-    pub(super) good: Option<Arc<[u8]>>,
+    pub(crate) good: Option<Arc<[u8]>>,
     /// What is in force.
-    pub(super) objects: Arc<Objects>,
+    pub(crate) objects: Arc<Objects>,
     /// What there is to say about it.
-    pub(super) findings: Arc<[Diagnostic]>,
-    pub(super) facts: Facts,
+    pub(crate) findings: Arc<[Diagnostic]>,
+    pub(crate) facts: Facts,
 }
 
 /// What is known of an object apart from its kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// RFC 3339, which sorts as it reads.
-    pub(super) created: String,
-    pub(super) uid: String,
+    pub(crate) created: String,
+    pub(crate) uid: String,
 }
 
 /// An object as its kind reads it.
@@ -64,7 +64,7 @@ impl Reading {
 
 impl Entry {
     /// Reads an object that takes the place of `former`.
-    pub(super) fn new(kind: &'static Kind, object: &Value, former: Option<&Self>) -> Self {
+    pub(crate) fn new(kind: &'static Kind, object: &Value, former: Option<&Self>) -> Self {
         let raw: Arc<[u8]> = object.to_string().into_bytes().into();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let metadata = &object["metadata"];
@@ -107,7 +107,7 @@ impl Entry {
 
     /// Without the object, as far as that can be done without letting anybody in: for objects that are good
     /// alone and not beside others.
-    pub(super) fn without(&self, kind: &'static Kind) -> Arc<Objects> {
+    pub(crate) fn without(&self, kind: &'static Kind) -> Arc<Objects> {
         let object: Value = serde_json::from_slice(&self.raw).unwrap_or_default();
         let strict = closed::strictest(kind.description.kind, &object);
         Arc::new(strict.map(|strict| read(&strict).objects).unwrap_or_default())

@@ -89,18 +89,18 @@ impl Health {
         }
     }
 
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         *self.lock() = Inner::default();
     }
 
-    pub(super) fn reached(&self, server: &str) {
+    pub(crate) fn reached(&self, server: &str) {
         let mut inner = self.lock();
         inner.server = server.to_owned();
         inner.problem = None;
     }
 
     /// Says once what is wrong with the whole.
-    pub(super) fn problem(&self, problem: Option<String>) {
+    pub(crate) fn problem(&self, problem: Option<String>) {
         let mut inner = self.lock();
         if inner.problem != problem {
             if let Some(problem) = &problem {
@@ -110,28 +110,28 @@ impl Health {
         }
     }
 
-    pub(super) fn complete(&self) {
+    pub(crate) fn complete(&self) {
         let mut inner = self.lock();
         (inner.complete, inner.cached) = (true, None);
     }
 
-    pub(super) fn cached(&self, written: SystemTime) {
+    pub(crate) fn cached(&self, written: SystemTime) {
         self.lock().cached = Some(written);
     }
 
-    pub(super) fn added(&self, id: &SlotId) {
+    pub(crate) fn added(&self, id: &SlotId) {
         self.lock().lists.entry(id.clone()).or_default();
     }
 
-    pub(super) fn removed(&self, id: &SlotId) {
+    pub(crate) fn removed(&self, id: &SlotId) {
         self.lock().lists.remove(id);
     }
 
-    pub(super) fn objects(&self, id: &SlotId, count: usize) {
+    pub(crate) fn objects(&self, id: &SlotId, count: usize) {
         self.change(id, |list| list.objects = count);
     }
 
-    pub(super) fn listed(&self, id: &SlotId, count: usize) {
+    pub(crate) fn listed(&self, id: &SlotId, count: usize) {
         self.change(id, |list| {
             list.complete = true;
             list.objects = count;
@@ -140,22 +140,34 @@ impl Health {
         });
     }
 
-    pub(super) fn heard(&self, id: &SlotId) {
+    pub(crate) fn heard(&self, id: &SlotId) {
         self.change(id, |list| {
             list.heard = Some(Instant::now());
             list.problem = None;
         });
     }
 
-    pub(super) fn restarted(&self, id: &SlotId) {
+    /// A server is heard that speaks for all lists.
+    pub(crate) fn heard_all(&self) {
+        for list in self.lock().lists.values_mut() {
+            (list.complete, list.heard, list.problem) = (true, Some(Instant::now()), None);
+        }
+    }
+
+    /// A stream that all lists come from was opened again.
+    pub(crate) fn reconnected(&self) {
+        self.lock().lists.values_mut().for_each(|list| list.restarts += 1);
+    }
+
+    pub(crate) fn restarted(&self, id: &SlotId) {
         self.change(id, |list| list.restarts += 1);
     }
 
-    pub(super) fn relisting(&self, id: &SlotId) {
+    pub(crate) fn relisting(&self, id: &SlotId) {
         self.change(id, |list| list.relists += 1);
     }
 
-    pub(super) fn failed(&self, id: &SlotId, trouble: &Trouble) {
+    pub(crate) fn failed(&self, id: &SlotId, trouble: &Trouble) {
         let problem = trouble.to_string();
         self.change(id, |list| {
             if list.problem.as_ref() != Some(&problem) {

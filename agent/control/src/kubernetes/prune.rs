@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroize;
 
 /// Metadata that nobody reads.
-const METADATA: [&str; 3] = ["managedFields", "selfLink", "generateName"];
+const METADATA: [&str; 4] = ["managedFields", "selfLink", "generateName", "resourceVersion"];
 /// The copy of itself that `kubectl apply` leaves in an object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const CONTAINER: [&str; 7] = [

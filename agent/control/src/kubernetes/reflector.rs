@@ -16,11 +16,12 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
-    Message, Timing,
+    Timing,
     api::{Api, Lines, Trouble, place, timely, trouble_of},
     backoff::{Backoff, jittered},
     health::Health,
     prune::prune,
+    running::Message,
     slot::Slot,
 };
 
@@ -32,7 +33,7 @@ const MAX_PAGES: usize = 10_000;
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// What has become of a list.
-pub(super) enum Change {
+pub(crate) enum Change {
     /// This is all of it.
     Listed(Vec<Value>),
     /// This object is there, or has changed.
@@ -44,16 +45,16 @@ pub(super) enum Change {
 }
 
 /// Keeps one list.
-pub(super) struct Reflector {
-    pub(super) api: Api,
-    pub(super) slot: Slot,
-    pub(super) out: mpsc::Sender<Message>,
-    pub(super) health: Health,
-    pub(super) timing: Timing,
+pub(crate) struct Reflector {
+    pub(crate) api: Api,
+    pub(crate) slot: Slot,
+    pub(crate) out: mpsc::Sender<Message>,
+    pub(crate) health: Health,
+    pub(crate) timing: Timing,
     /// Whether the server has streaming lists; one refusal is enough for all.
-    pub(super) streaming: Arc<AtomicBool>,
+    pub(crate) streaming: Arc<AtomicBool>,
     /// It has been read once.
-    pub(super) listed: AtomicBool,
+    pub(crate) listed: AtomicBool,
 }
 
 /// How a watch ends.
@@ -76,7 +77,7 @@ struct Event {
 
 impl Reflector {
     /// Runs until nobody listens.
-    pub(super) async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut backoff = Backoff::new(self.timing.first_retry, self.timing.longest_retry);
         loop {
             let failure = match self.list_and_watch(&mut backoff).await {
@@ -300,4 +301,4 @@ fn parse(line: &[u8]) -> Result<Event, Trouble> {
 }
 
 /// How long a watch may be silent before it is taken for dead, beyond what it may take at all.
-pub(super) const SILENCE: Duration = Duration::from_secs(150);
+pub(crate) const SILENCE: Duration = Duration::from_secs(150);

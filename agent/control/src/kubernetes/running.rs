@@ -12,17 +12,24 @@ use tokio::{
 };
 
 use super::{
-    Message, Timing,
-    api::Api,
+    Timing,
+    api::{Api, Trouble},
     backoff::Backoff,
-    discovery,
+    discovery::{self, Served},
     health::Health,
-    reflector::Reflector,
+    reflector::{Change, Reflector},
     slot::{Slot, SlotId},
 };
+use crate::kinds::Kind;
+
+/// What reaches whoever follows a server.
+pub(crate) enum Message {
+    Changed { slot: SlotId, change: Change },
+    Discovered(Result<Vec<Served>, Trouble>),
+}
 
 /// What runs.
-pub(super) struct Running {
+pub(crate) struct Running {
     api: Api,
     out: mpsc::Sender<Message>,
     health: Health,
@@ -31,10 +38,12 @@ pub(super) struct Running {
     backoff: Backoff,
     slots: BTreeMap<SlotId, (Slot, AbortHandle)>,
     tasks: JoinSet<()>,
+    /// A kind that is looked for beside those that sources read.
+    also: Option<&'static Kind>,
 }
 
 impl Running {
-    pub(super) fn new(
+    pub(crate) fn new(
         api: Api,
         out: mpsc::Sender<Message>,
         health: Health,
@@ -49,11 +58,17 @@ impl Running {
             timing,
             slots: BTreeMap::new(),
             tasks: JoinSet::new(),
+            also: None,
         }
     }
 
+    /// Looks for another kind as well.
+    pub(crate) fn also(self, kind: &'static Kind) -> Self {
+        Self { also: Some(kind), ..self }
+    }
+
     /// Begins to keep a list.
-    pub(super) fn begin(&mut self, slot: Slot) {
+    pub(crate) fn begin(&mut self, slot: Slot) {
         self.health.added(&slot.id);
         let reflector = Reflector {
             api: self.api.clone(),
@@ -69,7 +84,7 @@ impl Running {
     }
 
     /// Ceases to keep a list.
-    pub(super) fn end(&mut self, id: &SlotId) {
+    pub(crate) fn end(&mut self, id: &SlotId) {
         if let Some((_, task)) = self.slots.remove(id) {
             task.abort();
             self.health.removed(id);
@@ -78,38 +93,40 @@ impl Running {
     }
 
     /// Asks which kinds there are; the answer comes as a message.
-    pub(super) fn discover(&mut self) {
-        let (api, out) = (self.api.clone(), self.out.clone());
+    pub(crate) fn discover(&mut self) {
+        let (api, out, also) = (self.api.clone(), self.out.clone(), self.also);
         self.tasks.spawn(async move {
-            let found = discovery::discover(&api).await;
+            let found = discovery::discover(&api, also).await;
             let _ = out.send(Message::Discovered(found)).await;
         });
     }
 
     /// How long to wait before discovery is asked again.
-    pub(super) fn retry(&mut self, asked: Option<Duration>) -> Duration {
+    pub(crate) fn retry(&mut self, asked: Option<Duration>) -> Duration {
         self.backoff.next(asked)
     }
 
-    pub(super) fn contains(&self, id: &SlotId) -> bool {
+    pub(crate) fn contains(&self, id: &SlotId) -> bool {
         self.slots.contains_key(id)
     }
 
     /// All lists that are kept.
-    pub(super) fn ids(&self) -> impl Iterator<Item = &SlotId> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &SlotId> {
         self.slots.keys()
     }
 
-    /// Lists of kinds that a server may or may not have, and where they are.
-    pub(super) fn discovered(&self) -> impl Iterator<Item = (&SlotId, &str)> {
-        self.slots
-            .values()
-            .filter(|(slot, _)| slot.optional)
-            .map(|(slot, _)| (&slot.id, slot.path.as_str()))
+    /// Lists of kinds that a server may or may not have, and does not have there any more.
+    pub(crate) fn missing_from(&self, served: &[Slot]) -> Vec<SlotId> {
+        let optional = self.slots.values().map(|(slot, _)| slot).filter(|slot| slot.optional);
+        let is_missing =
+            |slot: &&Slot| !served.iter().any(|it| it.id == slot.id && it.path == slot.path);
+        optional.filter(is_missing).map(|slot| slot.id.clone()).collect()
     }
 
-    /// Lists that are kept because something names what is in them.
-    pub(super) fn by_name(&self) -> impl Iterator<Item = &SlotId> {
-        self.slots.values().filter(|(slot, _)| slot.by_name).map(|(slot, _)| &slot.id)
+    /// Lists that are kept because something has named what is in them, and names it no more.
+    pub(crate) fn unnamed_by(&self, wanted: &[Slot]) -> Vec<SlotId> {
+        let named = self.slots.values().map(|(slot, _)| slot).filter(|slot| slot.by_name);
+        let is_unwanted = |slot: &&Slot| !wanted.iter().any(|it| it.id == slot.id);
+        named.filter(is_unwanted).map(|slot| slot.id.clone()).collect()
     }
 }

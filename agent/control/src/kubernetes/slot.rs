@@ -7,14 +7,14 @@ use crate::kinds::Kind;
 
 /// The name of a slot, in status, metrics and the cache.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct SlotId(Arc<str>);
+pub(crate) struct SlotId(Arc<str>);
 
 impl SlotId {
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self(name.into())
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -27,22 +27,22 @@ impl fmt::Display for SlotId {
 
 /// One list that is kept up to date.
 #[derive(Clone)]
-pub(super) struct Slot {
-    pub(super) id: SlotId,
+pub(crate) struct Slot {
+    pub(crate) id: SlotId,
     /// `None` for what is watched for its changes alone.
-    pub(super) kind: Option<&'static Kind>,
-    pub(super) api_version: String,
-    pub(super) path: String,
+    pub(crate) kind: Option<&'static Kind>,
+    pub(crate) api_version: String,
+    pub(crate) path: String,
     /// A field selector; empty for all objects.
-    pub(super) fields: String,
+    pub(crate) fields: String,
     /// Only metadata is of interest, and all that is transferred.
-    pub(super) metadata_only: bool,
+    pub(crate) metadata_only: bool,
     /// Whoever is not allowed to read it goes without.
-    pub(super) dispensable: bool,
+    pub(crate) dispensable: bool,
     /// It is there because discovery has found it.
-    pub(super) optional: bool,
+    pub(crate) optional: bool,
     /// It is there because an object names what is in it.
-    pub(super) by_name: bool,
+    pub(crate) by_name: bool,
 }
 
 /// Kinds of the core and of what every cluster has: name, path, whether metadata is enough.
@@ -57,14 +57,8 @@ const ALWAYS: [(&str, &str, bool); 5] = [
 impl Slot {
     /// What is watched in any case. This node's pods have a list of their own: it is short, and new ones are
     /// seen early, however many pods there are elsewhere.
-    pub(super) fn always(node: &str) -> Vec<Self> {
-        let mut slots: Vec<Self> = ALWAYS
-            .iter()
-            .filter_map(|(kind, path, metadata_only)| {
-                let slot = Self::whole(&kind.to_lowercase(), Kind::find(kind)?, path);
-                Some(Self { metadata_only: *metadata_only, ..slot })
-            })
-            .collect();
+    pub(crate) fn always(node: &str) -> Vec<Self> {
+        let mut slots = Self::but_pods();
         for (id, fields) in [
             ("pod/here", format!("spec.nodeName={node}")),
             ("pod/elsewhere", format!("spec.nodeName!={node}")),
@@ -77,8 +71,23 @@ impl Slot {
         slots
     }
 
+    /// The same for who is on no node: all pods are one list.
+    pub(crate) fn cluster() -> Vec<Self> {
+        let mut slots = Self::but_pods();
+        slots.extend(Kind::find("Pod").map(|kind| Self::whole("pod", kind, "/api/v1/pods")));
+        slots
+    }
+
+    fn but_pods() -> Vec<Self> {
+        let slots = ALWAYS.iter().filter_map(|(kind, path, metadata_only)| {
+            let slot = Self::whole(&kind.to_lowercase(), Kind::find(kind)?, path);
+            Some(Self { metadata_only: *metadata_only, ..slot })
+        });
+        slots.collect()
+    }
+
     /// What discovery has found.
-    pub(super) fn served(served: &Served) -> Self {
+    pub(crate) fn served(served: &Served) -> Self {
         let Served { kind, api_version, plural } = served;
         let path = format!("/apis/{api_version}/{plural}");
         let id = kind.description.kind.to_lowercase();
@@ -86,7 +95,7 @@ impl Slot {
     }
 
     /// Definitions of kinds: that there is another is all that they say here.
-    pub(super) fn definitions() -> Self {
+    pub(crate) fn definitions() -> Self {
         let api_version = "apiextensions.k8s.io/v1";
         Self {
             id: SlotId::new("customresourcedefinition"),
@@ -102,7 +111,7 @@ impl Slot {
     }
 
     /// Secrets of one name, in all namespaces: the name is what DestinationRules know.
-    pub(super) fn secrets(name: &str) -> Option<Self> {
+    pub(crate) fn secrets(name: &str) -> Option<Self> {
         let id = format!("secret/{name}");
         Some(Self {
             fields: format!("metadata.name={name}"),
@@ -113,7 +122,7 @@ impl Slot {
     }
 
     /// One ConfigMap.
-    pub(super) fn config_map(namespace: &str, name: &str) -> Option<Self> {
+    pub(crate) fn config_map(namespace: &str, name: &str) -> Option<Self> {
         let id = format!("configmap/{namespace}/{name}");
         let path = format!("/api/v1/namespaces/{namespace}/configmaps");
         Some(Self {
@@ -139,7 +148,7 @@ impl Slot {
     }
 
     /// Where to ask, with these parameters.
-    pub(super) fn query(&self, parameters: &[(&str, &str)]) -> String {
+    pub(crate) fn query(&self, parameters: &[(&str, &str)]) -> String {
         let own = [("fieldSelector", self.fields.as_str())];
         let all = own.iter().chain(parameters).filter(|(_, value)| !value.is_empty());
         let pairs: Vec<String> =
@@ -152,7 +161,7 @@ impl Slot {
     }
 
     /// What is accepted as a list, and as events.
-    pub(super) fn accept(&self, list: bool) -> &'static str {
+    pub(crate) fn accept(&self, list: bool) -> &'static str {
         match (self.metadata_only, list) {
             (false, _) => "application/json",
             (true, true) => {

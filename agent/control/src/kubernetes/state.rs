@@ -32,41 +32,70 @@ const MAX_NAMED: usize = 512;
 type Object<'a> = (&'static Kind, &'a NamespacedName, &'a Entry);
 
 /// One list.
-pub(super) struct Content {
-    pub(super) kind: &'static Kind,
-    pub(super) entries: BTreeMap<NamespacedName, Entry>,
+pub(crate) struct Content {
+    pub(crate) kind: &'static Kind,
+    pub(crate) entries: BTreeMap<NamespacedName, Entry>,
     /// It has been read to its end. What is here before that comes from the cache.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
 }
 
 /// All lists.
-pub(super) struct State {
+pub(crate) struct State {
     node: String,
-    pub(super) lists: BTreeMap<SlotId, Content>,
+    pub(crate) lists: BTreeMap<SlotId, Content>,
 }
 
 /// What other objects name, and is watched for that reason alone.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) secrets: BTreeSet<String>,
-    pub(super) config_maps: BTreeSet<NamespacedName>,
+pub(crate) struct Named {
+    pub(crate) secrets: BTreeSet<String>,
+    pub(crate) config_maps: BTreeSet<NamespacedName>,
+}
+
+impl Named {
+    /// The lists that are kept for it.
+    pub(crate) fn slots(&self) -> Vec<Slot> {
+        let secrets = self.secrets.iter().filter_map(|name| Slot::secrets(name));
+        let maps = self.config_maps.iter();
+        let maps = maps.filter_map(|name| Slot::config_map(&name.namespace, &name.name));
+        secrets.chain(maps).collect()
+    }
 }
 
 impl State {
-    pub(super) fn new(node: &str) -> Self {
+    pub(crate) fn new(node: &str) -> Self {
         Self { node: node.to_owned(), lists: BTreeMap::new() }
     }
 
     /// Makes room for a list, which may be there from the cache.
-    pub(super) fn add(&mut self, slot: &Slot) {
+    pub(crate) fn add(&mut self, slot: &Slot) {
         if let Some(kind) = slot.kind {
             let empty = || Content { kind, entries: BTreeMap::new(), complete: false };
             self.lists.entry(slot.id.clone()).or_insert_with(empty);
         }
     }
 
+    /// Puts an object in that has been read; the number of objects in the list afterwards.
+    pub(crate) fn insert(
+        &mut self,
+        id: &SlotId,
+        name: NamespacedName,
+        entry: Entry,
+    ) -> Option<usize> {
+        let list = self.lists.get_mut(id)?;
+        list.entries.insert(name, entry);
+        Some(list.entries.len())
+    }
+
+    /// Removes an object; the number of objects in the list afterwards.
+    pub(crate) fn remove(&mut self, id: &SlotId, name: &NamespacedName) -> Option<usize> {
+        let list = self.lists.get_mut(id)?;
+        list.entries.remove(name);
+        Some(list.entries.len())
+    }
+
     /// Puts an object in a list, as it was when it was cached, with its good version before it.
-    pub(super) fn restore(&mut self, id: SlotId, kind: &'static Kind, versions: &[Value]) {
+    pub(crate) fn restore(&mut self, id: SlotId, kind: &'static Kind, versions: &[Value]) {
         let list = Content { kind, entries: BTreeMap::new(), complete: false };
         let list = self.lists.entry(id).or_insert(list);
         for object in versions {
@@ -77,7 +106,7 @@ impl State {
     }
 
     /// Takes note of a change; the number of objects in the list afterwards.
-    pub(super) fn change(&mut self, id: &SlotId, change: Change) -> Option<usize> {
+    pub(crate) fn change(&mut self, id: &SlotId, change: Change) -> Option<usize> {
         let list = self.lists.get_mut(id)?;
         match change {
             Change::Listed(objects) => {
@@ -104,12 +133,12 @@ impl State {
     }
 
     /// Whether all of these have been read to their end.
-    pub(super) fn is_complete<'a>(&self, ids: impl IntoIterator<Item = &'a SlotId>) -> bool {
+    pub(crate) fn is_complete<'a>(&self, ids: impl IntoIterator<Item = &'a SlotId>) -> bool {
         ids.into_iter().all(|id| self.lists.get(id).is_none_or(|list| list.complete))
     }
 
     /// What is to be watched by name.
-    pub(super) fn named(&self) -> Named {
+    pub(crate) fn named(&self) -> Named {
         let mut named = Named::default();
         for objects in self.lists.values().flat_map(|list| list.entries.values()) {
             for rule in &objects.objects.destination_rules {
@@ -129,7 +158,7 @@ impl State {
 
     /// Puts everything together. Objects that cannot be together are left out and reported: one mistake
     /// must not keep all else from being in force.
-    pub(super) fn load(&self) -> Loaded {
+    pub(crate) fn load(&self) -> Loaded {
         let all: Vec<Object<'_>> = self
             .lists
             .values()

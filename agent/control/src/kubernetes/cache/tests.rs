@@ -35,7 +35,7 @@ fn state() -> State {
 #[test]
 fn what_was_in_force_is_in_force_again_and_secrets_are_nowhere() {
     let dir = Dir::new(&[]);
-    let cache = Cache::new(&dir.0.join("deep/cache"), "n");
+    let cache = Cache::new(&dir.0.join("deep/cache"), "kubernetes", "n");
     assert!(cache.read().unwrap().is_none());
     let state = state();
     cache.write(&state, "https://a").unwrap();
@@ -54,7 +54,7 @@ fn what_was_in_force_is_in_force_again_and_secrets_are_nowhere() {
 #[test]
 fn a_file_that_is_not_whole_or_of_somebody_else_is_not_used() {
     let dir = Dir::new(&[]);
-    let cache = Cache::new(&dir.0, "n");
+    let cache = Cache::new(&dir.0, "kubernetes", "n");
     cache.write(&state(), "https://a").unwrap();
     let whole = fs::read_to_string(cache.path()).unwrap();
     let problem = |text: &str| {
@@ -79,7 +79,7 @@ fn a_state_that_is_too_large_is_not_written_and_the_former_file_stays() {
     let mut out = Limited { inner: Vec::new(), left: 4 };
     assert!(out.write_all(b"1234").is_ok() && out.write_all(b"5").is_err());
     let dir = Dir::new(&[]);
-    let cache = Cache::new(&dir.0, "n");
+    let cache = Cache::new(&dir.0, "kubernetes", "n");
     cache.write(&state(), "a").unwrap();
     // A directory in the way of the new file.
     fs::create_dir(dir.0.join("kubernetes.new")).unwrap();
