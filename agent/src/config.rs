@@ -208,7 +208,7 @@ impl RawConfig {
         let cluster = self.cluster.clone().unwrap_or_else(|| "Kubernetes".to_owned());
         Ok(Config {
             node: self.node_name()?,
-            source: self.source()?,
+            source: self.source(&trust_domain, &cluster)?,
             ca_dir: self.ca_dir.clone().unwrap_or_else(|| DEFAULT_CA_DIR.into()),
             ca_remote: self.remote_ca(&trust_domain, &cluster)?,
             trust_domain,

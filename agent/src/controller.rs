@@ -6,6 +6,7 @@
 //! leader       which replica writes
 //! authority    root and intermediate: from a Secret or a directory, and their successors
 //! asked        what the certificate service asks the API server
+//! distribution configuration for agents, in place of the API server
 //! observed     the audit log and the metrics of certificates
 //! webhook      judges objects before the API server takes them
 //! statuses     writes what was found about objects into their status; `changes`, into the audit log
@@ -15,6 +16,7 @@
 mod asked;
 mod authority;
 mod changes;
+mod distribution;
 mod leader;
 mod metrics;
 mod observed;
@@ -28,8 +30,8 @@ use std::{net::SocketAddr, path::Path, process::ExitCode, sync::Arc, time::Durat
 use anyhow::{Context, Result};
 use clap::Args;
 use tokio::{net::TcpListener, runtime::Builder, sync::watch, task::JoinSet};
-use undermesh_control::ApiServer;
-use undermesh_identity::issuance::{self, Issuance, ServerIdentity};
+use undermesh_control::{ApiServer, Collector, Health, Hub, Timing};
+use undermesh_identity::issuance::{self, Issuance, ServerIdentity, Services, Streams};
 use undermesh_model::SpiffeId;
 use undermesh_snapshot::Options;
 use undermesh_telemetry::{Audit, LogFormat as TelemetryLogFormat};
@@ -37,6 +39,7 @@ use undermesh_telemetry::{Audit, LogFormat as TelemetryLogFormat};
 use crate::{admin, agent::wait_for_signal, config::LogFormat};
 use asked::Kubernetes;
 use authority::AuthorityKeeper;
+use distribution::{Distributed, Distribution};
 use leader::Election;
 use metrics::Metrics;
 use observed::Observed;
@@ -160,6 +163,20 @@ async fn serve(settings: Settings, audit: &Audit) -> Result<()> {
     });
 
     let mut tasks = JoinSet::new();
+    let mut streams: Option<Arc<dyn Streams>> = None;
+    if settings.distribute {
+        let distributed = Arc::new(Distributed::new(audit.clone(), metrics.clone()));
+        let hub = Hub::new(Arc::clone(&distributed) as _);
+        streams = Some(Arc::new(Distribution::new(hub.clone(), Arc::clone(&distributed))));
+        let collector = Collector {
+            kubeconfig: settings.kubeconfig.clone(),
+            timing: Timing::default(),
+            hub,
+            health: Health::default(),
+        };
+        collector.start(stop.subscribe()).context("cannot follow the API server")?;
+        tasks.spawn(async move { distributed.tell_in_time().await });
+    }
     if let Some(statuses) = statuses {
         tasks.spawn(statuses.run(stop.subscribe()));
     }
@@ -169,7 +186,8 @@ async fn serve(settings: Settings, audit: &Audit) -> Result<()> {
     tasks.spawn(admin::serve(readiness, pages.readiness(), stop.subscribe()));
     tasks.spawn(keeper.run(stop.subscribe()));
     tasks.spawn(identity.keep(authority, tls));
-    tasks.spawn(issuance::serve(grpc, made, issuance, stop.subscribe()));
+    let services = Services { issuance, streams };
+    tasks.spawn(issuance::serve(grpc, made, services, stop.subscribe()));
     let election = tokio::spawn(election.run(stop.subscribe()));
 
     wait_for_signal().await?;

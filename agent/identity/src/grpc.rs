@@ -10,6 +10,10 @@ const PREFIX: usize = 5;
 /// Longest text of a status that is sent or read.
 const MAX_TEXT: usize = 1024;
 
+/// How messages are compressed, and may be.
+pub(crate) const ENCODING: &str = "grpc-encoding";
+pub(crate) const ACCEPTED: &str = "grpc-accept-encoding";
+pub(crate) const GZIP: &str = "gzip";
 pub(crate) const STATUS: &str = "grpc-status";
 pub(crate) const TEXT: &str = "grpc-message";
 

@@ -9,6 +9,7 @@ mod cluster;
 pub(crate) mod message;
 mod rate;
 mod server;
+mod streams;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tls;
@@ -25,11 +26,13 @@ use tokio::sync::watch;
 use undermesh_model::{SpiffeId, TrustDomain};
 
 use crate::{CaMaterial, CertificateRequest, Issued, grpc::Code};
-use cluster::Answers;
 pub use cluster::{Account, Asked, Cluster, ClusterError, Reviewed};
+use cluster::{Answers, Bearer};
 use message::CertificateRequestMessage;
 use rate::Rate;
-pub use server::serve;
+pub use server::{Services, serve};
+pub(crate) use streams::pump;
+pub use streams::{Caller, Serving, Streams};
 pub use tls::{ServerIdentity, ServerTls};
 
 /// How certificates are given.
@@ -61,7 +64,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+    /// One with these words.
+    pub fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into() }
     }
 }
@@ -102,9 +106,29 @@ pub struct Issuance {
 pub(crate) struct Credentials {
     pub(crate) address: IpAddr,
     /// Proven by a certificate.
-    pub(crate) svid: Option<SpiffeId>,
+    pub(crate) svid: Option<Proven>,
     /// A bearer token.
     pub(crate) token: Option<zeroize::Zeroizing<String>>,
+}
+
+/// Whose a certificate is that was shown.
+#[derive(Clone, Debug)]
+pub(crate) struct Proven {
+    pub(crate) id: SpiffeId,
+    pub(crate) expires: OffsetDateTime,
+}
+
+impl Credentials {
+    /// Who asks, before anything is known.
+    fn asker(&self, wanted: Option<&str>) -> Asker {
+        Asker {
+            address: self.address,
+            identity: None,
+            pod: None,
+            node: None,
+            wanted: wanted.map(|text| text.chars().take(256).collect()),
+        }
+    }
 }
 
 impl Issuance {
@@ -125,13 +149,7 @@ impl Issuance {
         credentials: &Credentials,
         request: &CertificateRequestMessage,
     ) -> Result<Issued, Refusal> {
-        let mut asker = Asker {
-            address: credentials.address,
-            identity: None,
-            pod: None,
-            node: None,
-            wanted: request.impersonated().map(|text| text.chars().take(256).collect()),
-        };
+        let mut asker = credentials.asker(request.impersonated());
         match self.judge(credentials, request, &mut asker).await {
             Ok((id, issued)) => {
                 self.observer.issued(&asker, &id, &issued);
@@ -146,14 +164,7 @@ impl Issuance {
 
     /// Notes what was refused before it was looked at.
     pub(crate) fn turn_away(&self, credentials: &Credentials, refusal: Refusal) -> Refusal {
-        let asker = Asker {
-            address: credentials.address,
-            identity: None,
-            pod: None,
-            node: None,
-            wanted: None,
-        };
-        self.observer.refused(&asker, &refusal);
+        self.observer.refused(&credentials.asker(None), &refusal);
         refusal
     }
 
@@ -163,10 +174,7 @@ impl Issuance {
         request: &CertificateRequestMessage,
         asker: &mut Asker,
     ) -> Result<(SpiffeId, Issued), Refusal> {
-        if !self.rate.allows(credentials.address, Instant::now()) {
-            let message = "too many requests from this address; ask again later";
-            return Err(Refusal::new(Code::ResourceExhausted, "rate", message));
-        }
+        self.within_rate(credentials)?;
         let own = self.authenticate(credentials, asker).await?;
         let parsed = CertificateRequest::parse(&request.csr)
             .map_err(|error| Refusal::new(Code::InvalidArgument, "csr", error.to_string()))?;
@@ -184,23 +192,39 @@ impl Issuance {
         Ok((id, issued))
     }
 
+    fn within_rate(&self, credentials: &Credentials) -> Result<(), Refusal> {
+        if self.rate.allows(credentials.address, Instant::now()) {
+            return Ok(());
+        }
+        let message = "too many requests from this address; ask again later";
+        Err(Refusal::new(Code::ResourceExhausted, "rate", message))
+    }
+
+    /// Whose a token is.
+    async fn bearer(&self, token: &str) -> Result<Bearer, Refusal> {
+        self.cluster.review(token).await.map_err(|error| match error {
+            ClusterError::Refused(why) => {
+                let message = format!("the token is not good: {why}");
+                Refusal::new(Code::Unauthenticated, "unauthenticated", message)
+            }
+            ClusterError::Unavailable(why) => unavailable(&why),
+        })
+    }
+
     async fn authenticate(
         &self,
         credentials: &Credentials,
         asker: &mut Asker,
     ) -> Result<SpiffeId, Refusal> {
-        let nobody =
-            |message: &str| Refusal::new(Code::Unauthenticated, "unauthenticated", message);
         let Some(token) = &credentials.token else {
-            let own = credentials.svid.clone();
-            let own = own.ok_or_else(|| nobody("neither a token nor a certificate was shown"))?;
-            asker.identity = Some(own.clone());
-            return Ok(own);
+            let own = credentials.svid.clone().ok_or_else(|| {
+                let message = "neither a token nor a certificate was shown";
+                Refusal::new(Code::Unauthenticated, "unauthenticated", message)
+            })?;
+            asker.identity = Some(own.id.clone());
+            return Ok(own.id);
         };
-        let (reviewed, node) = self.cluster.review(token).await.map_err(|error| match error {
-            ClusterError::Refused(why) => nobody(&format!("the token is not good: {why}")),
-            ClusterError::Unavailable(why) => unavailable(&why),
-        })?;
+        let (reviewed, node) = self.bearer(token).await?;
         let (namespace, name) = reviewed.account;
         let own = SpiffeId::new(self.config.trust_domain.clone(), namespace, name);
         asker.identity = Some(own.clone());

@@ -35,7 +35,7 @@ pub use grpc::Code;
 pub use life::spent_percent;
 pub use outside::{OutsideError, OutsideTls, Protocols};
 pub use peer::{PeerError, classify, explain, peer_expiry, peer_identity};
-pub use remote::{RemoteAuthority, RemoteConfig};
+pub use remote::{ControllerLink, OpenedStream, RemoteAuthority, RemoteConfig};
 pub use store::{CertificateState, CertificateStatus, IdentityConfig, IdentityStore};
 pub use svid::Svid;
 pub use tls::NATIVE_ALPN;

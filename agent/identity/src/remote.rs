@@ -2,6 +2,7 @@
 //! Istio's ztunnel asks: with a service account's token, for the pods of this node.
 
 mod client;
+mod stream;
 
 use std::{
     fs,
@@ -27,13 +28,14 @@ use crate::{
     verifier::verify_chain,
 };
 use client::Client;
+pub use stream::{ControllerLink, OpenedStream};
 
 /// Largest files that are read.
 const MAX_TOKEN: u64 = 16 << 10;
 const MAX_BUNDLE: u64 = 1 << 20;
 
 /// Where an authority is, and how it is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteConfig {
     /// Its host, a name or an address.
     pub host: String,
@@ -72,31 +74,56 @@ impl RemoteAuthority {
     }
 
     async fn ask(&self, id: &SpiffeId, lifetime: Duration) -> Result<Svid, AuthorityError> {
-        let failed = |reason: String| AuthorityError::Issue { subject: id.to_string(), reason };
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        let wanted = id.to_string();
+        self.call(Some(id), &wanted, |csr| {
+            CertificateRequestMessage::for_another(csr, seconds, id.to_string())
+        })
+        .await
+    }
+
+    /// A certificate for whose the token is.
+    async fn own(&self, lifetime: Duration) -> Result<Svid, AuthorityError> {
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        self.call(None, "this agent", |csr| CertificateRequestMessage {
+            csr,
+            validity_duration: seconds,
+            metadata: None,
+        })
+        .await
+    }
+
+    async fn call(
+        &self,
+        wanted: Option<&SpiffeId>,
+        subject: &str,
+        message: impl FnOnce(String) -> CertificateRequestMessage,
+    ) -> Result<Svid, AuthorityError> {
+        let failed = |reason: String| AuthorityError::Issue { subject: subject.to_owned(), reason };
         let key = KeyPair::generate().map_err(|error| failed(error.to_string()))?;
         let csr = CertificateParams::default()
             .serialize_request(&key)
             .and_then(|request| request.pem())
             .map_err(|error| failed(error.to_string()))?;
-        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
-        let message = CertificateRequestMessage::for_another(csr, seconds, id.to_string());
+        let message = message(csr);
         let token = self.token()?;
         let roots = self.trusted()?;
         let answer = self.client.call(&message, &token, &self.config.cluster, &roots).await;
         let answer = answer.map_err(failed)?;
-        let chain = self.check(id, &key, &answer.cert_chain, &roots.roots).map_err(failed)?;
-        Svid::new(id.clone(), chain, &PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        let checked = self.check(wanted, &key, &answer.cert_chain, &roots.roots);
+        let (found, chain) = checked.map_err(failed)?;
+        Svid::new(found, chain, &PrivateKeyDer::Pkcs8(key.serialize_der().into()))
     }
 
     /// What was sent is of use only if it is for our key and for who was asked for, and if those trust
     /// it who are to accept it.
     fn check(
         &self,
-        id: &SpiffeId,
+        wanted: Option<&SpiffeId>,
         key: &KeyPair,
         answer: &[String],
         roots: &RootCertStore,
-    ) -> Result<Vec<CertificateDer<'static>>, String> {
+    ) -> Result<(SpiffeId, Vec<CertificateDer<'static>>), String> {
         let from = Path::new("the authority's answer");
         // The last entry has the roots, which are trusted for standing in our bundle alone.
         let chain = match answer {
@@ -113,14 +140,14 @@ impl RemoteAuthority {
         }
         let now = self.clock.now();
         let found = peer_identity(Some(&chain), now).map_err(|error| error.to_string())?;
-        if found != *id {
+        if wanted.is_some_and(|wanted| found != *wanted) {
             return Err(format!("it answers with a certificate for {found}"));
         }
         verify_chain(&chain, roots, now).map_err(|error| {
             let bundle = self.config.roots.display();
             format!("it answers with a certificate that does not go back to {bundle}: {error}")
         })?;
-        Ok(chain)
+        Ok((found, chain))
     }
 
     fn token(&self) -> Result<Zeroizing<String>, AuthorityError> {

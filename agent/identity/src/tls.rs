@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::{
     ClientConfig, ConfigBuilder, Error, RootCertStore, ServerConfig, SignatureScheme,
     WantsVerifier,
-    client::{ResolvesClientCert, Resumption},
+    client::{ResolvesClientCert, Resumption, WantsClientCert},
     crypto::{CryptoProvider, aws_lc_rs},
     server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache},
     sign::CertifiedKey,
@@ -168,17 +168,29 @@ impl Trust {
 
     /// A client without a certificate, of a server that is dialled by a name.
     pub(crate) fn named(&self) -> Result<ClientConfig, Error> {
-        let (roots, provider) = (Arc::clone(&self.roots), Arc::clone(&self.provider));
-        let verifier = NamedServer::new(roots, provider, Vec::new(), Vec::new())?;
-        let time = Arc::new(RustlsClock(Arc::clone(&self.clock)));
-        let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), time)
-            .with_protocol_versions(&[&TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+        let mut config = self.named_builder()?.with_no_client_auth();
         config.alpn_protocols = vec![HBONE_ALPN.to_vec()];
         config.resumption = Resumption::disabled();
         Ok(config)
+    }
+
+    /// The same with a certificate.
+    pub(crate) fn named_as(&self, svid: &Svid) -> Result<ClientConfig, Error> {
+        let shown = Arc::new(Always(svid.certified_key()));
+        let mut config = self.named_builder()?.with_client_cert_resolver(shown);
+        config.alpn_protocols = vec![HBONE_ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+
+    fn named_builder(&self) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
+        let (roots, provider) = (Arc::clone(&self.roots), Arc::clone(&self.provider));
+        let verifier = NamedServer::new(roots, provider, Vec::new(), Vec::new())?;
+        let time = Arc::new(RustlsClock(Arc::clone(&self.clock)));
+        Ok(ClientConfig::builder_with_details(Arc::clone(&self.provider), time)
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier)))
     }
 }
 

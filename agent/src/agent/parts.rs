@@ -141,7 +141,7 @@ impl Parts {
                 proxy: Arc::clone(&proxy),
                 warnings: warnings.clone(),
             }));
-            if matches!(config.source, SourceConfig::Kubernetes { .. }) {
+            if !matches!(config.source, SourceConfig::Manifests(_)) {
                 registry.register_collector(Box::new(SourceCollector(health.clone())));
             }
         });

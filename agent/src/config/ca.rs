@@ -24,8 +24,8 @@ impl RawConfig {
         let Some(text) = self.ca_address.as_deref().filter(|text| !text.is_empty()) else {
             for (name, is_set) in [
                 ("caName", self.ca_name.is_some()),
-                ("caRoots", self.ca_roots.is_some()),
-                ("caToken", self.ca_token.is_some()),
+                ("caRoots", self.ca_roots.is_some() && !self.asks_controllers()),
+                ("caToken", self.ca_token.is_some() && !self.asks_controllers()),
             ] {
                 ensure!(!is_set, "{name} has no effect without caAddress");
             }
@@ -35,6 +35,19 @@ impl RawConfig {
             self.ca_dir.is_none(),
             "caDir and caAddress are both set; certificates come from one of them"
         );
+        let name = self.ca_name.as_ref();
+        self.remote("caAddress", text, name, trust_domain, cluster).map(Some)
+    }
+
+    /// A server of the mesh, verified with its roots, to which the agent's token is shown.
+    pub(super) fn remote(
+        &self,
+        setting: &str,
+        text: &str,
+        name: Option<&String>,
+        trust_domain: &TrustDomain,
+        cluster: &str,
+    ) -> Result<RemoteConfig> {
         let uri: Option<Uri> = text.parse().ok();
         let is_plain = |uri: &Uri| {
             uri.scheme_str() == Some("https")
@@ -43,18 +56,18 @@ impl RawConfig {
                 && uri.authority().is_some_and(|it| !it.as_str().contains('@'))
         };
         let uri = uri.filter(is_plain).with_context(|| {
-            format!("caAddress: {text:?} is not of the form https://HOST or https://HOST:PORT")
+            format!("{setting}: {text:?} is not of the form https://HOST or https://HOST:PORT")
         })?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(DEFAULT_PORT);
-        Ok(Some(RemoteConfig {
-            name: self.ca_name.clone().unwrap_or_else(|| host.clone()),
+        Ok(RemoteConfig {
+            name: name.cloned().unwrap_or_else(|| host.clone()),
             host,
             port,
             roots: self.ca_roots.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_ROOTS)),
             token: self.ca_token.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_TOKEN)),
             cluster: cluster.to_owned(),
             trust_domain: trust_domain.clone(),
-        }))
+        })
     }
 }

@@ -35,7 +35,19 @@ pub(crate) struct RawConfig {
     /// How to reach the API server, a kubeconfig file [default: by the account of the agent's pod].
     #[arg(long, env = "UNDERMESH_KUBECONFIG", value_name = "FILE")]
     pub(super) kubeconfig: Option<PathBuf>,
-    /// Directory where the last state of the API server is kept, or `none` [default:
+    /// Controllers that configuration comes from: https://HOST:PORT, one or several [default: caAddress].
+    #[arg(
+        long,
+        env = "UNDERMESH_CONTROLLER_ADDRESSES",
+        value_name = "URLS",
+        value_delimiter = ',',
+        num_args = 0..
+    )]
+    pub(super) controller_addresses: Option<Vec<String>>,
+    /// Name that the controllers' certificates have to be for [default: caName, else the host of each].
+    #[arg(long, env = "UNDERMESH_CONTROLLER_NAME", value_name = "NAME")]
+    pub(super) controller_name: Option<String>,
+    /// Directory where the last state of the API server or the controller is kept, or `none` [default:
     /// /var/lib/undermesh/cache].
     #[arg(long, env = "UNDERMESH_CACHE_DIR", value_name = "DIR")]
     pub(super) cache_dir: Option<PathBuf>,
@@ -350,7 +362,7 @@ impl RawConfig {
 
     /// These settings, and those of `other` where these say nothing.
     pub(crate) fn or(self, other: Self) -> Self {
-        prefer!(self, other; node manifests source kubeconfig cache_dir ca_dir ca_address ca_name ca_roots ca_token trust_domain cluster cgroup pin_dir mtls
+        prefer!(self, other; node manifests source kubeconfig controller_addresses controller_name cache_dir ca_dir ca_address ca_name ca_roots ca_token trust_domain cluster cgroup pin_dir mtls
             root_namespace outbound_failure outbound_traffic_policy same_node source_address svid_lifetime admin_address
             metrics_address readiness_address access_log audit_log audit_log_max_bytes audit_log_keep flow_buffer log_level log_format kernel_log connect_timeout
             tunnel_idle_timeout native_idle_timeout native_max_idle native_max_ready dns_servers drain_timeout handover_timeout handover_exit body_idle_timeout http_idle_timeout

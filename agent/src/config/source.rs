@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::Deserialize;
+use undermesh_identity::RemoteConfig;
+use undermesh_model::TrustDomain;
 
 use super::RawConfig;
 
@@ -21,6 +23,8 @@ pub(super) enum SourceKind {
     Manifests,
     /// A Kubernetes API server.
     Kubernetes,
+    /// The mesh's controller, which follows the API server for all nodes.
+    Controller,
 }
 
 /// The source, validated.
@@ -35,10 +39,25 @@ pub(crate) enum SourceConfig {
         /// Where the last good state is kept; `None` for nowhere.
         cache_dir: Option<PathBuf>,
     },
+    /// Controllers.
+    Controller {
+        /// Where they are. There is at least one.
+        controllers: Vec<RemoteConfig>,
+        /// Where the last good state is kept; `None` for nowhere.
+        cache_dir: Option<PathBuf>,
+    },
 }
 
 impl RawConfig {
-    pub(super) fn source(&self) -> Result<SourceConfig> {
+    pub(super) fn source(&self, trust_domain: &TrustDomain, cluster: &str) -> Result<SourceConfig> {
+        let controllers = [
+            ("controllerAddresses", self.controller_addresses.is_some()),
+            ("controllerName", self.controller_name.is_some()),
+        ];
+        for (name, is_set) in controllers {
+            let counts = self.source == Some(SourceKind::Controller);
+            ensure!(!is_set || counts, "{name} has no effect without `source: controller`");
+        }
         let manifests = self.manifests.clone();
         match self.source {
             None | Some(SourceKind::Manifests) => {
@@ -58,13 +77,45 @@ impl RawConfig {
                     manifests.is_none(),
                     "manifests has no effect with `source: kubernetes`; keep one of them"
                 );
-                let cache_dir = self.cache_dir.clone().unwrap_or_else(|| DEFAULT_CACHE_DIR.into());
-                Ok(SourceConfig::Kubernetes {
-                    kubeconfig: self.kubeconfig.clone(),
-                    cache_dir: (cache_dir.as_os_str() != "none").then_some(cache_dir),
-                })
+                let (kubeconfig, cache_dir) = (self.kubeconfig.clone(), self.cache_dir());
+                Ok(SourceConfig::Kubernetes { kubeconfig, cache_dir })
+            }
+            Some(SourceKind::Controller) => {
+                for (name, is_set) in
+                    [("manifests", manifests.is_some()), ("kubeconfig", self.kubeconfig.is_some())]
+                {
+                    ensure!(!is_set, "{name} has no effect with `source: controller`");
+                }
+                let controllers = self.controllers(trust_domain, cluster)?;
+                Ok(SourceConfig::Controller { controllers, cache_dir: self.cache_dir() })
             }
         }
+    }
+
+    fn cache_dir(&self) -> Option<PathBuf> {
+        let dir = self.cache_dir.clone().unwrap_or_else(|| DEFAULT_CACHE_DIR.into());
+        (dir.as_os_str() != "none").then_some(dir)
+    }
+
+    /// Where controllers are: as it is said, or where certificates come from.
+    fn controllers(&self, trust_domain: &TrustDomain, cluster: &str) -> Result<Vec<RemoteConfig>> {
+        let said = self.controller_addresses.clone().unwrap_or_default();
+        if said.is_empty() {
+            let mut remote = self.remote_ca(trust_domain, cluster)?.context(
+                "`source: controller` needs to know where controllers are; set controllerAddresses, or caAddress",
+            )?;
+            remote.name = self.controller_name.clone().unwrap_or(remote.name);
+            return Ok(vec![remote]);
+        }
+        let name = self.controller_name.as_ref();
+        let remote =
+            |text: &String| self.remote("controllerAddresses", text, name, trust_domain, cluster);
+        said.iter().map(remote).collect()
+    }
+
+    /// Whether controllers are asked for configuration.
+    pub(super) fn asks_controllers(&self) -> bool {
+        self.source == Some(SourceKind::Controller)
     }
 
     /// The node's name: as it is set, or as Kubernetes says it.

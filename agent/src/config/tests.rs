@@ -60,6 +60,14 @@ fn unusable_settings_say_which_and_what_to_do() {
         ("caAddress: 'https://a/b'", "is not of the form https://HOST"),
         ("caAddress: 'https://a'\ncaDir: /b", "caDir and caAddress are both set"),
         ("caToken: /a", "caToken has no effect without caAddress"),
+        ("source: controller", "manifests has no effect with `source: controller`"),
+        ("controllerAddresses: ['https://a']", "controllerAddresses has no effect without"),
+        ("controllerName: a", "controllerName has no effect without `source: controller`"),
+        ("node: a\nsource: controller\n", "needs to know where controllers are"),
+        (
+            "node: a\nsource: controller\ncontrollerAddresses: ['http://a']\n",
+            "controllerAddresses: \"http://a\" is not of the form https://HOST",
+        ),
         ("auditLogMaxBytes: 1", "auditLogMaxBytes must be at least 4096"),
         ("maxPods: 0", "maxPods must be between"),
         ("eventBufferBytes: 5000", "power of two"),
@@ -152,4 +160,18 @@ fn the_deployed_configuration_is_valid_and_its_ports_are_those_that_are_probed()
     assert_eq!(ca.host, "undermesh-controller.undermesh-system.svc");
     let ports = service["spec"]["ports"].as_sequence().unwrap();
     assert!(ports.iter().any(|port| port["port"].as_u64() == Some(u64::from(ca.port))));
+}
+
+#[test]
+fn controllers_are_where_certificates_come_from_unless_something_else_is_said() {
+    let of = |yaml: &str| {
+        let config = file(&format!("node: a\nsource: controller\n{yaml}\n")).validate().unwrap();
+        let SourceConfig::Controller { controllers, .. } = config.source else { panic!("{yaml}") };
+        let said = |one: &RemoteConfig| format!("{}:{} {}", one.host, one.port, one.name);
+        controllers.iter().map(said).collect::<Vec<_>>()
+    };
+    assert_eq!(of("caAddress: https://c.mesh.svc\ncaName: c"), ["c.mesh.svc:15012 c"]);
+    let two = "controllerAddresses: ['https://one:1', 'https://two']\ncaToken: /t\ncaRoots: /r";
+    assert_eq!(of(two), ["one:1 one", "two:15012 two"]);
+    assert_eq!(of(&format!("{two}\ncontrollerName: c")), ["one:1 c", "two:15012 c"]);
 }

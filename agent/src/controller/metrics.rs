@@ -25,6 +25,11 @@ pub(super) struct Metrics {
     refused: Family<Reason, Counter>,
     admissions: Family<Reason, Counter>,
     statuses: Family<Reason, Counter>,
+    streams: Gauge,
+    objects: Gauge,
+    states: Family<Reason, Counter>,
+    sent_bytes: Counter,
+    streams_refused: Family<Reason, Counter>,
     leads: Gauge,
     issuer_expires: Gauge,
 }
@@ -40,6 +45,11 @@ impl Metrics {
             refused: Family::default(),
             admissions: Family::default(),
             statuses: Family::default(),
+            streams: Gauge::default(),
+            objects: Gauge::default(),
+            states: Family::default(),
+            sent_bytes: Counter::default(),
+            streams_refused: Family::default(),
             leads: Gauge::default(),
             issuer_expires: Gauge::default(),
         };
@@ -63,6 +73,31 @@ impl Metrics {
                 "undermesh_controller_status_writes",
                 "Attempts to write the status of an object, by what came of them",
                 metrics.statuses.clone(),
+            );
+            registry.register(
+                "undermesh_controller_distribution_streams",
+                "Streams of agents that have their configuration from here",
+                metrics.streams.clone(),
+            );
+            registry.register(
+                "undermesh_controller_distribution_objects",
+                "Objects that may be distributed; 0 until all of them have been read",
+                metrics.objects.clone(),
+            );
+            registry.register(
+                "undermesh_controller_distribution_states",
+                "States that agents were sent, by what they have made of them",
+                metrics.states.clone(),
+            );
+            registry.register(
+                "undermesh_controller_distribution_sent_bytes",
+                "Bytes of states that agents were sent, before TLS",
+                metrics.sent_bytes.clone(),
+            );
+            registry.register(
+                "undermesh_controller_distribution_refused",
+                "Streams that were refused or ended, by reason",
+                metrics.streams_refused.clone(),
             );
             registry.register(
                 "undermesh_controller_leader",
@@ -97,6 +132,23 @@ impl Metrics {
 
     pub(super) fn status_write(&self, result: &'static str) {
         self.statuses.get_or_create(&[("result", result)]).inc();
+    }
+
+    pub(super) fn streams(&self, count: usize) {
+        self.streams.set(count.try_into().unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn objects(&self, count: usize) {
+        self.objects.set(count.try_into().unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn delivered(&self, result: &'static str, bytes: u64) {
+        self.states.get_or_create(&[("result", result)]).inc();
+        self.sent_bytes.inc_by(bytes);
+    }
+
+    pub(super) fn stream_refused(&self, reason: &'static str) {
+        self.streams_refused.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// Everything in the text format of OpenMetrics, with what is true now.

@@ -46,7 +46,7 @@ impl Observer for Observed {
     }
 }
 
-fn who(asker: &issuance::Asker) -> Asker {
+pub(super) fn who(asker: &issuance::Asker) -> Asker {
     Asker {
         address: asker.address.to_string(),
         identity: asker.identity.as_ref().map(ToString::to_string),

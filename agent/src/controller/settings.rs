@@ -113,6 +113,9 @@ pub(crate) struct RawSettings {
     /// ValidatingWebhookConfiguration that is told the roots [default: undermesh-controller].
     #[arg(long, env = "UNDERMESH_WEBHOOK_NAME", value_name = "NAME")]
     webhook_name: Option<String>,
+    /// Follow the API server for agents with `source: controller` [default: false].
+    #[arg(long, env = "UNDERMESH_DISTRIBUTE", num_args = 0..=1, default_missing_value = "true")]
+    distribute: Option<bool>,
     /// Namespace whose policies are about the whole mesh [default: istio-system].
     #[arg(long, env = "UNDERMESH_ROOT_NAMESPACE", value_name = "NAME")]
     root_namespace: Option<String>,
@@ -172,6 +175,8 @@ pub(super) struct Settings {
     pub(super) grpc_address: SocketAddr,
     pub(super) webhook_address: SocketAddr,
     pub(super) webhook_name: String,
+    /// Agents may have their configuration from here.
+    pub(super) distribute: bool,
     pub(super) root_namespace: String,
     /// `None` for never.
     pub(super) status_interval: Option<Duration>,
@@ -204,7 +209,7 @@ impl RawSettings {
         prefer!(self, other; kubeconfig namespace replica trust_domain ca_secret ca_dir ca_config_map
             root_lifetime intermediate_lifetime root_settle svid_lifetime max_svid_lifetime
             token_audiences node_accounts server_names csr_rate csr_burst grpc_address webhook_address webhook_name
-            root_namespace status_interval metrics_address
+            distribute root_namespace status_interval metrics_address
             readiness_address lease_name lease_duration lease_renew_deadline lease_retry_period
             audit_log audit_log_max_bytes audit_log_keep log_level log_format)
     }
@@ -252,6 +257,7 @@ impl RawSettings {
                 self.webhook_name.as_deref(),
                 "undermesh-controller",
             )?,
+            distribute: self.distribute.unwrap_or_default(),
             root_namespace: name("rootNamespace", self.root_namespace.as_deref(), "istio-system")?,
             status_interval: Some(span(self.status_interval, 15)).filter(|it| !it.is_zero()),
             metrics_address: self.metrics_address.unwrap_or(address(DEFAULT_METRICS)?),

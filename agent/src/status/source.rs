@@ -12,9 +12,9 @@ use crate::config::SourceConfig;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SourceStatus {
-    /// `manifests` or `kubernetes`.
+    /// `manifests`, `kubernetes` or `controller`.
     pub(crate) kind: String,
-    /// The directory, or the API server.
+    /// The directory, the API server, or the controllers.
     pub(crate) from: String,
     /// Everything has been read.
     pub(crate) complete: bool,
@@ -50,8 +50,11 @@ impl SourceStatus {
                 complete: true,
                 ..Self::default()
             },
-            SourceConfig::Kubernetes { .. } => Self {
-                kind: "kubernetes".to_owned(),
+            SourceConfig::Kubernetes { .. } | SourceConfig::Controller { .. } => Self {
+                kind: match config {
+                    SourceConfig::Controller { .. } => "controller".to_owned(),
+                    _ => "kubernetes".to_owned(),
+                },
                 from: health.server,
                 complete: health.complete,
                 cached: health.cached.map(seconds),

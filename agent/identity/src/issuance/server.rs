@@ -1,4 +1,4 @@
-//! The gRPC server: TLS, HTTP/2, one method, one message each way.
+//! The gRPC server: TLS, HTTP/2; certificates, one message each way, and streams where there are some.
 
 use std::{
     convert::Infallible,
@@ -15,9 +15,10 @@ use http::{
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Either, Limited};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -27,12 +28,13 @@ use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
 use super::{
-    Credentials, Issuance, Refusal, ServerTls,
+    Credentials, Issuance, Proven, Refusal, ServerTls,
     message::{CertificateRequestMessage, CertificateResponseMessage, PATH},
+    streams::{self, Streams},
 };
 use crate::{
     grpc::{self, Code},
-    peer_identity,
+    peer_expiry, peer_identity,
 };
 
 /// Connections at once; more wait to be accepted. A node has one or two.
@@ -50,11 +52,20 @@ const PING: Duration = Duration::from_secs(60);
 /// How long connections have to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
+/// What is served at one port.
+#[derive(Clone)]
+pub struct Services {
+    /// Certificates.
+    pub issuance: Arc<Issuance>,
+    /// Streams, if there are any.
+    pub streams: Option<Arc<dyn Streams>>,
+}
+
 /// Serves until `shutdown`. Connections are accepted once there is a certificate.
 pub async fn serve(
     listener: TcpListener,
     tls: watch::Receiver<Option<Arc<ServerTls>>>,
-    issuance: Arc<Issuance>,
+    services: Services,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -76,7 +87,7 @@ pub async fn serve(
         let Some(config) = tls.borrow().clone() else { continue };
         let acceptor = TlsAcceptor::from(Arc::clone(&config.grpc));
         let connection = Connection {
-            issuance: Arc::clone(&issuance),
+            services: services.clone(),
             requests: Arc::clone(&requests),
             address,
             shutdown: shutdown.clone(),
@@ -91,7 +102,7 @@ pub async fn serve(
 }
 
 struct Connection {
-    issuance: Arc<Issuance>,
+    services: Services,
     requests: Arc<Semaphore>,
     address: SocketAddr,
     shutdown: watch::Receiver<bool>,
@@ -109,19 +120,28 @@ impl Connection {
             .1
             .peer_certificates()
             .map(|shown| shown.iter().map(|one| one.clone().into_owned()).collect());
-        let (issuance, requests) = (Arc::clone(&self.issuance), Arc::clone(&self.requests));
-        let address = self.address.ip().to_canonical();
+        let (services, requests) = (self.services.clone(), Arc::clone(&self.requests));
+        let (address, shutdown) = (self.address.ip().to_canonical(), self.shutdown.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let (issuance, requests) = (Arc::clone(&issuance), Arc::clone(&requests));
-            let certificates = certificates.clone();
+            let (services, requests) = (services.clone(), Arc::clone(&requests));
+            let (certificates, shutdown) = (certificates.clone(), shutdown.clone());
             async move {
                 // Looked at for each request: the connection may outlive the certificate.
-                let svid = certificates
-                    .as_deref()
-                    .and_then(|shown| peer_identity(Some(shown), OffsetDateTime::now_utc()).ok());
+                let svid = certificates.as_deref().and_then(proven);
                 let token = bearer(request.headers());
                 let credentials = Credentials { address, svid, token };
-                Ok::<_, Infallible>(answer(&issuance, &requests, &credentials, request).await)
+                let answered = match services.streams.filter(|it| it.path() == request.uri().path())
+                {
+                    Some(streams) => {
+                        let issuance = &services.issuance;
+                        open(issuance, &streams, &credentials, request, shutdown).await
+                    }
+                    None => {
+                        let answered = answer(&services.issuance, &requests, &credentials, request);
+                        answered.await.map(Either::Right)
+                    }
+                };
+                Ok::<_, Infallible>(answered)
             }
         });
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -139,6 +159,40 @@ impl Connection {
         let ended = tokio::time::timeout(LAST_ANSWERS, connection).await;
         ended.map_err(|_| "requests are not over".to_owned())?.map_err(|error| error.to_string())
     }
+}
+
+fn proven(shown: &[CertificateDer<'static>]) -> Option<Proven> {
+    let id = peer_identity(Some(shown), OffsetDateTime::now_utc()).ok()?;
+    Some(Proven { id, expires: peer_expiry(shown)? })
+}
+
+/// Begins a stream, for whoever may have one.
+async fn open(
+    issuance: &Issuance,
+    streams: &Arc<dyn Streams>,
+    credentials: &Credentials,
+    request: Request<Incoming>,
+    shutdown: watch::Receiver<bool>,
+) -> Response<Either<streams::Reply, Reply>> {
+    let judged =
+        tokio::time::timeout(REQUEST_TIMEOUT, issuance.agent(credentials, &**streams)).await;
+    let late = || Refusal::new(Code::DeadlineExceeded, "late", "not judged in time");
+    match judged.unwrap_or_else(|_| Err(late())) {
+        Ok(caller) if request.method() == Method::POST => {
+            streams::begin(streams, caller, request.into_body(), shutdown).map(Either::Left)
+        }
+        Ok(_) => refusal(&Refusal::new(Code::Unimplemented, "method", "streams are posted"))
+            .map(Either::Right),
+        Err(refused) => refusal(&refused).map(Either::Right),
+    }
+}
+
+fn refusal(refusal: &Refusal) -> Response<Reply> {
+    let mut response = Response::new(Reply::default());
+    *response.headers_mut() = grpc::status(Some(refusal.code), &refusal.message);
+    let content_type = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
 }
 
 fn bearer(headers: &HeaderMap) -> Option<Zeroizing<String>> {
@@ -167,16 +221,12 @@ async fn answer(
         let refusal = Refusal { code: Code::DeadlineExceeded, reason: "late", message };
         Err(issuance.turn_away(credentials, refusal))
     });
-    let mut response = Response::new(Reply::default());
-    match result {
-        Ok(message) => {
-            let trailers = Some(grpc::status(None, ""));
-            *response.body_mut() = Reply { message: Some(grpc::framed(&message)), trailers };
-        }
-        Err(refusal) => {
-            *response.headers_mut() = grpc::status(Some(refusal.code), &refusal.message);
-        }
-    }
+    let message = match result {
+        Ok(message) => message,
+        Err(refused) => return refusal(&refused),
+    };
+    let trailers = Some(grpc::status(None, ""));
+    let mut response = Response::new(Reply { message: Some(grpc::framed(&message)), trailers });
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }

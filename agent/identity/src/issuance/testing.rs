@@ -147,6 +147,7 @@ pub(crate) async fn start() -> Running {
     tokio::spawn(identity.keep(authority.subscribe(), tls));
     made.wait_for(Option::is_some).await.unwrap();
     let stop = watch::Sender::new(false);
-    tokio::spawn(serve(listener, made, issuance, stop.subscribe()));
+    let services = Services { issuance, streams: None };
+    tokio::spawn(serve(listener, made, services, stop.subscribe()));
     Running { address, authority, cluster, notes, stop }
 }

@@ -34,6 +34,10 @@ fn credentials(token: &str) -> Credentials {
     Credentials { address: [10, 0, 0, 1].into(), svid: None, token }
 }
 
+fn proven(id: SpiffeId) -> Proven {
+    Proven { id, expires: OffsetDateTime::now_utc() + Duration::from_secs(60) }
+}
+
 fn csr() -> String {
     let key = rcgen::KeyPair::generate().unwrap();
     let made = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
@@ -129,11 +133,13 @@ async fn whoever_may_not_is_told_why_and_noted() {
 #[tokio::test]
 async fn a_certificate_of_the_mesh_is_good_for_another_of_the_same_and_no_other() {
     let bench = bench();
-    let shown = Credentials { address: [10, 0, 0, 1].into(), svid: Some(id("web")), token: None };
+    let shown =
+        Credentials { address: [10, 0, 0, 1].into(), svid: Some(proven(id("web"))), token: None };
     bench.ask_as(&shown, "", 0).await.unwrap();
     let agent = SpiffeId::new(TrustDomain::default(), "mesh", "agent");
     for own in [id("web"), agent] {
-        let shown = Credentials { address: [10, 0, 0, 1].into(), svid: Some(own), token: None };
+        let shown =
+            Credentials { address: [10, 0, 0, 1].into(), svid: Some(proven(own)), token: None };
         let refusal = bench.ask_as(&shown, "spiffe://cluster.local/ns/shop/sa/cart", 0).await;
         assert_eq!(refusal.unwrap_err().code, Code::PermissionDenied);
     }

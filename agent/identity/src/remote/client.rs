@@ -13,9 +13,12 @@ use http::{
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::pki_types::{ServerName, TrustAnchor};
+use rustls::{
+    ClientConfig,
+    pki_types::{ServerName, TrustAnchor},
+};
 use tokio::{net::TcpStream, sync::Mutex};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     explain, grpc,
@@ -87,28 +90,8 @@ impl Client {
         token: &str,
         cluster: &str,
     ) -> Result<Request<Full<Bytes>>, String> {
-        let authority = match self.host.contains(':') {
-            true => format!("[{}]:{}", self.host, self.port),
-            false => format!("{}:{}", self.host, self.port),
-        };
-        let uri = Uri::builder().scheme("https").authority(authority).path_and_query(PATH).build();
-        let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| "the token cannot be sent".to_owned())?;
-        bearer.set_sensitive(true);
-        let mut request = Request::new(Full::new(grpc::framed(message)));
-        *request.method_mut() = Method::POST;
-        *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = uri.map_err(|error| format!("{}: {error}", self.host))?;
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        let agent = concat!("undermesh/", env!("CARGO_PKG_VERSION"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
-        headers.insert(AUTHORIZATION, bearer);
-        if let Ok(cluster) = HeaderValue::try_from(cluster) {
-            headers.insert("clusterid", cluster);
-        }
-        Ok(request)
+        let body = Full::new(grpc::framed(message));
+        request((&self.host, self.port), PATH, token, cluster, body)
     }
 
     /// The connection that is there, if it still works under these roots, or a new one.
@@ -143,19 +126,8 @@ impl Client {
     }
 
     async fn connect(&self, trust: &Trust) -> Result<SendRequest<Full<Bytes>>, String> {
-        let (host, port) = (&self.host, self.port);
-        let stream = TcpStream::connect((host.as_str(), port))
-            .await
-            .map_err(|error| format!("{host}:{port} cannot be reached: {error}"))?;
-        let _ = stream.set_nodelay(true);
         let config = trust.named().map_err(|error| error.to_string())?;
-        let connector = TlsConnector::from(Arc::new(config));
-        let secured = connector.connect(self.name.clone(), stream).await;
-        let secured = secured.map_err(|error| {
-            let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-            let why = inner.map_or_else(|| error.to_string(), explain);
-            format!("TLS with {host}:{port} fails: {why}")
-        })?;
+        let secured = dial(&self.host, self.port, self.name.clone(), config).await?;
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
@@ -177,4 +149,55 @@ impl Client {
             |cause| format!("{}: {error}: {cause}", self.host),
         )
     }
+}
+
+/// A call of gRPC.
+pub(super) fn request<B>(
+    (host, port): (&str, u16),
+    path: &'static str,
+    token: &str,
+    cluster: &str,
+    body: B,
+) -> Result<Request<B>, String> {
+    let authority = match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    };
+    let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path).build();
+    let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
+        .map_err(|_| "the token cannot be sent".to_owned())?;
+    bearer.set_sensitive(true);
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = uri.map_err(|error| format!("{host}: {error}"))?;
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    let agent = concat!("undermesh/", env!("CARGO_PKG_VERSION"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+    headers.insert(AUTHORIZATION, bearer);
+    if let Ok(cluster) = HeaderValue::try_from(cluster) {
+        headers.insert("clusterid", cluster);
+    }
+    Ok(request)
+}
+
+/// A connection in TLS.
+pub(super) async fn dial(
+    host: &str,
+    port: u16,
+    name: ServerName<'static>,
+    config: ClientConfig,
+) -> Result<TlsStream<TcpStream>, String> {
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|error| format!("{host}:{port} cannot be reached: {error}"))?;
+    let _ = stream.set_nodelay(true);
+    let secured = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    secured.map_err(|error| {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        let why = inner.map_or_else(|| error.to_string(), explain);
+        format!("TLS with {host}:{port} fails: {why}")
+    })
 }

@@ -99,14 +99,14 @@ async fn answers_for_another_key_another_identity_or_without_a_chain_are_not_tak
     let (key, request) = crate::testing::request();
     let issued = authority.sign(&id("web"), &request, HOUR, OffsetDateTime::now_utc()).unwrap();
     let roots = remote.trusted().unwrap().roots;
-    remote.check(&id("web"), &key, &issued.chain, &roots).unwrap();
-    let refused = remote.check(&id("cart"), &key, &issued.chain, &roots).unwrap_err();
+    remote.check(Some(&id("web")), &key, &issued.chain, &roots).unwrap();
+    let refused = remote.check(Some(&id("cart")), &key, &issued.chain, &roots).unwrap_err();
     assert!(refused.contains("a certificate for spiffe"), "{refused}");
     let (another, _) = crate::testing::request();
-    let refused = remote.check(&id("web"), &another, &issued.chain, &roots).unwrap_err();
+    let refused = remote.check(Some(&id("web")), &another, &issued.chain, &roots).unwrap_err();
     assert!(refused.contains("another key"), "{refused}");
     for chain in [&issued.chain[..0], &issued.chain[..1], &["x".to_owned(), "y".to_owned()]] {
-        assert!(remote.check(&id("web"), &key, chain, &roots).is_err(), "{chain:?}");
+        assert!(remote.check(Some(&id("web")), &key, chain, &roots).is_err(), "{chain:?}");
     }
 }
 

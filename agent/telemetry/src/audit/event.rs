@@ -75,6 +75,39 @@ pub enum AuditEvent {
         /// The fields that differ, at most a few.
         fields: Vec<String>,
     },
+    /// An agent has put in force what it was sent, or not.
+    ConfigurationDistributed {
+        /// Its node.
+        node: String,
+        /// Its pod.
+        pod: String,
+        /// Where it is.
+        address: String,
+        /// `first` of a stream, `changes`, or `rejected`.
+        what: &'static str,
+        /// The version of the last state.
+        version: String,
+        /// States since the last line.
+        states: u64,
+        /// Objects in them, each as often as it was sent.
+        objects: u64,
+        /// Names in them of what is gone, or no longer needed.
+        removed: u64,
+        /// Bytes that were sent.
+        bytes: u64,
+        /// Why the last is not in force.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    /// Somebody wanted configuration and was refused.
+    DistributionRefused {
+        /// Why, as a word.
+        reason: String,
+        /// Why, in words.
+        message: String,
+        /// Who has asked.
+        asker: Asker,
+    },
     /// A policy has refused a connection or a request.
     PolicyDenied {
         /// The pod that was guarded.
