@@ -143,6 +143,11 @@ impl Agent {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The file of that.
+    pub fn log_path(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// The status page.
     ///
     /// # Errors

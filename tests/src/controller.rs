@@ -1,7 +1,10 @@
 //! A controller as a process: its settings, its life, and its pages.
 
 pub mod certificates;
+pub mod distribution;
+pub mod fleet;
 mod plane;
+pub mod watchers;
 
 use std::{
     collections::BTreeMap,
@@ -69,6 +72,7 @@ impl Controller {
                 list if list.starts_with('[') && list.ends_with(']') => {
                     writeln!(yaml, "{key}: {list}")?;
                 }
+                "true" | "false" => writeln!(yaml, "{key}: {value}")?,
                 number if number.parse::<u32>().is_ok() => writeln!(yaml, "{key}: {number}")?,
                 value => writeln!(yaml, "{key}: {value:?}")?,
             }
@@ -208,6 +212,27 @@ impl Controller {
         let status = ended.with_context(|| self.tail())?;
         ensure!(status.success(), "it ended with {status}{}", self.tail());
         Ok(())
+    }
+
+    /// Bytes of memory that it occupies.
+    ///
+    /// # Errors
+    /// Where the process is gone.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.resident_pid()?);
+        let status = fs::read_to_string(path)?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib << 10)
+    }
+
+    /// The controller itself, which another program may have started in a namespace.
+    fn resident_pid(&self) -> Result<u32> {
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let child = fs::read_to_string(children).unwrap_or_default();
+        let child = child.split_whitespace().next().map(str::parse).transpose()?;
+        Ok(child.unwrap_or(self.child.id()))
     }
 
     fn tail(&self) -> String {

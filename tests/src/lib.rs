@@ -56,7 +56,9 @@ pub use agent::{Agent, Settings};
 pub use capture::{Capture, Flow};
 pub use cgroup::cgroup2_mount;
 pub use clock::Clock;
-pub use controller::{Controller, NAME as CONTROLLER, Plane, certificates};
+pub use controller::{
+    Controller, NAME as CONTROLLER, Plane, certificates, distribution, fleet, watchers,
+};
 pub use doctor::{Diagnosis, Doctor, FindingRow};
 pub use footprint::Footprint;
 pub use foreign::ForeignProgram;

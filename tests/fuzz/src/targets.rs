@@ -2,6 +2,7 @@
 //! them from.
 
 mod csr;
+mod distribution;
 mod ext_authz;
 mod hbone;
 mod http_edge;
@@ -48,6 +49,7 @@ macro_rules! targets {
 
 targets!(
     csr,
+    distribution,
     ext_authz,
     hbone,
     http_edge,

@@ -132,6 +132,7 @@ impl Resource {
             ("networking.istio.io", traffic, "DestinationRule", "destinationrules"),
             ("networking.istio.io", traffic, "ServiceEntry", "serviceentries"),
             ("networking.istio.io", traffic, "WorkloadEntry", "workloadentries"),
+            ("networking.istio.io", traffic, "Sidecar", "sidecars"),
             ("security.istio.io", security, "PeerAuthentication", "peerauthentications"),
             ("security.istio.io", security, "RequestAuthentication", "requestauthentications"),
             ("security.istio.io", security, "AuthorizationPolicy", "authorizationpolicies"),

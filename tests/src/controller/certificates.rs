@@ -67,6 +67,15 @@ impl<'a> Question<'a> {
     /// # Errors
     /// Where it does not speak TLS with us, HTTP/2, or gRPC.
     pub fn ask(&self) -> Result<Result<Svid, (u16, String)>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.ask_at_once())
+    }
+
+    /// The same within a runtime.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn ask_at_once(&self) -> Result<Result<Svid, (u16, String)>> {
         let key = KeyPair::generate()?;
         let csr = match self.csr {
             Some(csr) => csr.to_owned(),
@@ -81,8 +90,7 @@ impl<'a> Question<'a> {
             let entry = [bytes(1, b"ImpersonatedIdentity"), bytes(2, &value)].concat();
             message.extend(bytes(4, &bytes(1, &entry)));
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (answer, trailers) = runtime.block_on(self.call(&message))?;
+        let (answer, trailers) = self.call(&message).await?;
         let status = trailers.get("grpc-status").context("no status of gRPC")?.to_str()?;
         let status: u16 = status.parse()?;
         if status != 0 {
