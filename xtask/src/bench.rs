@@ -10,6 +10,8 @@
 //! compare    pairs of samples -> ratios, their median and their spread
 //! local, passthrough, scale, fairness    benchmarks of one thing
 //! micro      single steps of the agent, by criterion
+//! distribution    agents at a controller, and at an API server
+//! cluster    an endpoint's way through a cluster of 100,000 to a map
 //! mesh       everything against everything: no mesh, Undermesh, sidecars, relays
 //! report     for the terminal, and as JSON
 //! ```
@@ -18,8 +20,10 @@
 //! machines differ, and so do hours.
 
 mod build;
+mod cluster;
 mod compare;
 mod cpu;
+mod distribution;
 mod fairness;
 mod ground;
 mod load;
@@ -49,8 +53,16 @@ use rounds::Plan;
 const TAG: &str = "bench";
 
 /// All benchmarks, in the order in which they are run.
-const ALL: [Name; 6] =
-    [Name::Micro, Name::Local, Name::Passthrough, Name::Scale, Name::Fairness, Name::Mesh];
+const ALL: [Name; 8] = [
+    Name::Micro,
+    Name::Local,
+    Name::Passthrough,
+    Name::Scale,
+    Name::Distribution,
+    Name::Cluster,
+    Name::Fairness,
+    Name::Mesh,
+];
 
 /// Options of `bench`.
 #[derive(clap::Args)]
@@ -85,6 +97,10 @@ enum Name {
     Passthrough,
     /// Ten thousand pods and five thousand policies: how long a change takes, and what they occupy
     Scale,
+    /// 1, 100 and 1,000 agents at a controller, and at an API server: bytes, watches, memory
+    Distribution,
+    /// 1,000 nodes, 10,000 services and 100,000 endpoints through a controller to one agent's maps
+    Cluster,
     /// Every kind of work through no mesh, Undermesh, Envoy as sidecars, and plain relays
     Mesh,
     /// A pod beside one that asks for ten times its share: what it loses, with fairness and without
@@ -131,6 +147,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
             Name::Local => local::run(plan)?,
             Name::Passthrough => passthrough::run(plan)?,
             Name::Scale => scale::run(plan)?,
+            Name::Distribution => distribution::run(plan)?,
+            Name::Cluster => cluster::run(plan)?,
             Name::Fairness => fairness::run(plan)?,
             Name::Mesh => mesh::run(workspace, policy, plan, &args.mesh)?,
             Name::Micro => micro::run(workspace, policy, plan, &args.micro)?,

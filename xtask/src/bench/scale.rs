@@ -41,10 +41,15 @@ pub(super) fn run(plan: Plan) -> Result<Findings> {
     }
     let resident = agent.resident_bytes()? >> 20;
     findings.note(format!("the agent occupies {resident} MiB"));
-    for line in usage::of_maps(&rig, agent)? {
+    for line in maps(&rig, agent)? {
         findings.note(line);
     }
     Ok(findings)
+}
+
+/// What maps occupy, the sum first.
+pub(super) fn maps(rig: &Rig, agent: &Agent) -> Result<Vec<String>> {
+    usage::of_maps(rig, agent)
 }
 
 /// A single thing that changes.
