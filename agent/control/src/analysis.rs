@@ -134,7 +134,7 @@ fn of_a_cluster(mut finding: Diagnostic) -> Option<Diagnostic> {
     let of_mesh = |group: &&str| finding.message.contains(&format!("({group}/"));
     match finding.code {
         convert::SERVICE_WITHOUT_ADDRESS => return None,
-        manifests::UNREAD_KIND if !MESH_GROUPS.iter().any(|group| of_mesh(&group)) => return None,
+        manifests::UNREAD_KIND if !MESH_GROUPS.iter().any(of_mesh) => return None,
         manifests::NO_OBJECT => {
             finding.severity = Severity::Info;
             finding.remedy = "if it is to be an object of Kubernetes, write its kind".to_owned();
