@@ -215,6 +215,9 @@ fn a_refusal_of_a_state_is_audited_and_counted() -> Result<()> {
     Ok(())
 }
 
+/// What it is about, the token and the certificate that are shown, the node that is said, and status and words of the refusal.
+type Case<'a> = (&'a str, Option<&'a str>, Option<&'a Svid>, &'a str, u16, &'a str);
+
 #[test]
 fn nobody_gets_configuration_but_an_agent_for_its_own_node() -> Result<()> {
     let mesh = Mesh::new()?;
@@ -226,7 +229,7 @@ fn nobody_gets_configuration_but_an_agent_for_its_own_node() -> Result<()> {
     let agents = mesh.svid(&controller, mesh.token("a"))?;
     let other = mesh.token("b").to_owned();
     // Lifetimes of what is shown are those of the test.
-    let cases: Vec<(&str, Option<&str>, Option<&Svid>, &str, u16, &str)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("a bad token", Some("nonsense"), Some(&agents), "a", 16, "the token is not good"),
         ("no token", None, Some(&agents), "a", 16, "both of them"),
         ("no certificate", Some(mesh.token("a")), None, "a", 16, "both of them"),
