@@ -3,11 +3,12 @@
 
 mod cluster;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use undermesh_tests::{
     Controller, Plane,
+    apiserver::{Call, Options},
     fleet::{Fleet, Got},
     watchers::Watchers,
 };
@@ -29,7 +30,10 @@ pub(super) fn run(_: Plan) -> Result<Findings> {
         "distribution: 1,000 nodes, 1,000 services, 10,000 endpoints; agents at the API server, and at the controller",
         None,
     );
-    let plane = Plane::new()?;
+    // Bookmarks would be counted with what changes.
+    let bookmarks = Duration::from_secs(3600);
+    let dir = std::env::temp_dir().join(format!("undermesh-bench-{}", std::process::id()));
+    let plane = Plane::within(&dir, Options { bookmarks, ..Options::default() }, None)?;
     step("putting 12,000 objects into the API server", || cluster.put(&plane.api))?;
     let tokens: Result<Vec<(String, String)>> = (0..cluster.nodes)
         .map(|number| {
@@ -73,7 +77,7 @@ pub(super) fn run(_: Plan) -> Result<Findings> {
 /// Waits until a controller has read everything.
 pub(super) fn wait_until_read(controller: &Controller) -> Result<()> {
     let gauge = "undermesh_controller_distribution_objects";
-    undermesh_tests::wait_for("everything to be read", std::time::Duration::from_secs(180), || {
+    undermesh_tests::wait_for("everything to be read", Duration::from_secs(180), || {
         let (_, metrics) = controller.page("metricsAddress", "/metrics")?;
         let line = metrics.lines().find(|line| line.starts_with(gauge));
         Ok(line.filter(|line| !line.ends_with(" 0")).map(drop))
@@ -113,12 +117,7 @@ fn fleet(
     )])
 }
 
-fn followers(
-    cluster: &Cluster,
-    plane: &Plane,
-    calls: &[undermesh_tests::apiserver::Call],
-    agents: usize,
-) -> Result<String> {
+fn followers(cluster: &Cluster, plane: &Plane, calls: &[Call], agents: usize) -> Result<String> {
     let watchers = Watchers::start(&plane.api, calls, agents)?;
     let start = watchers.bytes();
     for change in 0..CHANGES {
@@ -127,7 +126,7 @@ fn followers(
     // The last of them has come once nothing comes for a while.
     let mut before = watchers.bytes();
     loop {
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         let now = watchers.bytes();
         if now == before {
             break;
