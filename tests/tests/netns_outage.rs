@@ -131,7 +131,7 @@ fn an_hour_without_api_server_and_controllers_changes_nothing_for_traffic() -> R
             conn.close()?;
         }
         talk(&lasting).with_context(|| format!("the first connection in minute {minute}"))?;
-        if now % 60 == 0 {
+        if now.is_multiple_of(60) {
             half.push((minute, cluster.overdue(50)?));
             most.push((minute, cluster.overdue(80)?));
         }
