@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use undermesh_datapath::ProgramCost;
 
-use crate::{agent, analyze, ca, client, config::RawConfig, controller, doctor, flows, status};
+use crate::{
+    agent, analyze, ca, client, config::RawConfig, controller, crds, doctor, flows, status,
+};
 
 /// Address of the admin interface where nothing else is said.
 pub(crate) const DEFAULT_ADMIN: &str = "127.0.0.1:15000";
@@ -40,6 +42,8 @@ enum Command {
     /// Make and look after a certificate authority on disk.
     #[command(subcommand)]
     Ca(ca::CaCommand),
+    /// Print the definitions of the mesh's own kinds, for an API server.
+    Crds(crds::CrdsArgs),
     /// Detach every program and remove every map that an agent has left behind.
     Cleanup(CleanupArgs),
     /// Load every program for a moment, attached to nothing, and say what the kernel's verifier
@@ -110,6 +114,7 @@ impl Cli {
             Command::Analyze(args) => analyze::run(&args),
             Command::Doctor(args) => doctor::run(args),
             Command::Ca(command) => command.run(),
+            Command::Crds(args) => crds::run(&args),
             Command::Cleanup(args) => cleanup(&args),
             Command::Verify(args) => verify(&args),
         }

@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod config;
 mod controller;
+mod crds;
 mod discovery;
 mod doctor;
 mod enrolment;

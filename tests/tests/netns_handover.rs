@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 use undermesh_tests::{
     Agent, Conn, PORT, Pod, PodSpec, Rig, ServiceSpec,
@@ -36,7 +36,9 @@ fn talk(connections: &[Conn<'_>], word: &[u8]) -> Result<()> {
 }
 
 fn wait_for_line(agent: &Agent, text: &str) -> Result<()> {
-    wait_for(text, Duration::from_secs(30), || Ok(agent.log().contains(text).then_some(())))
+    let found =
+        wait_for(text, Duration::from_secs(30), || Ok(agent.log().contains(text).then_some(())));
+    found.with_context(|| agent.log())
 }
 
 /// A client, a server on its own node, and one on another node for each wire.
@@ -146,7 +148,8 @@ fn a_draining_agent_still_ends_what_a_later_policy_refuses() -> Result<()> {
 #[test]
 fn who_has_handed_over_and_is_told_to_stop_ends_with_its_last_connection() -> Result<()> {
     let mut rig = rig_of_all_paths()?;
-    rig.pod("server")?.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    let server = rig.pod("server")?;
+    server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
     let client = rig.pod("client")?;
     let kept = hold(&client, rig.vip("far", 80)?, 3)?;
     talk(&kept, b"before")?;

@@ -1,6 +1,8 @@
 //! `codegen`: Rust types from the protobuf files of `agent/control/proto`, without a `protoc`. What comes of it is
 //! committed, so that nobody else needs this; `lint` says where it is not what comes of the files.
 
+pub(crate) mod definitions;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -21,18 +23,30 @@ const OUT: &str = "agent/control/src/distribution/proto";
 const FILES: [&str; 2] =
     ["envoy/service/discovery/v3/discovery.proto", "undermesh/distribution/v1/object.proto"];
 
-/// Options of `codegen`: there are none.
+/// Options of `codegen`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Write nothing; fail where a file is not what it is to be
+    #[arg(long)]
+    check: bool,
+}
 
 /// Writes the types.
-pub(crate) fn run(workspace: &Workspace, _: &Args) -> Result<ExitCode> {
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    if args.check {
+        let stale = [stale(workspace)?, definitions::stale(workspace)?].concat();
+        for path in &stale {
+            println!("{} is stale: run `cargo xtask codegen`", path.display());
+        }
+        return Ok(if stale.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     for (path, text) in generated(workspace)? {
         let full = workspace.root().join(&path);
         full.parent().map(fs::create_dir_all).transpose()?;
         fs::write(full, text).with_context(|| format!("cannot write {}", path.display()))?;
         eprintln!("{}", path.display());
     }
+    definitions::write(workspace)?;
     Ok(ExitCode::SUCCESS)
 }
 

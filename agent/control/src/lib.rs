@@ -15,6 +15,7 @@ mod analysis;
 mod api_server;
 mod assemble;
 mod convert;
+mod definitions;
 mod directory;
 mod distribution;
 mod documents;
@@ -43,6 +44,7 @@ pub use api_server::{
     ACCEPTED, ApiError, ApiServer, CONTROLLER, JUDGED_KINDS, JudgedKind, Keeping, KeptSecret,
     Lease, LeaseState, PodPlace, StatusWrite, TokenOwner,
 };
+pub use definitions::{definitions, definitions_page};
 pub use directory::{ManifestSource, parse_manifests, read_objects};
 pub use distribution::{
     Collector, ControllerConfig, ControllerSource, Delivery, EndKind, Hub, Link, Observer, Opened,

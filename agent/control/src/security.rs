@@ -10,14 +10,17 @@ mod rate_limit_policy;
 mod request_authentication;
 
 pub(crate) use authorization_policy::{AuthorizationPolicy, authorization_policy};
-pub(crate) use mesh_config::{MESH_CONFIG_VERSIONS, MeshConfig, mesh_config};
+pub(crate) use mesh_config::{
+    MESH_CONFIG_VERSIONS, MeshConfig, Spec as MeshConfigSpec, mesh_config,
+};
 pub(crate) use peer_authentication::{PeerAuthentication, peer_authentication};
-pub(crate) use rate_limit_policy::{RateLimitPolicy, rate_limit_policy};
+pub(crate) use rate_limit_policy::{RateLimitPolicy, Spec as RateLimitSpec, rate_limit_policy};
 pub(crate) use request_authentication::{RequestAuthentication, request_authentication};
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::report::{Report, Subject};
@@ -29,9 +32,10 @@ pub(crate) const API_VERSIONS: [&str; 2] = ["security.istio.io/v1", "security.is
 pub(crate) const OWN_VERSIONS: [&str; 1] = ["undermesh.io/v1alpha1"];
 
 /// `selector`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Selector {
+    /// Labels that pods have.
     match_labels: BTreeMap<String, String>,
 }
 

@@ -75,6 +75,13 @@ pub struct StatusWrite {
     object: Value,
 }
 
+impl StatusWrite {
+    /// The object as it is to be.
+    pub fn object(&self) -> &Value {
+        &self.object
+    }
+}
+
 impl ApiServer {
     /// Every object of a kind; none where the server does not have it.
     ///

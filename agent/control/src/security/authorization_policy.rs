@@ -7,6 +7,7 @@ mod values;
 use std::{collections::BTreeMap, num::NonZeroU16};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use schemars::JsonSchema;
 use serde::{Deserialize, de::IgnoredAny};
 use undermesh_model::{self as model, NamespacedName, PolicyAction};
 
@@ -77,22 +78,29 @@ pub(super) struct Rule {
 /// Lists of texts by the names of their fields; which of them mean something is said below.
 type Lists = BTreeMap<String, Vec<String>>;
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(super) struct From {
+    /// Those who match all of its lists.
+    #[schemars(schema_with = "values::source_schema")]
     source: Option<Lists>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub(super) struct To {
+    /// What matches all of its lists.
+    #[schemars(schema_with = "values::operation_schema")]
     operation: Option<Lists>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Condition {
+    /// What is looked at.
     key: String,
+    /// One of them has to match.
     #[serde(default)]
     values: Vec<String>,
+    /// None of them may match.
     #[serde(default)]
     not_values: Vec<String>,
 }

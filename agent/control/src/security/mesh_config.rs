@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, StatusCode};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use undermesh_model::{
     self as model, Authorizer, AuthorizerProtocol, CheckedBody, HttpAuthorizer, NamespacedName,
@@ -74,38 +75,120 @@ pub(crate) struct MeshConfig {
     spec: Spec,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+/// What is written of it; the definition in API servers is made of this.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-struct Spec {
+pub(crate) struct Spec {
+    /// Those who may be asked. AuthorizationPolicies with action `CUSTOM` name one of them.
+    #[schemars(
+        length(max = 64),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
     extension_providers: Vec<Provider>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend(
+    "required" = ["name"],
+    "x-kubernetes-validations" = [{
+        "rule": "has(self.envoyExtAuthzHttp) != has(self.envoyExtAuthzGrpc)",
+        "message": "a provider is one of envoyExtAuthzHttp and envoyExtAuthzGrpc"
+    }]
+))]
 struct Provider {
+    /// As policies write it.
+    #[schemars(length(min = 1, max = 253))]
     name: String,
+    /// Asked with a request of the same method, host and path: 200 lets it pass.
     envoy_ext_authz_http: Option<Shape>,
+    /// Asked by `envoy.service.auth.v3.Authorization/Check`.
+    #[schemars(schema_with = "grpc")]
     envoy_ext_authz_grpc: Option<Shape>,
 }
 
 /// Both kinds; that of gRPC has fewer fields.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["service", "port"]))]
 struct Shape {
+    /// A Service or ServiceEntry by its full name: `host` or `namespace/host`.
+    #[schemars(
+        length(max = 320),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.matches('^([^/*]+/)?[^/*]+$')",
+            "message": "write host or namespace/host, without asterisks"
+        }])
+    )]
     service: String,
+    /// From 1 to 65535, as a number or as text.
+    #[schemars(schema_with = "port")]
     port: Port,
+    /// For the whole question, for example `2s`; 600 s by default.
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms|us|ns))+$') && self.matches('[1-9]')",
+            "message": "write a time above zero, for example 2s"
+        }])
+    )]
     timeout: Option<String>,
+    /// Stands before the path of what is asked.
+    #[schemars(
+        length(max = 1024),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self == '' || self.startsWith('/')",
+            "message": "a path begins with a slash"
+        }])
+    )]
     path_prefix: String,
+    /// Without an answer, the request passes.
     fail_open: bool,
+    /// The status of a request that is refused for want of an answer; 403 by default.
+    #[schemars(
+        length(max = 3),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self == '' || self.matches('^[2-5][0-9][0-9]$')",
+            "message": "write the status of an answer, for example \"503\""
+        }])
+    )]
     status_on_error: String,
+    /// Has no effect: routes are chosen at the client's node.
     clear_route_cache: bool,
+    /// The former name of `includeRequestHeadersInCheck`, which counts where both are there.
     include_headers_in_check: Vec<String>,
+    /// Headers of the request that are shown: exact, `prefix*`, `*suffix`, or `*` for all.
     include_request_headers_in_check: Vec<String>,
+    /// Headers that are sent along, by name.
     include_additional_headers_in_check: BTreeMap<String, String>,
+    /// How much of the request's body is shown; nothing of it by default.
     include_request_body_in_check: Option<Body>,
+    /// Headers of an answer that lets pass which the application gets.
     headers_to_upstream_on_allow: Vec<String>,
+    /// Headers of an answer that refuses which the client gets; all by default.
     headers_to_downstream_on_deny: Vec<String>,
+    /// Headers of an answer that lets pass which the client gets.
     headers_to_downstream_on_allow: Vec<String>,
+}
+
+/// What gRPC has of it.
+fn grpc(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = generator.subschema_for::<Shape>();
+    let properties = schema.get_mut("properties").and_then(|it| it.as_object_mut());
+    if let Some(properties) = properties {
+        properties.retain(|name, _| GRPC.contains(&name.as_str()));
+    }
+    schema
+}
+
+/// No rule: of text of any length, its price would be estimated too high.
+fn port(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "minimum": 1,
+        "maximum": 65535,
+        "pattern": "^[1-9][0-9]{0,4}$"
+    })
 }
 
 /// A number that users write as text as well, as protobuf allows.
@@ -122,11 +205,16 @@ impl Default for Port {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["maxRequestBytes"]))]
 struct Body {
+    /// As many bytes; more than 4 MiB are never kept.
+    #[schemars(range(min = 1))]
     max_request_bytes: u32,
+    /// What is longer is shown in part; else the request is answered with 413.
     allow_partial_message: bool,
+    /// gRPC: as bytes, not as text.
     pack_as_bytes: bool,
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, num::NonZeroU32, time::Duration};
 
 use http::HeaderName;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use undermesh_model::{
     self as model, LimitAnswer, LimitHeaders, LimitKey, LimitRule, Limits, NamespacedName, Rate,
@@ -68,46 +69,131 @@ pub(crate) struct RateLimitPolicy {
     spec: Spec,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+/// What is written of it; the definition in API servers is made of this.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-struct Spec {
+pub(crate) struct Spec {
+    /// The pods that are guarded; all by default.
     selector: Option<Selector>,
+    /// Counts and reports, and refuses nothing.
     shadow: bool,
+    /// Each for itself: what a single one refuses is refused.
+    #[schemars(
+        length(max = 128),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.all(one, !has(one.name) || self.exists_one(other, has(other.name) && other.name == one.name))",
+            "message": "two rules have the same name: give each one of its own"
+        }])
+    )]
     rules: Vec<Rule>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.requests) || has(self.connections) || has(self.maxBodyBytes)",
+        "message": "the rule limits nothing: write requests, connections or maxBodyBytes"
+    },
+    {
+        "rule": "!has(self.connections) || !has(self.key) || self.key.all(one, one in ['pod', 'source.principal', 'source.namespace', 'source.ip'])",
+        "message": "connections cannot be counted by what only their requests have: limit requests, or write a rule of its own"
+    },
+    {
+        "rule": "!has(self.connections) || !has(self.to) || self.to.all(one, !has(one.operation) || !(has(one.operation.hosts) || has(one.operation.methods) || has(one.operation.paths)))",
+        "message": "connections cannot be limited by host, method or path: limit requests, or write a rule of its own"
+    }
+]))]
 struct Rule {
+    /// As logs and metrics call it; by default the rule's place, from 0.
+    #[schemars(
+        length(min = 1, max = 63),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.matches('^[-_.A-Za-z0-9]*$')",
+            "message": "write up to 63 letters, digits, '-', '_' and '.'"
+        }])
+    )]
     name: Option<String>,
+    /// From whom, as in AuthorizationPolicy; from everybody by default.
     from: Vec<authorization::From>,
+    /// What, as in AuthorizationPolicy; everything by default.
+    #[schemars(length(max = 64))]
     to: Vec<authorization::To>,
+    /// Further conditions, as in AuthorizationPolicy.
     when: Vec<authorization::Condition>,
+    /// How many requests are served.
     requests: Option<Amount>,
+    /// How many connections are taken.
     connections: Option<Amount>,
+    /// The longest body of a request, in bytes.
     max_body_bytes: Option<u64>,
+    /// What has a budget of its own: each pod, caller, method, header or claim, or each combination of several.
+    #[schemars(schema_with = "key")]
     key: Vec<String>,
+    /// As many budgets are kept at once; 10000 by default.
+    #[schemars(range(min = 2, max = 1_000_000))]
     max_keys: Option<usize>,
+    /// What is told to who is refused.
     answer: Answer,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+/// One message for all that it may be.
+fn key(_: &mut SchemaGenerator) -> Schema {
+    const RULE: &str = r"self in ['pod', 'source.principal', 'source.namespace', 'source.ip', \
+        'remote.ip', 'request.method', 'request.host', 'request.path'] \
+        || self.matches(r'^request\.headers\[[^\[\]]+\]$') \
+        || self.matches(r'^request\.auth\.claims(\[[^\[\]]+\])+$')";
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "items": {
+            "type": "string",
+            "maxLength": 512,
+            "x-kubernetes-validations": [{
+                "rule": RULE.replace("\\\n        ", ""),
+                "message": "write pod, source.principal, source.namespace, source.ip, remote.ip, \
+                    request.method, request.host, request.path, request.headers[NAME] or \
+                    request.auth.claims[NAME]"
+            }]
+        }
+    })
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 struct Amount {
+    /// As many...
+    #[schemars(range(min = 1))]
     count: u32,
+    /// ...in this time, for example `1s`; up to `24h`.
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.matches('^([0-9]+([.][0-9]+)?(h|m|s|ms|us|ns))+$') && self.matches('[1-9]')",
+            "message": "write a time above zero, for example 1s or 2m30s"
+        }])
+    )]
     per: String,
+    /// As many at once, where some time was quiet; `count` by default.
+    #[schemars(range(min = 1))]
     burst: Option<u32>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 struct Answer {
+    /// 429 by default.
+    #[schemars(range(min = 400, max = 599))]
     status: Option<u16>,
+    /// The text of the answer.
+    #[schemars(length(max = 4096))]
     body: Option<String>,
+    /// The status of a refused call.
     grpc_status: GrpcStatus,
+    /// Which answers have headers that tell what is left.
     headers: Headers,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum GrpcStatus {
     #[default]
@@ -115,7 +201,7 @@ enum GrpcStatus {
     ResourceExhausted,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 enum Headers {
     #[default]
@@ -304,7 +390,7 @@ mod tests {
     use undermesh_model::{Condition, TextMatch};
 
     use super::*;
-    use crate::fixtures::load;
+    use crate::{definitions::fields_are, fixtures::load};
 
     fn read(spec: &str) -> (Option<model::RateLimitPolicy>, Vec<String>) {
         let loaded = load(&format!(
@@ -369,6 +455,13 @@ mod tests {
         assert_eq!(connections.name, "1");
         assert_eq!(connections.limits.connections, rate(5, 1, 5));
         assert_eq!(connections.limits.max_keys, MAX_KEYS);
+    }
+
+    #[test]
+    fn the_definition_has_the_fields_that_are_read() {
+        // Those of sources and operations are named where they are read.
+        let rest = ["spec.rules.[].from.[]", "spec.rules.[].to.[]"];
+        fields_are::<Spec>(&KNOWN, &rest);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The lists inside a rule.
 
+use schemars::{Schema, SchemaGenerator, json_schema};
 use undermesh_model::{
     self as model, Operation, PathMatch, PrincipalMatch, ServiceAccountMatch, Source, TextMatch,
     Values, parse_block,
@@ -229,6 +230,23 @@ impl<'a> Reader<'a> {
 /// Istio's keys that mean something to Envoy alone, or to a proxy that ends the application's TLS.
 fn is_of_envoy(key: &str) -> bool {
     key == "connection.sni" || key.starts_with("experimental.envoy.filters.")
+}
+
+/// What definitions say of a source.
+pub(super) fn source_schema(_: &mut SchemaGenerator) -> Schema {
+    lists(&SOURCE)
+}
+
+/// What definitions say of an operation.
+pub(super) fn operation_schema(_: &mut SchemaGenerator) -> Schema {
+    lists(&OPERATION)
+}
+
+fn lists(fields: &[&str]) -> Schema {
+    let both = fields.iter().flat_map(|field| [(*field).to_owned(), not(field)]);
+    let texts = || json_schema!({"type": "array", "items": {"type": "string"}});
+    let properties: serde_json::Map<_, _> = both.map(|field| (field, texts().to_value())).collect();
+    json_schema!({"type": "object", "minProperties": 1, "properties": properties})
 }
 
 /// `ports` -> `notPorts`.

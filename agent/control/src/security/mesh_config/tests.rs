@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use undermesh_model::{Authorizer, AuthorizerProtocol, CheckedBody, TextMatch};
 
-use crate::fixtures::load;
+use super::{KNOWN, Spec};
+use crate::{definitions::fields_are, fixtures::load};
 
 /// The authorizers (none where there are errors), and the findings without place and object.
 fn read(providers: &str) -> (Vec<Authorizer>, Vec<String>) {
@@ -137,4 +138,9 @@ fn mistakes_are_refused() {
         let refused = said.iter().any(|said| said.starts_with("invalid-policy"));
         assert!(found.is_empty() && refused, "{provider}: {said:?}");
     }
+}
+
+#[test]
+fn the_definition_has_the_fields_that_are_read() {
+    fields_are::<Spec>(&KNOWN, &[]);
 }
