@@ -42,6 +42,8 @@ pub(crate) enum Need {
     Profile,
     /// Fuzz targets.
     Fuzz,
+    /// Container images.
+    Image,
 }
 
 /// Whether missing things may be installed.
@@ -74,7 +76,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 21] = [
+static TOOLS: [Tool; 22] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -193,7 +195,13 @@ static TOOLS: [Tool; 21] = [
         package: "make",
         detect: Detect::Command("make"),
         purpose: "builds the agent's allocator",
-        needs: &[Need::Agent, Need::Demo, Need::Vm, Need::Bench],
+        needs: &[Need::Agent, Need::Demo, Need::Vm, Need::Bench, Need::Image],
+    },
+    Tool {
+        package: "buildah",
+        detect: Detect::Command("buildah"),
+        purpose: "builds container images without a daemon",
+        needs: &[Need::Image],
     },
     Tool {
         package: "faketime",

@@ -9,6 +9,7 @@ mod codegen;
 mod command;
 mod demo;
 mod fuzz;
+mod image;
 mod install;
 mod lint;
 mod machine;
@@ -49,6 +50,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Run the kernel ring on other kernels, in virtual machines
     Vm(vm::Args),
+    /// Make a container image with nothing but a static binary in it
+    Image(image::Args),
     /// Check formatting, clippy, crate walls, source rules, links and names
     Lint(lint::Args),
 }
@@ -75,6 +78,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Fuzz(args) => fuzz::run(&workspace, &args),
         Command::Vm(args) => vm::run(&workspace, &args),
+        Command::Image(args) => image::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),
     }
 }

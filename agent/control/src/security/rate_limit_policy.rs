@@ -148,7 +148,7 @@ fn key(_: &mut SchemaGenerator) -> Schema {
         "maxItems": 16,
         "items": {
             "type": "string",
-            "maxLength": 512,
+            "maxLength": 300,
             "x-kubernetes-validations": [{
                 "rule": RULE.replace("\\\n        ", ""),
                 "message": "write pod, source.principal, source.namespace, source.ip, remote.ip, \
