@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use undermesh_datapath::ProgramCost;
 
 use crate::{
-    agent, analyze, ca, client, config::RawConfig, controller, crds, doctor, flows, status,
+    agent, analyze, ca, client, cluster, config::RawConfig, controller, crds, doctor, flows, status,
 };
 
 /// Address of the admin interface where nothing else is said.
@@ -44,6 +44,14 @@ enum Command {
     Ca(ca::CaCommand),
     /// Print the definitions of the mesh's own kinds, for an API server.
     Crds(crds::CrdsArgs),
+    /// Look at a cluster through its API server: whether the mesh can be installed there, or does its work.
+    Check(cluster::CheckArgs),
+    /// Put the mesh into a cluster, and wait until it works.
+    Install(cluster::InstallArgs),
+    /// Put another version into a cluster where it is installed.
+    Upgrade(cluster::UpgradeArgs),
+    /// Take the mesh out of a cluster, and what it has left on nodes.
+    Uninstall(cluster::UninstallArgs),
     /// Detach every program and remove every map that an agent has left behind.
     Cleanup(CleanupArgs),
     /// Load every program for a moment, attached to nothing, and say what the kernel's verifier
@@ -70,6 +78,11 @@ struct StatusArgs {
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
+    /// Ask the agents of all nodes of a cluster, through its API server.
+    #[arg(long)]
+    all_nodes: bool,
+    #[command(flatten)]
+    cluster: cluster::ClusterArgs,
 }
 
 #[derive(Args)]
@@ -80,6 +93,9 @@ struct CleanupArgs {
     /// Clean up although an agent answers at the admin address.
     #[arg(long)]
     force: bool,
+    /// Then wait to be stopped, as pods of a DaemonSet do.
+    #[arg(long)]
+    stay: bool,
     /// Admin address at which to look for a running agent.
     #[arg(long, env = "UNDERMESH_ADMIN_ADDRESS", default_value = DEFAULT_ADMIN)]
     admin: SocketAddr,
@@ -115,6 +131,10 @@ impl Cli {
             Command::Doctor(args) => doctor::run(args),
             Command::Ca(command) => command.run(),
             Command::Crds(args) => crds::run(&args),
+            Command::Check(args) => cluster::check(&args),
+            Command::Install(args) => args.run(),
+            Command::Upgrade(args) => args.run(),
+            Command::Uninstall(args) => args.run(),
             Command::Cleanup(args) => cleanup(&args),
             Command::Verify(args) => verify(&args),
         }
@@ -123,6 +143,9 @@ impl Cli {
 
 /// Exit code 0: ready; 1: the agent says that it is not.
 fn show_status(args: &StatusArgs) -> Result<ExitCode> {
+    if args.all_nodes {
+        return cluster::status(&args.cluster, matches!(args.output, Output::Json));
+    }
     let json = client::get(args.admin, "/status")?;
     let status: status::Status = serde_json::from_str(&json)?;
     match args.output {
@@ -149,6 +172,10 @@ fn cleanup(args: &CleanupArgs) -> Result<ExitCode> {
             report.maps,
             report.routes
         );
+    }
+    if args.stay {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(agent::wait_for_signal())?;
     }
     Ok(ExitCode::SUCCESS)
 }

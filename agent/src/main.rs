@@ -7,6 +7,7 @@ mod analyze;
 mod ca;
 mod cli;
 mod client;
+mod cluster;
 mod config;
 mod controller;
 mod crds;

@@ -4,6 +4,7 @@
 //! Knows Kubernetes' objects; says what is in them in plain words.
 
 mod lease;
+mod objects;
 mod pods;
 mod secrets;
 mod statuses;
@@ -12,6 +13,7 @@ mod webhooks;
 
 use std::{fmt, path::Path, time::Duration};
 
+use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use kube::{Client, client::Body};
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::kube_client::{self, chain};
 
 pub use lease::{Lease, LeaseState};
+pub use objects::ObjectPath;
 pub use pods::PodPlace;
 pub use secrets::{Keeping, KeptSecret};
 pub use statuses::{ACCEPTED, CONTROLLER, JUDGED_KINDS, JudgedKind, StatusWrite};
@@ -152,6 +155,20 @@ impl ApiServer {
         body: Option<Vec<u8>>,
         content_type: &'static str,
     ) -> Result<T, ApiError> {
+        let bytes = self.exchange(method, path, body, content_type).await?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let (kind, line) = (error.classify(), error.line());
+            ApiError::Lost(format!("the answer cannot be read: {kind:?} error at line {line}"))
+        })
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        content_type: &'static str,
+    ) -> Result<Bytes, ApiError> {
         let mut request = Request::builder().method(method).uri(path);
         request = request.header(header::ACCEPT, "application/json");
         if body.is_some() {
@@ -165,13 +182,7 @@ impl ApiServer {
             let code = response.status();
             let bytes = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             let bytes = bytes.map_err(ApiError::lost)?.to_bytes();
-            if !code.is_success() {
-                return Err(refused(code, &bytes));
-            }
-            serde_json::from_slice(&bytes).map_err(|error| {
-                let (kind, line) = (error.classify(), error.line());
-                ApiError::Lost(format!("the answer cannot be read: {kind:?} error at line {line}"))
-            })
+            if code.is_success() { Ok(bytes) } else { Err(refused(code, &bytes)) }
         };
         let timely = tokio::time::timeout(ANSWER, answer).await;
         timely.unwrap_or_else(|_| Err(ApiError::Lost(format!("no answer within {ANSWER:?}"))))

@@ -42,7 +42,7 @@ mod traffic;
 pub use analysis::{Analysis, Input, analyze};
 pub use api_server::{
     ACCEPTED, ApiError, ApiServer, CONTROLLER, JUDGED_KINDS, JudgedKind, Keeping, KeptSecret,
-    Lease, LeaseState, PodPlace, StatusWrite, TokenOwner,
+    Lease, LeaseState, ObjectPath, PodPlace, StatusWrite, TokenOwner,
 };
 pub use definitions::{definitions, definitions_page};
 pub use directory::{ManifestSource, parse_manifests, read_objects};

@@ -115,6 +115,8 @@ impl Resource {
             ),
             ("rbac.authorization.k8s.io", "ClusterRole", "clusterroles", false, &[]),
             ("rbac.authorization.k8s.io", "ClusterRoleBinding", "clusterrolebindings", false, &[]),
+            ("rbac.authorization.k8s.io", "Role", "roles", true, &[]),
+            ("rbac.authorization.k8s.io", "RoleBinding", "rolebindings", true, &[]),
         ]
         .into_iter()
         .map(|(group, kind, plural, namespaced, fields)| {

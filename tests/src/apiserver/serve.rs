@@ -156,6 +156,10 @@ async fn admit_and_answer(shared: Arc<Shared>, call: Call) -> Result<Response<Bo
     let answered = tokio::task::spawn_blocking(move || object(&shared, &call)).await;
     let failed = |_| Refusal::new(500, "InternalError", "a hook has panicked");
     let (code, value) = answered.map_err(failed)??;
+    // A hook's page of a pod is no object.
+    if let Value::String(text) = value {
+        return Ok(Response::new(answer::full(text)));
+    }
     Ok(answer::json(code, &value))
 }
 
@@ -193,6 +197,9 @@ fn object(shared: &Arc<Shared>, call: &Call) -> Result<(u16, Value), Refusal> {
         "create" | "update" | "patch" => {
             let mut object = call.object()?;
             hooks.iter().try_for_each(|hook| hook.admit(&server, call, &mut object))?;
+            if call.param("dryRun") == "All" {
+                return Ok((200, object));
+            }
             let call = &Call { body: object.to_string().into(), ..call.clone() };
             shared.write(|store| match call.verb.as_str() {
                 "create" => write::create(store, call, &resource, object).map(|it| (201, it)),

@@ -90,7 +90,7 @@ impl ApiServer {
     pub async fn judged(&self, kind: &JudgedKind) -> Result<Vec<Value>, ApiError> {
         for version in kind.versions {
             let api_version = format!("{}/{version}", kind.group);
-            match self.all(&format!("/apis/{api_version}/{}", kind.plural)).await {
+            match self.all(&format!("/apis/{api_version}/{}", kind.plural), "").await {
                 Err(error) if error.is_missing() => {}
                 found => {
                     let mut found = found?;
@@ -112,7 +112,7 @@ impl ApiServer {
     pub async fn context(&self) -> Result<Vec<Value>, ApiError> {
         let mut found = Vec::new();
         for (path, api_version, kind) in CONTEXT {
-            let list = match self.all(path).await {
+            let list = match self.all(path, "").await {
                 Err(error) if error.is_missing() => continue,
                 list => list?,
             };
@@ -125,11 +125,13 @@ impl ApiServer {
         Ok(found)
     }
 
-    async fn all(&self, path: &str) -> Result<Vec<Value>, ApiError> {
+    /// All pages of a list; of objects with these labels, where there are any.
+    pub(super) async fn all(&self, path: &str, labels: &str) -> Result<Vec<Value>, ApiError> {
         let (mut all, mut token) = (Vec::new(), String::new());
         for _ in 0..MAX_PAGES {
-            let mut page: Value =
-                self.get(&format!("{path}?limit={PAGE}&continue={token}")).await?;
+            let mut page: Value = self
+                .get(&format!("{path}?limit={PAGE}&labelSelector={labels}&continue={token}"))
+                .await?;
             if let Some(items) = page["items"].as_array_mut() {
                 all.append(items);
             }

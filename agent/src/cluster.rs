@@ -1,0 +1,114 @@
+//! Commands about a whole cluster, which run wherever its API server can be reached: `check`, `install`, `upgrade`,
+//! `uninstall`, and `status --all-nodes`.
+//!
+//! ```text
+//! manifest    the objects that are installed, which are in the binary
+//! findings    what checks say
+//! preflight   before: what of the cluster would be in the way; `neighbours`, of other meshes and plugins
+//! installed   after: whether everything is there and does its work
+//! rollout     waits for it, and says what it waits for
+//! install     puts it there, or a new version of it
+//! uninstall   takes it away, and what it has left on nodes
+//! nodes       what the agents of all nodes say of themselves
+//! ```
+
+mod findings;
+mod install;
+mod installed;
+mod manifest;
+mod neighbours;
+mod nodes;
+mod preflight;
+mod rollout;
+mod uninstall;
+
+use std::{env, future::Future, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use undermesh_control::{ApiServer, ObjectPath};
+
+pub(crate) use install::{InstallArgs, UpgradeArgs};
+pub(crate) use uninstall::UninstallArgs;
+
+/// Where it is installed if nothing else is said; as the manifest has it.
+const NAMESPACE: &str = "undermesh-system";
+const AGENT: &str = "undermesh-agent";
+const CONTROLLER: &str = "undermesh-controller";
+
+/// Which cluster, and where in it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ClusterArgs {
+    /// How to reach the API server; by default `~/.kube/config`, or the account of the pod that this runs in.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Namespace of the mesh's own pods.
+    #[arg(short, long, value_name = "NAME", default_value = NAMESPACE)]
+    namespace: String,
+}
+
+impl ClusterArgs {
+    async fn api(&self) -> Result<ApiServer> {
+        let home = || {
+            let path = PathBuf::from(env::var_os("HOME")?).join(".kube/config");
+            path.is_file().then_some(path)
+        };
+        let kubeconfig = self.kubeconfig.clone().or_else(home);
+        ApiServer::new(kubeconfig.as_deref()).await.map_err(|error| anyhow!(error))
+    }
+
+    fn object(&self, group: &str, resource: &str, name: &str) -> ObjectPath {
+        ObjectPath {
+            group: group.to_owned(),
+            version: "v1".to_owned(),
+            resource: resource.to_owned(),
+            namespace: self.namespace.clone(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// Options of `check`.
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Look at the cluster before the mesh is installed.
+    #[arg(long)]
+    pre: bool,
+}
+
+/// Exit code 0: nothing is wrong; 1: there are warnings; 2: there are errors.
+pub(crate) fn check(args: &CheckArgs) -> Result<ExitCode> {
+    run(async {
+        let api = args.cluster.api().await?;
+        let findings = if args.pre {
+            let wanted = manifest::Wanted::new(&args.cluster.namespace)?;
+            preflight::check(&api, &args.cluster, &wanted.objects()?).await
+        } else {
+            installed::check(&api, &args.cluster).await
+        };
+        print!("{findings}");
+        Ok(findings.exit_code())
+    })
+}
+
+/// Exit code 0: all agents are ready; 1: one is not, or says nothing.
+pub(crate) fn status(args: &ClusterArgs, json: bool) -> Result<ExitCode> {
+    run(async {
+        let api = args.api().await?;
+        let nodes = nodes::ask(&api, args).await?;
+        if json {
+            println!("{}", serde_json::to_string(&nodes)?);
+        } else {
+            print!("{}", nodes::Table(&nodes));
+        }
+        let good = !nodes.is_empty() && nodes.iter().all(nodes::Node::is_good);
+        Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+fn run(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start")?.block_on(work)
+}
