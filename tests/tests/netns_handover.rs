@@ -167,8 +167,9 @@ fn who_has_handed_over_and_is_told_to_stop_ends_with_its_last_connection() -> Re
 fn who_would_be_started_again_waits_to_be_stopped_after_a_handover() -> Result<()> {
     let mut rig = rig_of_all_paths()?;
     rig.node_mut("b")?.settings.set("handoverExit", "false");
-    // One that has the setting takes over, and hands over.
-    replace(&mut rig, "b")?;
+    // One that has the setting takes over, and hands over; it can be asked to as soon as it has taken everything.
+    let _first = replace(&mut rig, "b")?;
+    wait_for_line(rig.agent("b")?, "took over from the former agent")?;
     let mut old = replace(&mut rig, "b")?;
     wait_for_line(&old, "the last connection has ended")?;
     assert!(old.is_running()?, "it would be started again, and take over again");
