@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use undermesh_telemetry::{LogFormat as TelemetryLogFormat, LogHandle, Telemetry};
 
@@ -101,11 +101,12 @@ async fn serve(
         tracing::info!("took over from the former agent");
     }
     parts.remove_other_versions();
+    // Not before: who is told to stop while it starts ends at once.
+    let mut signals = StopSignals::listen()?;
     loop {
         let door = Door::open(&config.pin_dir)?;
         let successor = tokio::select! {
-            signal = wait_for_signal() => {
-                signal?;
+            () = signals.next() => {
                 drop(door);
                 tracing::info!(drain_timeout = ?config.drain_timeout, "stopping; live connections may finish");
                 serving = control.stop().await?;
@@ -120,7 +121,7 @@ async fn serve(
         serving = control.stop().await?;
         drop(door);
         match successor.takes_over().await {
-            Ok(()) => return hand_over(config, &parts, serving).await,
+            Ok(()) => return hand_over(config, &parts, serving, signals).await,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "taking everything back");
                 parts.take_back(&mut serving);
@@ -133,16 +134,20 @@ async fn serve(
 /// The end of an agent that has a successor: nothing new arrives, and what is open may take its
 /// time. A signal does not end it sooner: whoever replaces pods stops the old one as soon as the new
 /// one is there.
-async fn hand_over(config: &Config, parts: &Parts, serving: Serving) -> Result<()> {
+async fn hand_over(
+    config: &Config,
+    parts: &Parts,
+    serving: Serving,
+    mut signals: StopSignals,
+) -> Result<()> {
     parts.kernel_events.hand_over();
     // What was led to our listeners before the programs led it elsewhere is still to be accepted.
     tokio::time::sleep(LAST_ACCEPTS).await;
     let time = config.handover_timeout;
     tracing::info!(handover_timeout = ?time, "handed over; live connections may finish");
-    let stopped = tokio::spawn(async {
-        let signal = wait_for_signal().await;
+    let stopped = tokio::spawn(async move {
+        signals.next().await;
         tracing::info!("told to stop; ends with the last connection");
-        signal
     });
     tokio::select! {
         () = drain(serving.enrolment.into_draining(), time) => {}
@@ -154,7 +159,7 @@ async fn hand_over(config: &Config, parts: &Parts, serving: Serving) -> Result<(
     }
     if !config.handover_exit {
         tracing::info!("the last connection has ended; waiting to be stopped");
-        stopped.await??;
+        stopped.await?;
     }
     Ok(())
 }
@@ -172,13 +177,30 @@ async fn drain(pods: Vec<EnrolledPod>, time: Duration) {
     }
 }
 
+/// What tells the process to stop. A signal that comes while nobody waits for it is not lost.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Waits until the process is told to stop.
 pub(crate) async fn wait_for_signal() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    StopSignals::listen()?.next().await;
     Ok(())
 }
