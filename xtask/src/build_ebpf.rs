@@ -66,6 +66,8 @@ impl<'a> Builder<'a> {
             .env("RUSTC", &self.toolchain.rustc)
             // Both kinds of compiler take it; a stable one needs it for build-std.
             .env("RUSTC_BOOTSTRAP", "1")
+            // In pieces, as an incremental build has them, functions are not inlined that the verifier needs to be.
+            .env("CARGO_INCREMENTAL", "0")
             .env("LD_LIBRARY_PATH", library)
             .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags())
             .args(["build", "--release", "--locked", "-Zbuild-std=core"])

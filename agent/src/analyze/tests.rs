@@ -7,7 +7,12 @@ use undermesh_model::{Diagnostic, ResourceRef, SourcePosition};
 use super::{report::Report, rules::RULES, *};
 
 /// Words of the sources that look like codes and are none.
-const NO_CODES: [&str; 18] = [
+const NO_CODES: [&str; 23] = [
+    "date-time",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+    "x-kubernetes-validations",
     "0-9",
     "connect-failure",
     "deadline-exceeded",
