@@ -3,9 +3,14 @@
 
 mod cluster;
 
-use anyhow::{Context, Result};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use undermesh_tests::apiserver::{Call, KubeClient};
+use undermesh_tests::{
+    apiserver::{Call, KubeClient},
+    wait_for,
+};
 
 use cluster::{Cluster, NAMESPACE};
 
@@ -192,8 +197,12 @@ fn what_helm_has_installed_is_helms() -> Result<()> {
 fn what_does_not_work_afterwards_is_found() -> Result<()> {
     let cluster = Cluster::new()?;
     assert_eq!(cluster.run(&["install", "--image", IMAGE])?.code, 0);
-    let checked = cluster.run(&["check"])?;
-    assert_eq!(checked.code, 0, "{checked:?}");
+    // Pods are ready before one of them leads, and has written roots and the webhook's bundle.
+    wait_for("a check that finds nothing", Duration::from_secs(10), || {
+        let checked = cluster.run(&["check"])?;
+        ensure!(checked.code == 0, "{checked:?}");
+        Ok(Some(()))
+    })?;
     cluster.silence_webhook();
     let checked = cluster.run(&["check"])?;
     assert_eq!(checked.code, 1);
