@@ -1,12 +1,13 @@
 //! Requests judged at their destination. Ways around that are tried in `netns_around.rs`.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use undermesh_tests::{
     PORT, Pod, PodSpec, Rig, ServiceSpec,
     pod::protocol::Behaviour,
     raw::{read, status},
+    wait_for,
 };
 
 /// `near` and `far` are clients, `server` is the pod that is guarded: on `near`'s node.
@@ -101,9 +102,13 @@ fn a_policy_that_comes_to_look_at_requests_ends_what_nobody_has_looked_at() -> R
         conn.send(b"GET /admin HTTP/1.1\r\nHost: server\r\n\r\n")?;
         ensure!(read(&conn)?.starts_with("HTTP/1.1 200 "), "{name}");
         rig.apply("guard", &guard_yaml(NO_ADMIN))?;
-        let again =
-            conn.send(b"GET /admin HTTP/1.1\r\nHost: server\r\n\r\n").and_then(|()| read(&conn));
-        ensure!(again.is_err(), "{name} was answered on its old connection: {again:?}");
+        // Connections are judged again right after the policy is in force.
+        wait_for("the old connection to end", Duration::from_secs(5), || {
+            let again = conn.send(b"GET /admin HTTP/1.1\r\nHost: server\r\n\r\n");
+            let again = again.and_then(|()| read(&conn));
+            ensure!(again.is_err(), "{name} is answered on its old connection: {again:?}");
+            Ok(Some(()))
+        })?;
         assert_eq!(status(&client, rig.at("server", PORT)?, "GET /admin", ""), 403);
         rig.apply(
             "guard",
