@@ -30,9 +30,9 @@ impl Clock {
     /// # Errors
     /// Where libfaketime is not installed, or the directory cannot be written to.
     pub fn new(dir: &Path) -> Result<Self> {
-        let libraries = fs::read_dir("/usr/lib")?.flatten().map(|entry| entry.path().join(LIBRARY));
+        let mut libraries =
+            fs::read_dir("/usr/lib")?.flatten().map(|entry| entry.path().join(LIBRARY));
         let library = libraries
-            .into_iter()
             .find(|path| path.exists())
             .with_context(|| format!("no /usr/lib/*/{LIBRARY}; `apt-get install faketime`"))?;
         let clock = Self { file: dir.join("clock"), library };

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod distribution;
 pub mod fleet;
+mod grpc;
 mod plane;
 pub mod watchers;
 

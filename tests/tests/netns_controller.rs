@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use undermesh_tests::{
-    Controller, PORT, Plane, Pod, Rig, apiserver::Options, pod::protocol::Behaviour, wait_for,
-};
+use undermesh_tests::{Controller, PORT, Plane, Pod, Rig, pod::protocol::Behaviour, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Where the controller gives certificates, on node a.
@@ -21,14 +19,7 @@ struct Mesh {
 impl Mesh {
     fn new() -> Result<Self> {
         let rig = Rig::standard().build()?;
-        let node = rig.node("a")?;
-        let options = Options {
-            address: (node.addresses[0], 26443).into(),
-            addresses: vec![node.addresses[0]],
-            ..Options::default()
-        };
-        let dir = rig.footprint().dir().join("plane");
-        let plane = Plane::within(&dir, options, Some(&node.netns))?;
+        let plane = Plane::of(&rig)?;
         for (pod, node) in [("client", "a"), ("near", "a"), ("server", "b")] {
             plane.pod("shop", pod, pod, node)?;
         }

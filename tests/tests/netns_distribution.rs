@@ -1,54 +1,43 @@
 //! Agents that have their configuration from controllers: real traffic under it, its way into maps, and what becomes of it
 //! when controllers go.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use undermesh_tests::{
-    Agent, CONTROLLER, Controller, PORT, Plane, Pod, Rig, apiserver::Options,
-    certificates::replace_file, pod::protocol::Behaviour, wait_for,
+    Agent, CONTROLLER, Controller, PORT, Plane, Pod, Rig, pod::protocol::Behaviour, wait_for,
 };
 
 const SOON: Duration = Duration::from_secs(30);
 /// Where the controllers listen, on node a.
 const GRPC: [(&str, u16); 2] = [("one", 25012), ("two", 25013)];
-const CONTAINER: &str = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1";
 
 /// The standard rig, with an API server and controllers on node a.
 struct Mesh {
     rig: Rig,
     plane: Plane,
-    roots: PathBuf,
-    host: String,
+    host: IpAddr,
 }
 
 impl Mesh {
     fn new() -> Result<Self> {
         let rig = Rig::standard().build()?;
-        let node = rig.node("a")?;
-        let host = node.addresses[0].to_string();
-        let options = Options {
-            address: (node.addresses[0], 26443).into(),
-            addresses: vec![node.addresses[0]],
-            ..Options::default()
-        };
-        let dir = rig.footprint().dir().join("plane");
-        let plane = Plane::within(&dir, options, Some(&node.netns))?;
-        for entry in fs::read_dir(rig.footprint().dir().join("manifests"))? {
-            plane.api.put_yaml(&fs::read_to_string(entry?.path())?)?;
-        }
-        let roots = dir.join("roots.pem");
-        Ok(Self { rig, plane, roots, host })
+        let plane = Plane::with_manifests(&rig)?;
+        let host = rig.node("a")?.addresses[0];
+        Ok(Self { rig, plane, host })
     }
 
     fn controller(&self, name: &str) -> Result<Controller> {
         let port = GRPC.iter().find(|(own, _)| *own == name).context("no such controller")?.1;
-        let grpc = format!("{}:{port}", self.host);
+        let grpc = SocketAddr::from((self.host, port)).to_string();
         let settings = [("grpcAddress", grpc.as_str()), ("distribute", "true")];
         let mut controller = self.plane.controller(name, &settings)?;
         controller.wait_ready()?;
-        replace_file(&self.roots, &self.plane.roots()?)?;
         Ok(controller)
     }
 
@@ -56,25 +45,18 @@ impl Mesh {
         let urls: Vec<String> =
             GRPC.iter().map(|(_, port)| format!("https://{}:{port}", self.host)).collect();
         for name in ["a", "b"] {
-            let token = self.plane.dir().join(format!("token-{name}"));
-            replace_file(&token, &self.plane.agent(name)?)?;
             let node = self.rig.node_mut(name)?;
+            self.plane.certify(node, (self.host, GRPC[0].1).into(), "24h")?;
             let (cache, pods) = (node.dir.join("cache"), node.cgroup.join("pods"));
-            let settings = &mut node.settings;
-            settings.remove("manifests");
-            settings.remove("caDir");
+            node.settings.remove("manifests");
             for (key, value) in [
                 ("source", "controller".to_owned()),
                 ("controllerAddresses", format!("[{}]", urls.join(", "))),
                 ("controllerName", CONTROLLER.to_owned()),
-                ("caAddress", urls[0].clone()),
-                ("caName", CONTROLLER.to_owned()),
-                ("caRoots", self.roots.display().to_string()),
-                ("caToken", token.display().to_string()),
                 ("cacheDir", cache.display().to_string()),
                 ("podCgroup", pods.display().to_string()),
             ] {
-                settings.set(key, &value);
+                node.settings.set(key, &value);
             }
             self.start_agent(name)?;
         }
@@ -84,14 +66,6 @@ impl Mesh {
     fn start_agent(&mut self, node: &str) -> Result<()> {
         let agent = Agent::start(self.rig.node(node)?)?;
         self.rig.node_mut(node)?.agent.insert(agent).wait_ready()
-    }
-
-    /// Runs a container of a pod, in a cgroup as a kubelet makes it.
-    fn run(&self, pod: &str) -> Result<Pod> {
-        let object = self.plane.api.get("v1", "Pod", "shop", pod).context("no such pod")?;
-        let uid = object["metadata"]["uid"].as_str().context("it has no uid")?;
-        let pods = self.rig.node(&self.rig.place(pod)?.node)?.cgroup.join("pods");
-        self.rig.pod_in(pod, &pods.join(format!("besteffort/pod{uid}/{CONTAINER}")))
     }
 
     fn talk(&self, client: &Pod) -> Result<()> {
@@ -114,8 +88,8 @@ fn ready(ready: bool) -> impl Fn(&mut Value) {
 fn pods_talk_under_what_controllers_say_while_these_come_and_go() -> Result<()> {
     let mut mesh = Mesh::new()?;
     let one = mesh.controller("one")?;
-    let client = mesh.run("client")?;
-    let server = mesh.run("server")?;
+    let client = mesh.plane.run(&mesh.rig, "client")?;
+    let server = mesh.plane.run(&mesh.rig, "server")?;
     server.listen(mesh.rig.at("server", PORT)?, Behaviour::Echo)?;
     mesh.start_agents()?;
     mesh.rig.agent("a")?.wait_enrolled("client")?;

@@ -5,8 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use undermesh_tests::{
-    Clock, Conn, Controller, PORT, Plane, Pod, Rig, apiserver::Options, pod::protocol::Behaviour,
-    wait_for,
+    Clock, Conn, Controller, PORT, Plane, Rig, pod::protocol::Behaviour, wait_for,
 };
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -16,7 +15,6 @@ const HOUR: u64 = 3600;
 const STEP: u64 = 5;
 /// Half of it falls due in minute 35, four fifths in minute 56.
 const LIFETIME: &str = "70m";
-const API: u16 = 6443;
 const GRPC: u16 = 25012;
 
 /// The standard rig as a cluster has it, with agents whose clock a test moves.
@@ -29,18 +27,9 @@ struct Cluster {
 impl Cluster {
     fn build() -> Result<Self> {
         let rig = Rig::standard().build()?;
-        let node = rig.node("a")?;
-        let options = Options {
-            address: (node.addresses[0], API).into(),
-            addresses: vec![node.addresses[0]],
-            ..Options::default()
-        };
-        let dir = rig.footprint().dir().to_owned();
-        let plane = Plane::within(&dir.join("plane"), options, Some(&node.netns))?;
-        for entry in std::fs::read_dir(dir.join("manifests"))? {
-            plane.api.put_yaml(&std::fs::read_to_string(entry?.path())?)?;
-        }
-        Ok(Self { rig, plane, clock: Clock::new(&dir)? })
+        let plane = Plane::with_manifests(&rig)?;
+        let clock = Clock::new(&rig.footprint().dir())?;
+        Ok(Self { rig, plane, clock })
     }
 
     fn controller(&self) -> Result<Controller> {
@@ -61,17 +50,6 @@ impl Cluster {
             self.plane.certify(node, (host, GRPC).into(), LIFETIME)?;
         }
         self.rig.start_agents()
-    }
-
-    /// A pod in the cgroup that a kubelet would give it.
-    fn run(&self, name: &str) -> Result<Pod> {
-        let object = self.plane.api.get("v1", "Pod", "shop", name).context("no such pod")?;
-        let uid = object["metadata"]["uid"].as_str().context("it has no uid")?;
-        let node = self.rig.node(&self.rig.place(name)?.node)?;
-        self.rig.pod_in(
-            name,
-            &node.cgroup.join(format!("pods/besteffort/pod{uid}/{}", "c1".repeat(32))),
-        )
     }
 
     fn overdue(&self, percent: u8) -> Result<u64> {
@@ -103,8 +81,9 @@ fn first(minutes: &[(u64, u64)]) -> Option<u64> {
 fn an_hour_without_api_server_and_controllers_changes_nothing_for_traffic() -> Result<()> {
     let mut cluster = Cluster::build()?;
     let controller = cluster.controller()?;
-    let (client, near) = (cluster.run("client")?, cluster.run("near")?);
-    let server = cluster.run("server")?;
+    let run = |pod| cluster.plane.run(&cluster.rig, pod);
+    let (client, near) = (run("client")?, run("near")?);
+    let server = run("server")?;
     for (pod, name) in [(&near, "near"), (&server, "server")] {
         pod.listen(cluster.rig.at(name, PORT)?, Behaviour::Echo)?;
     }

@@ -1,18 +1,14 @@
 //! `istio.v1.auth.IstioCertificateService/CreateCertificate` as bytes on a wire: HTTP/2 and Protocol Buffers
 //! by hand, with nothing of the mesh's own code. What works here works with any client that Istio has.
 
-use std::{future::poll_fn, net::SocketAddr, path::Path, sync::Arc};
+use std::{future::poll_fn, net::SocketAddr, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, Request};
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use rcgen::{CertificateParams, KeyPair};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-};
-use tokio_rustls::TlsConnector;
 
+use super::grpc;
 use crate::authorizer::message::{bytes, number};
 
 const PATH: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
@@ -102,48 +98,14 @@ impl<'a> Question<'a> {
         Ok(Ok(Svid { chain: entries.concat(), roots, key: key.serialize_pem() }))
     }
 
-    fn tls(&self) -> Result<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(self.roots.as_bytes()) {
-            roots.add(root?)?;
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots);
-        let mut config = match self.svid {
-            None => builder.with_no_client_auth(),
-            Some(svid) => {
-                let chain: Result<Vec<_>, _> =
-                    CertificateDer::pem_slice_iter(svid.chain.as_bytes()).collect();
-                let key = PrivateKeyDer::from_pem_slice(svid.key.as_bytes())?;
-                builder.with_client_auth_cert(chain?, key)?
-            }
-        };
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(config)
-    }
-
     async fn call(&self, message: &[u8]) -> Result<(Bytes, HeaderMap)> {
-        let stream = tokio::net::TcpStream::connect(self.address).await?;
-        let name = ServerName::try_from(self.name.to_owned())?;
-        let stream = TlsConnector::from(Arc::new(self.tls()?)).connect(name, stream).await?;
+        let stream = grpc::connect(self.address, self.name, self.roots, self.svid).await?;
         let (mut sender, connection) = h2::client::handshake(stream).await?;
         tokio::spawn(connection);
-        let mut request = Request::post(format!("https://{}{PATH}", self.name))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .header("clusterid", "Kubernetes");
-        if let Some(token) = self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
+        let request = grpc::call(self.name, PATH, self.token).header("clusterid", "Kubernetes");
         poll_fn(|cx| sender.poll_ready(cx)).await?;
         let (response, mut body) = sender.send_request(request.body(())?, false)?;
-        let mut framed = BytesMut::new();
-        framed.put_u8(0);
-        framed.put_u32(u32::try_from(message.len())?);
-        framed.put_slice(message);
-        body.send_data(framed.freeze(), true)?;
+        body.send_data(grpc::framed(message), true)?;
         let response = response.await?;
         ensure!(response.status() == 200, "the answer is {}", response.status());
         let head = response.headers().clone();

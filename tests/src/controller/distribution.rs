@@ -1,25 +1,21 @@
 //! An agent's side of distribution, that shares nothing with agents but Envoy's protocol: messages read and written with
 //! declarations of its own, gzip, HTTP/2, mutual TLS.
 
-use std::{future::poll_fn, io::Read as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::poll_fn, io::Read as _, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use flate2::read::{GzDecoder, MultiGzDecoder};
 use prost::Message;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-};
-use tokio_rustls::TlsConnector;
 
-use super::certificates::Svid;
+use super::{
+    certificates::Svid,
+    grpc::{self, PREFIX, framed},
+};
 
 const PATH: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const TYPE_URL: &str = "type.googleapis.com/undermesh.distribution.v1.Object";
-/// Flag and length before a message.
-const PREFIX: usize = 5;
 const WINDOW: u32 = 4 << 20;
 
 /// `DeltaDiscoveryRequest`.
@@ -150,28 +146,20 @@ impl Stream {
     /// # Errors
     /// Where it does not speak TLS with us, HTTP/2, or gRPC.
     pub async fn open(asker: &Asker<'_>, has: &[Resource]) -> Result<Result<Self, Refused>> {
-        let stream = tokio::net::TcpStream::connect(asker.address).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from(asker.name.to_owned())?;
-        let stream = TlsConnector::from(Arc::new(tls(asker)?)).connect(name, stream).await?;
+        let stream = grpc::connect(asker.address, asker.name, asker.roots, asker.svid).await?;
         let (mut sender, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .handshake(stream)
             .await?;
         tokio::spawn(connection);
-        let mut request = http::Request::post(format!("https://{}{PATH}", asker.name))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .header("grpc-accept-encoding", "gzip");
-        if let Some(token) = asker.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
+        let request =
+            grpc::call(asker.name, PATH, asker.token).header("grpc-accept-encoding", "gzip");
         poll_fn(|cx| sender.poll_ready(cx)).await?;
         let (response, mut outgoing) = sender.send_request(request.body(())?, false)?;
         let first = first(asker, has);
         // Whoever is refused at once may be so before this.
-        let _ = outgoing.send_data(framed(&first), false);
+        let _ = outgoing.send_data(framed(&first.encode_to_vec()), false);
         let response = response.await?;
         ensure!(response.status() == 200, "the answer is {}", response.status());
         if let Some(refused) = status(response.headers()) {
@@ -268,7 +256,7 @@ impl Stream {
         let error = refused.map(|why| Error { code: 3, message: why.to_owned() });
         let nonce = state.nonce.clone();
         let request = Request { type_url: TYPE_URL.to_owned(), nonce, error, ..Request::default() };
-        Ok(self.outgoing.send_data(framed(&request), false)?)
+        Ok(self.outgoing.send_data(framed(&request.encode_to_vec()), false)?)
     }
 
     /// Sends bytes that are no message.
@@ -296,40 +284,9 @@ fn first(asker: &Asker<'_>, has: &[Resource]) -> Request {
     }
 }
 
-fn framed(request: &Request) -> Bytes {
-    let plain = request.encode_to_vec();
-    let mut framed = BytesMut::with_capacity(PREFIX + plain.len());
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(plain.len()).unwrap_or(u32::MAX));
-    framed.put_slice(&plain);
-    framed.freeze()
-}
-
 /// The status that is in fields; none where it is missing.
 fn status(fields: &http::HeaderMap) -> Option<Refused> {
     let code = fields.get("grpc-status")?.to_str().ok()?.parse().ok()?;
     let text = fields.get("grpc-message").and_then(|text| text.to_str().ok());
     Some((code, text.unwrap_or_default().to_owned()))
-}
-
-fn tls(asker: &Asker<'_>) -> Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(asker.roots.as_bytes()) {
-        roots.add(root?)?;
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots);
-    let mut config = match asker.svid {
-        None => builder.with_no_client_auth(),
-        Some(svid) => {
-            let chain: Result<Vec<_>, _> =
-                CertificateDer::pem_slice_iter(svid.chain.as_bytes()).collect();
-            let key = PrivateKeyDer::from_pem_slice(svid.key.as_bytes())?;
-            builder.with_client_auth_cert(chain?, key)?
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
 }

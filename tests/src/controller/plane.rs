@@ -18,13 +18,19 @@ use super::{
 use crate::{
     apiserver::{ApiServer, Bearer, Options},
     netns::Netns,
+    pod::Pod,
     poll::wait_for,
+    rig::Rig,
     topology::Node,
 };
 
 const NAMESPACE: &str = "undermesh-system";
 /// What controllers of a plane are called in their certificates.
 pub const NAME: &str = "undermesh-controller.undermesh-system.svc";
+/// Where the server of a rig listens.
+const PORT: u16 = 26443;
+/// The id of a container, as long as those of runtimes.
+const CONTAINER: &str = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1";
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// An API server with nodes, pods, and accounts. Its directory goes with it.
@@ -60,6 +66,43 @@ impl Plane {
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE},
         }))?;
         Ok(Self { api, host, dir: dir.to_owned(), netns: netns.cloned() })
+    }
+
+    /// A server on node a of a rig, within reach of all.
+    ///
+    /// # Errors
+    /// As [`Self::within`].
+    pub fn of(rig: &Rig) -> Result<Self> {
+        let node = rig.node("a")?;
+        let options = Options {
+            address: (node.addresses[0], PORT).into(),
+            addresses: vec![node.addresses[0]],
+            ..Options::default()
+        };
+        Self::within(&rig.footprint().dir().join("plane"), options, Some(&node.netns))
+    }
+
+    /// The same, with every object that the rig has as a manifest.
+    ///
+    /// # Errors
+    /// As [`Self::of`], and where the server does not take one.
+    pub fn with_manifests(rig: &Rig) -> Result<Self> {
+        let plane = Self::of(rig)?;
+        for entry in fs::read_dir(rig.footprint().dir().join("manifests"))? {
+            plane.api.put_yaml(&fs::read_to_string(entry?.path())?)?;
+        }
+        Ok(plane)
+    }
+
+    /// Runs a container of one of its pods, in a cgroup as a kubelet makes it.
+    ///
+    /// # Errors
+    /// Where there is no such pod, or it cannot be started.
+    pub fn run(&self, rig: &Rig, pod: &str) -> Result<Pod> {
+        let object = self.api.get("v1", "Pod", "shop", pod).context("no such pod")?;
+        let uid = object["metadata"]["uid"].as_str().context("it has no uid")?;
+        let pods = rig.node(&rig.place(pod)?.node)?.cgroup.join("pods");
+        rig.pod_in(pod, &pods.join(format!("besteffort/pod{uid}/{CONTAINER}")))
     }
 
     /// Where files are that belong to it.
