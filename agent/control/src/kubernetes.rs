@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! api ── discovery   which kinds the server has; more may come, and go
+//!     ├─ inquiry     when it is asked that
 //!     ├─ reflector   one list: listed, watched, listed again; `prune`, `backoff`
 //!     ├─ entry       one object, and what of it is in force; `closed` where a policy cannot be read
 //!     ├─ state       all lists, and the cluster that comes of them
@@ -19,6 +20,7 @@ mod closed;
 pub(crate) mod discovery;
 pub(crate) mod entry;
 mod health;
+pub(crate) mod inquiry;
 mod prune;
 pub(crate) mod reflector;
 pub(crate) mod running;
@@ -37,9 +39,10 @@ use undermesh_model::{Diagnostic, Severity};
 
 use self::{
     api::{Api, Trouble},
-    backoff::{Backoff, jittered},
+    backoff::Backoff,
     cache::Cache,
     discovery::Served,
+    inquiry::Inquiry,
     reflector::Change,
     running::{Message, Running},
     slot::{Slot, SlotId},
@@ -54,8 +57,6 @@ const INBOX: usize = 1024;
 const BATCH: usize = 256;
 /// How many times as long as a state has taken the source rests before the next.
 const REST: u32 = 2;
-/// Discovery is asked again this often after kinds have come or gone: it lags behind.
-const EAGER: u32 = 4;
 
 /// What a Kubernetes source needs to know.
 #[derive(Clone, Debug)]
@@ -140,11 +141,12 @@ impl KubernetesSource {
 
     async fn run(self, updates: mpsc::Sender<SourceUpdate>) {
         self.health.begin();
+        let Timing { first_retry, longest_retry, .. } = self.config.timing;
+        let backoff = Backoff::new(first_retry, longest_retry);
         let api = tokio::select! {
-            api = self.connect() => api,
+            api = Api::reach(self.config.kubeconfig.as_deref(), backoff, &self.health) => api,
             () = updates.closed() => return,
         };
-        self.health.reached(api.server());
         let cache = self
             .config
             .cache_dir
@@ -162,28 +164,14 @@ impl KubernetesSource {
             server: api.server().to_owned(),
             from_cache: None,
             discovered: false,
-            discovering: false,
+            inquiry: Inquiry::new(self.config.timing),
             complete: false,
-            eager: 0,
-            discover_at: Instant::now(),
             changed: None,
             cache_at: None,
             rested: Instant::now(),
         };
         follower.restore().await;
         follower.run(inbox, &self.config.node).await;
-    }
-
-    async fn connect(&self) -> Api {
-        let Timing { first_retry, longest_retry, .. } = self.config.timing;
-        let mut backoff = Backoff::new(first_retry, longest_retry);
-        loop {
-            match Api::new(self.config.kubeconfig.as_deref()).await {
-                Ok(api) => return api,
-                Err(problem) => self.health.problem(Some(problem)),
-            }
-            tokio::time::sleep(backoff.next(None)).await;
-        }
     }
 }
 
@@ -201,12 +189,9 @@ struct Follower {
     from_cache: Option<SystemTime>,
     /// It is known which kinds there are.
     discovered: bool,
-    discovering: bool,
+    inquiry: Inquiry,
     /// Every list has been read to its end once.
     complete: bool,
-    /// How often discovery is still to be asked soon.
-    eager: u32,
-    discover_at: Instant,
     /// When something first and last changed that is not published yet.
     changed: Option<(Instant, Instant)>,
     /// When the cache is to be written.
@@ -245,8 +230,7 @@ impl Follower {
         let mut messages = Vec::with_capacity(BATCH);
         loop {
             let now = Instant::now();
-            if !self.discovering && now >= self.discover_at {
-                self.discovering = true;
+            if self.inquiry.is_due() {
                 self.running.discover();
             }
             if self.publish_at().is_some_and(|at| now >= at) {
@@ -261,7 +245,7 @@ impl Follower {
                 self.write_cache();
             }
             let next = [self.publish_at(), self.cache_at].into_iter().flatten();
-            let next = next.chain((!self.discovering).then_some(self.discover_at)).min();
+            let next = next.chain(self.inquiry.next()).min();
             let wait = next.map_or(self.timing.discovery, |at| at.duration_since(Instant::now()));
             tokio::select! {
                 () = self.updates.closed() => break,
@@ -296,7 +280,7 @@ impl Follower {
                     return;
                 }
                 if slot == Slot::definitions().id || matches!(change, Change::Missing) {
-                    return self.discover_soon();
+                    return self.inquiry.soon();
                 }
                 if let Some(count) = self.state.change(&slot, change) {
                     self.health.objects(&slot, count);
@@ -317,32 +301,19 @@ impl Follower {
         Some(settled.max(self.rested))
     }
 
-    /// Kinds have come or gone, or seem to have.
-    fn discover_soon(&mut self) {
-        self.eager = EAGER;
-        self.discover_at = self.discover_at.min(Instant::now() + self.timing.first_retry);
-    }
-
     fn discovered(&mut self, found: Result<Vec<Served>, Trouble>) {
-        self.discovering = false;
-        let wait = match found {
+        match found {
             Ok(served) => {
                 self.health.problem(None);
                 self.serve(&served);
-                if self.eager > 0 {
-                    self.eager -= 1;
-                    self.timing.first_retry * 2
-                } else {
-                    jittered(self.timing.discovery)
-                }
+                self.inquiry.answered();
             }
             Err(trouble) => {
                 let problem = format!("cannot ask {} which kinds it has: {trouble}", self.server);
                 self.health.problem(Some(problem));
-                self.running.retry(trouble.retry_after())
+                self.inquiry.failed(self.running.retry(trouble.retry_after()));
             }
-        };
-        self.discover_at = Instant::now() + wait;
+        }
     }
 
     /// Watches what is there now, and forgets what is there no more.
@@ -352,11 +323,7 @@ impl Follower {
             tracing::info!(kind = %id, "the API server has this kind no longer, or in another version");
             self.end(&id);
         }
-        for slot in slots {
-            if !self.running.contains(&slot.id) {
-                self.begin(slot);
-            }
-        }
+        self.begin_new(slots);
         if !std::mem::replace(&mut self.discovered, true) {
             self.note_change();
         }
@@ -369,7 +336,11 @@ impl Follower {
         for id in self.running.unnamed_by(&wanted) {
             self.end(&id);
         }
-        for slot in wanted {
+        self.begin_new(wanted);
+    }
+
+    fn begin_new(&mut self, slots: Vec<Slot>) {
+        for slot in slots {
             if !self.running.contains(&slot.id) {
                 self.begin(slot);
             }

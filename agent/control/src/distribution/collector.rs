@@ -5,7 +5,7 @@ use std::{
     io,
     path::PathBuf,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde_json::Value;
@@ -17,8 +17,9 @@ use crate::{
     kubernetes::{
         Health, Timing,
         api::{Api, Trouble},
-        backoff::{Backoff, jittered},
+        backoff::Backoff,
         discovery::Served,
+        inquiry::Inquiry,
         reflector::Change,
         running::{Message, Running},
         slot::{Slot, SlotId},
@@ -30,8 +31,6 @@ use crate::{
 /// Messages of lists that wait to be read, and that are taken at once.
 const INBOX: usize = 1024;
 const BATCH: usize = 256;
-/// Discovery is asked again this often after kinds have come or gone: it lags behind.
-const EAGER: u32 = 4;
 
 /// What agents do not read themselves: it says how much they are to know.
 static SIDECAR: Kind = Kind {
@@ -78,15 +77,8 @@ impl Collector {
 
     async fn run(self) {
         self.health.begin();
-        let mut backoff = Backoff::new(self.timing.first_retry, self.timing.longest_retry);
-        let api = loop {
-            match Api::new(self.kubeconfig.as_deref()).await {
-                Ok(api) => break api,
-                Err(problem) => self.health.problem(Some(problem)),
-            }
-            tokio::time::sleep(backoff.next(None)).await;
-        };
-        self.health.reached(api.server());
+        let backoff = Backoff::new(self.timing.first_retry, self.timing.longest_retry);
+        let api = Api::reach(self.kubeconfig.as_deref(), backoff, &self.health).await;
         let (out, inbox) = mpsc::channel(INBOX);
         let running = Running::new(api, out, self.health.clone(), self.timing).also(&SIDECAR);
         let mut follower = Follower {
@@ -98,10 +90,8 @@ impl Collector {
             naming: State::new(""),
             naming_changed: false,
             discovered: false,
-            discovering: false,
+            inquiry: Inquiry::new(self.timing),
             complete: false,
-            eager: 0,
-            discover_at: Instant::now(),
         };
         follower.run(inbox).await;
     }
@@ -124,10 +114,8 @@ struct Follower {
     naming: State,
     naming_changed: bool,
     discovered: bool,
-    discovering: bool,
+    inquiry: Inquiry,
     complete: bool,
-    eager: u32,
-    discover_at: Instant,
 }
 
 impl Follower {
@@ -137,14 +125,12 @@ impl Follower {
         }
         let mut messages = Vec::with_capacity(BATCH);
         loop {
-            if !self.discovering && Instant::now() >= self.discover_at {
-                self.discovering = true;
+            if self.inquiry.is_due() {
                 self.running.discover();
             }
-            let wait = if self.discovering {
-                self.timing.discovery
-            } else {
-                self.discover_at.saturating_duration_since(Instant::now())
+            let wait = match self.inquiry.next() {
+                Some(at) => at.saturating_duration_since(Instant::now()),
+                None => self.timing.discovery,
             };
             tokio::select! {
                 read = inbox.recv_many(&mut messages, BATCH) => if read == 0 { return },
@@ -189,7 +175,7 @@ impl Follower {
                 Message::Changed { slot, .. } if !self.running.contains(&slot) => {}
                 Message::Changed { slot, change } => {
                     if slot == Slot::definitions().id || matches!(change, Change::Missing) {
-                        self.discover_soon();
+                        self.inquiry.soon();
                     } else {
                         changes.push((slot, change));
                     }
@@ -233,30 +219,21 @@ impl Follower {
         });
     }
 
-    fn discover_soon(&mut self) {
-        self.eager = EAGER;
-        self.discover_at = self.discover_at.min(Instant::now() + self.timing.first_retry);
-    }
-
     fn discovered(&mut self, found: Result<Vec<Served>, Trouble>) {
-        self.discovering = false;
-        let wait = match found {
+        match found {
             Ok(served) => {
                 self.health.problem(None);
                 self.serve(&served);
                 self.discovered = true;
                 self.naming_changed = true;
-                let eager = self.eager > 0;
-                self.eager = self.eager.saturating_sub(1);
-                if eager { self.timing.first_retry * 2 } else { jittered(self.timing.discovery) }
+                self.inquiry.answered();
             }
             Err(trouble) => {
                 let problem = format!("cannot ask the API server which kinds it has: {trouble}");
                 self.health.problem(Some(problem));
-                self.running.retry(trouble.retry_after())
+                self.inquiry.failed(self.running.retry(trouble.retry_after()));
             }
-        };
-        self.discover_at = Instant::now() + wait.max(Duration::from_millis(1));
+        }
     }
 
     /// Watches what is there now, and forgets what is there no more.

@@ -9,6 +9,7 @@ use kube::{Client, client::Body};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::{backoff::Backoff, health::Health};
 use crate::kube_client::{self, chain};
 
 /// Largest answer, in bytes: a page of a list.
@@ -102,6 +103,24 @@ impl Api {
     pub(crate) async fn new(kubeconfig: Option<&Path>) -> Result<Self, String> {
         let (client, server) = kube_client::connect(kubeconfig, CONNECT).await?;
         Ok(Self { client, server })
+    }
+
+    /// The same, tried again until it works.
+    pub(crate) async fn reach(
+        kubeconfig: Option<&Path>,
+        mut backoff: Backoff,
+        health: &Health,
+    ) -> Self {
+        loop {
+            match Self::new(kubeconfig).await {
+                Ok(api) => {
+                    health.reached(api.server());
+                    return api;
+                }
+                Err(problem) => health.problem(Some(problem)),
+            }
+            tokio::time::sleep(backoff.next(None)).await;
+        }
     }
 
     /// The server's address.
