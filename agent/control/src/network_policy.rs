@@ -8,7 +8,10 @@
 mod evaluate;
 mod read;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use undermesh_model::{Cluster, NamespacedName, ResourceRef, SourcePosition, Wire, Workload};
 
@@ -41,6 +44,21 @@ pub struct BlockedTunnel {
     pub more_peers: usize,
     /// The policies that select the pod in this direction.
     pub policies: Vec<ResourceRef>,
+}
+
+impl fmt::Display for BlockedTunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pod, direction, peer, more_peers, .. } = self;
+        let (from, way) = match direction {
+            Direction::Ingress => ("from", "ingress to"),
+            Direction::Egress => ("to", "egress of"),
+        };
+        write!(f, "{way} Pod {pod}: connections {from} Pod {peer}")?;
+        if *more_peers > 0 {
+            write!(f, " and {more_peers} more")?;
+        }
+        write!(f, " may pass, but not at TCP port {TUNNEL_PORT}")
+    }
 }
 
 /// Finds tunnels between meshed pods of different nodes that NetworkPolicies in `dir` keep from

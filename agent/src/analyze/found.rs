@@ -9,7 +9,6 @@ use undermesh_model::{Diagnostic, Severity};
 pub(crate) struct Found {
     /// Stable name of the finding.
     pub(crate) code: String,
-    #[serde(with = "severity")]
     pub(crate) severity: Severity,
     /// Kind of the object; empty where none can be named.
     pub(crate) kind: String,
@@ -59,23 +58,5 @@ pub(super) fn word(severity: Severity) -> &'static str {
         Severity::Info => "info",
         Severity::Warning => "warning",
         Severity::Error => "error",
-    }
-}
-
-mod severity {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-    use undermesh_model::Severity;
-
-    pub(super) fn serialize<S: Serializer>(it: &Severity, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(super::word(*it))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Severity, D::Error> {
-        match String::deserialize(from)?.as_str() {
-            "info" => Ok(Severity::Info),
-            "warning" => Ok(Severity::Warning),
-            "error" => Ok(Severity::Error),
-            other => Err(de::Error::custom(format!("{other:?} is no severity"))),
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! The manifest directory: whether an agent takes it, and NetworkPolicies that keep tunnels out.
 
-use undermesh_control::{BlockedTunnel, Direction, TUNNEL_PORT, blocked_tunnels};
+use undermesh_control::{BlockedTunnel, blocked_tunnels};
 use undermesh_model::{Diagnostic, Severity};
 
 use super::{catalogue::Kind, finding::Finding, situation::Situation};
@@ -34,17 +34,5 @@ fn finding(kind: Kind, diagnostic: &Diagnostic) -> Finding {
 
 fn blocked(tunnel: &BlockedTunnel) -> Finding {
     let policies: Vec<String> = tunnel.policies.iter().map(ToString::to_string).collect();
-    let (from, way) = match tunnel.direction {
-        Direction::Ingress => ("from", "ingress to"),
-        Direction::Egress => ("to", "egress of"),
-    };
-    let more = match tunnel.more_peers {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let found = format!(
-        "{way} Pod {}: connections {from} Pod {}{more} may pass, but not at TCP port {TUNNEL_PORT}",
-        tunnel.pod, tunnel.peer
-    );
-    Finding::new(Kind::NetworkPolicyBlocks, policies.join(", "), found)
+    Finding::new(Kind::NetworkPolicyBlocks, policies.join(", "), tunnel.to_string())
 }

@@ -8,7 +8,7 @@ use undermesh_model::{
 };
 
 use super::{templates::Templates, warning};
-use crate::network_policy::{BlockedTunnel, Direction, TUNNEL_PORT};
+use crate::network_policy::{BlockedTunnel, TUNNEL_PORT};
 
 type Labels = BTreeMap<String, String>;
 
@@ -193,23 +193,13 @@ fn strict(cluster: &Cluster, found: &mut Vec<Diagnostic>) {
 
 /// A NetworkPolicy that keeps out what carries the connections that it lets in.
 pub(super) fn blocked(tunnel: &BlockedTunnel) -> Diagnostic {
-    let BlockedTunnel { pod, direction, peer, more_peers, policies } = tunnel;
-    let (from, port) = match direction {
-        Direction::Ingress => ("from", "in at"),
-        Direction::Egress => ("to", "out to"),
-    };
-    let more = if *more_peers == 0 { String::new() } else { format!(" and {more_peers} more") };
-    let message = format!(
-        "lets connections of Pod {pod} {from} Pod {peer}{more} pass, but not {port} TCP port \
-         {TUNNEL_PORT}, over which the mesh carries them"
-    );
     let remedy = format!("allow TCP port {TUNNEL_PORT} between the nodes' pods as well");
     Diagnostic {
         severity: Severity::Warning,
         code: "network-policy-blocks-tunnel",
-        object: policies.first().cloned(),
+        object: tunnel.policies.first().cloned(),
         position: None,
-        message,
+        message: format!("{tunnel}, over which the mesh carries them"),
         remedy,
     }
 }

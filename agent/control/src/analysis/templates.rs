@@ -11,6 +11,9 @@ use crate::{
 const CONTROLLERS: [&str; 6] =
     ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"];
 
+/// The field that all of them have.
+const TEMPLATE: &str = "template";
+
 /// Labels of pods, with the namespace that they will be in.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Templates(pub(super) Vec<(String, BTreeMap<String, String>)>);
@@ -19,6 +22,7 @@ impl Templates {
     /// The templates in some files. What cannot be read is left out; a source says so.
     pub(super) fn read(texts: &[(PathBuf, String)]) -> Self {
         let documents = texts.iter().flat_map(|(_, text)| split(text));
+        let documents = documents.filter(|it| it.text.contains(TEMPLATE));
         let nodes = documents.filter_map(|it| Node::parse(it.text, it.lines_before).ok());
         let mut found = Vec::new();
         for node in nodes {
@@ -40,7 +44,7 @@ fn template(object: &Node) -> Option<(String, BTreeMap<String, String>)> {
     if kind == "CronJob" {
         spec = spec.get("jobTemplate")?.get("spec")?;
     }
-    let metadata = spec.get("template")?.get("metadata");
+    let metadata = spec.get(TEMPLATE)?.get("metadata");
     let labels = metadata.and_then(|own| own.get("labels")).map(|labels| &labels.value);
     let labels = match labels {
         Some(Value::Map(entries)) => entries
