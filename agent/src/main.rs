@@ -13,6 +13,7 @@ mod controller;
 mod crds;
 mod discovery;
 mod doctor;
+mod edges;
 mod enrolment;
 mod flows;
 mod gate;

@@ -20,6 +20,7 @@ use super::{parts::Parts, reload::Warnings};
 use crate::{
     admin::{Answer, Pages as PageFn},
     config::Config,
+    edges,
     enrolment::EnrolmentView,
     flows, policies,
     policies::{AuthorizerRow, KeyRow},
@@ -36,6 +37,7 @@ const INDEX: &str = "\
 GET  /status           what `undermesh status` shows, as JSON
 GET  /findings         what is wrong with the configuration, as `undermesh analyze --live` asks for it
 GET  /flows            recent flow records, as `undermesh flows` asks for them
+GET  /edges            who has talked to whom, how often and how fast; as `undermesh top` asks for it
 GET  /config_dump      the snapshot in force, the proxy's state, certificates without keys
 POST /logging?level=X  change the log filter
 ";
@@ -81,6 +83,7 @@ impl Pages {
             (&Method::GET, "/status") => json_page(&pages.status()),
             (&Method::GET, "/config_dump") => json_page(&pages.dump()),
             (&Method::GET, "/findings") => json_page(&pages.warnings.findings()),
+            (&Method::GET, "/edges") => edges::page(&pages.config.node, pages.telemetry.edges()),
             (&Method::GET, "/flows") => flows::page(pages.telemetry.flows(), query),
             (&Method::POST, "/logging") => pages.set_log_level(query),
             _ => Answer::text(StatusCode::NOT_FOUND, format!("no such page; there are\n{INDEX}")),

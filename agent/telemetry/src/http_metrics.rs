@@ -3,27 +3,27 @@
 //! A lock is taken when labels are made, which is when a connection sees an outcome for the first
 //! time; after that, whoever counts holds the counters themselves.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
         counter::Counter,
         family::{Family, MetricConstructor},
-        histogram::Histogram,
     },
     registry::Registry,
 };
 
 use crate::{
-    ResponseFlags, Security,
+    Histogram, ResponseFlags, Security,
+    edges::Gathered,
     labels::EndLabels,
     peer::UNKNOWN,
     series::{Held, OwnLabels, Series, SeriesTable},
 };
 
 /// Envoy's buckets, which Istio has for milliseconds and for bytes alike.
-const BUCKETS: [f64; 19] = [
+pub(crate) const BUCKETS: [f64; 19] = [
     0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5,
     1.8e6, 3.6e6,
 ];
@@ -46,9 +46,9 @@ pub(crate) struct Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RequestLabels {
     request_protocol: &'static str,
-    response_code: String,
-    grpc_response_status: String,
-    response_flags: String,
+    pub(crate) response_code: String,
+    pub(crate) grpc_response_status: String,
+    pub(crate) response_flags: String,
     connection_security_policy: &'static str,
 }
 
@@ -88,22 +88,34 @@ impl OwnLabels for MessageLabels {
     }
 }
 
-/// Where requests with one label set are counted.
-#[derive(Debug)]
-pub(crate) struct RequestSeries {
-    _held: Held<RequestLabels>,
+/// Where requests with one label set are counted. Valid as long as the label set is held.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestCounters {
     pub(crate) requests: Counter,
     pub(crate) duration: Histogram,
     pub(crate) received: Histogram,
     pub(crate) sent: Histogram,
 }
 
-/// Where gRPC messages with one label set are counted.
-#[derive(Debug)]
-pub(crate) struct MessageSeries {
-    _held: Held<MessageLabels>,
+/// Where gRPC messages with one label set are counted, on the same condition.
+#[derive(Clone, Debug)]
+pub(crate) struct MessageCounters {
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
+}
+
+/// A label set of requests in use, and where they are counted.
+#[derive(Debug)]
+pub(crate) struct RequestSeries {
+    _held: Held<RequestLabels, OnceLock<RequestCounters>>,
+    pub(crate) counters: RequestCounters,
+}
+
+/// The same, of gRPC messages.
+#[derive(Debug)]
+pub(crate) struct MessageSeries {
+    _held: Held<MessageLabels, OnceLock<MessageCounters>>,
+    pub(crate) counters: MessageCounters,
 }
 
 /// Makes histograms with [`BUCKETS`].
@@ -112,12 +124,12 @@ struct Buckets;
 
 impl MetricConstructor<Histogram> for Buckets {
     fn new_metric(&self) -> Histogram {
-        Histogram::new(BUCKETS)
+        Histogram::new(&BUCKETS)
     }
 }
 
 type Histograms = Family<Series<RequestLabels>, Histogram, Buckets>;
-type MessageCounters = Family<Series<MessageLabels>, Counter>;
+type Messages = Family<Series<MessageLabels>, Counter>;
 
 /// The three histograms and three counters.
 #[derive(Debug)]
@@ -126,10 +138,10 @@ pub(crate) struct HttpMetrics {
     duration: Histograms,
     received: Histograms,
     sent: Histograms,
-    known: SeriesTable<RequestLabels>,
-    messages_received: MessageCounters,
-    messages_sent: MessageCounters,
-    known_messages: SeriesTable<MessageLabels>,
+    known: SeriesTable<RequestLabels, OnceLock<RequestCounters>>,
+    messages_received: Messages,
+    messages_sent: Messages,
+    known_messages: SeriesTable<MessageLabels, OnceLock<MessageCounters>>,
 }
 
 impl HttpMetrics {
@@ -153,7 +165,7 @@ impl HttpMetrics {
         histogram("istio_request_duration_milliseconds", duration, &metrics.duration);
         histogram("istio_request_bytes", "Bytes of a request's body", &metrics.received);
         histogram("istio_response_bytes", "Bytes of an answer's body", &metrics.sent);
-        let mut counter = |name: &str, help: &str, family: &MessageCounters| {
+        let mut counter = |name: &str, help: &str, family: &Messages| {
             registry.register(name, help, family.clone());
         };
         let received = &metrics.messages_received;
@@ -171,13 +183,13 @@ impl HttpMetrics {
         security: Security,
     ) -> RequestSeries {
         let held = self.known.hold(ends, RequestLabels::new(outcome, security));
-        RequestSeries {
+        let counters = held.counters.get_or_init(|| RequestCounters {
             requests: self.requests.get_or_create_owned(&held.series),
             duration: self.duration.get_or_create_owned(&held.series),
             received: self.received.get_or_create_owned(&held.series),
             sent: self.sent.get_or_create_owned(&held.series),
-            _held: held,
-        }
+        });
+        RequestSeries { counters: counters.clone(), _held: held }
     }
 
     /// Where gRPC messages between these ends are counted.
@@ -187,10 +199,24 @@ impl HttpMetrics {
             connection_security_policy: security.as_str(),
         };
         let held = self.known_messages.hold(ends, own);
-        MessageSeries {
+        let counters = held.counters.get_or_init(|| MessageCounters {
             received: self.messages_received.get_or_create_owned(&held.series),
             sent: self.messages_sent.get_or_create_owned(&held.series),
-            _held: held,
+        });
+        MessageSeries { counters: counters.clone(), _held: held }
+    }
+
+    /// Adds what was counted so far to the edges that it is about.
+    pub(crate) fn gather(&self, edges: &mut Gathered) {
+        for (Series { ends, own }, counters) in self.known.all() {
+            let Some(counters) = counters.get() else { continue };
+            let edge = edges.edge(&ends, own.request_protocol, own.connection_security_policy);
+            edge.add_requests(&own, counters);
+        }
+        for (Series { ends, own }, counters) in self.known_messages.all() {
+            let Some(counters) = counters.get() else { continue };
+            let edge = edges.edge(&ends, own.request_protocol, own.connection_security_policy);
+            edge.add_messages(counters);
         }
     }
 

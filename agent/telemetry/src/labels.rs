@@ -12,26 +12,26 @@ use crate::{
 /// Both ends, in Istio's order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct EndLabels {
-    reporter: &'static str,
-    source_workload: String,
+    pub(crate) reporter: &'static str,
+    pub(crate) source_workload: String,
     source_canonical_service: String,
     source_canonical_revision: String,
-    source_workload_namespace: String,
-    source_principal: String,
+    pub(crate) source_workload_namespace: String,
+    pub(crate) source_principal: String,
     source_app: String,
     source_version: String,
-    source_cluster: String,
-    destination_service: String,
-    destination_service_namespace: String,
-    destination_service_name: String,
-    destination_workload: String,
+    pub(crate) source_cluster: String,
+    pub(crate) destination_service: String,
+    pub(crate) destination_service_namespace: String,
+    pub(crate) destination_service_name: String,
+    pub(crate) destination_workload: String,
     destination_canonical_service: String,
     destination_canonical_revision: String,
-    destination_workload_namespace: String,
-    destination_principal: String,
+    pub(crate) destination_workload_namespace: String,
+    pub(crate) destination_principal: String,
     destination_app: String,
     destination_version: String,
-    destination_cluster: String,
+    pub(crate) destination_cluster: String,
 }
 
 impl EndLabels {

@@ -130,10 +130,10 @@ impl Requests {
             grpc_status: request.grpc_status,
             flags: request.flags,
         });
-        series.requests.inc();
-        series.duration.observe(request.duration.as_secs_f64() * 1e3);
-        series.received.observe(request.received as f64);
-        series.sent.observe(request.sent as f64);
+        series.counters.requests.inc();
+        series.counters.duration.observe(request.duration.as_secs_f64() * 1e3);
+        series.counters.received.observe(request.received as f64);
+        series.counters.sent.observe(request.sent as f64);
         if self.telemetry.is_logging() {
             self.telemetry.log(&RequestLine::new(self.connection, &self.info, request));
         }
@@ -153,7 +153,7 @@ impl Requests {
         let series = self
             .messages
             .get_or_init(|| self.telemetry.http().messages(self.ends(), self.info.security));
-        [series.received.clone(), series.sent.clone()]
+        [series.counters.received.clone(), series.counters.sent.clone()]
     }
 
     fn series(&self, outcome: Outcome) -> Arc<RequestSeries> {

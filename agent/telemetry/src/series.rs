@@ -40,19 +40,34 @@ impl<L: OwnLabels> EncodeLabelSet for Series<L> {
 
 /// A label set in use. It is not evicted as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Held<L, C = ()> {
+pub(crate) struct Held<L, C> {
     pub(crate) series: Series<L>,
     /// What its users share.
     pub(crate) counters: Arc<C>,
 }
 
-/// Every label set but the overflow's few, each with what its users share: counters, which need not be
-/// looked for again, or nothing.
+/// Every label set, each with what its users share: counters, which need not be looked for again.
 #[derive(Debug)]
-pub(crate) struct SeriesTable<L, C = ()> {
-    known: Mutex<HashMap<Series<L>, Arc<C>>>,
+pub(crate) struct SeriesTable<L, C> {
+    known: Mutex<Known<L, C>>,
     most: usize,
     overflow: Counter,
+}
+
+/// Label sets, and what their users share.
+type Sets<L, C> = HashMap<Series<L>, Arc<C>>;
+
+#[derive(Debug)]
+struct Known<L, C> {
+    sets: Sets<L, C>,
+    /// Those of what does not fit: as many as there are values of what stays of labels.
+    overflow: Sets<L, C>,
+}
+
+impl<L, C> Default for Known<L, C> {
+    fn default() -> Self {
+        Self { sets: HashMap::new(), overflow: HashMap::new() }
+    }
 }
 
 impl<L: OwnLabels, C: Default> SeriesTable<L, C> {
@@ -65,18 +80,25 @@ impl<L: OwnLabels, C: Default> SeriesTable<L, C> {
     pub(crate) fn hold(&self, ends: &Arc<EndLabels>, own: L) -> Held<L, C> {
         let mut known = self.lock();
         let series = Series { ends: Arc::clone(ends), own };
-        if let Some((series, counters)) = known.get_key_value(&series) {
+        if let Some((series, counters)) = known.sets.get_key_value(&series) {
             return Held { series: series.clone(), counters: Arc::clone(counters) };
         }
-        if known.len() >= self.most {
-            self.overflow.inc();
-            let ends = Arc::new(series.ends.overflow());
-            let series = Series { ends, own: series.own.overflow() };
-            return Held { series, counters: Arc::default() };
+        if known.sets.len() < self.most {
+            let counters = known.sets.entry(series.clone()).or_default();
+            return Held { series, counters: Arc::clone(counters) };
         }
-        let counters = Arc::default();
-        known.insert(series.clone(), Arc::clone(&counters));
+        self.overflow.inc();
+        let ends = Arc::new(series.ends.overflow());
+        let series = Series { ends, own: series.own.overflow() };
+        let counters = Arc::clone(known.overflow.entry(series.clone()).or_default());
         Held { series, counters }
+    }
+
+    /// Every label set, the overflow's included.
+    pub(crate) fn all(&self) -> Vec<(Series<L>, Arc<C>)> {
+        let known = self.lock();
+        let all = known.sets.iter().chain(&known.overflow);
+        all.map(|(series, counters)| (series.clone(), Arc::clone(counters))).collect()
     }
 
     /// Drops the series of workloads that `keep` disowns and that nobody holds, and says how many
@@ -87,8 +109,8 @@ impl<L: OwnLabels, C: Default> SeriesTable<L, C> {
         mut remove: impl FnMut(&Series<L>),
     ) -> usize {
         let mut known = self.lock();
-        let before = known.len();
-        known.retain(|series, counters| {
+        let before = known.sets.len();
+        known.sets.retain(|series, counters| {
             // New holders come only through `hold`, which needs the lock.
             let stays = Arc::strong_count(counters) > 1 || !series.ends.is_gone(&keep);
             if !stays {
@@ -96,10 +118,10 @@ impl<L: OwnLabels, C: Default> SeriesTable<L, C> {
             }
             stays
         });
-        before - known.len()
+        before - known.sets.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Series<L>, Arc<C>>> {
+    fn lock(&self) -> MutexGuard<'_, Known<L, C>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,6 +13,7 @@ use prometheus_client::{
 
 use crate::{
     CloseReason, ConnectionInfo,
+    edges::Gathered,
     labels::EndLabels,
     series::{Held, OwnLabels, Series, SeriesTable},
 };
@@ -122,6 +123,19 @@ impl TcpMetrics {
     fn count_close(&self, held: &HeldSeries) {
         let closed = &held.counters.closed;
         closed.get_or_init(|| self.closed.get_or_create_owned(&held.series)).inc();
+    }
+
+    /// Adds what was counted so far to the edges that it is about.
+    pub(crate) fn gather(&self, edges: &mut Gathered) {
+        let count = |counter: &OnceLock<Counter>| counter.get().map_or(0, Counter::get);
+        for (Series { ends, own }, counters) in self.known.all() {
+            let edge = edges.edge(&ends, own.request_protocol, own.connection_security_policy);
+            let (opened, closed) = (count(&counters.opened), count(&counters.closed));
+            edge.add_connections(opened, closed, own.response_flags);
+            if let Some(bytes) = counters.bytes.get() {
+                edge.add_bytes(bytes.received.get(), bytes.sent.get());
+            }
+        }
     }
 
     /// Drops the series of workloads that `keep` disowns, but for those of open connections, and

@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{
@@ -18,9 +18,9 @@ use serde::Serialize;
 use undermesh_model::ResourceRef;
 
 use crate::{
-    AccessLog, Audit, AuditEvent, CloseReason, ConnectionInfo, ConnectionRecord, Flows, Peer,
-    Reporter, Requests, Spans, http_metrics::HttpMetrics, live::LiveConnections,
-    process::ProcessCollector, record::Line, tcp_metrics::TcpMetrics,
+    AccessLog, Audit, AuditEvent, CloseReason, ConnectionInfo, ConnectionRecord, Edges, Flows,
+    Peer, Reporter, Requests, Spans, edges::Gathered, http_metrics::HttpMetrics,
+    live::LiveConnections, process::ProcessCollector, record::Line, tcp_metrics::TcpMetrics,
 };
 
 /// Label sets that the TCP metrics keep apart, that those of requests do, and those of messages.
@@ -52,6 +52,8 @@ pub struct Telemetry {
     audit: OnceLock<Audit>,
     live: LiveConnections,
     next_id: AtomicU64,
+    /// Since when it is counted.
+    started: (SystemTime, Instant),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,6 +107,7 @@ impl Telemetry {
             audit: OnceLock::new(),
             live: LiveConnections::default(),
             next_id: AtomicU64::new(1),
+            started: (SystemTime::now(), Instant::now()),
         })
     }
 
@@ -157,6 +160,18 @@ impl Telemetry {
             tracing::error!("cannot encode the metrics");
         }
         text
+    }
+
+    /// Who has talked to whom, as the series of Istio's metrics have it; live connections' bytes
+    /// included.
+    pub fn edges(&self) -> Edges {
+        self.live.flush();
+        let mut edges = Gathered::default();
+        self.tcp.gather(&mut edges);
+        self.http.gather(&mut edges);
+        let (at, since) = self.started;
+        let start = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        edges.into_edges(start.as_secs_f64(), since.elapsed().as_secs_f64())
     }
 
     /// Drops the series in which a workload is named that is gone, as soon as no open connection

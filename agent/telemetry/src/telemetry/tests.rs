@@ -1,6 +1,7 @@
 //! Records in, lines and series out.
 
 mod audited;
+mod edges;
 mod exposition;
 mod requests;
 

@@ -5,7 +5,7 @@ use undermesh_model::ResourceRef;
 use super::*;
 use crate::{ClusterName, RequestInfo, Requests, ResponseFlag, ResponseFlags};
 
-fn get(path: &str) -> RequestInfo<'_> {
+pub(super) fn get(path: &str) -> RequestInfo<'_> {
     RequestInfo {
         generation: 4,
         method: "GET",
@@ -22,7 +22,7 @@ fn get(path: &str) -> RequestInfo<'_> {
     }
 }
 
-fn requests(telemetry: &Arc<Telemetry>, source: &str) -> Arc<Requests> {
+pub(super) fn requests(telemetry: &Arc<Telemetry>, source: &str) -> Arc<Requests> {
     telemetry.requests(telemetry.connection(), info(source))
 }
 
@@ -35,7 +35,7 @@ pub(super) fn grpc(telemetry: &Arc<Telemetry>) {
     requests.record(&RequestInfo { grpc: true, grpc_status: Some(0), ..get("/pkg.Service/Call") });
 }
 
-fn flags(flags: &[ResponseFlag]) -> ResponseFlags {
+pub(super) fn flags(flags: &[ResponseFlag]) -> ResponseFlags {
     let mut all = ResponseFlags::default();
     flags.iter().for_each(|flag| all.insert(*flag));
     all
