@@ -20,6 +20,8 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
+use crate::dashboard::{self, Hosts};
+
 /// Connections that one server serves at once; more wait.
 const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,10 +72,25 @@ pub(crate) fn listen(name: &str, address: SocketAddr) -> Result<TcpListener> {
     result.with_context(|| format!("cannot listen on {address} for {name}; is the port taken?"))
 }
 
-/// Serves `pages` until `shutdown`.
-pub(crate) async fn serve(
+/// Serves `pages` to anybody until `shutdown`.
+pub(crate) async fn serve(listener: TcpListener, pages: Pages, shutdown: watch::Receiver<bool>) {
+    serve_as(listener, pages, None, shutdown).await;
+}
+
+/// Serves `pages` until `shutdown` to who asks by one of these names; browsers are told to keep them from other sites.
+pub(crate) async fn serve_guarded(
     listener: TcpListener,
     pages: Pages,
+    hosts: Hosts,
+    shutdown: watch::Receiver<bool>,
+) {
+    serve_as(listener, pages, Some(Arc::new(hosts)), shutdown).await;
+}
+
+async fn serve_as(
+    listener: TcpListener,
+    pages: Pages,
+    hosts: Option<Arc<Hosts>>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -85,10 +102,10 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                let pages = Arc::clone(&pages);
+                let (pages, hosts) = (Arc::clone(&pages), hosts.clone());
                 tokio::spawn(async move {
                     let _slot = slot;
-                    let served = serve_connection(stream, pages);
+                    let served = serve_connection(stream, pages, hosts);
                     let _ = tokio::time::timeout(CONNECTION_TIMEOUT, served).await;
                 });
             }
@@ -101,10 +118,10 @@ pub(crate) async fn serve(
     }
 }
 
-async fn serve_connection(stream: TcpStream, pages: Pages) {
+async fn serve_connection(stream: TcpStream, pages: Pages, hosts: Option<Arc<Hosts>>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let pages = Arc::clone(&pages);
-        async move { Ok::<_, Infallible>(answer(&request, &pages)) }
+        let (pages, hosts) = (Arc::clone(&pages), hosts.clone());
+        async move { Ok::<_, Infallible>(answer(&request, &pages, hosts.as_deref())) }
     });
     let result = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -116,11 +133,21 @@ async fn serve_connection(stream: TcpStream, pages: Pages) {
     }
 }
 
-fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
-    let query = request.uri().query().unwrap_or_default();
-    let answer = pages(request.method(), request.uri().path(), query);
+fn answer(
+    request: &Request<Incoming>,
+    pages: &Pages,
+    hosts: Option<&Hosts>,
+) -> Response<Full<Bytes>> {
+    let refusal = hosts.and_then(|hosts| hosts.refuse(request));
+    let answer = refusal.unwrap_or_else(|| {
+        let query = request.uri().query().unwrap_or_default();
+        pages(request.method(), request.uri().path(), query)
+    });
     let mut response = Response::new(Full::new(Bytes::from(answer.body)));
     *response.status_mut() = answer.status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    if hosts.is_some() {
+        dashboard::guard(response.headers_mut());
+    }
     response
 }

@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use undermesh_datapath::ProgramCost;
 
 use crate::{
-    agent, analyze, ca, client, cluster, config::RawConfig, controller, crds, doctor, flows, status,
+    agent, analyze, ca, client, cluster, config::RawConfig, controller, crds, dashboard, doctor,
+    flows, status,
 };
 
 /// Address of the admin interface where nothing else is said.
@@ -34,6 +35,8 @@ enum Command {
     Status(StatusArgs),
     /// Show connections and refusals as they happen, with the reason of each.
     Flows(flows::FlowsArgs),
+    /// Say where the dashboard of the agent of this node, or of a controller, is.
+    Dashboard(dashboard::DashboardArgs),
     /// Say what is wrong with configuration: in manifests, before they are applied, or in what the agent of
     /// this node has.
     Analyze(analyze::AnalyzeArgs),
@@ -127,6 +130,7 @@ impl Cli {
             Command::Controller(args) => args.run(),
             Command::Status(args) => show_status(&args),
             Command::Flows(args) => flows::run(&args),
+            Command::Dashboard(args) => dashboard::run(&args),
             Command::Analyze(args) => analyze::run(&args),
             Command::Doctor(args) => doctor::run(args),
             Command::Ca(command) => command.run(),

@@ -11,6 +11,7 @@ mod cluster;
 mod config;
 mod controller;
 mod crds;
+mod dashboard;
 mod discovery;
 mod doctor;
 mod edges;

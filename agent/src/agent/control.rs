@@ -15,7 +15,7 @@ use super::{
     reload::Reload,
     sources,
 };
-use crate::{admin, kubelet::Kubelet};
+use crate::{admin, dashboard::Hosts, kubelet::Kubelet};
 
 /// The running tasks.
 pub(super) struct Control {
@@ -32,13 +32,14 @@ impl Control {
         let admin = admin::listen("adminAddress", config.admin_address)?;
         let metrics = admin::listen("metricsAddress", config.metrics_address)?;
         let readiness = admin::listen("readinessAddress", config.readiness_address)?;
+        let hosts = Hosts::new(config.admin_address, &[]);
         let pages = Arc::new(Pages::new(parts));
         let reload = Reload::new(parts);
         let updates = sources::watch(config, &parts.health)?;
 
         let stop = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(admin::serve(admin, pages.admin(), stop.subscribe()));
+        tasks.spawn(admin::serve_guarded(admin, pages.admin(), hosts, stop.subscribe()));
         tasks.spawn(admin::serve(metrics, pages.metrics(), stop.subscribe()));
         tasks.spawn(admin::serve(readiness, pages.readiness(), stop.subscribe()));
         tasks.spawn(Arc::clone(&parts.identities).run(stop.subscribe()));

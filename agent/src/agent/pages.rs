@@ -20,7 +20,7 @@ use super::{parts::Parts, reload::Warnings};
 use crate::{
     admin::{Answer, Pages as PageFn},
     config::Config,
-    edges,
+    dashboard, edges,
     enrolment::EnrolmentView,
     flows, policies,
     policies::{AuthorizerRow, KeyRow},
@@ -38,6 +38,8 @@ GET  /status           what `undermesh status` shows, as JSON
 GET  /findings         what is wrong with the configuration, as `undermesh analyze --live` asks for it
 GET  /flows            recent flow records, as `undermesh flows` asks for them
 GET  /edges            who has talked to whom, how often and how fast; as `undermesh top` asks for it
+GET  /mesh             services, workloads, and policies with the pods that they are about
+GET  /dashboard/       all this for a browser
 GET  /config_dump      the snapshot in force, the proxy's state, certificates without keys
 POST /logging?level=X  change the log filter
 ";
@@ -85,8 +87,11 @@ impl Pages {
             (&Method::GET, "/findings") => json_page(&pages.warnings.findings()),
             (&Method::GET, "/edges") => edges::page(&pages.config.node, pages.telemetry.edges()),
             (&Method::GET, "/flows") => flows::page(pages.telemetry.flows(), query),
+            (&Method::GET, "/mesh") => json_page(&dashboard::Mesh::of(&pages.snapshot.load())),
             (&Method::POST, "/logging") => pages.set_log_level(query),
-            _ => Answer::text(StatusCode::NOT_FOUND, format!("no such page; there are\n{INDEX}")),
+            _ => dashboard::page(method, path).unwrap_or_else(|| {
+                Answer::text(StatusCode::NOT_FOUND, format!("no such page; there are\n{INDEX}"))
+            }),
         })
     }
 
@@ -98,7 +103,11 @@ impl Pages {
                 content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 body: pages.telemetry.encode(),
             },
-            _ => Answer::text(StatusCode::NOT_FOUND, "no such page; there is /metrics\n"),
+            // It says nothing that the metrics do not, and takes less to say it.
+            (&Method::GET, "/edges") => edges::page(&pages.config.node, pages.telemetry.edges()),
+            _ => {
+                Answer::text(StatusCode::NOT_FOUND, "no such page; there are /metrics and /edges\n")
+            }
         })
     }
 
