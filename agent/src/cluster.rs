@@ -29,6 +29,7 @@ use clap::Args;
 use undermesh_control::{ApiServer, ObjectPath};
 
 pub(crate) use install::{InstallArgs, UpgradeArgs};
+pub(crate) use nodes::{AGENTS, Metrics, Node, PORT as METRICS_PORT};
 pub(crate) use uninstall::UninstallArgs;
 
 /// Where it is installed if nothing else is said; as the manifest has it.
@@ -103,7 +104,7 @@ pub(crate) fn status(args: &ClusterArgs, json: bool) -> Result<ExitCode> {
         } else {
             print!("{}", nodes::Table(&nodes));
         }
-        let good = !nodes.is_empty() && nodes.iter().all(nodes::Node::is_good);
+        let good = !nodes.is_empty() && nodes.iter().all(Node::is_good);
         Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }

@@ -11,11 +11,13 @@
 //! webhook      judges objects before the API server takes them
 //! statuses     writes what was found about objects into their status; `changes`, into the audit log
 //! pages        readiness, status, metrics
+//! dashboard    what a browser shows of all nodes
 //! ```
 
 mod asked;
 mod authority;
 mod changes;
+mod dashboard;
 mod distribution;
 mod leader;
 mod metrics;
@@ -36,9 +38,10 @@ use undermesh_model::SpiffeId;
 use undermesh_snapshot::Options;
 use undermesh_telemetry::{Audit, LogFormat as TelemetryLogFormat};
 
-use crate::{admin, agent::wait_for_signal, config::LogFormat};
+use crate::{admin, agent::wait_for_signal, config::LogFormat, dashboard::Hosts};
 use asked::Kubernetes;
 use authority::AuthorityKeeper;
+use dashboard::Dashboard;
 use distribution::{Distributed, Distribution};
 use leader::Election;
 use metrics::Metrics;
@@ -104,6 +107,8 @@ async fn serve(settings: Settings, audit: &Audit) -> Result<()> {
     let webhook_listener = listen("webhookAddress", settings.webhook_address)?;
     let metrics_listener = listen("metricsAddress", settings.metrics_address)?;
     let readiness = listen("readinessAddress", settings.readiness_address)?;
+    let dashboard_listener = settings.dashboard_address.map(|it| listen("dashboardAddress", it));
+    let dashboard_listener = dashboard_listener.transpose()?;
 
     let election = Election::new(api.clone(), &settings, audit.clone());
     let leadership = election.leadership();
@@ -176,6 +181,17 @@ async fn serve(settings: Settings, audit: &Audit) -> Result<()> {
         };
         collector.start(stop.subscribe()).context("cannot follow the API server")?;
         tasks.spawn(async move { distributed.tell_in_time().await });
+    }
+    if let Some(listener) = dashboard_listener {
+        let dashboard = Arc::new(Dashboard::new(Arc::clone(&pages)));
+        let address = listener.local_addr()?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "whoever gets here sees the dashboard: it has no authentication");
+        }
+        let hosts = Hosts::new(address, &settings.dashboard_hosts);
+        let answers = dashboard.answers();
+        tasks.spawn(admin::serve_guarded(listener, answers, hosts, stop.subscribe()));
+        tasks.spawn(dashboard.run(api, settings, stop.subscribe()));
     }
     if let Some(statuses) = statuses {
         tasks.spawn(statuses.run(stop.subscribe()));

@@ -59,6 +59,7 @@ impl Controller {
             ("webhookAddress", "127.0.0.1:0"),
             ("metricsAddress", "127.0.0.1:0"),
             ("readinessAddress", "127.0.0.1:0"),
+            ("dashboardAddress", "127.0.0.1:0"),
             ("leaseDuration", "3s"),
             ("leaseRenewDeadline", "2s"),
             ("leaseRetryPeriod", "200ms"),

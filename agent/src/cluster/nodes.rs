@@ -12,17 +12,20 @@ use undermesh_control::{ApiError, ApiServer};
 
 use super::ClusterArgs;
 use crate::status::{duration, section};
-use metrics::Metrics;
+pub(crate) use metrics::Metrics;
 
-const PORT: u16 = 15020;
+/// Of agents, where nothing else is said.
+pub(crate) const PORT: u16 = 15020;
 /// Agents that are asked at once.
 const AT_ONCE: usize = 16;
-const AGENTS: &str = "app.kubernetes.io/name=undermesh,app.kubernetes.io/component=agent";
+/// Labels of their pods.
+pub(crate) const AGENTS: &str =
+    "app.kubernetes.io/name=undermesh,app.kubernetes.io/component=agent";
 
 /// A node, and what its agent says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Node {
+pub(crate) struct Node {
     node: String,
     /// The agent's; absent where there is none.
     pod: Option<String>,
@@ -40,7 +43,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.node
     }
 
@@ -77,7 +80,7 @@ pub(super) async fn ask(api: &ApiServer, args: &ClusterArgs) -> Result<Vec<Node>
             asking.spawn(async move {
                 let name = text(&pod["metadata"]["name"]);
                 let said = api.pod_page((&namespace, &name), PORT, "metrics").await;
-                agent(&pod, name, said)
+                Node::of(&pod, name, said)
             });
         }
         match asking.join_next().await {
@@ -97,26 +100,27 @@ pub(super) async fn ask(api: &ApiServer, args: &ClusterArgs) -> Result<Vec<Node>
     Ok(found)
 }
 
-fn agent(pod: &Value, name: String, said: Result<String, ApiError>) -> Node {
-    let conditions = pod["status"]["conditions"].as_array();
-    let mut conditions = conditions.into_iter().flatten();
-    let mut node = Node {
-        node: pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned(),
-        pod: Some(name),
-        ready: conditions.any(|it| it["type"] == "Ready" && it["status"] == "True"),
-        ..Node::default()
-    };
-    if !node.ready {
-        node.problems.push("it is not ready".to_owned());
-    }
-    match said {
-        Err(error) => node.problems.push(format!("it does not answer: {error}")),
-        Ok(text) => node.read(&Metrics::read(&text)),
-    }
-    node
-}
-
 impl Node {
+    /// By the agent's pod and its page of metrics.
+    pub(crate) fn of<E: fmt::Display>(pod: &Value, name: String, said: Result<String, E>) -> Self {
+        let conditions = pod["status"]["conditions"].as_array();
+        let mut conditions = conditions.into_iter().flatten();
+        let mut node = Self {
+            node: pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned(),
+            pod: Some(name),
+            ready: conditions.any(|it| it["type"] == "Ready" && it["status"] == "True"),
+            ..Self::default()
+        };
+        if !node.ready {
+            node.problems.push("it is not ready".to_owned());
+        }
+        match said {
+            Err(error) => node.problems.push(format!("it does not answer: {error}")),
+            Ok(text) => node.read(&Metrics::read(&text)),
+        }
+        node
+    }
+
     fn read(&mut self, metrics: &Metrics) {
         let Some(version) = metrics.label("undermesh_build_info", "version") else {
             self.problems.push("what answers is no agent".to_owned());
@@ -235,7 +239,7 @@ mod tests {
             undermesh_proxy_connections{direction=\"outbound\"} 4\n\
             undermesh_configuration_rejected 1\nundermesh_kubernetes_complete 1\n\
             undermesh_kubernetes_failing_lists{list=\"pods\"} 1\n# EOF\n";
-        let node = agent(&pod("True"), "agent-a".to_owned(), Ok(text.to_owned()));
+        let node = Node::of(&pod("True"), "agent-a".to_owned(), Ok::<_, ApiError>(text.to_owned()));
         assert!(node.is_good());
         assert_eq!(node.version.as_deref(), Some("1.2.3"));
         assert_eq!((node.enrolled(), node.pods.get("pending"), node.connections), (7, Some(&2), 7));
@@ -255,11 +259,12 @@ mod tests {
 
     #[test]
     fn who_does_not_answer_or_is_not_ready_is_shown() {
-        let lost = Err(ApiError::Lost("no answer".to_owned()));
-        let node = agent(&pod("True"), "agent-a".to_owned(), lost);
+        let lost: Result<String, _> = Err(ApiError::Lost("no answer".to_owned()));
+        let node = Node::of(&pod("True"), "agent-a".to_owned(), lost);
         assert!(!node.is_good());
         assert_eq!(node.problems, ["it does not answer: no answer"]);
-        let node = agent(&pod("False"), "agent-a".to_owned(), Ok("up 1\n".to_owned()));
+        let node =
+            Node::of(&pod("False"), "agent-a".to_owned(), Ok::<_, ApiError>("up 1\n".to_owned()));
         assert_eq!(node.problems, ["it is not ready", "what answers is no agent"]);
     }
 }

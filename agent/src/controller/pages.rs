@@ -21,7 +21,7 @@ pub(super) struct Pages {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Status {
+pub(super) struct Status {
     version: &'static str,
     replica: String,
     leads: bool,
@@ -88,7 +88,7 @@ impl Pages {
         missing
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let authority = self.authority.borrow().clone();
         let issuer = authority.as_ref().and_then(|it| it.describe_issuer().ok());
         let missing = self.missing();

@@ -25,6 +25,8 @@ const DEFAULT_GRPC: &str = "[::]:15012";
 const DEFAULT_WEBHOOK: &str = "[::]:15017";
 const DEFAULT_METRICS: &str = "[::]:15014";
 const DEFAULT_READINESS: &str = "[::]:15021";
+/// It has no authentication.
+const DEFAULT_DASHBOARD: &str = "127.0.0.1:15018";
 /// Certificates that live longer are no longer renewed often enough for anybody to notice that they are not.
 const LONGEST_CERTIFICATE: Duration = Duration::from_secs(90 * DAY);
 const SHORTEST_CERTIFICATE: Duration = Duration::from_secs(10);
@@ -129,6 +131,18 @@ pub(crate) struct RawSettings {
     /// Where readiness is answered, at /healthz/ready [default: [::]:15021].
     #[arg(long, env = "UNDERMESH_READINESS_ADDRESS", value_name = "ADDRESS")]
     readiness_address: Option<SocketAddr>,
+    /// Where the dashboard is, without authentication; `off` for nowhere [default: 127.0.0.1:15018].
+    #[arg(long, env = "UNDERMESH_DASHBOARD_ADDRESS", value_name = "ADDRESS")]
+    dashboard_address: Option<String>,
+    /// Names that browsers may ask for the dashboard by, beside those of loopback and the address itself.
+    #[arg(
+        long,
+        env = "UNDERMESH_DASHBOARD_HOSTS",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        num_args = 1..
+    )]
+    dashboard_hosts: Option<Vec<String>>,
     /// Lease that says which replica writes into the cluster [default: undermesh-controller].
     #[arg(long, env = "UNDERMESH_LEASE_NAME", value_name = "NAME")]
     lease_name: Option<String>,
@@ -182,6 +196,9 @@ pub(super) struct Settings {
     pub(super) status_interval: Option<Duration>,
     pub(super) metrics_address: SocketAddr,
     pub(super) readiness_address: SocketAddr,
+    /// `None` for nowhere.
+    pub(super) dashboard_address: Option<SocketAddr>,
+    pub(super) dashboard_hosts: Vec<String>,
     pub(super) lease_name: String,
     pub(super) terms: Terms,
     pub(super) audit: AuditSink,
@@ -210,7 +227,7 @@ impl RawSettings {
             root_lifetime intermediate_lifetime root_settle svid_lifetime max_svid_lifetime
             token_audiences node_accounts server_names csr_rate csr_burst grpc_address webhook_address webhook_name
             distribute root_namespace status_interval metrics_address
-            readiness_address lease_name lease_duration lease_renew_deadline lease_retry_period
+            readiness_address dashboard_address dashboard_hosts lease_name lease_duration lease_renew_deadline lease_retry_period
             audit_log audit_log_max_bytes audit_log_keep log_level log_format)
     }
 
@@ -262,6 +279,8 @@ impl RawSettings {
             status_interval: Some(span(self.status_interval, 15)).filter(|it| !it.is_zero()),
             metrics_address: self.metrics_address.unwrap_or(address(DEFAULT_METRICS)?),
             readiness_address: self.readiness_address.unwrap_or(address(DEFAULT_READINESS)?),
+            dashboard_address: dashboard_address(self.dashboard_address.as_deref())?,
+            dashboard_hosts: self.dashboard_hosts()?,
             lease_name: name("leaseName", self.lease_name.as_deref(), "undermesh-controller")?,
             terms: self.terms()?,
             audit: audit_sink(
@@ -274,6 +293,16 @@ impl RawSettings {
             log_format: self.log_format.unwrap_or_default(),
             namespace,
         })
+    }
+
+    fn dashboard_hosts(&self) -> Result<Vec<String>> {
+        let hosts = self.dashboard_hosts.clone().unwrap_or_default();
+        let bad = hosts.iter().find(|host| host.is_empty() || host.contains(['/', ':', '*', ' ']));
+        ensure!(
+            bad.is_none(),
+            "dashboardHosts: {bad:?} is no name of a host; write it without port"
+        );
+        Ok(hosts)
     }
 
     fn issuance(&self, trust_domain: &TrustDomain, namespace: &str) -> Result<IssuanceConfig> {
@@ -391,6 +420,19 @@ fn service_names(namespace: &str) -> Vec<String> {
     ]
 }
 
+fn dashboard_address(given: Option<&str>) -> Result<Option<SocketAddr>> {
+    match given {
+        Some("off") => Ok(None),
+        given => {
+            let given = given.unwrap_or(DEFAULT_DASHBOARD);
+            let address = given.parse().with_context(|| {
+                format!("dashboardAddress: {given:?} is neither ADDRESS:PORT nor off")
+            })?;
+            Ok(Some(address))
+        }
+    }
+}
+
 fn hostname() -> Result<String> {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     ensure!(!name.is_empty(), "this host has no name; pass --replica");
@@ -415,6 +457,8 @@ mod tests {
         assert_eq!(settings.issuance.node_accounts, [account].into());
         assert_eq!(settings.issuance.lifetime, Duration::from_secs(DAY));
         assert_eq!(settings.terms.lease, Duration::from_secs(15));
+        assert!(settings.dashboard_address.unwrap().ip().is_loopback());
+        assert_eq!(file("dashboardAddress: off").validate().unwrap().dashboard_address, None);
     }
 
     #[test]
@@ -467,6 +511,8 @@ mod tests {
             ("leaseDuration: 1500ms", "whole seconds"),
             ("namespace: ../kube-system", "is no name of an object"),
             ("csrRate: 0", "at least 1"),
+            ("dashboardAddress: here", "neither ADDRESS:PORT nor off"),
+            ("dashboardHosts: ['mesh.example:1']", "without port"),
             ("auditLogMaxBytes: 1", "at least 4096"),
         ] {
             let error = format!("{:#}", file(yaml).validate().unwrap_err());

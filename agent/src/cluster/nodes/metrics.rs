@@ -1,7 +1,7 @@
 //! A page of metrics, read back: OpenMetrics' text, as far as agents write it.
 
 /// Samples in the order of the page.
-pub(super) struct Metrics(Vec<Sample>);
+pub(crate) struct Metrics(Vec<Sample>);
 
 struct Sample {
     name: String,
@@ -11,7 +11,7 @@ struct Sample {
 
 impl Metrics {
     /// Reads what it can; what is no sample is passed over.
-    pub(super) fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(Sample::read).collect())
     }
 
@@ -28,8 +28,14 @@ impl Metrics {
         self.0.iter().find(|sample| sample.name == name)?.label(label)
     }
 
+    /// Some labels of every sample.
+    pub(crate) fn labels<const N: usize>(&self, name: &str, labels: [&str; N]) -> Vec<[&str; N]> {
+        let samples = self.0.iter().filter(|sample| sample.name == name);
+        samples.map(|it| labels.map(|label| it.label(label).unwrap_or_default())).collect()
+    }
+
     /// Values by a label; of samples without it, by nothing.
-    pub(super) fn by_label(&self, name: &str, label: &str) -> Vec<(&str, f64)> {
+    pub(crate) fn by_label(&self, name: &str, label: &str) -> Vec<(&str, f64)> {
         let samples = self.0.iter().filter(|sample| sample.name == name);
         samples.map(|it| (it.label(label).unwrap_or_default(), it.value)).collect()
     }
@@ -91,6 +97,7 @@ mod tests {
         );
         assert_eq!((metrics.sum("a"), metrics.sum("b"), metrics.sum("c")), (1.0, 3.5, 0.0));
         assert_eq!(metrics.by_label("b", "x"), [("1", 2.5), ("2", 1.0)]);
+        assert_eq!(metrics.labels("b", ["y", "x"]), [["a,\"}\n", "1"], ["", "2"]]);
         assert_eq!(metrics.label("b", "y"), Some("a,\"}\n"));
         assert_eq!(metrics.0.len(), 3);
     }
