@@ -16,6 +16,7 @@
 //!     ├─ controller  controllers as processes, and their certificate service as bytes on a wire
 //!     ├─ apiserver   a Kubernetes API server
 //!     ├─ outside     a DNS server, and servers with certificates of somebody else
+//!     ├─ browser     a browser without a window, for pages that agents and controllers serve
 //!     └─ capture     every packet on the wire
 //! ```
 //!
@@ -27,6 +28,7 @@ mod access_log;
 mod agent;
 pub mod apiserver;
 pub mod authorizer;
+mod browser;
 mod capture;
 pub mod cases;
 mod cgroup;
@@ -53,6 +55,7 @@ pub mod vm;
 
 pub use access_log::{AccessLog, LogLine};
 pub use agent::{Agent, Settings};
+pub use browser::{Browser, Spoken};
 pub use capture::{Capture, Flow};
 pub use cgroup::cgroup2_mount;
 pub use clock::Clock;

@@ -76,7 +76,7 @@ struct Tool {
     needs: &'static [Need],
 }
 
-static TOOLS: [Tool; 22] = [
+static TOOLS: [Tool; 23] = [
     Tool {
         package: "rustc-web",
         detect: Detect::File("/usr/bin/rustc"),
@@ -207,6 +207,12 @@ static TOOLS: [Tool; 22] = [
         package: "faketime",
         detect: Detect::Command("faketime"),
         purpose: "lets an hour pass in seconds for agents under test",
+        needs: &[Need::Netns],
+    },
+    Tool {
+        package: "chromium",
+        detect: Detect::File("/usr/bin/chromium"),
+        purpose: "is the tests' browser",
         needs: &[Need::Netns],
     },
 ];
