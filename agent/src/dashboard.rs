@@ -38,15 +38,20 @@ pub(crate) fn page(method: &Method, path: &str) -> Option<Answer> {
         return Some(Answer::text(StatusCode::METHOD_NOT_ALLOWED, text));
     }
     match name {
-        "" => Some(Answer {
-            status: StatusCode::OK,
-            content_type: "text/html; charset=utf-8",
-            // Relative names of the page's parts need the slash.
-            body: "<!doctype html><meta http-equiv=\"refresh\" content=\"0; url=dashboard/\">\n"
-                .to_owned(),
-        }),
+        // Relative names of the page's parts need the slash.
+        "" => Some(lead_there()),
         "/reference.json" => Some(Answer::json(reference::json().to_owned())),
         _ => assets::find(name.strip_prefix('/')?),
+    }
+}
+
+/// Leads from beside it.
+pub(crate) fn lead_there() -> Answer {
+    Answer {
+        status: StatusCode::OK,
+        content_type: "text/html; charset=utf-8",
+        body: "<!doctype html><meta http-equiv=\"refresh\" content=\"0; url=dashboard/\">\n"
+            .to_owned(),
     }
 }
 

@@ -219,6 +219,13 @@ fn every_page_shows_what_happens_in_the_mesh() -> Result<()> {
     browser.picture(&pictures()?.join("findings.png"), true)?;
     browser.eval("document.querySelector('#content tbody a').click()")?;
     browser.wait("location.hash.startsWith('#/reference/') && document.querySelector('#content p:not(.back)').textContent.length > 20")?;
+    let bad = "apiVersion: v1\nkind: Pod\nmetadata: {name: Not A Name, namespace: shop}\n";
+    rig.submit("bad", bad)?;
+    open(
+        &mut browser,
+        "#/",
+        "document.querySelector('.troubles')?.textContent.includes('configuration rejected')",
+    )?;
     is_clean(&browser, AGENT);
     Ok(())
 }
@@ -244,6 +251,8 @@ fn it_fits_a_small_screen_is_dark_for_who_likes_it_and_needs_no_mouse() -> Resul
             )?;
             let pale = browser.eval(PALE)?;
             assert_eq!(pale, Value::Array(Vec::new()), "{scheme} {page}");
+            let doubled = browser.eval(DOUBLED)?;
+            assert_eq!(doubled, Value::Array(Vec::new()), "{page}");
         }
     }
 
@@ -394,6 +403,12 @@ fn a_controller_shows_all_nodes_and_asks_nobody_while_nobody_looks() -> Result<(
 
 /// Longer than a controller takes somebody to look after their last question, and a round.
 const LOOKING: Duration = Duration::from_secs(25);
+
+/// Names that more than one element has.
+const DOUBLED: &str = "(() => {
+  const ids = [...document.querySelectorAll('[id]')].map((it) => it.id);
+  return ids.filter((id, at) => ids.indexOf(id) !== at);
+})()";
 
 /// Texts whose contrast with what is behind them is below 4.5.
 const PALE: &str = "(() => {

@@ -71,6 +71,7 @@ impl Dashboard {
     pub(super) fn answers(self: &Arc<Self>) -> Answers {
         let dashboard = Arc::clone(self);
         Arc::new(move |method, path, _| match (method, path) {
+            (&Method::GET, "/") => dashboard::lead_there(),
             (&Method::GET, "/status") => dashboard.data(Self::status),
             (&Method::GET, "/edges") => dashboard.data(|it| page(&it.shown().counters.edges())),
             (&Method::GET, "/mesh") => dashboard.data(|it| page(&it.shown().mesh)),
@@ -180,8 +181,12 @@ impl Dashboard {
     async fn count(&self, agents: &Agents) -> Result<(), String> {
         let found = agents.edges().await?;
         let mut shown = self.shown();
+        // One that does not answer now goes on counting; one that is gone does not.
+        shown.counters.keep(|agent| found.iter().any(|(known, _)| known == agent));
         for (agent, edges) in found {
-            shown.counters.take(&agent, edges);
+            if let Some(edges) = edges {
+                shown.counters.take(&agent, edges);
+            }
         }
         Ok(())
     }
@@ -190,7 +195,8 @@ impl Dashboard {
         let (mut mesh, findings) = objects::read(api, options).await?;
         let mut shown = self.shown();
         mesh.generation = shown.generation;
-        if mesh != shown.mesh {
+        // 0 is what was never read.
+        if mesh != shown.mesh || shown.generation == 0 {
             shown.generation += 1;
             mesh.generation = shown.generation;
             shown.mesh = mesh;

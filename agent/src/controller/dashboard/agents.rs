@@ -73,19 +73,18 @@ impl Agents {
         Ok(pods)
     }
 
-    /// Counters, by agent; of those that answer.
-    pub(super) async fn edges(&self) -> Result<Vec<(String, Edges)>, String> {
+    /// Counters by agent; none of one that does not answer.
+    pub(super) async fn edges(&self) -> Result<Vec<(String, Option<Edges>)>, String> {
         let mut found = Vec::new();
         for (pod, said) in each(self.pods().await?, "/edges").await {
             let read = said.and_then(|text| {
                 serde_json::from_str::<Edges>(&text).map_err(|error| error.to_string())
             });
-            match read {
-                Ok(edges) => found.push((text(&pod["metadata"]["uid"]), edges)),
-                Err(error) => {
-                    tracing::debug!(agent = %pod["metadata"]["name"], error, "no counters");
-                }
+            let agent = text(&pod["metadata"]["uid"]);
+            if let Err(error) = &read {
+                tracing::debug!(agent, error, "no counters");
             }
+            found.push((agent, read.ok()));
         }
         Ok(found)
     }

@@ -61,6 +61,11 @@ impl Counters {
         self.last.insert(agent.to_owned(), (start, now));
     }
 
+    /// Forgets where the others have stopped to count; what they have counted stays.
+    pub(super) fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.last.retain(|agent, _| is_there(agent));
+    }
+
     pub(super) fn edges(&self) -> Edges {
         let (began, since) = self.began;
         Edges {
@@ -192,6 +197,9 @@ mod tests {
         let mut counters = Counters::default();
         counters.take("a", said(1.0, 5, &[1, 2]));
         counters.take("a", said(9.0, 2, &[1, 0]));
+        assert_eq!(sums(&counters), (7, 14, vec![2, 2], 4));
+        counters.keep(|agent| agent != "a");
+        assert!(counters.last.is_empty());
         assert_eq!(sums(&counters), (7, 14, vec![2, 2], 4));
     }
 

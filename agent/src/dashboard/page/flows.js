@@ -18,7 +18,7 @@ export function flows(state, typed) {
     h('label', {class: 'choice'}, h('input', {type: 'checkbox', 'data-filter': 'denied', checked: typed.denied}), ' refused and failed only'),
     h('button', {type: 'button', 'data-act': 'pause', 'aria-pressed': String(Boolean(typed.paused))}, typed.paused ? 'Go on' : 'Pause'));
   return [head,
-    h('p', {class: 'dim'}, `${count(wanted.length)} of the newest ${count(kept.length)} ${typed.denied ? 'that were refused or have failed' : 'records'} of this node, newest first.`,
+    h('p', {class: 'dim'}, `${count(wanted.length)} of the newest ${count(kept.length)} records of this node${typed.denied ? ' that were refused or have failed' : ''}, newest first.`,
       state.flowsLost > 0 && ` ${count(state.flowsLost)} came faster than they were read, and are not here.`),
     records(wanted.slice(-200), state)];
 }

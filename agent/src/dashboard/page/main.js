@@ -52,6 +52,11 @@ function show() {
     h('a', {href: `#/${name}`, 'aria-current': name === tab ? 'page' : null}, title, badge(name)))));
   frame();
   if (!state.status) return;
+  // A controller that was let alone has to read everything first.
+  if (state.status.generation === 0 && page !== '' && page !== 'flows' && page !== 'certificates') {
+    put(place('content'), h('p', {class: 'none'}, 'Being read from the API server.'));
+    return;
+  }
   put(place('content'), ...[make(pairs(state.samples), ...rest)].flat(Infinity).filter(Boolean));
   const heading = place('content').querySelector('h1')?.textContent.trim();
   document.title = `${heading || 'Overview'} · ${node()} · Undermesh`;

@@ -48,7 +48,7 @@ function troubles(state) {
     list.push([policy.state === 'fails-open' ? 'bad' : 'warn', h('a', {href: link('policy', policy.kind, policy.namespace, policy.name)}, `${policy.kind} ${policy.namespace}/${policy.name}`),
       `${policy.state.replace('-', ' ')}: ${policy.detail.join('; ')}`]);
   }
-  for (const warning of beyond(state)) list.push(['warn', 'Warning', warning]);
+  for (const warning of beyond(state)) list.push(warning.startsWith(REJECTED) ? ['bad', 'Configuration', warning] : ['warn', 'Warning', warning]);
   for (const node of status.nodes ?? []) for (const problem of node.problems) list.push(['warn', `Node ${node.node}`, problem]);
   for (const what of mesh?.omitted ?? []) list.push(['info', 'Not shown', what]);
   if (list.length === 0) return null;
@@ -56,9 +56,11 @@ function troubles(state) {
     list.map(([level, what, why]) => h('li', null, mark(level, what), h('span', {class: 'why'}, why)))));
 }
 
-// Warnings that are no findings: those stand on their page.
+const REJECTED = 'configuration rejected';
+
+// Warnings that are no findings: those stand on their page. That a newer state is not in force is worth to be said twice.
 export const beyond = (state) => (state.status.warnings ?? [])
-  .filter((text) => !state.findings.some((it) => it.message && text.includes(it.message)));
+  .filter((text) => text.startsWith(REJECTED) || !state.findings.some((it) => it.message && text.includes(it.message)));
 
 function picture(state, all) {
   if (all.length === 0) return h('p', {class: 'none'}, 'Nobody has talked to anybody yet, as far as the mesh has seen.');
