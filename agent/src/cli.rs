@@ -8,7 +8,7 @@ use undermesh_datapath::ProgramCost;
 
 use crate::{
     agent, analyze, ca, client, cluster, config::RawConfig, controller, crds, dashboard, doctor,
-    flows, status,
+    explain, flows, status,
 };
 
 /// Address of the admin interface where nothing else is said.
@@ -40,6 +40,9 @@ enum Command {
     /// Say what is wrong with configuration: in manifests, before they are applied, or in what the agent of
     /// this node has.
     Analyze(analyze::AnalyzeArgs),
+    /// Say what would become of a connection or a request, and why: every rule that decides, and those that
+    /// lose.
+    Explain(explain::ExplainArgs),
     /// Look for what keeps the mesh from working on this node, before or after installation.
     Doctor(doctor::DoctorArgs),
     /// Make and look after a certificate authority on disk.
@@ -132,6 +135,7 @@ impl Cli {
             Command::Flows(args) => flows::run(&args),
             Command::Dashboard(args) => dashboard::run(&args),
             Command::Analyze(args) => analyze::run(&args),
+            Command::Explain(args) => explain::run(&args),
             Command::Doctor(args) => doctor::run(args),
             Command::Ca(command) => command.run(),
             Command::Crds(args) => crds::run(&args),

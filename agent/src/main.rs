@@ -16,6 +16,7 @@ mod discovery;
 mod doctor;
 mod edges;
 mod enrolment;
+mod explain;
 mod flows;
 mod gate;
 mod handover;

@@ -254,15 +254,21 @@ fn switch_on(
         inbound6: listeners.inbound6.as_ref().map(AsFd::as_fd),
         outbound_port: listeners.outbound_port,
     };
+    let flags = flags_of(workload, node.outbound_policy);
+    let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(programs.switch_on(netns, &workload.addresses, fds, flags)?)
+}
+
+/// What the programs have to know of a pod's connections.
+pub(crate) fn flags_of(workload: &WorkloadInfo, policy: OutboundPolicy) -> u32 {
     let mut flags = 0;
     if workload.outbound_failure == FailMode::Open {
         flags |= pod_flags::OUTBOUND_FAIL_OPEN;
     }
-    if node.outbound_policy == OutboundPolicy::RegistryOnly {
+    if policy == OutboundPolicy::RegistryOnly {
         flags |= pod_flags::REGISTRY_ONLY;
     }
-    let mut programs = node.programs.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(programs.switch_on(netns, &workload.addresses, fds, flags)?)
+    flags
 }
 
 fn write_listening(node: &Node, netns: &Netns, workload: &WorkloadInfo) -> Result<()> {

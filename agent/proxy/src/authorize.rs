@@ -52,14 +52,24 @@ pub(crate) fn authorize(
     policy: Option<&CompiledPolicy>,
     metrics: &Metrics,
 ) -> Result<Admission, Denial> {
-    if let Some(source) = attempt.source
-        && source.trust_domain != attempt.workload.trust_domain
-    {
-        let detail = format!("{source} belongs to another trust domain").into();
-        return Err(Denial { reason: "wrong_trust_domain", detail });
-    }
+    is_member(attempt)?;
     let Some(policy) = policy else { return Ok(Admission::Deliver) };
-    let decision = judge(policy, &attempt.attributes(), metrics);
+    admission(&judge(policy, &attempt.attributes(), metrics))
+}
+
+/// Whether an identity belongs to the trust domain of the pod.
+pub(crate) fn is_member(attempt: &Attempt<'_>) -> Result<(), Denial> {
+    match attempt.source {
+        Some(source) if source.trust_domain != attempt.workload.trust_domain => {
+            let detail = format!("{source} belongs to another trust domain").into();
+            Err(Denial { reason: "wrong_trust_domain", detail })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a decision of policy means for a connection.
+pub(crate) fn admission(decision: &Decision<'_>) -> Result<Admission, Denial> {
     if decision.allowed {
         return Ok(Admission::Deliver);
     }

@@ -8,6 +8,7 @@
 
 mod attributes;
 mod exchange;
+pub(crate) mod explain;
 mod ext_authz;
 mod fetch;
 #[cfg(feature = "fuzzing")]

@@ -12,6 +12,7 @@ mod deadline;
 mod dial;
 mod edits;
 mod exchange;
+pub(crate) mod explain;
 mod fault;
 mod forward;
 mod framing;
@@ -45,7 +46,10 @@ mod way;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use undermesh_snapshot::traffic::{AppProtocol, PortTraffic};
+use undermesh_snapshot::{
+    Snapshot,
+    traffic::{AppProtocol, PortTraffic},
+};
 
 use crate::{duplex::Socket, error::Failure, plan::Plan, pod::Pod, record::Outbound};
 pub(crate) use body::{AnswerBody, UntilEnd, cleaned};
@@ -65,7 +69,16 @@ pub(crate) use strict::{Strict, Switch};
 
 /// What rules say about the service port that was dialled, if they say anything.
 pub(crate) fn asked(pod: &Pod, plan: &Plan) -> Option<Arc<PortTraffic>> {
-    front::asked(&pod.shared.snapshot.load(), pod, plan.dialled)
+    traffic_of(&pod.shared.snapshot.load(), &pod.workload.name.namespace, plan.dialled)
+}
+
+/// The same, for clients in a namespace.
+pub(crate) fn traffic_of(
+    snapshot: &Snapshot,
+    namespace: &str,
+    dialled: SocketAddr,
+) -> Option<Arc<PortTraffic>> {
+    front::asked(snapshot, namespace, dialled)
 }
 
 /// Serves a connection that rules are about.

@@ -22,6 +22,7 @@ mod deliver;
 mod detect;
 mod duplex;
 mod error;
+pub mod explain;
 mod fair;
 mod forward;
 #[cfg(feature = "fuzzing")]

@@ -98,11 +98,7 @@ async fn try_targets(
     plan: &Plan,
     log: &mut Outbound<'_>,
 ) -> Result<Upstream, Failure> {
-    let mut failure = if plan.unregistered {
-        Failure::NotRegistered { dialled: plan.dialled }
-    } else {
-        Failure::NoEndpoints { dialled: plan.dialled }
-    };
+    let mut failure = plan.refusal();
     for target in &plan.targets {
         log.target(target);
         failure = match connect_target(pod, client, plan, target, log).await {

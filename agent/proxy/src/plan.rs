@@ -9,7 +9,7 @@ use std::{
 use undermesh_model::{MtlsMode, Wire};
 use undermesh_snapshot::{Destination, OutboundPolicy, ServicePortRoute, Snapshot, WorkloadInfo};
 
-use crate::balance;
+use crate::{balance, error::Failure};
 
 /// What will be done about one outbound connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,18 @@ pub(crate) struct Plan {
     /// Where to connect: the first, and the next ones should it fail before it carried a byte.
     /// Empty when a service has no ready endpoint.
     pub(crate) targets: Vec<Target>,
+}
+
+impl Plan {
+    /// How it ends where no target is left to be tried.
+    pub(crate) fn refusal(&self) -> Failure {
+        let dialled = self.dialled;
+        if self.unregistered {
+            Failure::NotRegistered { dialled }
+        } else {
+            Failure::NoEndpoints { dialled }
+        }
+    }
 }
 
 /// One place to connect to.

@@ -17,6 +17,7 @@ mod metrics;
 mod node;
 mod outlier;
 mod pool;
+mod prospect;
 mod registry;
 pub(crate) mod repeat;
 mod status;
@@ -39,6 +40,7 @@ pub(crate) use dns::{DnsMetrics, Names};
 pub(crate) use lease::{ConnectionLease, Lease};
 pub(crate) use metrics::{UpstreamMetrics, name as cluster_name};
 pub(crate) use node::Node;
+pub(crate) use prospect::{Prospect, prospects};
 pub(crate) use registry::Upstreams;
 pub use status::{EjectionStatus, EndpointStatus, LimitStatus, UpstreamStatus};
 

@@ -23,8 +23,9 @@ pub use compile::{Compiled, compile};
 pub use options::{Options, OutboundPolicy, SameNode};
 pub use policy::{
     Cause, CompiledLimit, CompiledPolicy, CompiledRule, ConnectionAttributes, Decision, Finding,
-    FindingKind, Match, MtlsModes, RequestAttributes, RequestMatch, Statement, asks, evaluate,
-    evaluate_opaque, evaluate_request, limits_of_connection, limits_of_request,
+    FindingKind, Match, Matches, ModesOrigin, MtlsModes, Opinion, RequestAttributes, RequestMatch,
+    Sight, Statement, asks, evaluate, evaluate_opaque, evaluate_request, limits_of_connection,
+    limits_of_request, modes_of, review,
 };
 pub use snapshot::{Destination, EndpointTarget, ServicePortRoute, Snapshot};
 pub use tables::{DatapathTables, addr, ip};

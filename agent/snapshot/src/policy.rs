@@ -20,12 +20,12 @@ mod tests;
 pub use compiled::{CompiledPolicy, CompiledRule, Match, Statement};
 pub use decision::{Cause, Decision, Finding, FindingKind};
 pub use evaluate::{
-    ConnectionAttributes, asks, evaluate, evaluate_opaque, evaluate_request, limits_of_connection,
-    limits_of_request,
+    ConnectionAttributes, Matches, Opinion, Sight, asks, evaluate, evaluate_opaque,
+    evaluate_request, limits_of_connection, limits_of_request, review,
 };
 pub use limits::CompiledLimit;
-pub use mtls::MtlsModes;
 pub(crate) use mtls::PeerAuthentications;
+pub use mtls::{ModesOrigin, MtlsModes, modes_of};
 pub use request::{RequestAttributes, RequestMatch};
 pub(crate) use select::Authorizations;
 pub(crate) use table::{PolicyTable, report};

@@ -6,23 +6,24 @@ use std::{
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper::{Method, StatusCode};
 use serde_json::json;
 use undermesh_control::Health;
 use undermesh_datapath::Datapath;
 use undermesh_identity::{CertificateStatus, IdentityStore};
+use undermesh_model::Cluster;
 use undermesh_proxy::{NameStatus, Proxy};
-use undermesh_snapshot::{DatapathTables, Snapshot, ip};
+use undermesh_snapshot::{DatapathTables, Options, Snapshot, ip};
 use undermesh_telemetry::{LogHandle, Telemetry};
 
 use super::{parts::Parts, reload::Warnings};
 use crate::{
     admin::{Answer, Pages as PageFn},
-    config::Config,
+    config::{Config, SourceConfig},
     dashboard, edges,
     enrolment::EnrolmentView,
-    flows, policies,
+    explain, flows, policies,
     policies::{AuthorizerRow, KeyRow},
     readiness::Readiness,
     status::{
@@ -40,6 +41,7 @@ GET  /flows            recent flow records, as `undermesh flows` asks for them
 GET  /edges            who has talked to whom, how often and how fast; as `undermesh top` asks for it
 GET  /mesh             services, workloads, and policies with the pods that they are about
 GET  /dashboard/       all this for a browser
+GET  /explain          what would become of a connection, as `undermesh explain` asks for it
 GET  /config_dump      the snapshot in force, the proxy's state, certificates without keys
 POST /logging?level=X  change the log filter
 ";
@@ -58,6 +60,9 @@ pub(super) struct Pages {
     telemetry: Arc<Telemetry>,
     warnings: Warnings,
     health: Health,
+    /// The configuration in force, as it was read.
+    cluster: Arc<ArcSwapOption<Cluster>>,
+    options: Options,
 }
 
 impl Pages {
@@ -75,6 +80,8 @@ impl Pages {
             telemetry: Arc::clone(&parts.telemetry),
             warnings: parts.warnings.clone(),
             health: parts.health.clone(),
+            cluster: Arc::clone(&parts.cluster),
+            options: parts.options(),
         }
     }
 
@@ -88,6 +95,10 @@ impl Pages {
             (&Method::GET, "/edges") => edges::page(&pages.config.node, pages.telemetry.edges()),
             (&Method::GET, "/flows") => flows::page(pages.telemetry.flows(), query),
             (&Method::GET, "/mesh") => json_page(&dashboard::Mesh::of(&pages.snapshot.load())),
+            (&Method::GET, "/explain") => {
+                // Another node's view of the configuration is compiled for it.
+                tokio::task::block_in_place(|| explain::page(pages.mesh(), query))
+            }
             (&Method::POST, "/logging") => pages.set_log_level(query),
             _ => dashboard::page(method, path).unwrap_or_else(|| {
                 Answer::text(StatusCode::NOT_FOUND, format!("no such page; there are\n{INDEX}"))
@@ -123,6 +134,21 @@ impl Pages {
                 }
             }
             _ => Answer::text(StatusCode::NOT_FOUND, "no such page; there is /healthz/ready\n"),
+        })
+    }
+
+    /// What explanations are about.
+    fn mesh(&self) -> Option<explain::Mesh> {
+        let own = self.snapshot.load_full();
+        Some(explain::Mesh {
+            cluster: self.cluster.load_full()?,
+            options: self.options.clone(),
+            generation: own.generation,
+            own: Some(own),
+            partial: matches!(self.config.source, SourceConfig::Controller { .. }),
+            pods: self.proxy.status().pods,
+            findings: explain::said(&self.warnings.findings()),
+            compiled: Default::default(),
         })
     }
 

@@ -6,13 +6,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{runtime::Handle, sync::watch};
 use undermesh_control::Health;
 use undermesh_datapath::{CgroupRoot, Config as DatapathConfig, Datapath, DatapathError, Events};
 use undermesh_identity::{
     CertificateAuthority, DirectoryAuthority, IdentityConfig, IdentityStore, RemoteAuthority,
 };
+use undermesh_model::Cluster;
 use undermesh_proxy::{PoolConfig, Proxy, ProxyConfig};
 use undermesh_snapshot::{Options, Snapshot};
 use undermesh_telemetry::{AccessLog, AccessLogSink, Audit, AuditSink, LogHandle, Telemetry};
@@ -49,6 +50,8 @@ pub(super) struct Parts {
     pub(super) datapath: Arc<Mutex<Datapath>>,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    /// What the snapshot was compiled from; its source keeps it as well.
+    pub(super) cluster: Arc<ArcSwapOption<Cluster>>,
     pub(super) proxy: Arc<Proxy>,
     pub(super) enrolment: Arc<EnrolmentView>,
     pub(super) kernel_events: Arc<KernelEvents>,
@@ -156,6 +159,7 @@ impl Parts {
             datapath,
             snapshot,
             snapshots: watch::Sender::new(None),
+            cluster: Arc::default(),
             proxy,
             enrolment,
             kernel_events,

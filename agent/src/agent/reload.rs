@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, watch};
 use undermesh_control::SourceUpdate;
 use undermesh_datapath::Datapath;
@@ -72,6 +72,7 @@ pub(super) struct Reload {
     datapath: Arc<Mutex<Datapath>>,
     identities: Arc<IdentityStore>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    cluster: Arc<ArcSwapOption<Cluster>>,
     proxy: Arc<Proxy>,
     telemetry: Arc<Telemetry>,
     rejudge: Arc<Rejudge>,
@@ -88,6 +89,7 @@ impl Reload {
             datapath: Arc::clone(&parts.datapath),
             identities: Arc::clone(&parts.identities),
             snapshot: Arc::clone(&parts.snapshot),
+            cluster: Arc::clone(&parts.cluster),
             proxy: Arc::clone(&parts.proxy),
             telemetry: Arc::clone(&parts.telemetry),
             rejudge: Arc::clone(&parts.rejudge),
@@ -123,7 +125,7 @@ impl Reload {
 
     /// Certificates first, since they take longest; the proxy before the kernel, so that nothing
     /// is led to a proxy that does not know it yet; pods last.
-    fn take(&self, cluster: &Cluster, generation: Generation, mut found: Vec<Diagnostic>) {
+    fn take(&self, cluster: &Arc<Cluster>, generation: Generation, mut found: Vec<Diagnostic>) {
         let began = Instant::now();
         let compiled = compile(cluster, &self.options, generation);
         let compile_ms = began.elapsed().as_millis();
@@ -132,6 +134,7 @@ impl Reload {
         found.iter().filter(|found| !said.contains(&found.to_string())).for_each(log);
         let snapshot = Arc::new(compiled.snapshot);
         self.want_certificates(&snapshot);
+        self.cluster.store(Some(Arc::clone(cluster)));
         self.snapshot.store(Arc::clone(&snapshot));
         self.proxy.policies_changed();
         let began = Instant::now();

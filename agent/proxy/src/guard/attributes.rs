@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use ::http::HeaderMap;
 use undermesh_snapshot::RequestAttributes;
 
-use super::{Visit, path::Readings, token::Claims};
+use super::{path::Readings, token::Claims};
 use crate::http::Head;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The request as it is now, and what its token says; for as long as the question takes.
 pub(super) fn described<T>(
-    visit: &Visit,
+    client: IpAddr,
     readings: &Readings,
     head: &Head,
     claims: Option<&Claims>,
@@ -25,7 +25,7 @@ pub(super) fn described<T>(
         paths: &readings.all,
         headers: view.headers,
         claims,
-        remote: remote(view.headers).unwrap_or(visit.client.ip()),
+        remote: remote(view.headers).unwrap_or(client),
     })
 }
 

@@ -134,11 +134,7 @@ impl Guard {
         body: Incoming,
         log: &mut RequestLog,
     ) -> Result<Answer, LocalReply> {
-        if head.parts.method == Method::CONNECT {
-            // What is inside would be judged by nobody.
-            let detail = "CONNECT is not passed to a pod whose policy looks at requests";
-            return Err(LocalReply::denied("connect_not_passed", None, detail.to_owned()));
-        }
+        can_be_judged(&head)?;
         let (policy, visit) = (self.visit.policy(), &self.visit);
         let shared = &visit.pod.shared;
         if !shared.overload.admits_request(visit.pod.priority) {
@@ -190,13 +186,10 @@ impl Guard {
     ) -> Result<Within, LocalReply> {
         let visit = &self.visit;
         let connection = visit.attributes();
-        described(visit, readings, head, claims, |request| {
+        described(visit.client.ip(), readings, head, claims, |request| {
             let decision = evaluate_request(policy, &connection, request);
             self.report(&decision);
-            if !decision.allowed {
-                let detail = decision.to_string();
-                return Err(LocalReply::denied("policy_denied", decision.policy, detail));
-            }
+            admission(&decision)?;
             limit::request(visit, policy, &connection, request)
         })
     }
@@ -258,6 +251,23 @@ impl Guard {
         let pod = &self.visit.pod;
         pod.spawn(copy);
     }
+}
+
+/// What is inside a tunnel would be judged by nobody.
+pub(super) fn can_be_judged(head: &Head) -> Result<(), LocalReply> {
+    if head.parts.method != Method::CONNECT {
+        return Ok(());
+    }
+    let detail = "CONNECT is not passed to a pod whose policy looks at requests";
+    Err(LocalReply::denied("connect_not_passed", None, detail.to_owned()))
+}
+
+/// What a decision of policy means for a request.
+pub(super) fn admission(decision: &Decision<'_>) -> Result<(), LocalReply> {
+    if decision.allowed {
+        return Ok(());
+    }
+    Err(LocalReply::denied("policy_denied", decision.policy, decision.to_string()))
 }
 
 /// The application's answer.

@@ -22,8 +22,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use undermesh_model::{Authorizer, AuthorizerProtocol};
-use undermesh_snapshot::{AuthorizerRoute, CompiledPolicy, Statement, asks};
+use undermesh_model::{Authorizer, AuthorizerProtocol, ResourceRef};
+use undermesh_snapshot::{AuthorizerRoute, CompiledPolicy, NoAuthorizer, Statement, asks};
 
 use super::{Visit, attributes::described, path::Readings, token};
 use crate::{
@@ -95,6 +95,9 @@ impl Consent {
     }
 }
 
+/// Why a request is refused whose policy asks somebody whom nobody knows.
+const UNKNOWN: &str = "provider_unknown";
+
 /// Asks everybody who has to be asked. The body comes back whole.
 pub(super) async fn ask(
     visit: &Visit,
@@ -139,9 +142,25 @@ fn asking<'a>(
     (head, claims): (&Head, Option<&token::Claims>),
     provider: Option<&str>,
 ) -> Option<(&'a Statement, String)> {
-    described(visit, readings, head, claims, |request| {
+    described(visit.client.ip(), readings, head, claims, |request| {
         asks(policy, provider, &visit.attributes(), request)
     })
+}
+
+/// What is said about a provider that is asked.
+fn said(policy: &ResourceRef, because: &str, provider: &str, detail: &str) -> String {
+    format!("{policy}, {because}, asks provider {provider:?}: {detail}")
+}
+
+/// The answer where nobody knows whom a policy wants to be asked.
+pub(super) fn unknown(
+    policy: &ResourceRef,
+    because: &str,
+    provider: &str,
+    none: &NoAuthorizer,
+) -> LocalReply {
+    let detail = said(policy, because, provider, &none.to_string());
+    LocalReply::denied(UNKNOWN, Some(policy), detail)
 }
 
 /// Asks one provider, counts what comes of it, and says what is to be changed where the request passes.
@@ -157,10 +176,10 @@ async fn check(
     let found = shared.snapshot.load().authorizers.find(namespace, provider).cloned();
     let refused = |reason: &'static str, detail: &str| {
         shared.metrics.record_policy_refusal(policy);
-        let detail = format!("{policy}, {because}, asks provider {provider:?}: {detail}");
+        let detail = said(policy, &because, provider, detail);
         LocalReply::denied(reason, Some(policy), detail)
     };
-    let route = found.map_err(|none| refused("provider_unknown", &none.to_string()))?;
+    let route = found.map_err(|none| refused(UNKNOWN, &none.to_string()))?;
     let state = shared.authorizers.of(provider);
     let shown = match &route.rule.body {
         Some(rule) => Some(body.show(rule).await?),

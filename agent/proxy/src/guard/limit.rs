@@ -54,11 +54,9 @@ pub(super) fn request(
         return Ok(Within::default());
     }
     let about: Vec<&CompiledLimit> = limits_of_request(policy, connection, request).collect();
-    let enforced = about.iter().filter(|limit| !limit.shadow);
-    let body = enforced.filter_map(|limit| Some((limit.limits.body?, *limit)));
-    let smallest = body.min_by_key(|(bytes, _)| *bytes);
+    let smallest = smallest_body(&about);
     if let Some((bytes, limit)) = smallest
-        && length(request.headers).is_some_and(|length| length > bytes)
+        && is_longer(request.headers, bytes)
     {
         visit.pod.shared.limits.record_too_large(limit);
         return Err(too_large(bytes));
@@ -76,6 +74,18 @@ pub(super) fn request(
         describe(tightest, &mut headers);
     }
     Ok(Within { headers, body: smallest.map(|(bytes, _)| bytes) })
+}
+
+/// How long a body may be, by the limits that are about a request.
+pub(super) fn smallest_body<'a>(about: &[&'a CompiledLimit]) -> Option<(u64, &'a CompiledLimit)> {
+    let enforced = about.iter().filter(|limit| !limit.shadow);
+    let body = enforced.filter_map(|limit| Some((limit.limits.body?, *limit)));
+    body.min_by_key(|(bytes, _)| *bytes)
+}
+
+/// Whether a request announces a body of more than so many bytes.
+pub(super) fn is_longer(headers: &HeaderMap, bytes: u64) -> bool {
+    length(headers).is_some_and(|length| length > bytes)
 }
 
 /// Counts a connection in the limits that are about it.

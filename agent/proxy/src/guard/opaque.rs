@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use undermesh_snapshot::{CompiledPolicy, evaluate_opaque};
+use undermesh_snapshot::{CompiledPolicy, Decision, evaluate_opaque};
 use undermesh_telemetry::ConnectionInfo;
 
 use super::Visit;
@@ -45,10 +45,17 @@ pub(super) async fn serve<D: Duplex>(
 pub(crate) fn authorize(visit: &Visit) -> Result<(), Denial> {
     let policy = visit.policy();
     let decision = evaluate_opaque(&policy, &visit.attributes());
+    if !decision.allowed {
+        visit.pod.shared.metrics.record_policy_denial(&decision);
+    }
+    admission(&decision)
+}
+
+/// What a decision means for such bytes.
+pub(super) fn admission(decision: &Decision<'_>) -> Result<(), Denial> {
     if decision.allowed {
         return Ok(());
     }
-    visit.pod.shared.metrics.record_policy_denial(&decision);
     let detail = Arc::from(format!("{decision} (the connection carries no HTTP)"));
     Err(Denial { reason: "policy_denied", detail })
 }

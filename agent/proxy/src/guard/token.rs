@@ -12,7 +12,10 @@ use ::http::{
     header::{ACCESS_CONTROL_REQUEST_METHOD, COOKIE, ORIGIN},
     uri::PathAndQuery,
 };
-use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, errors::ErrorKind};
+use jsonwebtoken::{
+    Algorithm, Header, Validation, dangerous::insecure_decode_claims, decode, decode_header,
+    errors::ErrorKind,
+};
 use serde_json::{Map, Value};
 use undermesh_model::{JwtRule, TokenLocation};
 
@@ -86,37 +89,72 @@ pub(super) async fn authenticate(
     rules: &[Arc<JwtRule>],
     head: &mut Head,
 ) -> Result<Option<Claims>, LocalReply> {
+    let found = carried(rules, head)?;
+    let mut tally = Tally::default();
+    for (rule, token) in &found {
+        if tally.needs(token) {
+            tally.add(rule, token, verify(shared, rule, token).await);
+        }
+    }
+    tally.settle(head)
+}
+
+/// The tokens that a request carries, each with the rule that looks for it.
+pub(super) fn carried<'a>(
+    rules: &'a [Arc<JwtRule>],
+    head: &mut Head,
+) -> Result<Vec<(&'a JwtRule, String)>, LocalReply> {
     for rule in rules {
         remove_outputs(rule, &mut head.parts.headers);
     }
-    if is_preflight(head) {
-        return Ok(None);
-    }
     let mut found = Vec::new();
+    if is_preflight(head) {
+        return Ok(found);
+    }
     for rule in rules {
-        found.extend(only(rule, head)?.map(|token| (rule, token)));
+        found.extend(only(rule, head)?.map(|token| (rule.as_ref(), token)));
     }
-    // All of them have to be valid: nobody knows which of them the application believes. One that several rules look
-    // for has to satisfy one of these.
-    let mut believed: Vec<(&JwtRule, &str, Claims)> = Vec::new();
-    let mut refused = Vec::new();
-    for (rule, token) in &found {
-        if believed.iter().any(|(_, known, _)| known == token) {
-            continue;
+    Ok(found)
+}
+
+/// What became of the tokens of a request. All of them have to be valid: nobody knows which of them the application
+/// believes. One that several rules look for has to satisfy one of these.
+#[derive(Default)]
+pub(super) struct Tally<'a> {
+    believed: Vec<(&'a JwtRule, &'a str, Claims)>,
+    refused: Vec<(&'a str, LocalReply)>,
+}
+
+impl<'a> Tally<'a> {
+    /// Whether it still matters what another rule says of a token.
+    pub(super) fn needs(&self, token: &str) -> bool {
+        self.believed.iter().all(|(_, known, _)| *known != token)
+    }
+
+    pub(super) fn add(
+        &mut self,
+        rule: &'a JwtRule,
+        token: &'a str,
+        verified: Result<Claims, Invalid>,
+    ) {
+        match verified {
+            Ok(claims) => self.believed.push((rule, token, claims)),
+            Err(invalid) => self.refused.push((token, invalid.reply(&rule.issuer))),
         }
-        match verify(shared, rule, token).await {
-            Ok(claims) => believed.push((rule, token, claims)),
-            Err(invalid) => refused.push((token, invalid.reply(&rule.issuer))),
+    }
+
+    /// Gives the request what the rules want it to have, and says what it claims.
+    pub(super) fn settle(mut self, head: &mut Head) -> Result<Option<Claims>, LocalReply> {
+        let believed = &self.believed;
+        self.refused.retain(|(token, _)| believed.iter().all(|(_, known, _)| known != token));
+        if let Some((_, reply)) = self.refused.pop() {
+            return Err(reply);
         }
+        for (rule, token, claims) in believed {
+            pass_on(rule, token, claims, head)?;
+        }
+        Ok(self.believed.into_iter().next().map(|(_, _, claims)| claims))
     }
-    refused.retain(|(token, _)| believed.iter().all(|(_, known, _)| known != token));
-    if let Some((_, reply)) = refused.pop() {
-        return Err(reply);
-    }
-    for (rule, token, claims) in &believed {
-        pass_on(rule, token, claims, head)?;
-    }
-    Ok(believed.into_iter().next().map(|(_, _, claims)| claims))
 }
 
 /// Browsers ask without a token whether they may ask with one.
@@ -249,6 +287,15 @@ fn candidates<'a>(keys: &'a [Key], header: &'a Header) -> impl Iterator<Item = &
         let named = id.is_none() || key.id.is_none() || key.id.as_deref() == id;
         named && key.algorithm.is_none_or(|own| own == header.alg)
     })
+}
+
+/// What a token says, if it is for whom the rule is about. Nobody has looked at its signature and its times: for who
+/// asks what would become of it, never for who decides.
+pub(super) fn claimed(rule: &JwtRule, token: &str) -> Result<Claims, Invalid> {
+    header(token)?;
+    let claims = insecure_decode_claims(token).map_err(|_| Invalid::Malformed)?;
+    let claims = normalised(claims, &rule.words);
+    is_meant(rule, &claims).map(|()| claims)
 }
 
 fn read(key: &Key, algorithm: Algorithm, token: &str) -> Result<Claims, Invalid> {

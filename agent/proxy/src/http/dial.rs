@@ -8,7 +8,10 @@ use std::sync::Arc;
 use http::Version;
 use socket2::TcpKeepalive;
 use undermesh_model::{Wire, traffic::TcpPool};
-use undermesh_snapshot::traffic::{ClusterEndpoint, ClusterSpec};
+use undermesh_snapshot::{
+    Snapshot,
+    traffic::{ClusterEndpoint, ClusterSpec},
+};
 
 use super::{
     front::Front,
@@ -81,7 +84,11 @@ impl Dial for Dialer<'_> {
 /// **Invariant**: who is at an address that DNS has named, or that a client has dialled itself, is asked
 /// here: an enrolled workload is never spoken to as if it were outside the mesh.
 pub(crate) fn target(front: &Front, endpoint: &ClusterEndpoint) -> Target {
-    let snapshot = front.pod.shared.snapshot.load();
+    target_in(&front.pod.shared.snapshot.load(), endpoint)
+}
+
+/// The same in a snapshot.
+pub(super) fn target_in(snapshot: &Snapshot, endpoint: &ClusterEndpoint) -> Target {
     let enrolled = || snapshot.workloads.get(&endpoint.address.ip());
     Target::new(endpoint.address, endpoint.workload.as_ref().or_else(enrolled))
 }

@@ -25,7 +25,7 @@ use super::{
     redirect,
     replay::Replay,
     timeout, upgrade,
-    way::{Way, choose, unusable},
+    way::{Way, choose, find, unusable},
 };
 use crate::upstream::hash::{self, Key};
 
@@ -118,12 +118,8 @@ impl Exchange<'_> {
         if !pod.shared.overload.admits_request(pod.priority) {
             return Err(LocalReply::overloaded());
         }
-        let table = &self.rules.traffic.http;
-        let Some(Matched { route, path_len }) = table.find(&self.front.as_client(), &head.view())
-        else {
-            if !table.is_empty() {
-                return Err(LocalReply::no_route());
-            }
+        let matched = find(&self.rules.traffic, &self.front.as_client(), &head.view())?;
+        let Some(Matched { route, path_len, .. }) = matched else {
             let spec = &self.rules.traffic.default;
             let way = Way { route: None, path_len: 0, spec, edits: None };
             return self.forward(way, head, body, log).await;

@@ -115,7 +115,8 @@ impl Front {
         let route = snapshot.route(self.dialled);
         let host = route.map(|route| route.host.clone()).unwrap_or_default();
         let external = route.is_some_and(|route| route.external);
-        let traffic = asked(&snapshot, &self.pod, self.dialled).filter(|traffic| wanted(traffic));
+        let namespace = &self.pod.workload.name.namespace;
+        let traffic = asked(&snapshot, namespace, self.dialled).filter(|traffic| wanted(traffic));
         let leaving = traffic.is_none() || self.pod.stop.is_cancelled();
         let policy = snapshot.options.outbound_policy;
         let traffic =
@@ -192,14 +193,14 @@ impl Front {
     }
 }
 
-/// What rules say about a service port, for clients in `pod`'s namespace.
+/// What rules say about a service port, for clients in a namespace.
 pub(crate) fn asked(
     snapshot: &Snapshot,
-    pod: &Pod,
+    namespace: &str,
     dialled: SocketAddr,
 ) -> Option<Arc<PortTraffic>> {
     let route = snapshot.route(dialled)?;
-    route.traffic.get(&pod.workload.name.namespace).cloned()
+    route.traffic.get(namespace).cloned()
 }
 
 /// Whether a port may carry requests at all.

@@ -8,7 +8,8 @@ use http::{
 };
 use undermesh_model::traffic::Retries;
 use undermesh_snapshot::traffic::{
-    ClusterSpec, CompiledRoute, HeaderEdits, RouteAction, Target, Weighted,
+    Client, ClusterSpec, CompiledRoute, HeaderEdits, Matched, PortTraffic, RequestView,
+    RouteAction, Target, Weighted,
 };
 
 use super::{
@@ -73,6 +74,18 @@ impl Way<'_> {
             Some(route) => route.retries.clone(),
             None => Some(Retries::istio_default()),
         }
+    }
+}
+
+/// The route of a request; `None` where there are none, and it goes where everything goes.
+pub(crate) fn find<'a>(
+    traffic: &'a PortTraffic,
+    client: &Client<'_>,
+    request: &RequestView<'_>,
+) -> Result<Option<Matched<'a>>, LocalReply> {
+    match traffic.http.find(client, request) {
+        None if !traffic.http.is_empty() => Err(LocalReply::no_route()),
+        found => Ok(found),
     }
 }
 

@@ -79,6 +79,22 @@ impl Balancer {
         other.map(|(member, panic)| (Arc::clone(member), panic)).ok_or(Refusal::NoHealthy)
     }
 
+    /// All that [`Self::choose`] may choose now; the one that the key leads to where there is a key.
+    pub(super) fn prospects(&self, pick: &Pick<'_>) -> Result<Vec<(Arc<Member>, bool)>, Refusal> {
+        if self.members.is_empty() {
+            return Err(Refusal::NoEndpoints);
+        }
+        let chart = self.chart(0);
+        let hash = pick.hash.or_else(|| self.by_address(pick)).filter(|_| self.rule.hash.is_some());
+        let chosen: Vec<_> = match hash {
+            Some(_) => chart.draw(hash, 0).into_iter().collect(),
+            None => chart.members().collect(),
+        };
+        let owned = chosen.into_iter().map(|(member, panic)| (Arc::clone(member), panic));
+        let owned: Vec<_> = owned.collect();
+        if owned.is_empty() { Err(Refusal::NoHealthy) } else { Ok(owned) }
+    }
+
     /// A chart of the tiers that a retry was not tried in, if it is to leave the others and there are
     /// such. A retry is rare enough to make it anew; a key would have led to where it comes from.
     fn other_tiers(&self, pick: &Pick<'_>) -> Option<Arc<Chart>> {

@@ -202,7 +202,12 @@ impl Drop for Detector {
 
 impl Health {
     fn new(address: SocketAddr) -> Arc<Self> {
-        let ejected = AtomicBool::new(false);
+        Self::known(address, false)
+    }
+
+    /// Of an endpoint of which this alone is known.
+    pub(super) fn known(address: SocketAddr, ejected: bool) -> Arc<Self> {
+        let ejected = AtomicBool::new(ejected);
         Arc::new(Self { address, ejected, record: Mutex::default() })
     }
 

@@ -72,11 +72,11 @@ pub fn asks<'a>(
 }
 
 /// The limits that a request counts in.
-pub fn limits_of_request<'a>(
-    policy: &'a CompiledPolicy,
-    connection: &'a ConnectionAttributes<'a>,
-    request: &'a RequestAttributes<'a>,
-) -> impl Iterator<Item = &'a CompiledLimit> {
+pub fn limits_of_request<'p, 'q>(
+    policy: &'p CompiledPolicy,
+    connection: &'q ConnectionAttributes<'q>,
+    request: &'q RequestAttributes<'q>,
+) -> impl Iterator<Item = &'p CompiledLimit> {
     let subject =
         Subject { connection, sight: Sight::Request(request), principal: OnceCell::new() };
     let limits = policy.limits.iter().map(AsRef::as_ref);
@@ -84,10 +84,10 @@ pub fn limits_of_request<'a>(
 }
 
 /// The limits that a connection counts in, whatever it carries.
-pub fn limits_of_connection<'a>(
-    policy: &'a CompiledPolicy,
-    connection: &'a ConnectionAttributes<'a>,
-) -> impl Iterator<Item = &'a CompiledLimit> {
+pub fn limits_of_connection<'p, 'q>(
+    policy: &'p CompiledPolicy,
+    connection: &'q ConnectionAttributes<'q>,
+) -> impl Iterator<Item = &'p CompiledLimit> {
     let subject = Subject { connection, sight: Sight::Connection, principal: OnceCell::new() };
     let limits = policy.limits.iter().map(AsRef::as_ref);
     let limits = limits.filter(|limit| limit.limits.connections.is_some());
@@ -177,9 +177,47 @@ fn find<'a>(policy: &'a CompiledPolicy, subject: &Subject<'_>, cause: Cause) -> 
     findings
 }
 
+/// What every policy about a workload has to say of a connection, in the order in which they are asked, with dry runs:
+/// the decision's winner and losers, for whoever wants to know why it is what it is.
+pub fn review<'a>(
+    policy: &'a CompiledPolicy,
+    connection: &ConnectionAttributes<'_>,
+    sight: Sight<'_>,
+) -> Vec<Opinion<'a>> {
+    let subject = Subject { connection, sight, principal: OnceCell::new() };
+    let opinion = |statement: &'a Arc<Statement>| {
+        let rule = subject.matching(statement);
+        let matches = match rule {
+            Some(_) => Matches::Yes,
+            None if subject.may_match(statement) => Matches::Maybe,
+            None => Matches::No,
+        };
+        let because = match rule {
+            Some(rule) => Some(subject.matched(statement, rule)),
+            None => subject.unmet(statement),
+        };
+        Opinion { statement, matches, rule, because }
+    };
+    let lists = [&policy.custom, &policy.deny, &policy.allow, &policy.audit];
+    lists.into_iter().flatten().map(opinion).collect()
+}
+
+/// What one policy has to say of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opinion<'a> {
+    /// The policy.
+    pub statement: &'a Statement,
+    /// Whether a rule of it matches.
+    pub matches: Matches,
+    /// Which one.
+    pub rule: Option<usize>,
+    /// What of it has matched, or what keeps the closest rule from it; nothing where there are no rules.
+    pub because: Option<String>,
+}
+
 /// What can be seen of what a connection carries.
-#[derive(Clone, Copy)]
-enum Sight<'a> {
+#[derive(Clone, Copy, Debug)]
+pub enum Sight<'a> {
     /// Nothing yet.
     Connection,
     /// No requests.
@@ -189,11 +227,13 @@ enum Sight<'a> {
 }
 
 /// Whether something matches, as far as can be told.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Matches {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Matches {
+    /// It does not.
     No,
     /// It depends on the requests.
     Maybe,
+    /// It does.
     Yes,
 }
 

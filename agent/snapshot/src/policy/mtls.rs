@@ -41,10 +41,32 @@ impl From<MtlsMode> for MtlsModes {
     }
 }
 
+/// Which PeerAuthentication says what a workload accepts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModesOrigin {
+    /// The most specific one that says something; `None` where it is the agent's setting `mtls`.
+    pub winner: Option<ResourceRef>,
+    /// Those that are about the workload as well, and why they have no say, or less.
+    pub losers: Vec<(ResourceRef, &'static str)>,
+}
+
+/// What a workload accepts, and which object says so. For who asks why: the compiler does not keep it.
+pub fn modes_of(
+    cluster: &Cluster,
+    options: &Options,
+    workload: &Workload,
+) -> (MtlsModes, ModesOrigin) {
+    let mut all = PeerAuthentications::new(cluster, options, &mut Vec::new());
+    let modes = all.modes(workload);
+    (modes, all.origin(workload))
+}
+
 /// All PeerAuthentications, by scope.
 pub(crate) struct PeerAuthentications<'a> {
     mesh: MtlsMode,
-    namespaces: BTreeMap<&'a str, MtlsMode>,
+    /// Who says what holds for the mesh.
+    mesh_origin: Option<&'a PeerAuthentication>,
+    namespaces: BTreeMap<&'a str, (MtlsMode, &'a PeerAuthentication)>,
     /// By namespace; the one that wins first.
     workloads: BTreeMap<&'a str, Vec<&'a PeerAuthentication>>,
     losers: BTreeSet<(&'a ResourceRef, &'a ResourceRef)>,
@@ -79,10 +101,14 @@ impl<'a> PeerAuthentications<'a> {
                 }
             }
         }
-        let mesh = scopes.remove(options.root_namespace.as_str()).and_then(|one| one.mode);
-        let mode = |(namespace, one): (&'a str, &PeerAuthentication)| Some((namespace, one.mode?));
+        let mesh = scopes.remove(options.root_namespace.as_str());
+        let mesh_origin = mesh.filter(|one| one.mode.is_some());
+        let mode = |(namespace, one): (&'a str, &'a PeerAuthentication)| {
+            Some((namespace, (one.mode?, one)))
+        };
         Self {
-            mesh: mesh.unwrap_or(options.mtls),
+            mesh: mesh_origin.and_then(|one| one.mode).unwrap_or(options.mtls),
+            mesh_origin,
             namespaces: scopes.into_iter().filter_map(mode).collect(),
             workloads,
             losers: BTreeSet::new(),
@@ -92,7 +118,7 @@ impl<'a> PeerAuthentications<'a> {
     /// What `workload` accepts.
     pub(crate) fn modes(&mut self, workload: &Workload) -> MtlsModes {
         let namespace = workload.name.namespace.as_str();
-        let inherited = self.namespaces.get(namespace).copied().unwrap_or(self.mesh);
+        let inherited = self.namespaces.get(namespace).map_or(self.mesh, |(mode, _)| *mode);
         let candidates = self.workloads.get(namespace).into_iter().flatten();
         let mut matching = candidates.filter(|one| selects(&one.selector, workload));
         let Some(winner) = matching.next() else { return inherited.into() };
@@ -100,6 +126,24 @@ impl<'a> PeerAuthentications<'a> {
         let default = winner.mode.unwrap_or(inherited);
         let ports = winner.ports.iter().filter_map(|(port, mode)| Some((*port, (*mode)?)));
         MtlsModes { default, ports: ports.filter(|(_, mode)| *mode != default).collect() }
+    }
+
+    /// Who says what `workload` accepts, the most specific first.
+    fn origin(&self, workload: &Workload) -> ModesOrigin {
+        let namespace = workload.name.namespace.as_str();
+        let candidates = self.workloads.get(namespace).into_iter().flatten();
+        let mut matching = candidates.filter(|one| selects(&one.selector, workload)).copied();
+        let own = matching.next();
+        let mut said: Vec<(&PeerAuthentication, &'static str)> = Vec::new();
+        said.extend(own.filter(|one| one.mode.is_some() || !one.ports.is_empty()).zip(Some("")));
+        said.extend(matching.map(|one| (one, "an older one selects the workload too")));
+        let inherited = self.namespaces.get(namespace).map(|(_, one)| *one);
+        said.extend(inherited.zip(Some("one about the workload itself is more specific")));
+        let mesh = self.mesh_origin;
+        said.extend(mesh.zip(Some("one about the namespace or the workload is more specific")));
+        let mut said = said.into_iter();
+        let winner = said.next().map(|(one, _)| one.origin.clone());
+        ModesOrigin { winner, losers: said.map(|(one, why)| (one.origin.clone(), why)).collect() }
     }
 
     /// Reports those that have matched a workload and lost it to another.

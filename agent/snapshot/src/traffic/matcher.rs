@@ -11,7 +11,7 @@ mod re2;
 mod substitution;
 mod text;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use undermesh_model::traffic::{Dialect, HttpMatch};
 
@@ -19,6 +19,42 @@ use self::{header::HeaderMatcher, text::TextMatcher};
 pub use self::{host::HostPattern, substitution::Substitution, text::PatternError};
 pub(crate) use self::{host::host_matches, path::PathMatcher};
 use super::{Client, RequestView};
+
+/// What keeps an alternative from being about a request: the first part that does not match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmet<'a> {
+    /// It is for clients with other labels, or of another namespace.
+    Client,
+    /// It is for requests to other hosts.
+    Host,
+    /// The method.
+    Method,
+    /// The scheme.
+    Scheme,
+    /// The path.
+    Path,
+    /// The authority.
+    Authority,
+    /// The header of this name.
+    Header(&'a str),
+    /// The parameter of the query of this name.
+    Query(&'a str),
+}
+
+impl fmt::Display for Unmet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client => f.write_str("the client's labels or namespace"),
+            Self::Host => f.write_str("the host"),
+            Self::Method => f.write_str("the method"),
+            Self::Scheme => f.write_str("the scheme"),
+            Self::Path => f.write_str("the path"),
+            Self::Authority => f.write_str("the authority"),
+            Self::Header(name) => write!(f, "the header {name}"),
+            Self::Query(name) => write!(f, "the query parameter {name}"),
+        }
+    }
+}
 
 /// One alternative of a rule: everything that is set has to match.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,18 +139,39 @@ impl RequestMatch {
 
     /// Whether a request of `client` is meant.
     pub fn matches(&self, client: &Client<'_>, request: &RequestView<'_>) -> bool {
+        self.unmet(client, request).is_none()
+    }
+
+    /// What keeps a request of `client` from being meant; `None` where it is.
+    #[inline]
+    pub fn unmet(&self, client: &Client<'_>, request: &RequestView<'_>) -> Option<Unmet<'_>> {
         let text = |matcher: &Option<TextMatcher>, value: &str| {
             matcher.as_ref().is_none_or(|matcher| matcher.matches(value.as_bytes()))
         };
         // What is cheap first; patterns may be regular expressions.
-        self.is_about(client)
-            && self.hosts_match(request.authority)
-            && text(&self.method, request.method.as_str())
-            && text(&self.scheme, request.scheme)
-            && self.path.matches(request.path)
-            && text(&self.authority, request.authority)
-            && self.headers.iter().all(|header| header.matches(request.headers))
-            && self.query_matches(request.query)
+        if !self.is_about(client) {
+            return Some(Unmet::Client);
+        }
+        if !self.hosts_match(request.authority) {
+            return Some(Unmet::Host);
+        }
+        if !text(&self.method, request.method.as_str()) {
+            return Some(Unmet::Method);
+        }
+        if !text(&self.scheme, request.scheme) {
+            return Some(Unmet::Scheme);
+        }
+        if !self.path.matches(request.path) {
+            return Some(Unmet::Path);
+        }
+        if !text(&self.authority, request.authority) {
+            return Some(Unmet::Authority);
+        }
+        let mut headers = self.headers.iter();
+        if let Some(header) = headers.find(|header| !header.matches(request.headers)) {
+            return Some(Unmet::Header(header.name()));
+        }
+        self.unmet_query(request.query).map(Unmet::Query)
     }
 
     fn hosts_match(&self, authority: &str) -> bool {
@@ -126,11 +183,12 @@ impl RequestMatch {
             && client.has(&self.source_labels)
     }
 
-    fn query_matches(&self, query: Option<&str>) -> bool {
-        self.query.iter().all(|(name, matcher)| {
+    fn unmet_query(&self, query: Option<&str>) -> Option<&str> {
+        let is = |(name, matcher): &(String, TextMatcher)| {
             let value = query.and_then(|query| query::first(query, name));
             value.is_some_and(|value| matcher.matches(value.as_bytes()))
-        })
+        };
+        self.query.iter().find(|one| !is(one)).map(|(name, _)| name.as_str())
     }
 }
 

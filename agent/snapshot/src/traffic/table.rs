@@ -29,6 +29,8 @@ pub struct RouteTable {
 pub struct Matched<'a> {
     /// The route.
     pub route: &'a Arc<CompiledRoute>,
+    /// Which of the alternatives it is, in the order of [`RouteTable::entries`].
+    pub index: usize,
     /// How many bytes of the path the match was about: what a rewrite of the prefix replaces. 0 for
     /// the Gateway API's prefix `/`, so that what is left always begins with a slash there.
     pub path_len: usize,
@@ -77,7 +79,8 @@ impl RouteTable {
         }
         search.look_at(&self.rest);
         let (alternative, route) = self.entries.get(search.best)?;
-        Some(Matched { route, path_len: alternative.path().matched_len(request.path) })
+        let path_len = alternative.path().matched_len(request.path);
+        Some(Matched { route, index: search.best, path_len })
     }
 
     /// Whether there is no route at all; everything then goes to [`super::PortTraffic::default`].

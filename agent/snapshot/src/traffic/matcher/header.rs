@@ -30,6 +30,10 @@ impl HeaderMatcher {
         Self { inverted: true, ..self }
     }
 
+    pub(super) fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
     pub(super) fn matches(&self, headers: &HeaderMap) -> bool {
         self.has_value(headers) != self.inverted
     }

@@ -1,0 +1,84 @@
+//! What is known of the mesh: the configuration, as each node's agent compiles it, and, of a running agent, what it has
+//! found out besides.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use undermesh_model::{Cluster, Generation, NamespacedName, Workload};
+use undermesh_proxy::PodStatus;
+use undermesh_snapshot::{Options, Snapshot, WorkloadInfo, compile};
+
+/// The mesh that is asked about.
+pub(crate) struct Mesh {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) options: Options,
+    pub(crate) generation: Generation,
+    /// What the agent of this node has in force; of files, there is none.
+    pub(crate) own: Option<Arc<Snapshot>>,
+    /// The agent knows only those policies that are about pods of its own node.
+    pub(crate) partial: bool,
+    /// What pods of this node have found out about destinations.
+    pub(crate) pods: Vec<PodStatus>,
+    /// Findings, each with its object as users write it.
+    pub(crate) findings: Vec<(String, String)>,
+    pub(crate) compiled: RefCell<BTreeMap<String, Arc<Snapshot>>>,
+}
+
+impl Mesh {
+    /// What the agent of a node has in force; its own where it is the one that is asked. Others compile the same
+    /// configuration.
+    pub(super) fn snapshot(&self, node: &str) -> Arc<Snapshot> {
+        if let Some(own) = self.own.as_ref().filter(|own| own.options.node == node) {
+            return Arc::clone(own);
+        }
+        let mut compiled = self.compiled.borrow_mut();
+        let found = compiled.entry(node.to_owned()).or_insert_with(|| {
+            let options = Options { node: node.to_owned(), ..self.options.clone() };
+            Arc::new(compile(&self.cluster, &options, self.generation).snapshot)
+        });
+        Arc::clone(found)
+    }
+
+    /// Whether all policies about pods of this node are known here.
+    pub(super) fn knows_policies_of(&self, node: &str) -> bool {
+        !self.partial || node == self.options.node
+    }
+
+    /// The pod that a workload of a snapshot is.
+    pub(super) fn pod(&self, workload: &WorkloadInfo) -> Option<&Workload> {
+        self.cluster.workloads.get(&workload.name)
+    }
+
+    /// The pod at an address.
+    pub(super) fn pod_at(&self, address: IpAddr) -> Option<&Workload> {
+        let mut pods = self.cluster.workloads.values().filter(|pod| !pod.terminated);
+        pods.find(|pod| pod.addresses.contains(&address) && !pod.host_network)
+    }
+
+    /// Endpoints of a destination that a pod leaves out now, and why.
+    pub(super) fn ejected(&self, pod: &NamespacedName, cluster: &str) -> Vec<(SocketAddr, String)> {
+        let pod = self.pods.iter().find(|status| status.pod == *pod);
+        let upstreams = pod.into_iter().flat_map(|pod| &pod.upstreams);
+        let endpoints = upstreams.filter(|one| one.cluster == cluster).flat_map(|it| &it.endpoints);
+        let ejected = endpoints.filter_map(|endpoint| {
+            let ejected = endpoint.ejected.as_ref()?;
+            let left = ejected.seconds_left;
+            Some((endpoint.address, format!("ejected, {}, for {left} s more", ejected.cause)))
+        });
+        ejected.collect()
+    }
+
+    /// What was found about any of these objects, or says that one of them has won.
+    pub(super) fn findings_about(&self, objects: &BTreeSet<String>) -> Vec<String> {
+        let about = |object: &String, text: &String| {
+            objects.contains(object)
+                || objects.iter().any(|won| text.contains(&format!("{won} wins")))
+        };
+        let found = self.findings.iter().filter(|(object, text)| about(object, text));
+        found.map(|(object, text)| format!("{object}: {text}")).collect()
+    }
+}
