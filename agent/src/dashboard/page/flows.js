@@ -9,7 +9,7 @@ export function flows(state, typed) {
   const head = h('div', {class: 'title'}, h('h1', null, 'Flows'));
   if (state.kind === 'controller') {
     return [head, h('p', {class: 'none'}, 'The controller sees no flows: agents keep those of their node. On the node, or in the pod of its agent:'),
-      h('pre', null, h('code', null, 'undermesh flows --follow\nkubectl -n undermesh-system exec ds/undermesh-agent -- undermesh flows --follow --verdict denied'))];
+      h('pre', null, h('code', null, 'undermesh flows --follow\nkubectl -n undermesh-system exec ds/undermesh-agent -- /undermesh flows --follow --verdict denied'))];
   }
   if (state.noFlows) return [head, h('p', {class: 'none'}, state.noFlows)];
   const kept = typed.denied ? state.failed : state.flows;

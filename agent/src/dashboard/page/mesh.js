@@ -2,7 +2,7 @@
 
 import {h} from './dom.js';
 import {edges, healthOf} from './overview.js';
-import {course, failures, quantile, together, totals} from './rates.js';
+import {course, failures, quantile, together} from './rates.js';
 import {back, contains, facts, filter, section, spark, table} from './table.js';
 import {count, identity, link, many, milliseconds, name, number, percent, state as mark} from './words.js';
 import {records} from './flows.js';
@@ -12,11 +12,19 @@ export const workload = (mesh, namespace, own) =>
   mesh?.workloads.find((it) => it.namespace === namespace && it.name === own);
 
 const hostOf = (service) => service.host;
+// Pairs by what `keys` says of each.
+function group(all, keys) {
+  const found = new Map();
+  for (const it of all) for (const key of keys(it)) found.set(key, [...(found.get(key) ?? []), it]);
+  return found;
+}
+
 const toService = (all, host) => all.filter((it) => it.services.has(host));
 
 export function services(state, all, typed) {
   const rows = state.mesh.services.filter((it) => contains(typed.services, it.host, it.name, it.namespace));
-  const sums = new Map(rows.map((it) => [it, together(toService(all, it.host))]));
+  const called = group(all, (pair) => pair.services);
+  const sums = new Map(rows.map((it) => [it, together(called.get(it.host) ?? [])]));
   const busy = (it) => sums.get(it).requestRate + sums.get(it).openedRate;
   rows.sort((a, b) => busy(b) - busy(a) || (a.namespace + a.name < b.namespace + b.name ? -1 : 1));
   return [
@@ -28,14 +36,13 @@ export function services(state, all, typed) {
       ['p95', (it) => milliseconds(quantile(sums.get(it), 0.95)), 'n'],
       ['Conn/s', (it) => number(sums.get(it).openedRate), 'n'],
       ['Failing', (it) => percent(failures(sums.get(it))), 'n'],
-      ['Last minute', (it) => spark(course(state.samples, (one) => both(totals(one, (edge) => edge.destination.service === it.host))), 90, 20), 'wide'],
+      ['Last minute', (it) => spark(course(state.samples, (one) => one.sums.services.get(it.host) ?? 0), 90, 20), 'wide'],
       ['Ports', (it) => ports(it), 'wide'],
       ['Endpoints', (it) => endpointCount(it), 'n'],
     ], rows, hostOf, typed.services ? 'None has this in its name.' : 'There are no services.'),
   ];
 }
 
-const both = ({requests, connections}) => requests + connections;
 const ports = (it) => it.ports.map((port) => `${port.port}${port.name ? ` ${port.name}` : ''}`).join(', ');
 const endpointCount = (it) => {
   // A pod may have an address of each family.
@@ -92,7 +99,8 @@ const rules = (state, host) => {
 
 export function workloads(state, all, typed) {
   const rows = state.mesh.workloads.filter((it) => contains(typed.workloads, it.name, it.namespace, it.identity, ...it.pods.map((pod) => pod.name)));
-  const into = new Map(rows.map((it) => [it, together(all.filter((pair) => pair.to.namespace === it.namespace && pair.to.name === it.name))]));
+  const called = group(all, (pair) => [`${pair.to.namespace}/${pair.to.name}`]);
+  const into = new Map(rows.map((it) => [it, together(called.get(`${it.namespace}/${it.name}`) ?? [])]));
   return [
     h('div', {class: 'title'}, h('h1', null, 'Workloads'), filter('workloads', 'Filter workloads', typed.workloads)),
     table('Workloads', [

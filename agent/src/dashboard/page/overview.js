@@ -1,7 +1,7 @@
 // The first page: how it goes, what needs somebody, and who talks to whom.
 
 import {h} from './dom.js';
-import {course, failures, quantile, refusals, together, totals} from './rates.js';
+import {course, failures, quantile, refusals, together} from './rates.js';
 import {graph} from './graph.js';
 import {section, table, tile} from './table.js';
 import {bytes, count, link, many, milliseconds, name, number, percent, span, state as mark} from './words.js';
@@ -27,8 +27,8 @@ function tiles(state, all) {
   const found = worst ? many(worst, 'error') : warnings ? many(warnings, 'warning') : 'none';
   const refusing = lately.length ? lately.reduce((a, b) => a + b, 0) / lately.length : 0;
   return h('dl', {class: 'tiles', 'data-key': 'tiles'},
-    tile('Requests', number(sum.requestRate), ' /s', course(samples, (it) => totals(it).requests)),
-    tile('New connections', number(sum.openedRate), ' /s', course(samples, (it) => totals(it).connections)),
+    tile('Requests', number(sum.requestRate), ' /s', course(samples, (it) => it.sums.requests)),
+    tile('New connections', number(sum.openedRate), ' /s', course(samples, (it) => it.sums.connections)),
     tile('Failing', percent(failures(sum)), '', null, sum.health),
     tile('Latency, p95', milliseconds(quantile(sum, 0.95)), ` p50 ${milliseconds(quantile(sum, 0.5))}`),
     tile('Throughput', bytes(sum.receivedRate + sum.sentRate), ' /s'),

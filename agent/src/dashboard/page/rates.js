@@ -3,7 +3,7 @@
 import {known} from './words.js';
 
 // The time over which rates are taken, in seconds.
-const WINDOW = 10;
+export const WINDOW = 10;
 // Shares of failures from which something is worth a look, and is bad.
 const WARN = 0.01;
 const BAD = 0.05;
@@ -146,16 +146,18 @@ export function course(samples, of) {
   });
 }
 
-// Sums over a sample, one reporter for each pair being counted as in `pairs`, but cheaper: for lines, not for figures.
-export function totals(sample, wanted = () => true) {
-  let requests = 0;
-  let connections = 0;
-  for (const edge of sample.edges.edges) {
-    if (edge.reporter !== 'source' || !wanted(edge)) continue;
-    requests += edge.requests?.total ?? 0;
-    connections += edge.connections?.opened ?? 0;
+// What lines are drawn of, by service and in all; as the clients' agents have counted. Made once for each sample.
+export function sums(edges) {
+  const found = {requests: 0, connections: 0, services: new Map()};
+  for (const edge of edges.edges) {
+    if (edge.reporter !== 'source') continue;
+    const [requests, connections] = [edge.requests?.total ?? 0, edge.connections?.opened ?? 0];
+    found.requests += requests;
+    found.connections += connections;
+    const host = edge.destination.service;
+    found.services.set(host, (found.services.get(host) ?? 0) + requests + connections);
   }
-  return {requests, connections};
+  return found;
 }
 
 // Verdicts of the kernel that are refusals.

@@ -1,5 +1,7 @@
 // What the agent or the controller says, asked again and again while somebody looks.
 
+import {sums, WINDOW} from './rates.js';
+
 const PATIENCE = 8000;
 // Flow records that are kept to be shown, and those of them that were refused or have failed: others soon crowd them out.
 const FLOWS = 500;
@@ -68,7 +70,9 @@ function sample(edges, verdicts) {
   // Another process counts from 0.
   if (last && last.edges.startTimeSeconds !== edges.startTimeSeconds) samples.length = 0;
   if (last && last.edges.monotonicSeconds === edges.monotonicSeconds) return;
-  samples.push({edges, verdicts, at: edges.monotonicSeconds});
+  samples.push({edges, verdicts, at: edges.monotonicSeconds, sums: sums(edges)});
+  // Of what is too old for rates, only lines are drawn.
+  for (const one of samples) if (one.at < edges.monotonicSeconds - WINDOW) one.edges = {startTimeSeconds: one.edges.startTimeSeconds, edges: []};
   if (samples.length > SAMPLES) samples.shift();
 }
 

@@ -2,15 +2,20 @@
 
 import {h, s} from './dom.js';
 
+// Rows that are shown at once.
+const MOST = 300;
+
 // columns: [head, cell of a row, {class, sort}]; `key` names a row. Wide ones scroll for themselves.
 export function table(title, columns, rows, key, none) {
   if (rows.length === 0) return h('p', {class: 'none'}, none ?? 'There are none.');
-  return h('div', {class: 'scroll', role: 'region', 'aria-label': title, tabindex: 0},
+  const shown = rows.slice(0, MOST);
+  const scroll = h('div', {class: 'scroll', role: 'region', 'aria-label': title, tabindex: 0},
     h('table', null,
       h('caption', {class: 'unseen'}, title),
       h('thead', null, h('tr', null, columns.map(([head, , look]) => h('th', {scope: 'col', class: look}, head)))),
-      h('tbody', null, rows.map((row) => h('tr', {'data-key': key(row)},
+      h('tbody', null, shown.map((row) => h('tr', {'data-key': key(row)},
         columns.map(([, cell, look], at) => h(at === 0 ? 'th' : 'td', {scope: at === 0 ? 'row' : null, class: look}, cell(row))))))));
+  return rows.length > MOST ? [scroll, h('p', {class: 'dim'}, `The first ${MOST} of ${rows.length}; a filter finds the others.`)] : scroll;
 }
 
 export const section = (id, title, ...content) =>
