@@ -1,5 +1,7 @@
 //! Metrics of the node: verdicts, maps, pods and certificates, read when they are scraped.
 
+mod node;
+mod snapshot;
 mod source;
 
 use std::{
@@ -25,6 +27,7 @@ use crate::{
     status::PodState,
 };
 
+pub(crate) use snapshot::{Sink, SnapshotMetrics};
 pub(crate) use source::SourceCollector;
 
 /// Everything that the node's metrics are read from.
@@ -47,6 +50,8 @@ impl Collector for NodeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.encode_verdicts(&mut encoder)?;
         self.encode_maps(&mut encoder)?;
+        node::encode_runs(&self.lock().program_runs(), &mut encoder)?;
+        node::encode_traffic(&mut encoder)?;
         self.encode_pods(&mut encoder)?;
         self.encode_gate(&mut encoder)?;
         self.encode_policies(&mut encoder)?;

@@ -1,8 +1,11 @@
 //! What is attached and how full the maps are, asked of the kernel and not of our own memory.
 
-use std::os::fd::AsFd;
+use std::{collections::BTreeMap, os::fd::AsFd, time::Duration};
 
-use aya::maps::{HashMap, LpmTrie, Map, MapInfo, SockHash};
+use aya::{
+    maps::{HashMap, LpmTrie, Map, MapInfo, SockHash},
+    programs::loaded_programs,
+};
 use serde::Serialize;
 use undermesh_ebpf_common::{
     Addr, Backend, BackendKey, Block, BlockKey, GateKey, ListenerKey, LocalTuple, OriginalDst,
@@ -30,6 +33,18 @@ pub struct ProgramStatus {
     pub attached_to: String,
     /// False where the link has lost its target or its pin.
     pub attached: bool,
+}
+
+/// How often one program has run, and for how long, since it was loaded and while the kernel counts
+/// (`kernel.bpf_stats_enabled`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramRuns {
+    /// Name in the object.
+    pub name: &'static str,
+    /// Times that it has run.
+    pub count: u64,
+    /// Of all of them.
+    pub time: Duration,
 }
 
 /// One map.
@@ -78,6 +93,23 @@ impl Datapath {
             .collect();
         programs.push(self.pod_program());
         programs
+    }
+
+    /// Those of the attached programs that the kernel has counted, by name.
+    pub fn program_runs(&self) -> Vec<ProgramRuns> {
+        let programs = self.programs();
+        let names: BTreeMap<u32, &'static str> =
+            programs.iter().map(|program| (program.program_id, program.name)).collect();
+        let mut runs: BTreeMap<&'static str, ProgramRuns> = BTreeMap::new();
+        // What goes away in between is left out.
+        for info in loaded_programs().flatten().filter(|info| info.run_count() > 0) {
+            let Some(name) = names.get(&info.id()) else { continue };
+            let none = ProgramRuns { name, count: 0, time: Duration::ZERO };
+            let program = runs.entry(name).or_insert(none);
+            program.count += info.run_count();
+            program.time += info.run_time();
+        }
+        runs.into_values().collect()
     }
 
     fn pod_program(&self) -> ProgramStatus {

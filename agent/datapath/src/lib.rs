@@ -45,7 +45,7 @@ pub use deliveries::{Announced, DeliveryTable};
 pub use error::DatapathError;
 pub use events::{ConnectionEvent, EventKind, Events, Traffic};
 pub use gate::{GateMark, GateMode, GateSubject, StartupGate};
-pub use inspect::{MapStatus, ProgramStatus};
+pub use inspect::{MapStatus, ProgramRuns, ProgramStatus};
 pub use interfaces::{Interface, interfaces};
 pub use listening::Moment;
 pub use load::{Config, Datapath};

@@ -17,7 +17,13 @@ use undermesh_snapshot::{Options, Snapshot, compile};
 use undermesh_telemetry::Telemetry;
 
 use super::{parts::Parts, sources};
-use crate::{analyze::Found, config::SourceConfig, pod::LAST_ACCEPTS, rejudge::Rejudge};
+use crate::{
+    analyze::Found,
+    config::SourceConfig,
+    metrics::{Sink, SnapshotMetrics},
+    pod::LAST_ACCEPTS,
+    rejudge::Rejudge,
+};
 
 /// What is wrong at the moment, in the words of the status page.
 #[derive(Clone, Default)]
@@ -78,12 +84,15 @@ pub(super) struct Reload {
     rejudge: Arc<Rejudge>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     warnings: Warnings,
+    metrics: SnapshotMetrics,
     /// States come as people write them, not as a cluster lives.
     by_hand: bool,
 }
 
 impl Reload {
     pub(super) fn new(parts: &Parts) -> Self {
+        let mut metrics = SnapshotMetrics::default();
+        parts.telemetry.with_registry(|registry| metrics = SnapshotMetrics::register(registry));
         Self {
             options: parts.options(),
             datapath: Arc::clone(&parts.datapath),
@@ -95,6 +104,7 @@ impl Reload {
             rejudge: Arc::clone(&parts.rejudge),
             snapshots: parts.snapshots.clone(),
             warnings: parts.warnings.clone(),
+            metrics,
             by_hand: matches!(parts.config.source, SourceConfig::Manifests(_)),
         }
     }
@@ -126,9 +136,9 @@ impl Reload {
     /// Certificates first, since they take longest; the proxy before the kernel, so that nothing
     /// is led to a proxy that does not know it yet; pods last.
     fn take(&self, cluster: &Arc<Cluster>, generation: Generation, mut found: Vec<Diagnostic>) {
-        let began = Instant::now();
+        let arrived = Instant::now();
         let compiled = compile(cluster, &self.options, generation);
-        let compile_ms = began.elapsed().as_millis();
+        let compile_ms = arrived.elapsed().as_millis();
         found.extend(compiled.diagnostics);
         let said = self.said();
         found.iter().filter(|found| !said.contains(&found.to_string())).for_each(log);
@@ -137,10 +147,14 @@ impl Reload {
         self.cluster.store(Some(Arc::clone(cluster)));
         self.snapshot.store(Arc::clone(&snapshot));
         self.proxy.policies_changed();
+        self.metrics.applied(Sink::Proxy, generation.0, arrived.elapsed());
         let began = Instant::now();
         let applied =
             self.datapath.lock().unwrap_or_else(PoisonError::into_inner).apply(&snapshot.tables);
         let apply_ms = began.elapsed().as_millis();
+        if applied.is_ok() {
+            self.metrics.applied(Sink::Kernel, generation.0, arrived.elapsed());
+        }
         let mut warnings = self.warnings.lock();
         warnings.rejection.clear();
         warnings.state = found;

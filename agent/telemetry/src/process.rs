@@ -34,11 +34,18 @@ impl Collector for ProcessCollector {
         if let Some(count) = open_fds() {
             add("process_open_fds", "Open file descriptors", &ConstGauge::new(count))?;
         }
+        if let Some(most) = max_fds() {
+            add("process_max_fds", "Descriptors that may be open", &ConstGauge::new(most))?;
+        }
         if let Some(bytes) = resident_bytes() {
             add("process_resident_memory_bytes", "Resident memory", &ConstGauge::new(bytes))?;
         }
         if let Some(seconds) = cpu_seconds() {
             add("process_cpu_seconds", "Processor time used", &ConstCounter::new(seconds))?;
+        }
+        if let Some(at) = start_time() {
+            let help = "When the process began, in seconds since 1970";
+            add("process_start_time_seconds", help, &ConstGauge::new(at))?;
         }
         let dropped = ConstCounter::new(self.access_log.dropped());
         add("undermesh_access_log_dropped", "Access log lines that were lost", &dropped)
@@ -80,6 +87,22 @@ pub fn resident_bytes() -> Option<i64> {
     kilobytes.checked_mul(1024)
 }
 
+/// The limit that is in force, of `Max open files`.
+fn max_fds() -> Option<i64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Field 22 of proc(5), in ticks since the machine began, and when that was.
+fn start_time() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let machine = fs::read_to_string("/proc/stat").ok()?;
+    let booted = machine.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Some(booted.trim().parse::<f64>().ok()? + ticks as f64 / TICKS_PER_SECOND)
+}
+
 /// User and system time: fields 14 and 15 of proc(5), counted after the command's closing bracket.
 fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
@@ -111,6 +134,15 @@ mod tests {
         let memory = std::hint::black_box(vec![1_u8; SIZE]);
         let during = resident_bytes().unwrap();
         assert!(during - before > (SIZE / 2) as i64, "{before} -> {during}, {}", memory.len());
+    }
+
+    #[test]
+    fn the_process_began_lately_and_may_open_more_than_it_has() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let ago = now.as_secs_f64() - start_time().unwrap();
+        // `btime` is whole seconds, and clocks are set.
+        assert!((-5.0..24.0 * 3600.0).contains(&ago), "began {ago} s ago");
+        assert!(max_fds().unwrap() > open_fds().unwrap());
     }
 
     #[test]
