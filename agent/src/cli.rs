@@ -8,7 +8,7 @@ use undermesh_datapath::ProgramCost;
 
 use crate::{
     agent, analyze, ca, client, cluster, config::RawConfig, controller, crds, dashboard, doctor,
-    explain, flows, status,
+    explain, flows, status, top,
 };
 
 /// Address of the admin interface where nothing else is said.
@@ -34,9 +34,11 @@ enum Command {
     /// Show what the agent of this node does: pods, certificates, programs, maps, warnings.
     Status(StatusArgs),
     /// Show connections and refusals as they happen, with the reason of each.
-    Flows(flows::FlowsArgs),
+    Flows(Box<flows::FlowsArgs>),
     /// Say where the dashboard of the agent of this node, or of a controller, is.
     Dashboard(dashboard::DashboardArgs),
+    /// Show services, who calls whom, and pods, with rates, success and latency, live.
+    Top(top::TopArgs),
     /// Say what is wrong with configuration: in manifests, before they are applied, or in what the agent of
     /// this node has.
     Analyze(analyze::AnalyzeArgs),
@@ -134,6 +136,7 @@ impl Cli {
             Command::Status(args) => show_status(&args),
             Command::Flows(args) => flows::run(&args),
             Command::Dashboard(args) => dashboard::run(&args),
+            Command::Top(args) => top::run(&args),
             Command::Analyze(args) => analyze::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Doctor(args) => doctor::run(args),

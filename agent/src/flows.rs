@@ -7,17 +7,18 @@ use std::{
     io::{ErrorKind, Write as _, stdout},
     net::SocketAddr,
     process::ExitCode,
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use undermesh_telemetry::Flows;
 
-use crate::{admin::Answer, cli::DEFAULT_ADMIN, client};
+use crate::{admin::Answer, agent, cli::DEFAULT_ADMIN, client};
 use filter::Query;
 
 /// How often a follower asks.
@@ -36,30 +37,46 @@ pub(crate) struct FlowsArgs {
     /// Only the newest N of the records that are kept.
     #[arg(long, value_name = "N")]
     last: Option<usize>,
-    /// Only connections of this pod, at either end.
+    /// Only connections of this pod, at either end. This and all that follow may be given several times: one of
+    /// each name has to hold.
     #[arg(long, value_name = "NAMESPACE/NAME")]
-    pod: Option<String>,
+    pod: Vec<String>,
     /// Only connections of this namespace, at either end.
     #[arg(long)]
-    namespace: Option<String>,
+    namespace: Vec<String>,
+    /// Only what was meant for this service: `cart`, `cart.shop`, or its whole name.
+    #[arg(long)]
+    service: Vec<String>,
+    /// Only what has this identity at either end: `spiffe://...`, or `NAMESPACE/SERVICEACCOUNT`.
+    #[arg(long)]
+    identity: Vec<String>,
+    /// Only what is seen from the client's side, `source`, or from the server's, `destination`.
+    #[arg(long)]
+    reporter: Vec<String>,
+    /// Only what went so: `native`, `hbone`, `plain`, or `local` (by the kernel, within the node).
+    #[arg(long)]
+    transport: Vec<String>,
     /// Only what was `allowed`, or what was `denied`.
     #[arg(long)]
-    verdict: Option<String>,
+    verdict: Vec<String>,
     /// Only connections to this port, as dialled or as led to.
     #[arg(long)]
-    port: Option<u16>,
+    port: Vec<u16>,
     /// Only requests that were answered with this status, `404` or `5xx`.
     #[arg(long)]
-    status: Option<String>,
+    status: Vec<String>,
     /// Only requests with this method.
     #[arg(long)]
-    method: Option<String>,
+    method: Vec<String>,
     /// Only requests whose path begins so.
     #[arg(long)]
-    path: Option<String>,
+    path: Vec<String>,
     /// Only records with this reason.
     #[arg(long)]
-    reason: Option<String>,
+    reason: Vec<String>,
+    /// Not what any of the filters above would show, as `namespace=kube-system`.
+    #[arg(long, value_name = "FILTER=VALUE")]
+    not: Vec<String>,
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -69,12 +86,15 @@ pub(crate) struct FlowsArgs {
 enum Output {
     /// One line per record, for people.
     Text,
+    /// The same, shorter.
+    Compact,
     /// One JSON object per line; stable field names.
     Json,
 }
 
-/// The page: records as NDJSON, then, where `after` was asked for, what was lost and where to go on.
-pub(crate) fn page(flows: &Flows, query: &str) -> Answer {
+/// The page: records as NDJSON, then, where it was asked for, what was lost and where to go on. Of what the
+/// programs in the kernel could not report, `kernel_lost` knows how often that was.
+pub(crate) fn page(flows: &Flows, query: &str, kernel_lost: impl FnOnce() -> u64) -> Answer {
     if !flows.is_on() {
         let text = "no flow records are kept; set flowBuffer to more than 0\n";
         return Answer::text(StatusCode::NOT_FOUND, text);
@@ -98,20 +118,28 @@ pub(crate) fn page(flows: &Flows, query: &str) -> Answer {
         body.push('\n');
     }
     if query.cursor {
-        body += &format!("{}\n", json!({"event": "cursor", "next": found.next}));
+        body += &format!(
+            "{}\n",
+            json!({"event": "cursor", "next": found.next, "kernel_lost": kernel_lost()})
+        );
     }
     Answer { status: StatusCode::OK, content_type: "application/x-ndjson", body }
 }
 
-/// Prints what is kept, and with `--follow` what comes. A closed pipe is a quiet end.
+/// Prints what is kept, and with `--follow` what comes, until a signal; at the end, what was lost. A closed pipe
+/// is a quiet end.
 pub(crate) fn run(args: &FlowsArgs) -> Result<ExitCode> {
-    let filters = args.filters();
+    let filters = args.filters()?;
     let first = args.last.map(|last| format!("&last={last}")).unwrap_or_default();
-    let mut next = show(args, &format!("/flows?cursor=1{first}{filters}"))?;
+    let mut tally = Tally::default();
+    let stopped = if args.follow { Some(stop_signal()) } else { None };
+    let mut next = show(args, &format!("/flows?cursor=1{first}{filters}"), &mut tally)?;
     let mut silent_since = None;
-    while let (true, Some(after)) = (args.follow, next) {
-        thread::sleep(EVERY);
-        match show(args, &format!("/flows?cursor=1&after={after}{filters}")) {
+    while let (Some(stopped), Some(after)) = (&stopped, next) {
+        if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
+            break;
+        }
+        match show(args, &format!("/flows?cursor=1&after={after}{filters}"), &mut tally) {
             Ok(found) => (next, silent_since) = (found, None),
             // One agent may be taking over from another.
             Err(error) => {
@@ -121,23 +149,94 @@ pub(crate) fn run(args: &FlowsArgs) -> Result<ExitCode> {
             }
         }
     }
+    if next.is_some() {
+        // Not among the records, which may go on to a program.
+        if let Some(sum) = tally.sum() {
+            eprintln!("{sum}");
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What was shown and what was not, of a whole run.
+#[derive(Debug, Default)]
+struct Tally {
+    records: u64,
+    /// Overwritten before they were read.
+    lost: u64,
+    /// What the programs in the kernel could not report so far, at first and now.
+    kernel_lost: Option<(u64, u64)>,
+}
+
+impl Tally {
+    fn cursor(&mut self, record: &Value) {
+        if let Some(now) = record["kernel_lost"].as_u64() {
+            // The count begins again with new maps.
+            let first = self.kernel_lost.map_or(now, |(first, _)| first.min(now));
+            self.kernel_lost = Some((first, now));
+        }
+    }
+
+    /// Nothing where nothing was lost.
+    fn sum(&self) -> Option<String> {
+        let kernel = self.kernel_lost.map_or(0, |(first, now)| now - first);
+        (self.lost + kernel > 0).then(|| {
+            let Self { records, lost, .. } = self;
+            format!(
+                "{records} records shown; {lost} lost because they came faster than they were read, \
+                 {kernel} because the kernel's buffer was full"
+            )
+        })
+    }
+}
+
+/// Something comes of it when the command is to end.
+fn stop_signal() -> Receiver<()> {
+    let (tell, stopped) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime.map(|runtime| runtime.block_on(agent::wait_for_signal())) {
+            Ok(Ok(())) => drop(tell.send(())),
+            // Without it, a signal ends the command as it ends others.
+            _ => loop {
+                thread::park();
+            },
+        }
+    });
+    stopped
+}
+
 impl FlowsArgs {
-    fn filters(&self) -> String {
-        let text = [
-            ("pod", self.pod.clone()),
-            ("namespace", self.namespace.clone()),
-            ("verdict", self.verdict.clone()),
-            ("port", self.port.map(|port| port.to_string())),
-            ("status", self.status.clone()),
-            ("method", self.method.clone()),
-            ("path", self.path.clone()),
-            ("reason", self.reason.clone()),
+    fn filters(&self) -> Result<String> {
+        let ports: Vec<String> = self.port.iter().map(ToString::to_string).collect();
+        let named = [
+            ("pod", &self.pod),
+            ("namespace", &self.namespace),
+            ("service", &self.service),
+            ("identity", &self.identity),
+            ("reporter", &self.reporter),
+            ("transport", &self.transport),
+            ("verdict", &self.verdict),
+            ("port", &ports),
+            ("status", &self.status),
+            ("method", &self.method),
+            ("path", &self.path),
+            ("reason", &self.reason),
         ];
-        let given = text.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        given.map(|(name, value)| format!("&{name}={}", escape(&value))).collect()
+        let wanted =
+            named.iter().flat_map(|(name, values)| values.iter().map(move |it| (*name, it)));
+        let mut filters: String =
+            wanted.map(|(name, value)| format!("&{name}={}", escape(value))).collect();
+        for filter in &self.not {
+            let (name, value) = filter
+                .split_once('=')
+                .filter(|(name, _)| named.iter().any(|(known, _)| known == name))
+                .with_context(|| {
+                    format!("--not takes a filter as namespace=kube-system, not {filter:?}")
+                })?;
+            filters += &format!("&{name}!={}", escape(value));
+        }
+        Ok(filters)
     }
 }
 
@@ -151,18 +250,24 @@ fn escape(value: &str) -> String {
 }
 
 /// Prints one answer; returns where to go on, or nothing where nobody reads any more.
-fn show(args: &FlowsArgs, path: &str) -> Result<Option<u64>> {
+fn show(args: &FlowsArgs, path: &str, tally: &mut Tally) -> Result<Option<u64>> {
     let answer = client::get(args.admin, path)?;
     let mut out = stdout().lock();
     for line in answer.lines() {
         let record: Value = serde_json::from_str(line)?;
         if record["event"] == "cursor" {
+            tally.cursor(&record);
             return match out.flush() {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(None),
                 flushed => Ok(flushed.map(|()| record["next"].as_u64())?),
             };
         }
+        match record["event"].as_str() {
+            Some("lost") => tally.lost += record["count"].as_u64().unwrap_or_default(),
+            _ => tally.records += 1,
+        }
         let written = match args.output {
+            Output::Compact => writeln!(out, "{}", compact(&record)),
             Output::Json => writeln!(out, "{line}"),
             Output::Text => writeln!(out, "{}", text(&record)),
         };
@@ -178,10 +283,7 @@ fn show(args: &FlowsArgs, path: &str) -> Result<Option<u64>> {
 fn text(record: &Value) -> String {
     let word = |name: &str| record[name].as_str().unwrap_or("-").to_owned();
     if record["event"] == "lost" {
-        return format!(
-            "... {} records were lost: they came faster than they were read",
-            record["count"]
-        );
+        return lost(record);
     }
     let bytes = match (record["bytes_received"].as_u64(), record["bytes_sent"].as_u64()) {
         (Some(received), Some(sent)) => format!("{received}/{sent} B"),
@@ -203,6 +305,39 @@ fn text(record: &Value) -> String {
     )
     .trim_end()
     .to_owned()
+}
+
+fn lost(record: &Value) -> String {
+    format!("... {} records were lost: they came faster than they were read", record["count"])
+}
+
+/// A record as a short line: the time of day, a sign (`+` opened, `-` closed, `=` a request, `!` denied), both ends,
+/// and what there is to say.
+fn compact(record: &Value) -> String {
+    if record["event"] == "lost" {
+        return lost(record);
+    }
+    let word = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+    let sign = match record["event"].as_str() {
+        _ if filter::is_denied(record) => "!",
+        Some("open") => "+",
+        Some("close") => "-",
+        _ => "=",
+    };
+    let time = word("time");
+    let time = time.split_once('T').map_or(time.as_str(), |(_, time)| time).trim_end_matches('Z');
+    let mut parts = vec![time.to_owned(), sign.to_owned(), end(&record["source"]), "->".to_owned()];
+    parts.push(end(&record["destination"]));
+    let request = request(record);
+    parts.extend(request.split_whitespace().filter(|word| *word != "-").map(str::to_owned));
+    let reason = word("reason");
+    if !["closed", "answered", ""].contains(&reason.as_str()) {
+        parts.push(reason);
+    }
+    if let Some(ms) = record["duration_ms"].as_f64() {
+        parts.push(format!("{ms:.1}ms"));
+    }
+    parts.join(" ")
 }
 
 /// What was asked and answered, where the record is a request's.

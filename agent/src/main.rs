@@ -34,6 +34,7 @@ mod sockets;
 mod source;
 mod spans;
 mod status;
+mod top;
 
 use std::process::ExitCode;
 

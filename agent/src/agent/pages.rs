@@ -93,7 +93,9 @@ impl Pages {
             (&Method::GET, "/config_dump") => json_page(&pages.dump()),
             (&Method::GET, "/findings") => json_page(&pages.warnings.findings()),
             (&Method::GET, "/edges") => edges::page(&pages.config.node, pages.telemetry.edges()),
-            (&Method::GET, "/flows") => flows::page(pages.telemetry.flows(), query),
+            (&Method::GET, "/flows") => {
+                flows::page(pages.telemetry.flows(), query, || pages.kernel_lost())
+            }
             (&Method::GET, "/mesh") => json_page(&dashboard::Mesh::of(&pages.snapshot.load())),
             (&Method::GET, "/explain") => {
                 // Another node's view of the configuration is compiled for it.
@@ -202,6 +204,13 @@ impl Pages {
             verdicts: verdicts(&datapath),
             warnings,
         }
+    }
+
+    /// Reports of the programs that were lost because the agent did not read them in time.
+    fn kernel_lost(&self) -> u64 {
+        let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = datapath.verdicts().unwrap_or_default();
+        counts.iter().filter(|(it, _)| it.as_str() == "event_lost").map(|(_, count)| count).sum()
     }
 
     fn certificates(&self) -> Vec<CertificateRow> {

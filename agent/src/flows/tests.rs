@@ -41,6 +41,91 @@ fn a_line_for_people_says_what_was_asked_and_answered() {
 }
 
 #[test]
+fn services_identities_sides_and_ways_are_filters() {
+    const RECORD: &str = r#"{"event":"close","reporter":"source","transport":"local","service":"cart.shop.svc.cluster.local","source":{"namespace":"shop","pod":"a","identity":"spiffe://td/ns/shop/sa/web"},"destination":{"namespace":"shop","pod":"b","identity":"spiffe://td/ns/shop/sa/cart"}}"#;
+    for (query, wanted) in [
+        ("service=cart", true),
+        ("service=cart.shop", true),
+        ("service=cart.shop.svc.cluster.local", true),
+        ("service=car", false),
+        ("service=shop", false),
+        ("identity=spiffe://td/ns/shop/sa/web", true),
+        ("identity=shop/cart", true),
+        ("identity=shop/car", false),
+        ("identity=spiffe://td/ns/shop/sa/car", false),
+        ("reporter=source", true),
+        ("reporter=destination", false),
+        ("transport=local", true),
+        ("transport=native", false),
+    ] {
+        assert_eq!(Query::parse(query).unwrap().wants(RECORD), wanted, "{query}");
+    }
+    assert!(!Query::parse("service=cart").unwrap().wants(LINE), "it has none");
+}
+
+#[test]
+fn filters_of_one_name_are_alternatives_and_what_is_not_wanted_is_left_out() {
+    for (query, wanted) in [
+        ("pod=shop/x&pod=shop/a", true),
+        ("pod=shop/x&pod=shop/y", false),
+        ("pod=shop/x&pod=shop/a&port=81", false),
+        ("namespace!=bank", false),
+        ("namespace!=other", true),
+        ("namespace!=other&namespace!=bank", false),
+        ("namespace=shop&verdict!=denied", false),
+        ("namespace=shop&reason!=timeout", true),
+    ] {
+        assert_eq!(Query::parse(query).unwrap().wants(LINE), wanted, "{query}");
+    }
+    let many = "port=1&".repeat(65);
+    assert!(Query::parse(&many).unwrap_err().to_string().contains("more than 64"));
+}
+
+#[test]
+fn a_compact_line_has_a_sign_both_ends_and_what_matters() {
+    let line = |record: &str| compact(&serde_json::from_str(record).unwrap());
+    assert_eq!(line(LINE), " ! shop/a -> bank/b policy_denied");
+    let request = r#"{"time":"2026-01-02T03:04:05.678Z","event":"request","source":{"address":"10.0.0.1:5"},"destination":{"pod":"b","namespace":"bank"},"method":"GET","authority":"cart","path":"/x","status":200,"response_flags":"-","reason":"answered","duration_ms":3.14}"#;
+    assert_eq!(line(request), "03:04:05.678 = 10.0.0.1:5 -> bank/b GET cart/x 200 3.1ms");
+    let open = r#"{"time":"2026-01-02T03:04:05.678Z","event":"open","source":{},"destination":{}}"#;
+    assert_eq!(line(open), "03:04:05.678 + - -> -");
+    assert!(line(r#"{"event":"lost","count":7}"#).contains("7 records were lost"));
+}
+
+#[test]
+fn what_was_lost_on_either_way_is_summed_up() {
+    let mut tally = Tally { records: 5, ..Tally::default() };
+    tally.cursor(&json!({"kernel_lost": 40}));
+    assert_eq!(tally.sum(), None, "what was lost before it began is none of its business");
+    tally.cursor(&json!({"kernel_lost": 42}));
+    tally.lost = 3;
+    let sum = tally.sum().unwrap();
+    for part in ["5 records", "3 lost", "2 because the kernel"] {
+        assert!(sum.contains(part), "{sum}");
+    }
+    let page = page(&Flows::new(4), "cursor=1", || 9);
+    assert!(page.body.contains("\"kernel_lost\":9"), "{}", page.body);
+}
+
+#[test]
+fn options_become_parameters_and_a_bad_negation_is_refused() {
+    let args = |words: &[&str]| {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: FlowsArgs,
+        }
+        Cli::parse_from(std::iter::once(&"flows").chain(words)).args.filters()
+    };
+    let found = args(&["--pod", "a/b", "--pod", "c/d", "--port", "80", "--not", "path=/a b"]);
+    assert_eq!(found.unwrap(), "&pod=a/b&pod=c/d&port=80&path!=/a%20b");
+    for bad in ["colour=red", "path"] {
+        assert!(args(&["--not", bad]).unwrap_err().to_string().contains("--not takes"));
+    }
+}
+
+#[test]
 fn filters_match_either_end_the_verdict_and_both_ports() {
     for (query, wanted) in [
         ("", true),
@@ -69,6 +154,10 @@ fn a_bad_value_is_a_bad_request_that_names_the_parameter() {
         ("verdict=maybe", "verdict is allowed or denied"),
         ("port=70000", "port is not"),
         ("last=-1", "last is not"),
+        ("identity=x", "identity is spiffe"),
+        ("reporter=me", "reporter is one of source, destination"),
+        ("transport=air", "transport is one of"),
+        ("colour!=red", "no parameter \"colour\""),
         ("status=6xx", "status is a number"),
         ("status=ok", "status is a number"),
         ("path=", "path is empty"),
@@ -76,7 +165,7 @@ fn a_bad_value_is_a_bad_request_that_names_the_parameter() {
         ("colour=red", "no parameter \"colour\""),
         ("pod", "\"pod\" has no value"),
     ] {
-        let answer = page(&flows, query);
+        let answer = page(&flows, query, || 0);
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
         assert!(answer.body.contains(part), "{query}: {}", answer.body);
     }
@@ -84,7 +173,7 @@ fn a_bad_value_is_a_bad_request_that_names_the_parameter() {
 
 #[test]
 fn a_switched_off_buffer_says_which_setting() {
-    let answer = page(&Flows::new(0), "");
+    let answer = page(&Flows::new(0), "", || 0);
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     assert!(answer.body.contains("flowBuffer"), "{}", answer.body);
 }
