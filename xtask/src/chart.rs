@@ -63,7 +63,12 @@ fn variants() -> [Value; 3] {
                 "tolerations": [{"operator": "Exists"}],
             },
             "webhook": {"exemptNamespaces": ["elsewhere"]},
-            "monitoring": {"enabled": true, "labels": {"release": "prometheus"}},
+            "monitoring": {
+                "enabled": true,
+                "labels": {"release": "prometheus"},
+                "rules": true,
+                "dashboards": {"enabled": true},
+            },
         }),
         json!({"webhook": {"enabled": false}, "networkPolicy": {"enabled": false}}),
         json!({

@@ -3,6 +3,7 @@
 //! there already; with `--no-install` a missing tool is a sentence with the command to type.
 
 mod python;
+mod unpacked;
 
 use std::{
     env, fs,
@@ -14,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{command, machine::Machine, progress::step, workspace::Workspace};
 pub(crate) use python::python_package;
+pub(crate) use unpacked::debian_package;
 
 /// The bpf-linker that builds the programs; its default features are ours.
 pub(crate) const BPF_LINKER_VERSION: &str = "0.10.3";

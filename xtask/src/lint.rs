@@ -4,6 +4,7 @@
 mod cargo_tools;
 mod layout;
 mod links;
+mod metrics;
 mod names;
 mod rows;
 mod sources;
@@ -49,6 +50,8 @@ enum Check {
     Links,
     /// Names that users rely on are in docs/reference
     Names,
+    /// Metrics and their tables in docs/reference name each other
+    Metrics,
     /// Tests that tables in docs/reference name exist
     Rows,
     /// The manifest in deploy/kubernetes is of the chart in deploy/helm
@@ -66,12 +69,13 @@ enum Check {
 }
 
 /// Cheap ones first, so that a small mistake is seen before the compiler starts.
-const DEFAULT: [Check; 11] = [
+const DEFAULT: [Check; 12] = [
     Check::Layout,
     Check::Walls,
     Check::Sources,
     Check::Links,
     Check::Names,
+    Check::Metrics,
     Check::Rows,
     Check::Chart,
     Check::Codegen,
@@ -177,6 +181,7 @@ impl Check {
             Self::Sources => sources::check(workspace),
             Self::Links => links::check(workspace),
             Self::Names => names::check(workspace),
+            Self::Metrics => metrics::check(workspace),
             Self::Rows => rows::check(workspace),
             Self::Chart => manifest(workspace),
             Self::Codegen => types(workspace),

@@ -110,7 +110,7 @@ fn prepare(
         }
         let ready = match ring {
             Ring::Vm => Machines::of_the_ring(policy).map(|it| machines = Some(it)),
-            _ => prepare_netns(policy),
+            _ => prepare_netns(workspace, policy),
         };
         let ready = match ready {
             Ok(()) => build_programs(workspace, policy)?,
@@ -128,10 +128,13 @@ fn prepare(
 }
 
 /// Tools for the namespace ring. The error is why this machine cannot run it.
-fn prepare_netns(policy: Policy) -> Result<()> {
+fn prepare_netns(workspace: &Workspace, policy: Policy) -> Result<()> {
     let missing = Machine::read().missing_for_bpf();
     ensure!(missing.is_empty(), "{}", missing.join("; "));
-    install::ensure(Need::Netns, policy)
+    install::ensure(Need::Netns, policy)?;
+    // Installed, it would run as a service of this machine.
+    install::debian_package(workspace, "prometheus", "scrapes agents under test", policy)?;
+    Ok(())
 }
 
 /// The programs. The inner error is why this machine cannot build any.
