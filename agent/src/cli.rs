@@ -8,7 +8,7 @@ use undermesh_datapath::ProgramCost;
 
 use crate::{
     agent, analyze, ca, client, cluster, config::RawConfig, controller, crds, dashboard, doctor,
-    explain, flows, status, top,
+    explain, flows, status, top, trace,
 };
 
 /// Address of the admin interface where nothing else is said.
@@ -45,6 +45,11 @@ enum Command {
     /// Say what would become of a connection or a request, and why: every rule that decides, and those that
     /// lose.
     Explain(explain::ExplainArgs),
+    /// Follow one real connection of a pod, step by step: the next one, or one that is made for it.
+    Trace(trace::TraceArgs),
+    /// Connect from inside a pod, for the agent.
+    #[command(hide = true)]
+    Probe(trace::ProbeArgs),
     /// Look for what keeps the mesh from working on this node, before or after installation.
     Doctor(doctor::DoctorArgs),
     /// Make and look after a certificate authority on disk.
@@ -139,6 +144,8 @@ impl Cli {
             Command::Top(args) => top::run(&args),
             Command::Analyze(args) => analyze::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::Trace(args) => trace::run(&args),
+            Command::Probe(args) => trace::probe(&args),
             Command::Doctor(args) => doctor::run(args),
             Command::Ca(command) => command.run(),
             Command::Crds(args) => crds::run(&args),

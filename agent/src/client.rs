@@ -19,6 +19,15 @@ pub(crate) fn get(admin: SocketAddr, path: &str) -> Result<String> {
 
 /// The same, with another limit on every wait.
 pub(crate) fn get_within(admin: SocketAddr, path: &str, limit: Duration) -> Result<String> {
+    ask("GET", admin, path, limit)
+}
+
+/// Asks for something to be done.
+pub(crate) fn post(admin: SocketAddr, path: &str) -> Result<String> {
+    ask("POST", admin, path, TIMEOUT)
+}
+
+fn ask(method: &str, admin: SocketAddr, path: &str, limit: Duration) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&admin, limit).with_context(|| {
         format!(
             "no agent answers at {admin}; is it running, and in this network namespace? \
@@ -27,7 +36,7 @@ pub(crate) fn get_within(admin: SocketAddr, path: &str, limit: Duration) -> Resu
     })?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: {admin}\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nhost: {admin}\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
     let (head, body) =

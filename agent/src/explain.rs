@@ -202,6 +202,27 @@ pub(crate) fn page(mesh: Option<Mesh>, query: &str) -> Answer {
     }
 }
 
+/// What a name stands for to a pod: the address that it dials, and the name that its requests have.
+pub(crate) fn dialled(mesh: &Mesh, pod: &str, to: &str) -> Result<(SocketAddr, String)> {
+    let sources = ends::sources(mesh, pod)?;
+    let source = sources.first().context("nobody dials")?;
+    let dialled = ends::dialled(mesh, to, source)?;
+    Ok((dialled.address, dialled.host))
+}
+
+/// What would become of a connection of a pod, or of a request with this method and path.
+pub(crate) fn explained(
+    mesh: &Mesh,
+    pod: &str,
+    to: &str,
+    request: Option<(String, String)>,
+) -> Result<Explanation> {
+    let (method, path) = request.unzip();
+    let request = RequestLine::new(method, path, Vec::new())?;
+    let (source, destination) = (pod.to_owned(), to.to_owned());
+    answer(mesh, &Question { source, destination, request })
+}
+
 /// Answers a question. Of a namespace, all of its pods have to get the same answer.
 fn answer(mesh: &Mesh, question: &Question) -> Result<Explanation> {
     let sources = ends::sources(mesh, &question.source)?;

@@ -35,6 +35,7 @@ mod source;
 mod spans;
 mod status;
 mod top;
+mod trace;
 
 use std::process::ExitCode;
 

@@ -15,8 +15,8 @@ use undermesh_ebpf_common::{Block, BlockKey, ListenerKey, Pod};
 use undermesh_snapshot::DatapathTables;
 
 use crate::{
-    AgentMark, DatapathError, DeliveryTable, Events, LocalTupleTable, MapSizes, OriginalDstTable,
-    ReturnRoutes, StartupGate,
+    AgentMark, DatapathError, DeliveryTable, Events, LocalTupleTable, MapReader, MapSizes,
+    OriginalDstTable, ReturnRoutes, StartupGate,
     attach::{self, Attachment, Site},
     bpffs::{self, PinDir},
     cgroup::{self, CgroupRoot},
@@ -225,6 +225,14 @@ impl Datapath {
     /// Where proxied connections were meant to go.
     pub fn original_dst(&self) -> OriginalDstTable {
         self.original_dst.clone()
+    }
+
+    /// Looks single entries of the pinned maps up.
+    ///
+    /// # Errors
+    /// A map cannot be opened.
+    pub fn reader(&self) -> Result<MapReader, DatapathError> {
+        MapReader::open(&self.pins.maps)
     }
 
     /// Which local connections are open.

@@ -116,6 +116,14 @@ impl Netns {
     }
 }
 
+/// The kernel's number for a socket, never reused.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn socket_cookie(socket: &impl AsFd) -> io::Result<u64> {
+    Ok(rustix::net::sockopt::socket_cookie(socket)?)
+}
+
 impl AsFd for Netns {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.file.as_fd()

@@ -24,6 +24,7 @@ mod duplex;
 mod error;
 pub mod explain;
 mod fair;
+mod follow;
 mod forward;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -59,6 +60,7 @@ mod tunnel;
 mod upstream;
 
 pub use config::{HeadLimits, Http2Config, Keepalive, NativeConfig, PoolConfig, ProxyConfig};
+pub use follow::{FollowedStep, Follower, Wanted};
 pub use guard::{AuthorizerStatus, KeyStatus};
 pub use overload::{OverloadStatus, Pressure, Step};
 pub use pod::{OriginalDst, Pass, PodHandle, PodListeners, PodSockets, Transparent};

@@ -12,6 +12,7 @@ use crate::{
     balance,
     duplex::Socket,
     error::Failure,
+    follow::note,
     http,
     metrics::Direction,
     overload::Carried,
@@ -33,13 +34,23 @@ pub(crate) async fn serve(pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, _s
 }
 
 async fn serve_connection(pod: &Arc<Pod>, stream: TcpStream, peer: SocketAddr) {
+    let dialled = pod.original_dst.original_dst(peer).map(canonical);
+    match pod.shared.followers.begin(&pod.workload.name, peer, dialled) {
+        // Boxed: hardly any is followed.
+        Some(followed) => Box::pin(followed.carry(carry(pod, stream, peer, dialled))).await,
+        None => carry(pod, stream, peer, dialled).await,
+    }
+}
+
+async fn carry(pod: &Arc<Pod>, stream: TcpStream, peer: SocketAddr, dialled: Option<SocketAddr>) {
     let mut client = Socket::new(stream);
     // Boxed, so that it has no place here once it has become the record.
     let mut log = Box::new(Outbound::new(pod, peer));
-    let Some(dialled) = pod.original_dst.original_dst(peer) else {
+    let Some(dialled) = dialled else {
         return log.refused(&Failure::OriginalDstUnknown { peer });
     };
-    let plan = make_plan(pod, canonical(dialled));
+    note("accepted", || format!("{peer} has dialled {dialled}"));
+    let plan = make_plan(pod, dialled);
     log.planned(&plan);
     let traffic = http::asked(pod, &plan);
     let carried = if traffic.is_some() { Carried::Requests } else { Carried::Bytes };

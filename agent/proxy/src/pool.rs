@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::{
     error::Failure,
     fair,
+    follow::note,
     metrics::PoolResult,
     tunnel::{Dialer, Permit, Tunnel, TunnelKey},
 };
@@ -72,9 +73,13 @@ impl Pool {
     ) -> Result<Permit, Failure> {
         for _ in 0..MAX_ROUNDS {
             let outcome = match self.state.look(key, newer_than) {
-                Found::Stream(permit) => return Ok(permit),
+                Found::Stream(permit) => {
+                    note("pool", || format!("hit: the tunnel to {}", key.address));
+                    return Ok(permit);
+                }
                 Found::Wait(outcome) => outcome,
             };
+            note("pool", || format!("miss: a tunnel to {} is waited for", key.address));
             let tunnel = wait_for(key, outcome).await?;
             if let Some(permit) = tunnel.reserve() {
                 return Ok(permit);

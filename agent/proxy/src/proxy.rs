@@ -12,9 +12,10 @@ use undermesh_snapshot::{CompiledPolicy, ConnectionAttributes, Snapshot, Workloa
 use undermesh_telemetry::Telemetry;
 
 use crate::{
-    AuthorizerStatus, KeyStatus, PodHandle, PodListeners, PodStatus, ProxyConfig, ProxyStatus,
-    accept, authorize,
+    AuthorizerStatus, Follower, KeyStatus, PodHandle, PodListeners, PodStatus, ProxyConfig,
+    ProxyStatus, accept, authorize,
     fair::{FairMetrics, Time},
+    follow::{Followers, Wanted},
     guard,
     limits::{LimitMetrics, Limits},
     metrics::Metrics,
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) outside: OutsideTls,
     /// Pods that are served, in the order in which they came.
     pods: Mutex<Vec<Weak<Pod>>>,
+    /// Who follows connections.
+    pub(crate) followers: Followers,
     /// Counts snapshots up, for connections whose treatment may end with one.
     pub(crate) changes: watch::Sender<u64>,
 }
@@ -119,6 +122,7 @@ impl Proxy {
             time,
             outside: OutsideTls::default(),
             pods,
+            followers: Followers::default(),
             changes,
         };
         Arc::new(Self { shared: Arc::new(shared) })
@@ -191,6 +195,11 @@ impl Proxy {
         connection: &ConnectionAttributes<'_>,
     ) -> String {
         authorize::judge(policy, connection, &self.shared.metrics).to_string()
+    }
+
+    /// Follows the next connection that is wanted, for as long as what is returned lives.
+    pub fn follow(&self, wanted: Wanted) -> Arc<Follower> {
+        self.shared.followers.add(wanted)
     }
 
     /// How late the threads that carry connections get to what they have to do.

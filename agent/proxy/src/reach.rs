@@ -9,6 +9,7 @@ use crate::{
     connect::connect,
     duplex::{Socket, TlsStream, TunnelStream},
     error::Failure,
+    follow::note,
     forward::{Ending, forward},
     native::{self, DialError, Session},
     plan::Target,
@@ -106,7 +107,10 @@ impl Reach<'_> {
         let permit = pod.pool.acquire(&key, 0).await?;
         let tunnel = Arc::clone(&permit.tunnel);
         let error = match permit.open(request()?, config.request_timeout).await {
-            Ok(stream) => return Ok(Upstream::Tunnel(stream)),
+            Ok(stream) => {
+                note("session", || format!("{} has accepted", key.identity));
+                return Ok(Upstream::Tunnel(stream));
+            }
             Err(error) => error,
         };
         if !error.tunnel_dead {

@@ -12,6 +12,7 @@ use undermesh_telemetry::{
 
 use crate::{
     error::Failure,
+    follow::{await_first_byte, note},
     metrics::Direction,
     plan::{Plan, Target},
     pod::Pod,
@@ -53,6 +54,11 @@ impl<'a> Outbound<'a> {
 
     /// The plan was made.
     pub(crate) fn planned(&mut self, plan: &Plan) {
+        note("planned", || {
+            let service = plan.service.as_ref().map_or("no service", |service| &service.host);
+            let to: Vec<_> = plan.targets.iter().map(|target| target.address.to_string()).collect();
+            format!("{service}, generation {}, endpoints {}", plan.generation, to.join(", "))
+        });
         self.info.dialled = Some(plan.dialled);
         self.info.service = plan.service.as_deref().map(service_label);
         self.info.generation = plan.generation;
@@ -68,21 +74,32 @@ impl<'a> Outbound<'a> {
 
     /// An endpoint is tried.
     pub(crate) fn target(&mut self, target: &Target) {
+        note("endpoint", || match &target.workload {
+            Some(workload) => {
+                format!("{}, pod {}, {}", target.address, workload.name, workload.identity)
+            }
+            None => format!("{}, outside the mesh", target.address),
+        });
         led_to(&mut self.info, target);
     }
 
     /// The endpoint is spoken to in this way.
     pub(crate) fn wire(&mut self, wire: Wire) {
+        note("wire", || wire.as_str().to_owned());
         (self.info.security, self.info.transport) = (Security::MutualTls, transport(wire));
     }
 
     /// The connection is established.
     pub(crate) fn open(self) -> ConnectionRecord {
-        self.pod.shared.telemetry.open(self.info)
+        note("connected", || format!("{:?}, {:?}", self.info.transport, self.info.security));
+        let record = self.pod.shared.telemetry.open(self.info);
+        await_first_byte(record.counters());
+        record
     }
 
     /// The connection was not established.
     pub(crate) fn refused(self, failure: &Failure) {
+        note("refused", || format!("{}: {failure}", failure.reason()));
         refused(self.pod, Direction::Outbound, self.info, failure);
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     status::{
         AgentStatus, CertificateRow, DestinationStatus, MapRow, ProgramRow, SourceStatus, Status,
     },
+    trace,
 };
 
 /// Occupancy from which a map is worth a warning, in percent.
@@ -42,6 +43,7 @@ GET  /edges            who has talked to whom, how often and how fast; as `under
 GET  /mesh             services, workloads, and policies with the pods that they are about
 GET  /dashboard/       all this for a browser
 GET  /explain          what would become of a connection, as `undermesh explain` asks for it
+POST /trace            follows a connection, as `undermesh trace` asks for it; GET with its number
 GET  /config_dump      the snapshot in force, the proxy's state, certificates without keys
 POST /logging?level=X  change the log filter
 ";
@@ -63,6 +65,7 @@ pub(super) struct Pages {
     /// The configuration in force, as it was read.
     cluster: Arc<ArcSwapOption<Cluster>>,
     options: Options,
+    traces: Arc<trace::Sessions>,
 }
 
 impl Pages {
@@ -82,6 +85,7 @@ impl Pages {
             health: parts.health.clone(),
             cluster: Arc::clone(&parts.cluster),
             options: parts.options(),
+            traces: Arc::default(),
         }
     }
 
@@ -100,6 +104,9 @@ impl Pages {
             (&Method::GET, "/explain") => {
                 // Another node's view of the configuration is compiled for it.
                 tokio::task::block_in_place(|| explain::page(pages.mesh(), query))
+            }
+            (_, "/trace") => {
+                tokio::task::block_in_place(|| trace::page(method, pages.tracing(), query))
             }
             (&Method::POST, "/logging") => pages.set_log_level(query),
             _ => dashboard::page(method, path).unwrap_or_else(|| {
@@ -151,6 +158,20 @@ impl Pages {
             pods: self.proxy.status().pods,
             findings: explain::said(&self.warnings.findings()),
             compiled: Default::default(),
+        })
+    }
+
+    /// What traces are put together from.
+    fn tracing(&self) -> Option<trace::Tracing> {
+        let reader = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).reader();
+        let reader = reader.inspect_err(|error| tracing::warn!(%error, "no maps to trace with"));
+        Some(trace::Tracing {
+            sessions: Arc::clone(&self.traces),
+            mesh: self.mesh()?,
+            reader: reader.ok()?,
+            enrolment: Arc::clone(&self.enrolment),
+            proxy: Arc::clone(&self.proxy),
+            telemetry: Arc::clone(&self.telemetry),
         })
     }
 

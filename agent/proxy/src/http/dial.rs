@@ -21,6 +21,7 @@ use super::{
 use crate::{
     duplex::{Socket, Stream},
     error::Failure,
+    follow::note,
     plan::Target,
     pod::Pod,
     reach::{Reach, Upstream},
@@ -55,6 +56,12 @@ impl Dial for Dialer<'_> {
         Box::pin(async {
             let pod = &self.front.pod;
             let target = target(self.front, endpoint);
+            note("endpoint", || match &target.workload {
+                Some(workload) => {
+                    format!("{}, pod {}, {}", target.address, workload.name, workload.identity)
+                }
+                None => format!("{}, outside the mesh", target.address),
+            });
             let Asks { version, upgrade, .. } = self.request;
             let http2 = speaks_http2(self.spec, version, upgrade);
             let upstream = match Neighbour::ask(self.front, &target)? {

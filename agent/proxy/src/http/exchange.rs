@@ -27,7 +27,10 @@ use super::{
     timeout, upgrade,
     way::{Way, choose, find, unusable},
 };
-use crate::upstream::hash::{self, Key};
+use crate::{
+    follow::note,
+    upstream::hash::{self, Key},
+};
 
 /// Serves one request.
 pub(crate) async fn serve(
@@ -124,6 +127,7 @@ impl Exchange<'_> {
             let way = Way { route: None, path_len: 0, spec, edits: None };
             return self.forward(way, head, body, log).await;
         };
+        note("route", || format!("{} rule {}", route.origin, route.name));
         log.route = Some(Arc::clone(route));
         let allowed = route.cors.as_ref().map(|rule| cors::judge(rule, &head)).transpose()?;
         let answer = self.by_route(route, path_len, head, body, log).await;
@@ -188,6 +192,7 @@ impl Exchange<'_> {
         }
         let forward = self.prepare(&way, head, hash, (body, log));
         let mut upstream = forward.send(log).await?;
+        note("answered", || upstream.response.status().to_string());
         // Nothing is sent again from here on.
         forward.replay.last();
         let upgraded = upgraded(&forward.head, &mut upstream.response);

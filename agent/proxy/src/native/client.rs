@@ -22,6 +22,7 @@ use super::{
 use crate::{
     duplex::{Duplex, Socket},
     error::{Failure, Side},
+    follow::note,
     metrics::{Direction, Origin},
     pod::Pod,
     terminate::tls_failure,
@@ -78,6 +79,10 @@ pub(crate) async fn open(
     let (dialled, origin) = pod.native.take(key).await?;
     let metrics = &pod.shared.metrics.native;
     metrics.record_session(origin);
+    note("pool", || match origin {
+        Origin::Fresh => "miss: a new connection".to_owned(),
+        _ => "hit: a connection that was idle".to_owned(),
+    });
     let refused = match ask(pod, key, dialled, open, client.as_deref_mut()).await {
         Ok(session) => return Ok(session),
         Err(refused) => refused,
@@ -111,6 +116,7 @@ async fn ask(
     let error = match answer {
         Ok(Ok(Control::Accept)) => {
             let early = request.early.len() as u64;
+            note("session", || format!("{} has accepted", key.identity));
             let stream = NativeStream::new(connection, host);
             return Ok(Session { stream, early, key: key.clone(), rest });
         }

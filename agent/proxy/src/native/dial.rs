@@ -12,6 +12,7 @@ use super::{connection::Connection, io::Io};
 use crate::{
     connect::connect,
     error::{Failure, Side},
+    follow::note,
     identity,
     metrics::{Direction, GaugeGuard},
     observed::tls_error,
@@ -124,6 +125,7 @@ pub(crate) async fn dial(dialer: &Dialer, key: &TunnelKey) -> Result<Dialled, Di
         Err(error) => error.failure().reason(),
     };
     shared.metrics.native.record_handshake(Direction::Outbound, outcome);
+    note("handshake", || format!("{outcome}, with {} at {}", key.identity, key.address));
     let (connection, peer_until, _) = result?;
     let _gauge = shared.metrics.native.connection(Direction::Outbound);
     let proof = Proof { config, checked, peer_until };

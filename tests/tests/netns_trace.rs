@@ -1,0 +1,214 @@
+//! `undermesh trace` follows one real connection: the next one of a pod, or one that is made in its name.
+
+use std::{
+    net::SocketAddr,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use undermesh_tests::{
+    PORT, PodSpec, Rig, ServiceSpec, locate, pod::protocol::Behaviour, wait_for,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn command(rig: &Rig, args: &[&str]) -> Result<Command> {
+    let mut command = rig.command_on("a")?;
+    command.arg(locate("undermesh")?).args(["trace", "-o", "json", "--timeout", "10"]).args(args);
+    Ok(command)
+}
+
+fn trace(rig: &Rig, args: &[&str]) -> Result<(Option<i32>, Value)> {
+    told(&command(rig, args)?.output()?)
+}
+
+fn told(output: &Output) -> Result<(Option<i32>, Value)> {
+    let trace = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    Ok((output.status.code(), trace))
+}
+
+/// `MAP key -> value` of a step of the kernel.
+fn lookups(trace: &Value, step: usize) -> Vec<String> {
+    let word = |one: &Value, field: &str| one[field].as_str().unwrap_or_default().to_owned();
+    let lookups = trace["kernel"][step]["lookups"].as_array().cloned().unwrap_or_default();
+    let text = |one: &Value| {
+        format!("{} {} -> {}", word(one, "map"), word(one, "key"), word(one, "value"))
+    };
+    lookups.iter().map(text).collect()
+}
+
+/// The proxy's steps, by name.
+fn steps(trace: &Value) -> Vec<String> {
+    let steps = trace["proxy"].as_array().cloned().unwrap_or_default();
+    steps.iter().map(|step| step["step"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_probe_is_a_connection_of_the_pod_on_every_path() -> Result<()> {
+    let rig = Rig::started()?;
+    let (_client, near, server) = (rig.pod("client")?, rig.pod("near")?, rig.pod("server")?);
+    let at_near = near.listen(format!("[::]:{PORT}").parse()?, Behaviour::Echo)?;
+    server.listen_many(format!("[::]:{PORT}").parse()?, 1, Behaviour::Echo)?;
+
+    let (code, local) = trace(&rig, &["shop/client", "--to", "near:80", "--send"])?;
+    assert_eq!((code, &local["state"]), (Some(0), &"ended".into()), "{local:#}");
+    assert_eq!(local["kernel"][0]["outcome"], "local", "{local:#}");
+    assert_eq!(local["kernel"][1]["outcome"], "inbound_local", "{local:#}");
+    let looked_up = lookups(&local, 0).join("\n");
+    let vip = rig.vip("near", 80)?;
+    assert!(looked_up.contains(&format!("SERVICES {vip} -> 1 slots")), "{looked_up}");
+    assert!(looked_up.contains(&format!("PODS {} -> ", local["netnsCookie"])), "{looked_up}");
+    assert!(steps(&local).is_empty(), "{local:#}");
+    assert_eq!(local["records"][0]["transport"], "local");
+    assert_ne!(local["probe"]["socketCookie"], 0);
+    let source = local["source"].as_str().context("no source")?;
+    let canonical = |peer: SocketAddr| SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let seen: Vec<String> =
+        at_near.accepted()?.iter().map(|one| canonical(one.peer).to_string()).collect();
+    assert_eq!(seen, [source], "the application has another client than the trace");
+
+    let (code, far) = trace(&rig, &["shop/client", "--to", "far:80", "--send"])?;
+    assert_eq!(code, Some(0), "{far:#}");
+    assert_eq!(far["kernel"][0]["outcome"], "proxied", "{far:#}");
+    let expected =
+        ["accepted", "planned", "endpoint", "wire", "handshake", "pool", "session", "connected"];
+    let found = steps(&far);
+    for step in expected.iter().filter(|step| **step != "wire") {
+        assert!(found.iter().any(|one| one == step), "no {step} in {found:?}");
+    }
+    let peer = "spiffe://cluster.local/ns/shop/sa/server";
+    assert!(far["proxy"].to_string().contains(peer), "{far:#}");
+    let close = far["records"].as_array().and_then(|records| records.last()).context("none")?;
+    assert_eq!(
+        (&close["event"], &close["destination"]["identity"]),
+        (&"close".into(), &peer.into())
+    );
+
+    rig.apply(
+        "no-client",
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {name: no-client, namespace: shop}\n\
+         spec: {action: DENY, rules: [{from: [{source: {serviceAccounts: [client]}}]}]}\n",
+    )?;
+    let (code, denied) = trace(&rig, &["shop/client", "--to", "near:80", "--send"])?;
+    assert_eq!(code, Some(1), "{denied:#}");
+    assert_eq!(denied["kernel"][1]["outcome"], "policy_denied", "{denied:#}");
+    // An answer that is not there denies.
+    let asked = lookups(&denied, 1);
+    assert!(
+        asked.iter().any(|one| one.starts_with("POLICY") && one.ends_with("-> none")),
+        "{asked:?}"
+    );
+    let records = denied["records"].to_string();
+    assert!(records.contains("denied by AuthorizationPolicy shop/no-client"), "{records}");
+    assert!(denied["rules"].to_string().contains("no-client"), "{denied:#}");
+    Ok(())
+}
+
+#[test]
+fn a_request_is_followed_through_its_route() -> Result<()> {
+    let mut rig = Rig::builder()
+        .node("a", [PodSpec::new("client")])
+        .node("b", [PodSpec::new("one")])
+        .service(ServiceSpec::new("shop", 80, PORT, &["one"]).app_protocol(80, "http"))
+        .build()?;
+    rig.manifests.write(
+        "routes",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+         metadata: {name: shop, namespace: shop}\n\
+         spec: {hosts: [shop], http: [{name: all, route: [{destination: {host: shop}}]}]}\n",
+    )?;
+    rig.start()?;
+    let (_client, one) = (rig.pod("client")?, rig.pod("one")?);
+    one.listen_many(format!("[::]:{PORT}").parse()?, 1, Behaviour::Http("one".to_owned()))?;
+    let args = ["shop/client", "--to", "shop:80", "--send", "--http", "GET", "/items"];
+    let (code, trace) = trace(&rig, &args)?;
+    assert_eq!((code, &trace["probe"]["status"]), (Some(0), &200.into()), "{trace:#}");
+    let proxy = trace["proxy"].to_string();
+    for part in ["VirtualService shop/shop rule all", "\"answered\"", "\"endpoint\""] {
+        assert!(proxy.contains(part), "{part} is not in {proxy}");
+    }
+    assert_eq!(trace["records"][0]["event"], "request", "{trace:#}");
+    assert!(trace["probe"]["firstByteUs"].as_u64().is_some(), "{trace:#}");
+    Ok(())
+}
+
+#[test]
+fn the_next_connection_is_waited_for_and_the_time_is_limited() -> Result<()> {
+    let rig = Rig::started()?;
+    let (client, server) = (rig.pod("client")?, rig.pod("server")?);
+    server.listen_many(format!("[::]:{PORT}").parse()?, 1, Behaviour::Echo)?;
+    let waiting = command(&rig, &["shop/client", "--to", "far:80"])?
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // Until the trace has begun, connections are nobody's: each of these may be the one.
+    let agent = rig.agent("a")?;
+    wait_for("a trace to begin", SOON, || Ok(agent.admin("/trace?id=1").ok().map(drop)))?;
+    let conn = client.connect(rig.vip("far", 80)?)?;
+    conn.exchange(b"hello")?;
+    wait_for("the first byte to be noted", SOON, || {
+        Ok(agent.admin("/trace?id=1")?.contains("first-byte").then_some(()))
+    })?;
+    conn.close()?;
+    let (code, trace) = told(&waiting.wait_with_output()?)?;
+    assert_eq!((code, &trace["state"]), (Some(0), &"ended".into()), "{trace:#}");
+    assert!(trace["probe"].is_null());
+    assert!(steps(&trace).contains(&"first-byte".to_owned()), "{trace:#}");
+    let close = trace["records"].as_array().and_then(|records| records.last()).context("none")?;
+    assert_eq!((&close["bytes_received"], &close["bytes_sent"]), (&5.into(), &5.into()));
+
+    let (code, none) = trace_for(&rig, "0.5")?;
+    assert_eq!((code, &none["state"]), (Some(1), &"timed-out".into()), "{none:#}");
+    Ok(())
+}
+
+fn trace_for(rig: &Rig, seconds: &str) -> Result<(Option<i32>, Value)> {
+    let mut command = rig.command_on("a")?;
+    command.arg(locate("undermesh")?).args([
+        "trace",
+        "-o",
+        "json",
+        "shop/client",
+        "--timeout",
+        seconds,
+    ]);
+    told(&command.output()?)
+}
+
+#[test]
+fn traces_are_few_and_about_pods_of_the_node() -> Result<()> {
+    let rig = Rig::started()?;
+    let mut running = Vec::new();
+    for number in 1..=4 {
+        running.push(command(&rig, &["shop/client"])?.stdout(Stdio::null()).spawn()?);
+        let agent = rig.agent("a")?;
+        let page = format!("/trace?id={number}");
+        wait_for("a trace to begin", SOON, || Ok(agent.admin(&page).ok().map(drop)))?;
+    }
+    let refused = command(&rig, &["shop/client"])?.output()?;
+    let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
+    for mut process in running {
+        process.kill()?;
+        process.wait()?;
+    }
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(complaint.contains("4 traces are running already"), "{complaint}");
+    for (args, part) in [
+        (
+            &["shop/server"][..],
+            "shop/server is no enrolled pod of this node; there are shop/client",
+        ),
+        (&["shop/client", "--to", "farr:80"], "is it far"),
+        (&["client"], "pod is NAMESPACE/NAME"),
+    ] {
+        let output = command(&rig, args)?.output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(complaint.contains(part), "{args:?}: {complaint}");
+    }
+    Ok(())
+}
