@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use undermesh_datapath::ProgramCost;
 
 use crate::{
-    agent, analyze, ca, client, cluster, config::RawConfig, controller, crds, dashboard, doctor,
-    explain, flows, status, top, trace,
+    agent, analyze, bugreport, ca, client, cluster, config::RawConfig, controller, crds, dashboard,
+    doctor, dump, explain, flows, logging, status, top, trace,
 };
 
 /// Address of the admin interface where nothing else is said.
@@ -50,6 +50,12 @@ enum Command {
     /// Connect from inside a pod, for the agent.
     #[command(hide = true)]
     Probe(trace::ProbeArgs),
+    /// Print what the agent of this node works with: maps, snapshot, certificates, pools.
+    Dump(dump::DumpArgs),
+    /// Collect in one archive what somebody needs who is to find out what is wrong; without secrets.
+    Bugreport(bugreport::BugreportArgs),
+    /// Show or change, while it runs, what the agent of this node logs.
+    Log(logging::LogArgs),
     /// Look for what keeps the mesh from working on this node, before or after installation.
     Doctor(doctor::DoctorArgs),
     /// Make and look after a certificate authority on disk.
@@ -146,6 +152,9 @@ impl Cli {
             Command::Explain(args) => explain::run(&args),
             Command::Trace(args) => trace::run(&args),
             Command::Probe(args) => trace::probe(&args),
+            Command::Dump(args) => dump::run(&args),
+            Command::Bugreport(args) => bugreport::run(args),
+            Command::Log(args) => logging::run(&args),
             Command::Doctor(args) => doctor::run(args),
             Command::Ca(command) => command.run(),
             Command::Crds(args) => crds::run(&args),

@@ -25,12 +25,16 @@ mod runner;
 mod settings;
 mod situation;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::config::RawConfig;
+use crate::config::{Outline, RawConfig};
 use finding::Check;
 use report::Report;
 use situation::Situation;
@@ -76,6 +80,17 @@ enum Output {
     Text,
     /// For programs; stable field names.
     Json,
+}
+
+/// What a running agent's node is like, as JSON, and the settings that were looked at.
+///
+/// # Errors
+/// Where the settings cannot be read at all.
+pub(crate) fn report(file: Option<&Path>, settings: RawConfig) -> Result<(Outline, String)> {
+    let situation = Arc::new(Situation::find(false, file, settings)?);
+    let rows = runner::run(&CHECKS, &situation);
+    let report = Report::new(&situation, rows);
+    Ok((situation.outline.clone(), serde_json::to_string_pretty(&report)?))
 }
 
 /// Exit code 0: nothing worse than notes; 1: warnings; 2: errors.

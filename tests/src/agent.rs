@@ -223,6 +223,14 @@ impl Agent {
         self.memory("VmRSS:")
     }
 
+    /// The most memory that was ever resident, in bytes.
+    ///
+    /// # Errors
+    /// Where the process is gone.
+    pub fn peak_bytes(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
     /// Resident memory that is no file's, in bytes: without the mapped program.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //!     ├─ doctor      `undermesh doctor` on a node, and what it says
 //!     ├─ authorizer  whom CUSTOM policies ask, over HTTP and gRPC
 //!     ├─ foreign     programs of somebody else
+//!     ├─ guide       pages of the documentation that show commands and their output
 //!     ├─ raw         requests as bytes
 //!     ├─ receiver    a receiver of spans
 //!     ├─ controller  controllers as processes, and their certificate service as bytes on a wire
@@ -38,6 +39,7 @@ mod doctor;
 mod footprint;
 mod foreign;
 mod guard;
+mod guide;
 mod http;
 mod manifest;
 mod netns;
@@ -66,6 +68,7 @@ pub use doctor::{Diagnosis, Doctor, FindingRow};
 pub use footprint::Footprint;
 pub use foreign::ForeignProgram;
 pub use guard::watch_owner;
+pub use guide::Section;
 pub use manifest::{Manifests, Placement, PodSpec, ServiceSpec};
 pub use netns::{Netns, enter_netns};
 pub use outside::{Authority, DnsServer, Issued, TlsServer};

@@ -78,9 +78,20 @@ fn variants() -> [Value; 3] {
     ]
 }
 
-/// Values that the schema has to refuse.
-fn refused() -> [Value; 4] {
+/// What says in a manifest that controllers distribute the configuration: settings of both sides.
+const DISTRIBUTED: [&str; 4] =
+    ["source: controller", "distribute: true", "controllerAddresses:", "resources: [sidecars]"];
+
+/// Agents that have their configuration from controllers, and those that do not.
+fn distribution() -> [(Value, bool); 2] {
+    [(json!({"agent": {"source": "controller"}}), true), (json!({}), false)]
+}
+
+/// Values that the schema or the chart has to refuse.
+fn refused() -> [Value; 6] {
     [
+        json!({"agent": {"source": "elsewhere"}}),
+        json!({"agent": {"source": "controller"}, "controller": {"enabled": false}}),
         json!({"agents": {}}),
         json!({"agent": {"secretNames": ["undermesh-ca"]}}),
         json!({"agent": {"settings": {"node": "a"}}}),
@@ -95,6 +106,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let render = |values: &Value| ask(workspace, &helm, values);
     for values in variants() {
         sound(render(&values)?).with_context(|| format!("with the values {values}"))?;
+    }
+    for (values, distributed) in distribution() {
+        let manifest = join(sound(render(&values)?)?);
+        for word in DISTRIBUTED {
+            ensure!(manifest.contains(word) == distributed, "{word:?} with the values {values}");
+        }
     }
     for values in refused() {
         ensure!(render(&values)?.refused.is_some(), "the schema lets pass: {values}");

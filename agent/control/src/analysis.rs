@@ -114,6 +114,12 @@ pub fn analyze(inputs: &[Input<'_>]) -> Analysis {
     analysis
 }
 
+/// What only a whole configuration shows of one that is in force: policies that select nothing, services and subsets
+/// without pods, and the like.
+pub fn whole(cluster: &Cluster) -> Vec<Diagnostic> {
+    checks::run(cluster, &Templates::default())
+}
+
 /// An API server gives an address to each Service that names none.
 fn give_addresses(objects: &mut Objects) {
     for (number, placed) in (1_u32..).zip(&mut objects.services) {

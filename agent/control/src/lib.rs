@@ -39,7 +39,7 @@ mod security;
 mod source;
 mod traffic;
 
-pub use analysis::{Analysis, Input, analyze};
+pub use analysis::{Analysis, Input, analyze, whole};
 pub use api_server::{
     ACCEPTED, ApiError, ApiServer, CONTROLLER, JUDGED_KINDS, JudgedKind, Keeping, KeptSecret,
     Lease, LeaseState, ObjectPath, PodPlace, StatusWrite, TokenOwner,

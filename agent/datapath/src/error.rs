@@ -76,6 +76,9 @@ pub enum DatapathError {
         /// The setting that sizes it.
         setting: &'static str,
     },
+    /// A map that nobody has, or that cannot be read entry by entry.
+    #[error("there is no map {0} to read; see `undermesh dump maps --help`")]
+    NoSuchMap(String),
     /// A map operation failed otherwise.
     #[error("cannot {action} map {map}: {reason}")]
     Map {

@@ -15,15 +15,18 @@ use undermesh_identity::{CertificateStatus, IdentityStore};
 use undermesh_model::Cluster;
 use undermesh_proxy::{NameStatus, Proxy};
 use undermesh_snapshot::{DatapathTables, Options, Snapshot, ip};
-use undermesh_telemetry::{LogHandle, Telemetry};
+use undermesh_telemetry::Telemetry;
 
 use super::{parts::Parts, reload::Warnings};
 use crate::{
     admin::{Answer, Pages as PageFn},
+    analyze::Found,
     config::{Config, SourceConfig},
-    dashboard, edges,
+    dashboard, dump, edges,
     enrolment::EnrolmentView,
-    explain, flows, policies,
+    explain, flows,
+    logging::Logging,
+    policies,
     policies::{AuthorizerRow, KeyRow},
     readiness::Readiness,
     status::{
@@ -45,14 +48,16 @@ GET  /dashboard/       all this for a browser
 GET  /explain          what would become of a connection, as `undermesh explain` asks for it
 POST /trace            follows a connection, as `undermesh trace` asks for it; GET with its number
 GET  /config_dump      the snapshot in force, the proxy's state, certificates without keys
-POST /logging?level=X  change the log filter
+GET  /maps?name=X      what stands in a BPF map, as `undermesh dump maps` asks for it
+GET  /logging          the log filter; POST /logging?level=X[&for=5m] changes it
+GET  /logs             the newest lines of the log
 ";
 
 /// What the pages are made from.
 pub(super) struct Pages {
     config: Config,
     started: Instant,
-    logs: LogHandle,
+    logging: Logging,
     readiness: Readiness,
     enrolment: Arc<EnrolmentView>,
     identities: Arc<IdentityStore>,
@@ -73,7 +78,7 @@ impl Pages {
         Self {
             config: parts.config.clone(),
             started: parts.started,
-            logs: parts.logs.clone(),
+            logging: parts.logging.clone(),
             readiness: parts.readiness(),
             enrolment: Arc::clone(&parts.enrolment),
             identities: Arc::clone(&parts.identities),
@@ -95,7 +100,9 @@ impl Pages {
             (&Method::GET, "/") => Answer::text(StatusCode::OK, INDEX),
             (&Method::GET, "/status") => json_page(&pages.status()),
             (&Method::GET, "/config_dump") => json_page(&pages.dump()),
-            (&Method::GET, "/findings") => json_page(&pages.warnings.findings()),
+            (&Method::GET, "/findings") => {
+                tokio::task::block_in_place(|| json_page(&pages.findings()))
+            }
             (&Method::GET, "/edges") => edges::page(&pages.config.node, pages.telemetry.edges()),
             (&Method::GET, "/flows") => {
                 flows::page(pages.telemetry.flows(), query, || pages.kernel_lost())
@@ -108,7 +115,10 @@ impl Pages {
             (_, "/trace") => {
                 tokio::task::block_in_place(|| trace::page(method, pages.tracing(), query))
             }
-            (&Method::POST, "/logging") => pages.set_log_level(query),
+            (&Method::GET, "/maps") => dump::map_page(&pages.config.pin_dir, query),
+            (&Method::GET, "/logging") => json_page(&pages.logging.filter()),
+            (&Method::POST, "/logging") => pages.logging.change(query),
+            (&Method::GET, "/logs") => pages.logging.recent(),
             _ => dashboard::page(method, path).unwrap_or_else(|| {
                 Answer::text(StatusCode::NOT_FOUND, format!("no such page; there are\n{INDEX}"))
             }),
@@ -146,6 +156,19 @@ impl Pages {
         })
     }
 
+    /// What is wrong with the configuration, and last what only shows when all of it is looked at: nobody has to be told
+    /// that with each state.
+    fn findings(&self) -> Vec<Found> {
+        let mut findings = self.warnings.findings();
+        let Some(cluster) = self.cluster.load_full() else { return findings };
+        for found in undermesh_control::whole(&cluster).iter().map(Found::from) {
+            if !findings.contains(&found) {
+                findings.push(found);
+            }
+        }
+        findings
+    }
+
     /// What explanations are about.
     fn mesh(&self) -> Option<explain::Mesh> {
         let own = self.snapshot.load_full();
@@ -173,15 +196,6 @@ impl Pages {
             proxy: Arc::clone(&self.proxy),
             telemetry: Arc::clone(&self.telemetry),
         })
-    }
-
-    fn set_log_level(&self, query: &str) -> Answer {
-        let level = query.split('&').find_map(|pair| pair.strip_prefix("level="));
-        match level.map(|level| self.logs.set(level)) {
-            Some(Ok(())) => Answer::text(StatusCode::OK, "changed\n"),
-            Some(Err(error)) => Answer::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
-            None => Answer::text(StatusCode::BAD_REQUEST, "say which: /logging?level=debug\n"),
-        }
     }
 
     fn status(&self) -> Status {
@@ -318,7 +332,11 @@ fn overdue(status: &CertificateStatus) -> Option<String> {
     }
     let (id, error) = (&status.id, status.last_error.as_deref().unwrap_or_default());
     let percent = status.life_percent.unwrap_or_default();
-    let ends = if status.is_overdue(80) { "; it ENDS SOON" } else { "" };
+    let ends = match percent {
+        100.. => "; it HAS EXPIRED",
+        80.. => "; it ENDS SOON",
+        _ => "",
+    };
     Some(format!(
         "the certificate of {id} cannot be renewed, {percent}% of its life is over{ends}: {error}"
     ))

@@ -26,6 +26,7 @@ use crate::{
     enrolment::{Enrolment, EnrolmentView},
     gate::Gatekeeper,
     kernel_events::KernelEvents,
+    logging::Logging,
     metrics::{NodeCollector, SourceCollector},
     pod::Node,
     readiness::Readiness,
@@ -44,7 +45,7 @@ const IN_FLIGHT: Duration = Duration::from_millis(50);
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) started: Instant,
-    pub(super) logs: LogHandle,
+    pub(super) logging: Logging,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) identities: Arc<IdentityStore>,
     pub(super) datapath: Arc<Mutex<Datapath>>,
@@ -153,7 +154,7 @@ impl Parts {
         let parts = Self {
             config: config.clone(),
             started: Instant::now(),
-            logs,
+            logging: Logging::new(logs, &config.log_level),
             telemetry: Arc::clone(telemetry),
             identities,
             datapath,

@@ -1,6 +1,9 @@
 //! `undermesh install` and `undermesh upgrade`: the manifest of this binary, by server-side apply.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -9,12 +12,15 @@ use undermesh_control::{ApiServer, ObjectPath};
 
 use super::{
     AGENT, CONTROLLER, ClusterArgs,
-    findings::Level,
+    findings::{Findings, Level},
     installed,
     manifest::{self, Wanted},
     preflight, rollout, run,
 };
 
+/// How long after everything is ready the first findings may be too early, and when it is looked again.
+const SETTLING: Duration = Duration::from_secs(20);
+const AGAIN: Duration = Duration::from_secs(1);
 const HELM: &str = "meta.helm.sh/release-name";
 
 #[derive(Args)]
@@ -107,9 +113,21 @@ impl Common {
             self.cluster.object("apps", "daemonsets", AGENT),
         ];
         rollout::wait(api, &self.cluster, &awaited, self.timeout).await?;
-        let findings = installed::check(api, &self.cluster).await;
+        let findings = self.settled(api).await;
         print!("{findings}");
         Ok(findings.exit_code())
+    }
+
+    /// Who has just become ready has not led yet, nor written roots: what is wrong at first is looked at again.
+    async fn settled(&self, api: &ApiServer) -> Findings {
+        let deadline = Instant::now() + SETTLING;
+        loop {
+            let findings = installed::check(api, &self.cluster).await;
+            if findings.level() == Level::Ok || Instant::now() > deadline {
+                return findings;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 }
 

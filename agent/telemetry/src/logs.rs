@@ -1,7 +1,10 @@
-//! The agent's own log, on standard error.
+//! The agent's own log, on standard error; its newest lines are kept, for who asks when something has gone wrong.
+
+mod recent;
 
 use std::io::{self, IsTerminal};
 
+use recent::{Recent, Tee};
 use tracing_subscriber::{
     EnvFilter, Registry,
     filter::{Directive, LevelFilter, filter_fn},
@@ -52,18 +55,31 @@ pub enum LogError {
     Twice,
 }
 
-/// Changes the filter of a running log.
+/// Changes the filter of a running log, and knows what it has said.
 #[derive(Clone, Debug)]
-pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
+pub struct LogHandle {
+    filter: reload::Handle<EnvFilter, Registry>,
+    recent: Recent,
+}
 
 impl LogHandle {
+    /// The newest lines, oldest first, and how many came before them.
+    pub fn recent(&self) -> (String, u64) {
+        self.recent.lines()
+    }
+
+    /// The filter in force.
+    pub fn filter(&self) -> String {
+        self.filter.with_current(ToString::to_string).unwrap_or_default()
+    }
+
     /// Replaces the filter.
     ///
     /// # Errors
     /// [`LogError::Filter`] or [`LogError::Reload`]; the old filter then stays.
     pub fn set(&self, filter: &str) -> Result<(), LogError> {
         let parsed = parse(filter)?;
-        self.0.reload(parsed).map_err(|error| LogError::Reload {
+        self.filter.reload(parsed).map_err(|error| LogError::Reload {
             filter: filter.to_owned(),
             reason: error.to_string(),
         })
@@ -77,7 +93,10 @@ impl LogHandle {
 pub fn init(filter: &str, format: LogFormat) -> Result<LogHandle, LogError> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let recent = Recent::default();
+    let kept = recent.clone();
+    let writer = move || Tee::new(io::stderr(), kept.clone());
+    let layer = fmt::layer().with_writer(writer).with_ansi(io::stderr().is_terminal());
     let said_once = filter_fn(|about| about.target() != SAID_BY_WHO_ASKED);
     let set = match format {
         LogFormat::Text => registry.with(layer.with_filter(said_once)).try_init(),
@@ -86,7 +105,7 @@ pub fn init(filter: &str, format: LogFormat) -> Result<LogHandle, LogError> {
         }
     };
     set.map_err(|_| LogError::Twice)?;
-    Ok(LogHandle(handle))
+    Ok(LogHandle { filter: handle, recent })
 }
 
 /// Directive by directive, so that an error can name the one that is wrong. An empty filter is
@@ -151,12 +170,12 @@ mod tests {
     fn a_running_log_changes_its_filter_and_keeps_it_when_the_new_one_is_wrong() {
         let (layer, handle) = reload::Layer::new(parse("info").unwrap());
         let registry = tracing_subscriber::registry().with(layer);
-        let handle = LogHandle(handle);
-        let filter = |handle: &LogHandle| handle.0.with_current(ToString::to_string).unwrap();
+        let handle = LogHandle { filter: handle, recent: Recent::default() };
+        assert_eq!(handle.filter(), "info");
         handle.set("debug").unwrap();
-        assert_eq!(filter(&handle), "debug");
+        assert_eq!(handle.filter(), "debug");
         assert!(matches!(handle.set("loud"), Err(LogError::Filter { .. })));
-        assert_eq!(filter(&handle), "debug");
+        assert_eq!(handle.filter(), "debug");
         drop(registry);
     }
 }

@@ -25,6 +25,8 @@ const WITHIN: Duration = Duration::from_secs(180);
 const GRPC: u16 = 25012;
 /// Changes of endpoints that are measured.
 const CHANGES: usize = 60;
+/// How long processes have to come to rest: freed memory goes back within a second or two.
+const SETTLED: Duration = Duration::from_secs(4);
 /// What the agent says when maps have a state.
 const IN_FORCE: &str = "configuration in force";
 
@@ -61,9 +63,11 @@ pub(super) fn run(_: Plan) -> Result<Findings> {
     let started = Instant::now();
     controller.wait_ready()?;
     step("the controller reads everything", || wait_until_read(&controller))?;
+    let read = started.elapsed();
+    std::thread::sleep(SETTLED);
     findings.note(format!(
         "controller: everything read after {:.0} s, {} MiB resident",
-        started.elapsed().as_secs_f64(),
+        read.as_secs_f64(),
         controller.resident_bytes()? >> 20
     ));
     for narrow in [false, true] {
@@ -106,15 +110,18 @@ fn measure(
     configure(rig, plane, narrow)?;
     let sent = sent_bytes(controller)?;
     let started = Instant::now();
-    let mut agent = Agent::start(rig.node("a")?)?;
-    let mut log = Log::of(&agent);
+    let node = rig.node("a")?;
+    // A former agent has written to the same file.
+    let before = std::fs::metadata(node.dir.join("agent.log")).map_or(0, |it| it.len());
+    let mut agent = Agent::start(node)?;
+    let mut log = Log { path: agent.log_path(), read: before };
     let first = wait_for("the first configuration", WITHIN, || {
         anyhow::ensure!(agent.is_running()?, "the agent has ended: {}", agent.log());
         Ok(log.next())
     })?;
     let first = (started.elapsed().as_secs_f64(), first, sent_bytes(controller)? - sent);
     // What follows from the start (its own certificate, its pod) is over.
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(SETTLED);
     log.skip();
     let (sent, mut times, mut inner) = (sent_bytes(controller)?, Vec::new(), Vec::new());
     let services: Vec<usize> = (0..cluster.services)
@@ -147,11 +154,18 @@ fn measure(
             share(&times, 0.5)?,
             share(&times, 0.99)?,
         ),
-        format!("the agent occupies {} MiB", agent.resident_bytes()? >> 20),
+        memory(&agent)?,
     ];
     notes.extend(super::scale::maps(rig, &agent)?.into_iter().take(1));
     agent.kill()?;
     Ok(notes)
+}
+
+/// After the last change, when what it has cost is given back; and the most that there ever was.
+fn memory(agent: &Agent) -> Result<String> {
+    std::thread::sleep(SETTLED);
+    let (now, peak) = (agent.resident_bytes()? >> 20, agent.peak_bytes()? >> 20);
+    Ok(format!("the agent occupies {now} MiB at rest, and {peak} MiB at most"))
 }
 
 fn configure(rig: &mut Rig, plane: &Plane, narrow: bool) -> Result<()> {
@@ -191,7 +205,7 @@ fn sent_bytes(controller: &Controller) -> Result<u64> {
 /// What an agent says about states in force, line by line.
 struct Log {
     path: PathBuf,
-    read: usize,
+    read: u64,
 }
 
 /// One of them.
@@ -202,20 +216,16 @@ struct InForce {
 }
 
 impl Log {
-    fn of(agent: &Agent) -> Self {
-        Self { path: agent.log_path(), read: 0 }
-    }
-
     /// The next line that has not been seen.
     fn next(&mut self) -> Option<InForce> {
         use std::io::{Read as _, Seek as _, SeekFrom};
         let mut file = std::fs::File::open(&self.path).ok()?;
-        file.seek(SeekFrom::Start(self.read as u64)).ok()?;
+        file.seek(SeekFrom::Start(self.read)).ok()?;
         let mut text = String::new();
         file.read_to_string(&mut text).ok()?;
         let end = text.find(IN_FORCE).and_then(|at| Some(at + text[at..].find('\n')?))?;
         let line = text[..end].lines().last()?;
-        self.read += end + 1;
+        self.read += end as u64 + 1;
         let field = |name: &str| {
             let value = line.split_whitespace().find_map(|word| word.strip_prefix(name))?;
             value.parse::<f64>().ok()
