@@ -212,7 +212,7 @@ fn a_route_is_named_with_those_that_lost_and_why() -> Result<()> {
     let (_, _, answer) = files.answer(&["shop/client", "cart", "GET", "/half"])?;
     let mut endpoints: Vec<&Value> =
         answer["ways"][0]["endpoints"].as_array().context("none")?.iter().collect();
-    endpoints.sort_by_key(|one| one.to_string());
+    endpoints.sort_by_key(ToString::to_string);
     assert_eq!(endpoints, ["10.2.0.1:8080", "10.2.0.2:8080"]);
     assert_eq!(answer["ways"][0]["percent"], 100.0);
     Ok(())

@@ -105,6 +105,9 @@ fn split(written: &str) -> Result<(String, Option<u16>)> {
         return Ok((written.to_owned(), None));
     }
     let bare = |name: &str| name.trim_start_matches('[').trim_end_matches(']').to_owned();
+    if written.ends_with(']') {
+        return Ok((bare(written), None));
+    }
     match written.rsplit_once(':') {
         Some((name, port)) => {
             let port = port.parse().ok().filter(|port| *port != 0);
