@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -131,7 +131,7 @@ impl Logging {
         }
         match (filter, reset) {
             (Some(filter), false) => {
-                self.handle.set(&filter).map_err(|error| anyhow!("{error}"))?
+                self.handle.set(&filter)?;
             }
             (None, true) => self.handle.set(&self.configured)?,
             _ => bail!("say which: /logging?level=debug, or /logging?reset=1"),
