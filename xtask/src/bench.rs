@@ -8,7 +8,7 @@
 //! rounds     every variant in turn, several times, in changing order
 //! cpu        what a stretch of time has cost the machine, and whether it was ours alone
 //! compare    pairs of samples -> ratios, their median and their spread
-//! local, passthrough, scale, fairness    benchmarks of one thing
+//! local, passthrough, scale, fairness, observation    benchmarks of one thing
 //! micro      single steps of the agent, by criterion
 //! distribution    agents at a controller, and at an API server
 //! cluster    an endpoint's way through a cluster of 100,000 to a map
@@ -30,6 +30,7 @@ mod load;
 mod local;
 mod mesh;
 mod micro;
+mod observation;
 mod passthrough;
 mod process;
 mod report;
@@ -53,7 +54,7 @@ use rounds::Plan;
 const TAG: &str = "bench";
 
 /// All benchmarks, in the order in which they are run.
-const ALL: [Name; 8] = [
+const ALL: [Name; 9] = [
     Name::Micro,
     Name::Local,
     Name::Passthrough,
@@ -61,6 +62,7 @@ const ALL: [Name; 8] = [
     Name::Distribution,
     Name::Cluster,
     Name::Fairness,
+    Name::Observation,
     Name::Mesh,
 ];
 
@@ -105,6 +107,8 @@ enum Name {
     Mesh,
     /// A pod beside one that asks for ten times its share: what it loses, with fairness and without
     Fairness,
+    /// What access log, flow records and spans cost, within a node and where requests are looked at
+    Observation,
     /// Single steps of the agent (compile, look up, judge, rewrite, frame, encrypt, apply), by criterion
     Micro,
 }
@@ -143,6 +147,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     }
     let mut report = Report::new(plan)?;
     for name in names {
+        if name == Name::Observation {
+            observation::run(plan)?.into_iter().for_each(|findings| report.add(findings));
+            continue;
+        }
         report.add(match name {
             Name::Local => local::run(plan)?,
             Name::Passthrough => passthrough::run(plan)?,
@@ -150,6 +158,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
             Name::Distribution => distribution::run(plan)?,
             Name::Cluster => cluster::run(plan)?,
             Name::Fairness => fairness::run(plan)?,
+            Name::Observation => continue,
             Name::Mesh => mesh::run(workspace, policy, plan, &args.mesh)?,
             Name::Micro => micro::run(workspace, policy, plan, &args.micro)?,
         });

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::{Peer, ServiceLabel};
+use crate::{Peer, ServiceLabel, telemetry::CLOSED};
 
 /// Which end's agent reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,7 +140,7 @@ pub struct CloseReason {
 impl CloseReason {
     /// Both ends have closed in an orderly way.
     pub const fn closed() -> Self {
-        Self { reason: "closed", flags: "-", detail: None }
+        Self { reason: CLOSED, flags: "-", detail: None }
     }
 
     /// A reason without more to say.

@@ -42,7 +42,7 @@ pub use spans::{
     Attribute, Directory, Endpoint, EndpointError, Event, Protocol, Resource, Span, SpanId,
     SpanKind, Spans, TraceId, Traced, Value,
 };
-pub use telemetry::{Denial, Telemetry};
+pub use telemetry::{ANSWERED, Denial, Telemetry};
 
 /// What [`Directory::tls`] gives.
 pub use tokio_rustls::rustls::ClientConfig;

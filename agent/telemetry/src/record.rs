@@ -89,6 +89,7 @@ impl ConnectionRecord {
         }
         self.telemetry.live().remove(self.id);
         self.telemetry.tcp().close(&self.series, reason);
+        self.telemetry.ended(reason.reason);
         let mut line = Line::new("close", self.id, &self.info);
         line.end(&self.counters, self.opened.elapsed(), reason);
         self.telemetry.log(&line);

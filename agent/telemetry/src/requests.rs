@@ -134,6 +134,7 @@ impl Requests {
         series.counters.duration.observe(request.duration.as_secs_f64() * 1e3);
         series.counters.received.observe(request.received as f64);
         series.counters.sent.observe(request.sent as f64);
+        self.telemetry.answered(request.reason);
         if self.telemetry.is_logging() {
             self.telemetry.log(&RequestLine::new(self.connection, &self.info, request));
         }

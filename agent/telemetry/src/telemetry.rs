@@ -23,6 +23,10 @@ use crate::{
     live::LiveConnections, process::ProcessCollector, record::Line, tcp_metrics::TcpMetrics,
 };
 
+/// Why an ordinary connection has ended, and an ordinary request.
+pub(crate) const CLOSED: &str = "closed";
+/// The endpoint has answered, and its answer was passed on.
+pub const ANSWERED: &str = "answered";
 /// Label sets that the TCP metrics keep apart, that those of requests do, and those of messages.
 const MAX_SERIES: usize = 10_000;
 /// How the reasons begin that are a policy's: an AuthorizationPolicy's, a RequestAuthentication's.
@@ -45,7 +49,10 @@ pub struct Telemetry {
     registry: Mutex<Registry>,
     tcp: TcpMetrics,
     http: HttpMetrics,
-    denied: Family<DeniedLabels, Counter>,
+    denied: Family<ReasonLabels, Counter>,
+    /// Connections that ended otherwise than closed, and requests otherwise than answered.
+    broken: Family<ReasonLabels, Counter>,
+    unanswered: Family<ReasonLabels, Counter>,
     access_log: AccessLog,
     flows: Flows,
     spans: OnceLock<Spans>,
@@ -57,7 +64,7 @@ pub struct Telemetry {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DeniedLabels {
+struct ReasonLabels {
     reason: &'static str,
 }
 
@@ -93,6 +100,18 @@ impl Telemetry {
             "Connections that never opened, by reason",
             denied.clone(),
         );
+        let broken = Family::default();
+        registry.register(
+            "undermesh_connections_broken",
+            "Connections that ended otherwise than by being closed, by reason",
+            broken.clone(),
+        );
+        let unanswered = Family::default();
+        registry.register(
+            "undermesh_requests_unanswered",
+            "Requests that ended otherwise than by an endpoint's whole answer, by reason",
+            unanswered.clone(),
+        );
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("undermesh_build", "The agent's version", version);
         registry.register_collector(Box::new(ProcessCollector::new(access_log.clone())));
@@ -101,6 +120,8 @@ impl Telemetry {
             tcp,
             http,
             denied,
+            broken,
+            unanswered,
             access_log,
             flows: Flows::new(flow_buffer),
             spans: OnceLock::new(),
@@ -118,7 +139,7 @@ impl Telemetry {
 
     /// Counts and logs a connection that never opened.
     pub fn denied(&self, denial: &Denial) {
-        self.denied.get_or_create(&DeniedLabels { reason: denial.reason.reason }).inc();
+        self.denied.get_or_create(&ReasonLabels { reason: denial.reason.reason }).inc();
         let mut line = Line::new("denied", self.id(), &denial.info);
         line.because(&denial.reason);
         self.log(&line);
@@ -128,6 +149,20 @@ impl Telemetry {
             denial.reason.detail.as_deref(),
             None,
         );
+    }
+
+    /// Counts the end of a connection.
+    pub(crate) fn ended(&self, reason: &'static str) {
+        if reason != CLOSED {
+            self.broken.get_or_create(&ReasonLabels { reason }).inc();
+        }
+    }
+
+    /// Counts the end of a request.
+    pub(crate) fn answered(&self, reason: &'static str) {
+        if reason != ANSWERED {
+            self.unanswered.get_or_create(&ReasonLabels { reason }).inc();
+        }
     }
 
     /// The record of a connection that was opened `ago`, and counted and logged then, by an agent

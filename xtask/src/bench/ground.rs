@@ -22,6 +22,13 @@ pub(super) const HTTP_PORT: u16 = 8080;
 /// Where iperf3's server listens.
 pub(super) const BULK_PORT: u16 = 5201;
 
+/// Has requests of `far` looked at by the client's agent.
+const ROUTES: &str = "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: far, namespace: shop}
+spec: {hosts: [far], http: [{route: [{destination: {host: far}}]}]}
+";
+
 /// A client and a server on one node, and on the other a server that is not in the mesh.
 pub(super) struct Ground {
     servers: Processes,
@@ -76,6 +83,48 @@ impl Ground {
     /// The same, with an agent on each node.
     pub(super) fn with_mesh(kind: &str) -> Result<Self> {
         let mut ground = Self::without_mesh(kind)?;
+        ground.rig.start()?;
+        Ok(ground)
+    }
+
+    /// A mesh whose agents tell all that they can of what they do, or nothing that can be turned off. Requests of the
+    /// service `far`, which a pod of the other node answers, are looked at.
+    ///
+    /// `spans` are the ports of receivers of spans on the two nodes.
+    pub(super) fn observed(
+        kind: &str,
+        spans: impl FnOnce(&Rig) -> Result<Option<[u16; 2]>>,
+    ) -> Result<Self> {
+        let far = ServiceSpec::new("far", HTTP_PORT, HTTP_PORT, &["distant"]);
+        let rig = Rig::builder()
+            .tag(&format!("{TAG}{}{kind}", std::process::id()))
+            .node("a", [PodSpec::new("client"), PodSpec::new("server")])
+            .node("b", [PodSpec::new("distant")])
+            .service(ServiceSpec::new("near", HTTP_PORT, HTTP_PORT, &["server"]))
+            .service(far.port(HTTP_PORT, HTTP_PORT, "http").looked_at())
+            .build()?;
+        let dir = rig.footprint().dir();
+        rig.place("client")?.netns.sysctls(&[("net/ipv4/ip_local_port_range", "16384 65535")])?;
+        let ports = spans(&rig)?;
+        let mut ground = Self { servers: Processes::default(), rig, dir };
+        for (index, node) in ["a", "b"].into_iter().enumerate() {
+            let log = ground.dir.join(format!("access-{node}.log")).display().to_string();
+            let settings = &mut ground.rig.node_mut(node)?.settings;
+            match ports {
+                Some(ports) => {
+                    settings.set("accessLog", &log);
+                    settings.set("tracingEndpoint", &format!("http://127.0.0.1:{}", ports[index]));
+                }
+                None => {
+                    settings.set("accessLog", "off");
+                    settings.set("flowBuffer", "0");
+                }
+            }
+        }
+        for pod in ["server", "distant"] {
+            ground.serve(pod)?;
+        }
+        ground.rig.apply("routes", ROUTES)?;
         ground.rig.start()?;
         Ok(ground)
     }

@@ -33,10 +33,8 @@ use crate::{
     upstream,
 };
 
-pub(crate) use undermesh_telemetry::ResponseFlag as Flag;
+pub(crate) use undermesh_telemetry::{ANSWERED, ResponseFlag as Flag};
 
-/// The endpoint has answered, and its answer was passed on.
-pub(crate) const ANSWERED: &str = "answered";
 /// The client has left before it had its answer.
 pub(crate) const CLIENT_RESET: &str = "client_reset";
 /// The endpoint has broken the connection.

@@ -190,6 +190,23 @@ fn denied_connections_are_counted_by_reason_and_logged() {
     assert_eq!(value(&telemetry.encode(), "undermesh_connections_denied_total", &parts), Some(1.0));
 }
 
+#[test]
+fn what_ends_otherwise_than_it_should_is_counted_by_reason() {
+    let (telemetry, _) = telemetry(10);
+    telemetry.open(info("web")).close(CloseReason::closed());
+    telemetry.open(info("web")).close(CloseReason::new("server_reset", "UC"));
+    let requests = requests::requests(&telemetry, "web");
+    requests.record(&requests::get("/"));
+    requests.record(&crate::RequestInfo { reason: "timeout", ..requests::get("/") });
+    let text = telemetry.encode();
+    let count = |name: &str, reason: &str| value(&text, name, &[&format!("reason=\"{reason}\"")]);
+    let (connections, requests) =
+        ("undermesh_connections_broken_total", "undermesh_requests_unanswered_total");
+    assert_eq!(count(connections, "server_reset"), Some(1.0));
+    assert_eq!(count(requests, "timeout"), Some(1.0));
+    assert_eq!((count(connections, "closed"), count(requests, "answered")), (None, None));
+}
+
 /// How many series of `name` there are.
 fn series(telemetry: &Telemetry, name: &str) -> usize {
     telemetry.encode().lines().filter(|line| line.starts_with(&format!("{name}{{"))).count()
