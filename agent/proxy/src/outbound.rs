@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio::net::TcpStream;
+use tokio_util::either::Either;
 use undermesh_telemetry::ConnectionRecord;
 
 use crate::{
@@ -33,25 +34,30 @@ pub(crate) async fn serve(pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, _s
     }
 }
 
-async fn serve_connection(pod: &Arc<Pod>, stream: TcpStream, peer: SocketAddr) {
+/// No part of the task: what is needed only here has no place in it.
+fn serve_connection(
+    pod: &Arc<Pod>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> impl Future<Output = ()> + use<'_> {
     let dialled = pod.original_dst.original_dst(peer).map(canonical);
-    match pod.shared.followers.begin(&pod.workload.name, peer, dialled) {
+    let followed = pod.shared.followers.begin(&pod.workload.name, peer, dialled);
+    // Boxed, so that it has no place here once it has become the record.
+    let log = Box::new(Outbound::new(pod, peer, dialled));
+    let carried = carry(pod, stream, log);
+    match followed {
         // Boxed: hardly any is followed.
-        Some(followed) => Box::pin(followed.carry(carry(pod, stream, peer, dialled))).await,
-        None => carry(pod, stream, peer, dialled).await,
+        Some(followed) => Either::Left(Box::pin(followed.carry(carried))),
+        None => Either::Right(carried),
     }
 }
 
-async fn carry(pod: &Arc<Pod>, stream: TcpStream, peer: SocketAddr, dialled: Option<SocketAddr>) {
+async fn carry<'a>(pod: &'a Arc<Pod>, stream: TcpStream, mut log: Box<Outbound<'a>>) {
     let mut client = Socket::new(stream);
-    // Boxed, so that it has no place here once it has become the record.
-    let mut log = Box::new(Outbound::new(pod, peer));
-    let Some(dialled) = dialled else {
-        return log.refused(&Failure::OriginalDstUnknown { peer });
+    let plan = match begin(pod, &mut log) {
+        Ok(plan) => plan,
+        Err(failure) => return log.refused(&failure),
     };
-    note("accepted", || format!("{peer} has dialled {dialled}"));
-    let plan = make_plan(pod, dialled);
-    log.planned(&plan);
     let traffic = http::asked(pod, &plan);
     let carried = if traffic.is_some() { Carried::Requests } else { Carried::Bytes };
     if let Err(failure) = pod.has_room(carried) {
@@ -70,6 +76,16 @@ async fn carry(pod: &Arc<Pod>, stream: TcpStream, peer: SocketAddr, dialled: Opt
     let record = open(log);
     let ending = upstream.relay(pod, &mut client, record.counters()).await;
     record.close(ending.close_reason());
+}
+
+/// Knows where to. Not a part of the task, which would keep whatever is borrowed here.
+fn begin(pod: &Pod, log: &mut Outbound<'_>) -> Result<Plan, Failure> {
+    let peer = log.client();
+    let dialled = log.info().dialled.ok_or(Failure::OriginalDstUnknown { peer })?;
+    note("accepted", || format!("{peer} has dialled {dialled}"));
+    let plan = make_plan(pod, dialled);
+    log.planned(&plan);
+    Ok(plan)
 }
 
 /// Takes the box itself: its memory would otherwise be freed where its owner ends.

@@ -25,8 +25,8 @@ pub(crate) struct Outbound<'a> {
 }
 
 impl<'a> Outbound<'a> {
-    /// A connection from `client` was accepted.
-    pub(crate) fn new(pod: &'a Pod, client: SocketAddr) -> Self {
+    /// A connection from `client` was accepted, which has dialled this, if that is known.
+    pub(crate) fn new(pod: &'a Pod, client: SocketAddr, dialled: Option<SocketAddr>) -> Self {
         let info = ConnectionInfo {
             reporter: Reporter::Source,
             source: peer(&pod.workload),
@@ -35,7 +35,7 @@ impl<'a> Outbound<'a> {
             security: Security::None,
             transport: Transport::Plain,
             source_addr: client,
-            dialled: None,
+            dialled,
             upstream: None,
             generation: pod.shared.snapshot.load().generation.0,
         };

@@ -48,7 +48,7 @@ pub(crate) async fn call(
     let client = SocketAddr::new(*own, port);
     // Nothing was dialled: the destination is known.
     let dialled = SocketAddr::new(*own, spec.key.port);
-    let front = Front::of_agent(pod, Outbound::new(pod, client).info(), dialled);
+    let front = Front::of_agent(pod, Outbound::new(pod, client, None).info(), dialled);
     let cluster = pod.upstreams.resolved(spec).await;
     let pick = Pick { hash: None, client: *own, dialled, tried: &[], leave_tiers_of: &[] };
     let lease = cluster.admit(&pick).map_err(|refusal| match refusal {
