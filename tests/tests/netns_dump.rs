@@ -146,6 +146,9 @@ fn a_bug_report_has_everything_but_secrets_and_says_what_is_missing() -> Result<
     ensure!(snapshot.contains(SECRET) && snapshot.contains("\"blue\""), "{snapshot}");
     let client = rig.pod("client")?;
     client.connect(rig.vip("near", 80)?).err().context("nobody listens there")?;
+    wait_for("the record of it", SOON, || {
+        Ok(text(&rig, &["flows", "--last", "1"])?.contains("shop/near").then_some(()))
+    })?;
 
     let node = rig.node("a")?;
     let setting =
