@@ -9,6 +9,8 @@ fn with_everything() -> Arc<Telemetry> {
     let reason = CloseReason::new("no_endpoint", "UH");
     telemetry.denied(&Denial { info: info("web"), reason });
     requests::grpc(&telemetry);
+    let late = crate::RequestInfo { reason: "timeout", ..requests::get("/") };
+    requests::requests(&telemetry, "web").record(&late);
     telemetry
 }
 
@@ -126,5 +128,5 @@ fn every_metric_is_documented_as_it_is_exposed() {
         assert!(documented.contains(&row), "no {row} in docs/reference/metrics.md");
         count += 1;
     }
-    assert_eq!(count, 19, "of {text}");
+    assert_eq!(count, 21, "of {text}");
 }
