@@ -14,6 +14,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -38,6 +39,23 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn json(body: String) -> Self {
         Self { status: StatusCode::OK, content_type: "application/json", body }
+    }
+
+    /// A value as JSON, without line breaks: of large ones they would be a third.
+    pub(crate) fn of(value: &impl Serialize) -> Self {
+        Self::written(serde_json::to_string(value))
+    }
+
+    /// The same, for people who ask by hand.
+    pub(crate) fn pretty(value: &impl Serialize) -> Self {
+        Self::written(serde_json::to_string_pretty(value))
+    }
+
+    fn written(json: serde_json::Result<String>) -> Self {
+        match json {
+            Ok(body) => Self::json(body),
+            Err(error) => Self::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
     }
 
     pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> Self {

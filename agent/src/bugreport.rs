@@ -21,7 +21,7 @@ use crate::{
     client,
     config::{Outline, RawConfig},
     doctor,
-    dump::MapDump,
+    dump::Table,
 };
 use archive::Archive;
 
@@ -180,7 +180,7 @@ fn read_maps(archive: &mut Archive, pin_dir: &Path) {
     for map in READABLE_MAPS {
         let name = format!("maps/{map}.txt");
         match MapContents::read(pin_dir, map, MAP_ENTRIES) {
-            Ok(contents) => archive.text(&name, &MapDump::from(contents).to_string()),
+            Ok(contents) => archive.text(&name, &Table(&contents).to_string()),
             Err(error) => archive.missing(&name, &error.into()),
         }
     }

@@ -39,11 +39,15 @@ fn ask(method: &str, admin: SocketAddr, path: &str, limit: Duration) -> Result<S
     write!(stream, "{method} {path} HTTP/1.0\r\nhost: {admin}\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
-    let (head, body) =
-        answer.split_once("\r\n\r\n").with_context(|| format!("{admin} does not speak HTTP"))?;
-    match head.split(' ').nth(1) {
-        Some("200") => Ok(body.to_owned()),
-        Some(code) => bail!("{admin}{path} answered {code}: {}", body.trim()),
+    match parts(&answer) {
+        Some(("200", body)) => Ok(body.to_owned()),
+        Some((code, body)) => bail!("{admin}{path} answered {code}: {}", body.trim()),
         None => bail!("{admin} does not speak HTTP"),
     }
+}
+
+/// Status code and body of an answer of HTTP/1.0, which ends with its connection and comes in one piece.
+pub(crate) fn parts(answer: &str) -> Option<(&str, &str)> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?, body))
 }

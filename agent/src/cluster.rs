@@ -29,7 +29,7 @@ use clap::Args;
 use undermesh_control::{ApiServer, ObjectPath};
 
 pub(crate) use install::{InstallArgs, UpgradeArgs};
-pub(crate) use nodes::{AGENTS, Metrics, Node, PORT as METRICS_PORT};
+pub(crate) use nodes::{AGENTS, Metrics, Node, PORT as METRICS_PORT, each};
 pub(crate) use uninstall::UninstallArgs;
 
 /// Where it is installed if nothing else is said; as the manifest has it.

@@ -25,8 +25,9 @@ use crate::{
 };
 pub(crate) use audit::audit_sink;
 pub(crate) use gate::GateConfig;
-pub(crate) use raw::{LogFormat, RawConfig, Span};
-use raw::{Mtls, SameNodeValue, SourceAddressValue};
+pub(crate) use outbound::OutboundTrafficPolicy;
+use raw::SourceAddressValue;
+pub(crate) use raw::{LogFormat, Mtls, RawConfig, SameNodeValue, Span};
 pub(crate) use source::SourceConfig;
 pub(crate) use tracing::TracingConfig;
 
@@ -216,10 +217,7 @@ impl RawConfig {
             gate: GateConfig::new(&self, &cgroup)?,
             cgroup,
             pin_dir: self.pin_dir.clone().unwrap_or_else(|| DEFAULT_PIN_DIR.into()),
-            mtls: match self.mtls {
-                None | Some(Mtls::Permissive) => MtlsMode::Permissive,
-                Some(Mtls::Strict) => MtlsMode::Strict,
-            },
+            mtls: self.mtls.unwrap_or(Mtls::Permissive).into(),
             root_namespace: self
                 .root_namespace
                 .clone()
@@ -230,10 +228,7 @@ impl RawConfig {
                 .outbound_traffic_policy
                 .map(OutboundPolicy::from)
                 .unwrap_or_default(),
-            same_node: match self.same_node {
-                None | Some(SameNodeValue::Direct) => SameNode::Direct,
-                Some(SameNodeValue::Encrypt) => SameNode::Encrypt,
-            },
+            same_node: self.same_node.unwrap_or(SameNodeValue::Direct).into(),
             source_address: match self.source_address {
                 None | Some(SourceAddressValue::Translated) => SourceAddress::Translated,
                 Some(SourceAddressValue::Transparent) => SourceAddress::Transparent,

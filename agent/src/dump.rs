@@ -11,9 +11,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use undermesh_datapath::{MapContents, READABLE_MAPS};
+use undermesh_datapath::{DatapathError, MapContents, READABLE_MAPS};
 
 use crate::{admin::Answer, cli::DEFAULT_ADMIN, client, query, status::section};
 
@@ -89,7 +88,7 @@ pub(crate) fn run(args: &DumpArgs) -> Result<ExitCode> {
         What::Pools => dump()?["proxy"].take(),
         What::All => {
             let mut dump = dump()?;
-            let maps: Result<Vec<MapDump>> =
+            let maps: Result<Vec<MapContents>> =
                 READABLE_MAPS.iter().map(|name| ask_for(args.admin, name, LIMIT)).collect();
             dump["maps"] = serde_json::to_value(maps?)?;
             dump
@@ -114,52 +113,27 @@ fn print_maps(admin: SocketAddr, args: &MapsArgs) -> Result<ExitCode> {
         names => names.iter().map(String::as_str).collect(),
     };
     let read = |name: &&str| match &args.pin_dir {
-        Some(dir) => Ok(MapContents::read(dir, name, args.limit)?.into()),
+        Some(dir) => Ok(MapContents::read(dir, name, args.limit)?),
         None => ask_for(admin, name, args.limit),
     };
     let maps = named.iter().map(read).collect::<Result<Vec<_>>>()?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&maps)?),
-        Output::Table => maps.iter().for_each(|map| print!("{map}")),
+        Output::Table => maps.iter().for_each(|map| print!("{}", Table(map))),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A map as `/maps` tells it.
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct MapDump {
-    name: String,
-    max_entries: u32,
-    used: usize,
-    entries: Vec<EntryDump>,
-}
+/// A map, for people.
+pub(crate) struct Table<'a>(pub(crate) &'a MapContents);
 
-#[derive(Deserialize, Serialize)]
-struct EntryDump {
-    key: String,
-    value: String,
-}
-
-impl From<MapContents> for MapDump {
-    fn from(map: MapContents) -> Self {
-        let entries = map.entries.into_iter();
-        Self {
-            name: map.name.to_owned(),
-            max_entries: map.max_entries,
-            used: map.used,
-            entries: entries.map(|it| EntryDump { key: it.key, value: it.value }).collect(),
-        }
-    }
-}
-
-/// For people.
-impl fmt::Display for MapDump {
+impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let title = format!("{} ({} of {})", self.name, self.used, self.max_entries);
-        let rows = self.entries.iter().map(|it| vec![it.key.clone(), it.value.clone()]);
+        let MapContents { name, max_entries, used, entries } = self.0;
+        let title = format!("{name} ({used} of {max_entries})");
+        let rows = entries.iter().map(|it| vec![it.key.clone(), it.value.clone()]);
         section(f, &title, &["KEY", "VALUE"], rows)?;
-        match self.used.saturating_sub(self.entries.len()) {
+        match used.saturating_sub(entries.len()) {
             0 => Ok(()),
             more => writeln!(f, "  ({more} more; see --limit)"),
         }
@@ -170,7 +144,7 @@ impl fmt::Display for MapDump {
 ///
 /// # Errors
 /// Where it does not answer, or has nothing to say.
-pub(crate) fn ask_for(admin: SocketAddr, name: &str, limit: usize) -> Result<MapDump> {
+fn ask_for(admin: SocketAddr, name: &str, limit: usize) -> Result<MapContents> {
     Ok(serde_json::from_str(&client::get(admin, &format!("/maps?name={name}&limit={limit}"))?)?)
 }
 
@@ -180,15 +154,12 @@ pub(crate) fn map_page(pin_dir: &Path, query: &str) -> Answer {
         Ok(asked) => asked,
         Err(error) => return Answer::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
     };
-    if !READABLE_MAPS.contains(&name.as_str()) {
-        let text =
-            format!("there is no map {name:?} to read; there are {}\n", READABLE_MAPS.join(", "));
-        return Answer::text(StatusCode::NOT_FOUND, text);
-    }
-    let read = MapContents::read(pin_dir, &name, limit).map_err(anyhow::Error::from);
-    match read.and_then(|map| Ok(serde_json::to_string_pretty(&map)?)) {
-        Ok(json) => Answer::json(json),
-        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")),
+    match MapContents::read(pin_dir, &name, limit) {
+        Ok(map) => Answer::pretty(&map),
+        Err(error @ DatapathError::NoSuchMap(_)) => {
+            Answer::text(StatusCode::NOT_FOUND, format!("{error}\n"))
+        }
+        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
 
@@ -232,7 +203,7 @@ mod tests {
     #[test]
     fn maps_are_shown_with_how_full_they_are_and_what_is_left_out() {
         let map = json!({"name": "PODS", "maxEntries": 1024, "used": 3, "entries": [{"key": "netns 7", "value": "10.0.0.1"}]});
-        let text = serde_json::from_value::<MapDump>(map).unwrap().to_string();
+        let text = Table(&serde_json::from_value(map).unwrap()).to_string();
         assert!(text.contains("PODS (3 of 1024)") && text.contains("netns 7  10.0.0.1"), "{text}");
         assert!(text.contains("(2 more; see --limit)"), "{text}");
     }

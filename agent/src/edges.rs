@@ -1,6 +1,5 @@
 //! The admin page `/edges`: who has talked to whom, for dashboards and for `undermesh top`.
 
-use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use undermesh_telemetry::Edges;
 
@@ -14,10 +13,6 @@ pub(crate) struct EdgesPage {
     pub(crate) counted: Edges,
 }
 
-/// Without line breaks: with thousands of edges they would be a third of it.
 pub(crate) fn page(node: &str, counted: Edges) -> Answer {
-    match serde_json::to_string(&EdgesPage { node: node.to_owned(), counted }) {
-        Ok(body) => Answer::json(body),
-        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    }
+    Answer::of(&EdgesPage { node: node.to_owned(), counted })
 }

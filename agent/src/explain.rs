@@ -24,10 +24,16 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use hyper::StatusCode;
 use undermesh_control::{Input, analyze};
-use undermesh_model::{Generation, MtlsMode, TrustDomain};
-use undermesh_snapshot::{Options, OutboundPolicy, SameNode, lint};
+use undermesh_model::{Generation, TrustDomain};
+use undermesh_snapshot::{Options, lint};
 
-use crate::{admin::Answer, analyze::Found, cli::DEFAULT_ADMIN, client};
+use crate::{
+    admin::Answer,
+    analyze::Found,
+    cli::DEFAULT_ADMIN,
+    client,
+    config::{Mtls, OutboundTrafficPolicy, SameNodeValue},
+};
 pub(crate) use mesh::Mesh;
 use question::{Question, RequestLine};
 use report::{Explanation, Verdict};
@@ -72,11 +78,11 @@ pub(crate) struct ExplainArgs {
     #[arg(long, env = "UNDERMESH_MTLS", value_enum, ignore_case = true, default_value_t = Mtls::Permissive)]
     mtls: Mtls,
     /// With --files: the agents' setting `sameNode`.
-    #[arg(long, env = "UNDERMESH_SAME_NODE", value_enum, default_value_t = Neighbours::Direct)]
-    same_node: Neighbours,
+    #[arg(long, env = "UNDERMESH_SAME_NODE", value_enum, default_value_t = SameNodeValue::Direct)]
+    same_node: SameNodeValue,
     /// With --files: the agents' setting `outboundTrafficPolicy`.
-    #[arg(long, env = "UNDERMESH_OUTBOUND_TRAFFIC_POLICY", value_enum, ignore_case = true, default_value_t = Outside::AllowAny)]
-    outbound_traffic_policy: Outside,
+    #[arg(long, env = "UNDERMESH_OUTBOUND_TRAFFIC_POLICY", value_enum, ignore_case = true, default_value_t = OutboundTrafficPolicy::AllowAny)]
+    outbound_traffic_policy: OutboundTrafficPolicy,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -85,26 +91,6 @@ enum Output {
     Text,
     /// For programs; stable field names.
     Json,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "SCREAMING_SNAKE_CASE")]
-enum Mtls {
-    Permissive,
-    Strict,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Neighbours {
-    Direct,
-    Encrypt,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "SCREAMING_SNAKE_CASE")]
-enum Outside {
-    AllowAny,
-    RegistryOnly,
 }
 
 /// Exit code 0: it would be carried; 1: it would be refused; 2: it cannot be told, or nobody knows who is meant.
@@ -149,18 +135,9 @@ fn of_files(args: &ExplainArgs) -> Result<Mesh> {
     let options = Options {
         trust_domain: args.trust_domain.clone(),
         root_namespace: args.root_namespace.clone(),
-        mtls: match args.mtls {
-            Mtls::Permissive => MtlsMode::Permissive,
-            Mtls::Strict => MtlsMode::Strict,
-        },
-        same_node: match args.same_node {
-            Neighbours::Direct => SameNode::Direct,
-            Neighbours::Encrypt => SameNode::Encrypt,
-        },
-        outbound_policy: match args.outbound_traffic_policy {
-            Outside::AllowAny => OutboundPolicy::AllowAny,
-            Outside::RegistryOnly => OutboundPolicy::RegistryOnly,
-        },
+        mtls: args.mtls.into(),
+        same_node: args.same_node.into(),
+        outbound_policy: args.outbound_traffic_policy.into(),
         ..Options::default()
     };
     let cluster = Arc::new(analysis.cluster.clone());
@@ -194,10 +171,8 @@ pub(crate) fn page(mesh: Option<Mesh>, query: &str) -> Answer {
         let text = "no configuration is in force yet\n";
         return Answer::text(StatusCode::SERVICE_UNAVAILABLE, text);
     };
-    let explained = Question::parse(query).and_then(|question| answer(&mesh, &question));
-    match explained.map(|explanation| serde_json::to_string_pretty(&explanation)) {
-        Ok(Ok(body)) => Answer::json(body),
-        Ok(Err(error)) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    match Question::parse(query).and_then(|question| answer(&mesh, &question)) {
+        Ok(explanation) => Answer::pretty(&explanation),
         Err(error) => Answer::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
     }
 }

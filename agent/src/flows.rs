@@ -18,7 +18,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use undermesh_telemetry::Flows;
 
-use crate::{admin::Answer, agent, cli::DEFAULT_ADMIN, client};
+use crate::{admin::Answer, agent, cli::DEFAULT_ADMIN, client, query::Escaped};
 use filter::Query;
 
 /// How often a follower asks.
@@ -226,7 +226,7 @@ impl FlowsArgs {
         let wanted =
             named.iter().flat_map(|(name, values)| values.iter().map(move |it| (*name, it)));
         let mut filters: String =
-            wanted.map(|(name, value)| format!("&{name}={}", escape(value))).collect();
+            wanted.map(|(name, value)| format!("&{name}={}", Escaped(value))).collect();
         for filter in &self.not {
             let (name, value) = filter
                 .split_once('=')
@@ -234,19 +234,10 @@ impl FlowsArgs {
                 .with_context(|| {
                     format!("--not takes a filter as namespace=kube-system, not {filter:?}")
                 })?;
-            filters += &format!("&{name}!={}", escape(value));
+            filters += &format!("&{name}!={}", Escaped(value));
         }
         Ok(filters)
     }
-}
-
-/// A value as a query takes it; what no name holds is escaped, so that it cannot end the request.
-fn escape(value: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte);
-    value
-        .bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }
 
 /// Prints one answer; returns where to go on, or nothing where nobody reads any more.

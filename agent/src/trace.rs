@@ -114,20 +114,18 @@ pub(crate) fn page(method: &Method, tracing: Option<Tracing>, query: &str) -> An
         return Answer::text(StatusCode::SERVICE_UNAVAILABLE, text);
     };
     let answered = match (method, query.strip_prefix("id=")) {
-        (&Method::GET, Some(id)) => known(&tracing, id),
-        (&Method::POST, None) => begin(&tracing, query).map(|id| format!("{id}\n")),
+        (&Method::GET, Some(id)) => known(&tracing, id).map(|trace| Answer::pretty(&trace)),
+        (&Method::POST, None) => {
+            begin(&tracing, query).map(|id| Answer::text(StatusCode::OK, format!("{id}\n")))
+        }
         _ => {
             Err(anyhow::anyhow!("POST /trace?pod=... begins a trace, GET /trace?id=N asks for it"))
         }
     };
-    match answered {
-        Ok(body) if method == Method::GET => Answer::json(body),
-        Ok(body) => Answer::text(StatusCode::OK, body),
-        Err(error) => Answer::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
-    }
+    answered.unwrap_or_else(|error| Answer::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")))
 }
 
-fn known(tracing: &Tracing, id: &str) -> Result<String> {
+fn known(tracing: &Tracing, id: &str) -> Result<Trace> {
     let number = id.parse().with_context(|| format!("id is a number, not {id:?}"))?;
     let session = tracing.sessions.find(number);
     let session = session.with_context(|| format!("there is no trace {number}, or no more"))?;
@@ -135,7 +133,7 @@ fn known(tracing: &Tracing, id: &str) -> Result<String> {
     if trace.state == State::Ended {
         tracing.sessions.end(session.id);
     }
-    Ok(serde_json::to_string_pretty(&trace)?)
+    Ok(trace)
 }
 
 fn begin(tracing: &Tracing, query: &str) -> Result<u64> {

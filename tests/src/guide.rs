@@ -1,10 +1,10 @@
 //! Pages of `docs/guide` that show commands and what they print: read as they stand, run on a rig, and compared.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{poll::wait_for, programs::locate, rig::Rig};
+use crate::{poll::wait_for, rig::Rig};
 
 /// How long what is shown may take to come true.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -83,21 +83,9 @@ impl Section {
 impl Shown {
     /// Everything that it prints; its settings are those of the node's agent.
     fn run(&self, rig: &Rig, node: &str) -> Result<String> {
-        let settings = &rig.node(node)?.settings;
-        let mut command: Command = rig.command_on(node)?;
-        command.arg("env");
-        for (key, variable) in [
-            ("node", "UNDERMESH_NODE"),
-            ("manifests", "UNDERMESH_MANIFESTS"),
-            ("caDir", "UNDERMESH_CA_DIR"),
-            ("cgroup", "UNDERMESH_CGROUP"),
-            ("pinDir", "UNDERMESH_PIN_DIR"),
-        ] {
-            if let Some(value) = settings.get(key) {
-                command.arg(format!("{variable}={value}"));
-            }
-        }
-        let output = command.arg(locate("undermesh")?).args(&self.args).output()?;
+        let settings = rig.node(node)?.dir.join("agent.yaml");
+        let mut command = rig.undermesh_on(node)?;
+        let output = command.args(&self.args).env("UNDERMESH_CONFIG", settings).output()?;
         let text = [output.stdout, output.stderr].concat();
         Ok(String::from_utf8_lossy(&text).into_owned())
     }

@@ -288,6 +288,16 @@ impl Rig {
         Ok(command)
     }
 
+    /// `undermesh` beside the agent of a node, whose arguments are added.
+    ///
+    /// # Errors
+    /// As [`Self::command_on`], and where it is not built.
+    pub fn undermesh_on(&self, node: &str) -> Result<Command> {
+        let mut command = self.command_on(node)?;
+        command.arg(locate("undermesh")?);
+        Ok(command)
+    }
+
     /// A port of a pod's IPv4 address.
     ///
     /// # Errors

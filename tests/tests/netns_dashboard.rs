@@ -468,12 +468,9 @@ fn other_sites_learn_nothing() -> Result<()> {
     assert!(asked.starts_with("http/1.1 403"), "{asked}");
     assert!(curl(&["-X", "POST", logging])?.starts_with("http/1.1 200"));
 
-    let mut command = rig.command_on("a")?;
-    let said = command.arg(locate("undermesh")?).arg("dashboard").output()?;
+    let said = rig.undermesh_on("a")?.arg("dashboard").output()?;
     assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), PAGE);
-    let mut command = rig.command_on("a")?;
-    let said =
-        command.arg(locate("undermesh")?).args(["dashboard", "--admin", "127.0.0.1:1"]).output()?;
+    let said = rig.undermesh_on("a")?.args(["dashboard", "--admin", "127.0.0.1:1"]).output()?;
     let complaint = String::from_utf8_lossy(&said.stderr);
     assert!(
         complaint.contains("there is no dashboard: no agent answers at 127.0.0.1:1"),

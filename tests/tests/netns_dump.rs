@@ -6,14 +6,14 @@ use std::{collections::BTreeMap, fs, io::Read as _, path::Path, process::Output,
 use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 use serde_json::Value;
-use undermesh_tests::{PodSpec, Rig, ServiceSpec, locate, pod::protocol::Behaviour, wait_for};
+use undermesh_tests::{PodSpec, Rig, ServiceSpec, pod::protocol::Behaviour, wait_for};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Something that somebody has written where it does not belong.
 const SECRET: &str = "s3cr3t-of-the-upstream";
 
 fn undermesh(rig: &Rig, args: &[&str]) -> Result<Output> {
-    Ok(rig.command_on("a")?.arg(locate("undermesh")?).args(args).output()?)
+    Ok(rig.undermesh_on("a")?.args(args).output()?)
 }
 
 fn text(rig: &Rig, args: &[&str]) -> Result<String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use undermesh_tests::{
-    Conn, PORT, Pod, PodSpec, Rig, ServiceSpec, locate, pod::protocol::Behaviour, wait_for,
+    Conn, PORT, Pod, PodSpec, Rig, ServiceSpec, pod::protocol::Behaviour, wait_for,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -96,8 +96,8 @@ fn rig() -> Result<Rig> {
 }
 
 fn explain(rig: &Rig, case: &Case) -> Result<Value> {
-    let mut command = rig.command_on("a")?;
-    command.arg(locate("undermesh")?).args(["explain", "-o", "json"]);
+    let mut command = rig.undermesh_on("a")?;
+    command.args(["explain", "-o", "json"]);
     command.args([&format!("shop/{}", case.from), case.to]);
     if let Some((path, header)) = case.request {
         command.args(["GET", path, "-H", header]);

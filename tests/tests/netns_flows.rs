@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use undermesh_tests::{Rig, locate, pod::protocol::Behaviour, wait_for};
+use undermesh_tests::{Rig, pod::protocol::Behaviour, wait_for};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -55,8 +55,8 @@ impl Drop for Follower {
 }
 
 fn flows(rig: &Rig) -> Result<Command> {
-    let mut command = rig.command_on("a")?;
-    command.arg(locate("undermesh")?).arg("flows");
+    let mut command = rig.undermesh_on("a")?;
+    command.arg("flows");
     Ok(command)
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Result, anyhow, ensure};
 use undermesh_tests::{
-    Agent, PORT, Placement, Pod, Rig, ServiceSpec, locate,
+    Agent, PORT, Placement, Pod, Rig, ServiceSpec,
     pod::protocol::{Behaviour, Burst},
 };
 
@@ -30,8 +30,7 @@ fn is_proxied(rig: &Rig, client: &Pod) -> Result<bool> {
 
 /// Runs `undermesh` on node a.
 fn on_node(rig: &Rig, args: &[&OsStr]) -> Result<Output> {
-    let mut command = rig.command_on("a")?;
-    Ok(command.arg(locate("undermesh")?).args(args).output()?)
+    Ok(rig.undermesh_on("a")?.args(args).output()?)
 }
 
 #[test]

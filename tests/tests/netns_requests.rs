@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use undermesh_tests::{
     Agent, LogLine,
     cases::Shop,
-    locate,
     pod::http::{Ask, MARK, PLAN, Speaks},
     wait_for,
 };
@@ -413,8 +412,8 @@ fn flows_find_requests(shop: &Shop) -> Result<()> {
         ("b", &["--verdict", "denied"], "GET two/admin 403 UAEX policy_denied"),
         ("b", &["--method", "POST"], "POST two/pkg.Service/Call 200/5 - answered"),
     ] {
-        let mut command = shop.rig.command_on(node)?;
-        command.arg(locate("undermesh")?).arg("flows").args(filters);
+        let mut command = shop.rig.undermesh_on(node)?;
+        command.arg("flows").args(filters);
         let output = command.output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success(), "{filters:?}: {output:?}");

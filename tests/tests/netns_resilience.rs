@@ -1,12 +1,11 @@
 //! What DestinationRules protect from, under load and while configuration changes, through two real agents.
 
-use std::{collections::BTreeSet, process::Command, thread, time::Duration};
+use std::{collections::BTreeSet, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use undermesh_tests::{
     Pod, Rig, ServiceSpec,
     cases::Shop,
-    locate,
     pod::{
         http::{Ask, Load, LoadReport, MARK, PLAN, Reply, Speaks},
         protocol::Behaviour,
@@ -51,8 +50,7 @@ fn answered_by(pods: &[String], name: &str) -> usize {
 
 /// What a command says that runs beside the agent of node a.
 fn undermesh(rig: &Rig, args: &[&str]) -> Result<String> {
-    let mut command: Command = rig.command_on("a")?;
-    let output = command.arg(locate("undermesh")?).args(args).output()?;
+    let output = rig.undermesh_on("a")?.args(args).output()?;
     let said = String::from_utf8(output.stdout)?;
     ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     Ok(said)

@@ -48,8 +48,8 @@ fn load(rig: &Rig) -> Result<Load> {
 }
 
 fn top(rig: &Rig, args: &[&str]) -> Result<Command> {
-    let mut command = rig.command_on("a")?;
-    command.arg(locate("undermesh")?).arg("top").args(args);
+    let mut command = rig.undermesh_on("a")?;
+    command.arg("top").args(args);
     Ok(command)
 }
 

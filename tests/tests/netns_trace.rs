@@ -8,15 +8,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use undermesh_tests::{
-    PORT, PodSpec, Rig, ServiceSpec, locate, pod::protocol::Behaviour, wait_for,
-};
+use undermesh_tests::{PORT, PodSpec, Rig, ServiceSpec, pod::protocol::Behaviour, wait_for};
 
 const SOON: Duration = Duration::from_secs(20);
 
 fn command(rig: &Rig, args: &[&str]) -> Result<Command> {
-    let mut command = rig.command_on("a")?;
-    command.arg(locate("undermesh")?).args(["trace", "-o", "json", "--timeout", "10"]).args(args);
+    let mut command = rig.undermesh_on("a")?;
+    command.args(["trace", "-o", "json", "--timeout", "10"]).args(args);
     Ok(command)
 }
 
@@ -167,15 +165,8 @@ fn the_next_connection_is_waited_for_and_the_time_is_limited() -> Result<()> {
 }
 
 fn trace_for(rig: &Rig, seconds: &str) -> Result<(Option<i32>, Value)> {
-    let mut command = rig.command_on("a")?;
-    command.arg(locate("undermesh")?).args([
-        "trace",
-        "-o",
-        "json",
-        "shop/client",
-        "--timeout",
-        seconds,
-    ]);
+    let mut command = rig.undermesh_on("a")?;
+    command.args(["trace", "-o", "json", "shop/client", "--timeout", seconds]);
     told(&command.output()?)
 }
 

@@ -147,21 +147,18 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     }
     let mut report = Report::new(plan)?;
     for name in names {
-        if name == Name::Observation {
-            observation::run(plan)?.into_iter().for_each(|findings| report.add(findings));
-            continue;
-        }
-        report.add(match name {
-            Name::Local => local::run(plan)?,
-            Name::Passthrough => passthrough::run(plan)?,
-            Name::Scale => scale::run(plan)?,
-            Name::Distribution => distribution::run(plan)?,
-            Name::Cluster => cluster::run(plan)?,
-            Name::Fairness => fairness::run(plan)?,
-            Name::Observation => continue,
-            Name::Mesh => mesh::run(workspace, policy, plan, &args.mesh)?,
-            Name::Micro => micro::run(workspace, policy, plan, &args.micro)?,
-        });
+        let found = match name {
+            Name::Observation => observation::run(plan)?.into(),
+            Name::Local => vec![local::run(plan)?],
+            Name::Passthrough => vec![passthrough::run(plan)?],
+            Name::Scale => vec![scale::run(plan)?],
+            Name::Distribution => vec![distribution::run(plan)?],
+            Name::Cluster => vec![cluster::run(plan)?],
+            Name::Fairness => vec![fairness::run(plan)?],
+            Name::Mesh => vec![mesh::run(workspace, policy, plan, &args.mesh)?],
+            Name::Micro => vec![micro::run(workspace, policy, plan, &args.micro)?],
+        };
+        found.into_iter().for_each(|findings| report.add(findings));
     }
     match args.output {
         Output::Text => print!("{}", report.text()),

@@ -3,21 +3,21 @@
 
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, lpm_trie::Key};
-use serde::Serialize;
+use aya::maps::{MapError, lpm_trie::Key};
+use serde::{Deserialize, Serialize};
 use undermesh_ebpf_common::{
     Addr, Backend, BackendKey, Block, BlockKey, GateKey, LocalTuple, OriginalDst, OriginalDstKey,
     Pod, PolicyKey, PolicyVerdict, PortKey, Service, ServiceKey, Settings, WorkloadEntry,
 };
 
-use crate::{DatapathError, bpffs::PinDir, words::Words};
+use crate::{DatapathError, bpffs::PinDir, open, words::Words};
 
 /// One map.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MapContents {
     /// Name of the map.
-    pub name: &'static str,
+    pub name: String,
     /// Entries that fit.
     pub max_entries: u32,
     /// Entries in use, those included that are not shown.
@@ -27,7 +27,7 @@ pub struct MapContents {
 }
 
 /// A key and its value.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MapEntry {
     /// What is looked up.
@@ -62,74 +62,54 @@ impl MapContents {
         let Some(name) = READABLE_MAPS.into_iter().find(|known| *known == name) else {
             return Err(DatapathError::NoSuchMap(name.to_owned()));
         };
-        let pin = Pinned { path: PinDir::below(pin_dir).maps.join(name), name, limit };
+        let asked = Asked { maps: PinDir::below(pin_dir).maps, name, limit };
         match name {
-            "SETTINGS" => pin.settings(),
-            "PODS" => pin.hash::<u64, Pod>(|cookie| format!("netns {cookie}")),
-            "WORKLOADS" => pin.hash::<Addr, WorkloadEntry>(Words::words),
-            "POLICY" => pin.hash::<PolicyKey, PolicyVerdict>(Words::words),
-            "LISTENING" => pin.hash::<PortKey, u64>(Words::words),
-            "PROBE_PORTS" => pin.hash::<PortKey, u32>(Words::words),
-            "SERVICES" => pin.hash::<ServiceKey, Service>(Words::words),
-            "BACKENDS" => pin.hash::<BackendKey, Backend>(Words::words),
-            "BLOCKS" => pin.blocks(),
-            "ORIGINAL_DST" => pin.recent::<OriginalDstKey, OriginalDst>(),
-            "GATE_MARKS" => pin.hash::<GateKey, u32>(Words::words),
-            _ => pin.recent::<LocalTuple, u64>(),
+            "SETTINGS" => asked.settings(),
+            "PODS" => asked.hash::<u64, Pod>(|cookie| format!("netns {cookie}")),
+            "WORKLOADS" => asked.hash::<Addr, WorkloadEntry>(Words::words),
+            "POLICY" => asked.hash::<PolicyKey, PolicyVerdict>(Words::words),
+            "LISTENING" => asked.hash::<PortKey, u64>(Words::words),
+            "PROBE_PORTS" => asked.hash::<PortKey, u32>(Words::words),
+            "SERVICES" => asked.hash::<ServiceKey, Service>(Words::words),
+            "BACKENDS" => asked.hash::<BackendKey, Backend>(Words::words),
+            "BLOCKS" => asked.blocks(),
+            "ORIGINAL_DST" => asked.hash::<OriginalDstKey, OriginalDst>(Words::words),
+            "GATE_MARKS" => asked.hash::<GateKey, u32>(Words::words),
+            _ => asked.hash::<LocalTuple, u64>(Words::words),
         }
     }
 }
 
-/// A map's pin, and how much of it is wanted.
-struct Pinned {
-    path: PathBuf,
+/// Where maps are pinned, which is meant, and how much of it.
+struct Asked {
+    maps: PathBuf,
     name: &'static str,
     limit: usize,
 }
 
-impl Pinned {
-    fn open(&self) -> Result<(MapData, u32), DatapathError> {
-        let map = MapData::from_pin(&self.path).map_err(DatapathError::map("open", self.name))?;
-        let max_entries = map.info().map_or(0, |info: MapInfo| info.max_entries());
-        Ok((map, max_entries))
-    }
-
+impl Asked {
     fn hash<K: aya::Pod, V: aya::Pod + Words>(
         &self,
         key: impl Fn(&K) -> String,
     ) -> Result<MapContents, DatapathError> {
-        let (map, max_entries) = self.open()?;
-        let map: HashMap<_, K, V> =
-            HashMap::try_from(Map::HashMap(map)).map_err(DatapathError::map("open", self.name))?;
-        self.collect(max_entries, map.iter(), key)
-    }
-
-    fn recent<K: aya::Pod + Words, V: aya::Pod + Words>(
-        &self,
-    ) -> Result<MapContents, DatapathError> {
-        let (map, max_entries) = self.open()?;
-        let map: HashMap<_, K, V> = HashMap::try_from(Map::LruHashMap(map))
-            .map_err(DatapathError::map("open", self.name))?;
-        self.collect(max_entries, map.iter(), Words::words)
+        let opened = open::hash::<K, V>(&self.maps, self.name)?;
+        self.collect(opened.max_entries, opened.map.iter(), key)
     }
 
     fn blocks(&self) -> Result<MapContents, DatapathError> {
-        let (map, max_entries) = self.open()?;
-        let map: LpmTrie<_, BlockKey, Block> =
-            LpmTrie::try_from(Map::LpmTrie(map)).map_err(DatapathError::map("open", self.name))?;
+        let opened = open::trie::<BlockKey, Block>(&self.maps, self.name)?;
         let key = |key: &Key<BlockKey>| (key.prefix_len(), key.data()).words();
-        self.collect(max_entries, map.iter(), key)
+        self.collect(opened.max_entries, opened.map.iter(), key)
     }
 
     fn settings(&self) -> Result<MapContents, DatapathError> {
-        let (map, max_entries) = self.open()?;
-        let map: Array<_, Settings> =
-            Array::try_from(Map::Array(map)).map_err(DatapathError::map("open", self.name))?;
-        let settings = map.get(&0, 0).map_err(DatapathError::map("read", self.name))?;
+        let opened = open::array::<Settings>(&self.maps, self.name)?;
+        let settings = opened.map.get(&0, 0).map_err(DatapathError::map("read", self.name))?;
         let value = if settings.strict_unknown != 0 { "yes" } else { "no" };
         let key = "strict for unknown clients".to_owned();
         let entries = vec![MapEntry { key, value: value.to_owned() }];
-        Ok(MapContents { name: self.name, max_entries, used: 1, entries })
+        let (name, max_entries) = (self.name.to_owned(), opened.max_entries);
+        Ok(MapContents { name, max_entries, used: 1, entries })
     }
 
     /// While others write, the kernel may begin anew; it is not followed for ever.
@@ -149,6 +129,6 @@ impl Pinned {
             }
         }
         entries.sort();
-        Ok(MapContents { name: self.name, max_entries, used, entries })
+        Ok(MapContents { name: self.name.to_owned(), max_entries, used, entries })
     }
 }

@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use aya::maps::MapError;
 
+use crate::READABLE_MAPS;
+
 /// An error of the data path. Each says which object it is about and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
@@ -77,7 +79,7 @@ pub enum DatapathError {
         setting: &'static str,
     },
     /// A map that nobody has, or that cannot be read entry by entry.
-    #[error("there is no map {0} to read; see `undermesh dump maps --help`")]
+    #[error("there is no map {0:?} to read; there are {known}", known = READABLE_MAPS.join(", "))]
     NoSuchMap(String),
     /// A map operation failed otherwise.
     #[error("cannot {action} map {map}: {reason}")]

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, os::fd::AsFd, time::Duration};
 
-use aya::{
-    maps::{HashMap, LpmTrie, Map, MapInfo, SockHash},
-    programs::loaded_programs,
-};
+use aya::programs::loaded_programs;
 use serde::Serialize;
 use undermesh_ebpf_common::{
     Addr, Backend, BackendKey, Block, BlockKey, GateKey, ListenerKey, LocalTuple, OriginalDst,
@@ -15,6 +12,7 @@ use undermesh_ebpf_common::{
 use crate::{
     Datapath, DatapathError,
     load::POD_PROGRAM,
+    open,
     sizes::setting_of,
     sys::{self, LinkTarget},
 };
@@ -158,37 +156,26 @@ impl Datapath {
         &self,
         name: &'static str,
     ) -> Result<MapStatus, DatapathError> {
-        let (map, max_entries) = self.pinned(name)?;
-        let lru = matches!(name, "ORIGINAL_DST" | "LOCAL_TUPLES" | "DELIVERIES");
-        let map = if lru { Map::LruHashMap(map) } else { Map::HashMap(map) };
-        let map: HashMap<_, K, V> =
-            HashMap::try_from(map).map_err(DatapathError::map("open", name))?;
-        let entries = map.keys().filter(Result::is_ok).count() as u64;
-        Ok(MapStatus { name, entries, max_entries })
+        let opened = open::hash::<K, V>(&self.pins.maps, name)?;
+        Ok(status(name, opened.max_entries, opened.map.keys()))
     }
 
     fn blocks_status(&self) -> Result<MapStatus, DatapathError> {
-        let name = "BLOCKS";
-        let (map, max_entries) = self.pinned(name)?;
-        let map: LpmTrie<_, BlockKey, Block> =
-            LpmTrie::try_from(Map::LpmTrie(map)).map_err(DatapathError::map("open", name))?;
-        let entries = map.keys().filter(Result::is_ok).count() as u64;
-        Ok(MapStatus { name, entries, max_entries })
+        let opened = open::trie::<BlockKey, Block>(&self.pins.maps, "BLOCKS")?;
+        Ok(status("BLOCKS", opened.max_entries, opened.map.keys()))
     }
 
     fn listeners_status(&self) -> Result<MapStatus, DatapathError> {
-        let name = "LISTENERS";
-        let (map, max_entries) = self.pinned(name)?;
-        let map: SockHash<_, ListenerKey> =
-            SockHash::try_from(Map::SockHash(map)).map_err(DatapathError::map("open", name))?;
-        let entries = map.keys().filter(Result::is_ok).count() as u64;
-        Ok(MapStatus { name, entries, max_entries })
+        let opened = open::sockets::<ListenerKey>(&self.pins.maps, "LISTENERS")?;
+        Ok(status("LISTENERS", opened.max_entries, opened.map.keys()))
     }
+}
 
-    fn pinned(&self, name: &'static str) -> Result<(aya::maps::MapData, u64), DatapathError> {
-        let map = aya::maps::MapData::from_pin(self.pins.maps.join(name))
-            .map_err(DatapathError::map("open", name))?;
-        let max_entries = map.info().map_or(0, |info: MapInfo| info.max_entries());
-        Ok((map, u64::from(max_entries)))
-    }
+fn status<K, E>(
+    name: &'static str,
+    max_entries: u32,
+    keys: impl Iterator<Item = Result<K, E>>,
+) -> MapStatus {
+    let entries = keys.filter(Result::is_ok).count() as u64;
+    MapStatus { name, entries, max_entries: u64::from(max_entries) }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use aya::maps::{HashMap, MapData};
 use undermesh_ebpf_common::{OriginalDst, OriginalDstKey};
-use undermesh_snapshot::{addr, ip};
+use undermesh_snapshot::{addr, socket};
 
 /// Reads `ORIGINAL_DST`. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +30,6 @@ impl OriginalDstTable {
             pad: [0; 6],
         };
         let found = self.map.get(&key, 0).ok()?;
-        Some(SocketAddr::new(ip(found.addr), u16::from_be(found.port_be)))
+        Some(socket(found.addr, found.port_be))
     }
 }

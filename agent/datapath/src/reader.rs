@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path};
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, lpm_trie::Key};
 use undermesh_ebpf_common::{
     Addr, Backend, BackendKey, Block, BlockKey, InboundView, KUBELET, LocalTuple, OutboundView,
     Pod, PolicyKey, PolicyVerdict, PortKey, Publisher, Service, ServiceKey, Settings,
@@ -10,7 +10,7 @@ use undermesh_ebpf_common::{
 };
 use undermesh_snapshot::addr;
 
-use crate::DatapathError;
+use crate::{DatapathError, open};
 
 /// Open handles to the maps that the decisions look at.
 pub struct MapReader {
@@ -29,23 +29,17 @@ pub struct MapReader {
 impl MapReader {
     /// Opens the maps below a directory of pins.
     pub(crate) fn open(maps: &Path) -> Result<Self, DatapathError> {
-        let pinned = |name: &'static str| {
-            MapData::from_pin(maps.join(name)).map_err(DatapathError::map("open", name))
-        };
         Ok(Self {
-            pods: hash(pinned("PODS")?, "PODS")?,
-            services: hash(pinned("SERVICES")?, "SERVICES")?,
-            backends: hash(pinned("BACKENDS")?, "BACKENDS")?,
-            blocks: LpmTrie::try_from(Map::LpmTrie(pinned("BLOCKS")?))
-                .map_err(DatapathError::map("open", "BLOCKS"))?,
-            workloads: hash(pinned("WORKLOADS")?, "WORKLOADS")?,
-            policy: hash(pinned("POLICY")?, "POLICY")?,
-            local_tuples: HashMap::try_from(Map::LruHashMap(pinned("LOCAL_TUPLES")?))
-                .map_err(DatapathError::map("open", "LOCAL_TUPLES"))?,
-            listening: hash(pinned("LISTENING")?, "LISTENING")?,
-            probe_ports: hash(pinned("PROBE_PORTS")?, "PROBE_PORTS")?,
-            settings: Array::try_from(Map::Array(pinned("SETTINGS")?))
-                .map_err(DatapathError::map("open", "SETTINGS"))?,
+            pods: open::hash(maps, "PODS")?.map,
+            services: open::hash(maps, "SERVICES")?.map,
+            backends: open::hash(maps, "BACKENDS")?.map,
+            blocks: open::trie(maps, "BLOCKS")?.map,
+            workloads: open::hash(maps, "WORKLOADS")?.map,
+            policy: open::hash(maps, "POLICY")?.map,
+            local_tuples: open::hash(maps, "LOCAL_TUPLES")?.map,
+            listening: open::hash(maps, "LISTENING")?.map,
+            probe_ports: open::hash(maps, "PROBE_PORTS")?.map,
+            settings: open::array(maps, "SETTINGS")?.map,
         })
     }
 
@@ -67,13 +61,6 @@ impl MapReader {
     fn workload(&self, addr: &Addr) -> Option<WorkloadEntry> {
         self.workloads.get(addr, 0).ok()
     }
-}
-
-fn hash<K: aya::Pod, V: aya::Pod>(
-    map: MapData,
-    name: &'static str,
-) -> Result<HashMap<MapData, K, V>, DatapathError> {
-    HashMap::try_from(Map::HashMap(map)).map_err(DatapathError::map("open", name))
 }
 
 /// See [`MapReader::outgoing`].

@@ -1,12 +1,10 @@
 //! Moves a snapshot's tables into the maps, make before break.
 
-use std::net::SocketAddr;
-
 use undermesh_ebpf_common::{
     Addr, Backend, BackendKey, Block, BlockKey, PolicyKey, PolicyVerdict, PortKey, Service,
     ServiceKey, Settings, WorkloadEntry,
 };
-use undermesh_snapshot::{DatapathTables, ip};
+use undermesh_snapshot::{DatapathTables, ip, socket};
 
 use aya::maps::{Array, LpmTrie, MapData};
 
@@ -41,7 +39,7 @@ impl ConfigTables {
         changed +=
             self.workloads.add(&desired.workloads, |addr| format!("workload {}", ip(*addr)))?;
         changed += self.probe_ports.add(&desired.probe_ports, |key| {
-            format!("probe port {}", SocketAddr::new(ip(key.addr), u16::from_be(key.port_be)))
+            format!("probe port {}", socket(key.addr, key.port_be))
         })?;
         changed += self.backends.add(&desired.backends, |key| describe(&key.service))?;
         changed += self.services.add(&desired.services, describe)?;
@@ -80,5 +78,5 @@ fn describe_block((length, key): &(u32, BlockKey)) -> String {
 }
 
 fn describe(key: &ServiceKey) -> String {
-    format!("service {}", SocketAddr::new(ip(key.addr), u16::from_be(key.port_be)))
+    format!("service {}", socket(key.addr, key.port_be))
 }

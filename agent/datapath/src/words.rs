@@ -1,14 +1,12 @@
 //! Keys and values of maps in words, for people who look at what the programs see.
 
-use std::net::SocketAddr;
-
 use undermesh_ebpf_common::{
     ANY_PORT, Addr, Backend, BackendKey, Block, BlockKey, GateKey, KUBELET, ListenerKey,
     LocalTuple, OriginalDst, OriginalDstKey, Pod, PolicyKey, PolicyVerdict, PortKey, Service,
     ServiceKey, UNKNOWN_CLASS, WorkloadEntry, backend_flags, block_flags, gate_kind, listener_kind,
     pod_flags, policy_verdict, service_flags, workload_flags,
 };
-use undermesh_snapshot::ip;
+use undermesh_snapshot::{ip, socket};
 
 /// A key or a value of a map.
 pub(crate) trait Words {
@@ -37,7 +35,7 @@ impl Words for Addr {
 
 impl Words for PortKey {
     fn words(&self) -> String {
-        socket(self.addr, self.port_be)
+        socket(self.addr, self.port_be).to_string()
     }
 }
 
@@ -48,30 +46,19 @@ impl Words for Pod {
             .filter(|addr| !addr.equals(&Addr::UNSPECIFIED))
             .map(Words::words)
             .collect();
-        let names = [
-            (pod_flags::OUTBOUND_FAIL_OPEN, "outbound-fail-open"),
-            (pod_flags::REGISTRY_ONLY, "registry-only"),
-        ];
         let port = u16::from_be(self.outbound_port_be);
-        format!("{} proxy port {port}{}", addresses.join(" "), flags(self.flags, &names))
+        format!("{} proxy port {port}{}", addresses.join(" "), flags(self.flags, &pod_flags::NAMES))
     }
 }
 
 impl Words for WorkloadEntry {
     fn words(&self) -> String {
-        let names = [
-            (workload_flags::LOCAL, "local"),
-            (workload_flags::STRICT, "strict"),
-            (workload_flags::PLAIN, "plain"),
-            (workload_flags::BY_ADDRESS, "by-address"),
-            (workload_flags::NATIVE, "native"),
-        ];
         format!(
             "policy {:016x} class {:016x} address class {:016x}{}",
             self.policy,
             self.class,
             self.address_class,
-            flags(self.flags, &names)
+            flags(self.flags, &workload_flags::NAMES)
         )
     }
 }
@@ -104,18 +91,13 @@ impl Words for PolicyVerdict {
 
 impl Words for ServiceKey {
     fn words(&self) -> String {
-        socket(self.addr, self.port_be)
+        socket(self.addr, self.port_be).to_string()
     }
 }
 
 impl Words for Service {
     fn words(&self) -> String {
-        let names = [
-            (service_flags::AFFINITY, "affinity"),
-            (service_flags::PROXY, "proxy"),
-            (service_flags::KNOWN, "known"),
-        ];
-        format!("{} backends{}", self.backends, flags(self.flags, &names))
+        format!("{} backends{}", self.backends, flags(self.flags, &service_flags::NAMES))
     }
 }
 
@@ -127,8 +109,7 @@ impl Words for BackendKey {
 
 impl Words for Backend {
     fn words(&self) -> String {
-        let names = [(backend_flags::LOCAL, "local")];
-        format!("{}{}", socket(self.addr, self.port_be), flags(self.flags, &names))
+        format!("{}{}", socket(self.addr, self.port_be), flags(self.flags, &backend_flags::NAMES))
     }
 }
 
@@ -145,8 +126,7 @@ impl Words for (u32, BlockKey) {
 
 impl Words for Block {
     fn words(&self) -> String {
-        let said = flags(self.flags, &[(block_flags::PROXY, "proxy")]);
-        said.trim_start().to_owned()
+        flag_words(self.flags, &block_flags::NAMES).join(" ")
     }
 }
 
@@ -162,7 +142,7 @@ impl Words for OriginalDstKey {
 
 impl Words for OriginalDst {
     fn words(&self) -> String {
-        socket(self.addr, self.port_be)
+        socket(self.addr, self.port_be).to_string()
     }
 }
 
@@ -195,25 +175,20 @@ impl Words for ListenerKey {
     }
 }
 
-fn socket(addr: Addr, port_be: u16) -> String {
-    SocketAddr::new(ip(addr), u16::from_be(port_be)).to_string()
+/// Flags that are set, each after a space.
+fn flags(set: u32, names: &[(u32, &str)]) -> String {
+    flag_words(set, names).iter().map(|word| format!(" {word}")).collect()
 }
 
-/// Flags that are set, each after a space; those without a name as a number.
-fn flags(set: u32, names: &[(u32, &str)]) -> String {
-    let mut text = String::new();
-    let mut rest = set;
-    for (flag, name) in names {
-        if set & flag != 0 {
-            text.push(' ');
-            text.push_str(name);
-            rest &= !flag;
-        }
-    }
+/// Flags that are set; those without a name as one number.
+pub fn flag_words(set: u32, names: &[(u32, &str)]) -> Vec<String> {
+    let known = names.iter().filter(|(flag, _)| set & flag != 0);
+    let mut words: Vec<String> = known.map(|(_, name)| (*name).to_owned()).collect();
+    let rest = names.iter().fold(set, |rest, (flag, _)| rest & !flag);
     if rest != 0 {
-        text.push_str(&format!(" {rest:#x}"));
+        words.push(format!("{rest:#x}"));
     }
-    text
+    words
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod policy;
 mod snapshot;
 mod tables;
 pub mod traffic;
+mod views;
 mod workload;
 
 pub use authorizers::{AuthorizerRoute, Authorizers, NoAuthorizer};
@@ -28,5 +29,6 @@ pub use policy::{
     limits_of_request, modes_of, review,
 };
 pub use snapshot::{Destination, EndpointTarget, ServicePortRoute, Snapshot};
-pub use tables::{DatapathTables, addr, ip};
+pub use tables::{DatapathTables, addr, ip, socket};
+pub use views::{ArrivingView, OutgoingView};
 pub use workload::{PodPlace, WorkloadInfo};

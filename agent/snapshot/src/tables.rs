@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
 use undermesh_ebpf_common::{
@@ -41,4 +41,9 @@ pub fn addr(ip: IpAddr) -> Addr {
 /// An address of a map as the standard library writes it.
 pub fn ip(addr: Addr) -> IpAddr {
     Ipv6Addr::from(addr.octets()).to_canonical()
+}
+
+/// An address and a port of a map as the standard library writes them.
+pub fn socket(addr: Addr, port_be: u16) -> SocketAddr {
+    SocketAddr::new(ip(addr), u16::from_be(port_be))
 }

@@ -14,7 +14,7 @@ use undermesh_datapath::Datapath;
 use undermesh_identity::{CertificateStatus, IdentityStore};
 use undermesh_model::Cluster;
 use undermesh_proxy::{NameStatus, Proxy};
-use undermesh_snapshot::{DatapathTables, Options, Snapshot, ip};
+use undermesh_snapshot::{DatapathTables, Options, Snapshot, ip, socket};
 use undermesh_telemetry::Telemetry;
 
 use super::{parts::Parts, reload::Warnings};
@@ -69,6 +69,8 @@ pub(super) struct Pages {
     health: Health,
     /// The configuration in force, as it was read.
     cluster: Arc<ArcSwapOption<Cluster>>,
+    /// A configuration, and what only shows when all of it is looked at.
+    whole: Mutex<Option<(Arc<Cluster>, Vec<Found>)>>,
     options: Options,
     traces: Arc<trace::Sessions>,
 }
@@ -89,6 +91,7 @@ impl Pages {
             warnings: parts.warnings.clone(),
             health: parts.health.clone(),
             cluster: Arc::clone(&parts.cluster),
+            whole: Mutex::default(),
             options: parts.options(),
             traces: Arc::default(),
         }
@@ -98,16 +101,16 @@ impl Pages {
         let pages = Arc::clone(self);
         Arc::new(move |method, path, query| match (method, path) {
             (&Method::GET, "/") => Answer::text(StatusCode::OK, INDEX),
-            (&Method::GET, "/status") => json_page(&pages.status()),
-            (&Method::GET, "/config_dump") => json_page(&pages.dump()),
+            (&Method::GET, "/status") => Answer::pretty(&pages.status()),
+            (&Method::GET, "/config_dump") => Answer::pretty(&pages.dump()),
             (&Method::GET, "/findings") => {
-                tokio::task::block_in_place(|| json_page(&pages.findings()))
+                tokio::task::block_in_place(|| Answer::pretty(&pages.findings()))
             }
             (&Method::GET, "/edges") => edges::page(&pages.config.node, pages.telemetry.edges()),
             (&Method::GET, "/flows") => {
                 flows::page(pages.telemetry.flows(), query, || pages.kernel_lost())
             }
-            (&Method::GET, "/mesh") => json_page(&dashboard::Mesh::of(&pages.snapshot.load())),
+            (&Method::GET, "/mesh") => Answer::pretty(&dashboard::Mesh::of(&pages.snapshot.load())),
             (&Method::GET, "/explain") => {
                 // Another node's view of the configuration is compiled for it.
                 tokio::task::block_in_place(|| explain::page(pages.mesh(), query))
@@ -116,7 +119,7 @@ impl Pages {
                 tokio::task::block_in_place(|| trace::page(method, pages.tracing(), query))
             }
             (&Method::GET, "/maps") => dump::map_page(&pages.config.pin_dir, query),
-            (&Method::GET, "/logging") => json_page(&pages.logging.filter()),
+            (&Method::GET, "/logging") => Answer::pretty(&pages.logging.filter()),
             (&Method::POST, "/logging") => pages.logging.change(query),
             (&Method::GET, "/logs") => pages.logging.recent(),
             _ => dashboard::page(method, path).unwrap_or_else(|| {
@@ -161,9 +164,15 @@ impl Pages {
     fn findings(&self) -> Vec<Found> {
         let mut findings = self.warnings.findings();
         let Some(cluster) = self.cluster.load_full() else { return findings };
-        for found in undermesh_control::whole(&cluster).iter().map(Found::from) {
-            if !findings.contains(&found) {
-                findings.push(found);
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        // The dashboard asks every two seconds.
+        if !whole.as_ref().is_some_and(|(of, _)| Arc::ptr_eq(of, &cluster)) {
+            let found = undermesh_control::whole(&cluster).iter().map(Found::from).collect();
+            *whole = Some((cluster, found));
+        }
+        for found in whole.iter().flat_map(|(_, found)| found) {
+            if !findings.contains(found) {
+                findings.push(found.clone());
             }
         }
         findings
@@ -285,13 +294,6 @@ impl Pages {
     }
 }
 
-fn json_page(page: &impl serde::Serialize) -> Answer {
-    match serde_json::to_string_pretty(page) {
-        Ok(body) => Answer::json(body),
-        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    }
-}
-
 fn programs(datapath: &Datapath) -> Vec<ProgramRow> {
     let rows = datapath.programs().into_iter().map(|program| ProgramRow {
         name: program.name.to_owned(),
@@ -362,14 +364,9 @@ fn tables(tables: &DatapathTables) -> serde_json::Value {
         .backends
         .iter()
         .map(|(key, backend)| {
-            let (vip, port) = (ip(key.service.addr), u16::from_be(key.service.port_be));
-            let to = std::net::SocketAddr::new(ip(backend.addr), u16::from_be(backend.port_be));
-            format!(
-                "{} #{} -> {to} flags {}",
-                std::net::SocketAddr::new(vip, port),
-                key.slot,
-                backend.flags
-            )
+            let vip = socket(key.service.addr, key.service.port_be);
+            let to = socket(backend.addr, backend.port_be);
+            format!("{vip} #{} -> {to} flags {}", key.slot, backend.flags)
         })
         .collect();
     let workloads: Vec<String> = tables

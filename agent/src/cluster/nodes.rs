@@ -61,6 +61,27 @@ impl Node {
     }
 }
 
+/// Asks about each of them, some at once; answers come in any order.
+pub(crate) async fn each<T, F>(items: Vec<T>, ask: impl Fn(T) -> F) -> Vec<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    let mut found = Vec::new();
+    let mut pending = items.into_iter();
+    let mut asking = JoinSet::new();
+    loop {
+        while asking.len() < AT_ONCE
+            && let Some(item) = pending.next()
+        {
+            asking.spawn(ask(item));
+        }
+        match asking.join_next().await {
+            None => return found,
+            Some(joined) => found.extend(joined),
+        }
+    }
+}
+
 /// Asks all of them; one that cannot be asked hides no other.
 ///
 /// # Errors
@@ -69,25 +90,15 @@ pub(super) async fn ask(api: &ApiServer, args: &ClusterArgs) -> Result<Vec<Node>
     let path = format!("/api/v1/namespaces/{}/pods", args.namespace);
     let pods = api.objects(&path, AGENTS).await?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut found = Vec::new();
-    let mut pending = pods.into_iter();
-    let mut asking = JoinSet::new();
-    loop {
-        while asking.len() < AT_ONCE
-            && let Some(pod) = pending.next()
-        {
-            let (api, namespace) = (api.clone(), args.namespace.clone());
-            asking.spawn(async move {
-                let name = text(&pod["metadata"]["name"]);
-                let said = api.pod_page((&namespace, &name), PORT, "metrics").await;
-                Node::of(&pod, name, said)
-            });
+    let mut found = each(pods, |pod| {
+        let (api, namespace) = (api.clone(), args.namespace.clone());
+        async move {
+            let name = text(&pod["metadata"]["name"]);
+            let said = api.pod_page((&namespace, &name), PORT, "metrics").await;
+            Node::of(&pod, name, said)
         }
-        match asking.join_next().await {
-            None => break,
-            Some(joined) => found.extend(joined),
-        }
-    }
+    })
+    .await;
     for node in api.objects("/api/v1/nodes", "").await? {
         let name = text(&node["metadata"]["name"]);
         let is_windows = node["status"]["nodeInfo"]["operatingSystem"] == "windows";

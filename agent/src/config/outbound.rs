@@ -29,7 +29,7 @@ impl From<OutboundFailure> for FailMode {
 #[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[value(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum OutboundTrafficPolicy {
+pub(crate) enum OutboundTrafficPolicy {
     /// Left alone.
     AllowAny,
     /// Refused.

@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Deserialize;
+use undermesh_model::MtlsMode;
+use undermesh_snapshot::SameNode;
 
 use super::{
     gate::StartupGate,
@@ -290,18 +292,36 @@ pub(crate) struct RawConfig {
 #[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[value(rename_all = "UPPERCASE")]
-pub(super) enum Mtls {
+pub(crate) enum Mtls {
     Permissive,
     Strict,
 }
 
+impl From<Mtls> for MtlsMode {
+    fn from(mode: Mtls) -> Self {
+        match mode {
+            Mtls::Permissive => Self::Permissive,
+            Mtls::Strict => Self::Strict,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum SameNodeValue {
+pub(crate) enum SameNodeValue {
     /// Inside the kernel.
     Direct,
     /// Through the proxy and a tunnel.
     Encrypt,
+}
+
+impl From<SameNodeValue> for SameNode {
+    fn from(value: SameNodeValue) -> Self {
+        match value {
+            SameNodeValue::Direct => Self::Direct,
+            SameNodeValue::Encrypt => Self::Encrypt,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]

@@ -19,7 +19,6 @@ use std::{
 };
 
 use hyper::{Method, StatusCode};
-use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 use undermesh_control::ApiServer;
@@ -73,9 +72,11 @@ impl Dashboard {
         Arc::new(move |method, path, _| match (method, path) {
             (&Method::GET, "/") => dashboard::lead_there(),
             (&Method::GET, "/status") => dashboard.data(Self::status),
-            (&Method::GET, "/edges") => dashboard.data(|it| page(&it.shown().counters.edges())),
-            (&Method::GET, "/mesh") => dashboard.data(|it| page(&it.shown().mesh)),
-            (&Method::GET, "/findings") => dashboard.data(|it| page(&it.shown().findings)),
+            (&Method::GET, "/edges") => {
+                dashboard.data(|it| Answer::of(&it.shown().counters.edges()))
+            }
+            (&Method::GET, "/mesh") => dashboard.data(|it| Answer::of(&it.shown().mesh)),
+            (&Method::GET, "/findings") => dashboard.data(|it| Answer::of(&it.shown().findings)),
             _ => dashboard::page(method, path).unwrap_or_else(|| {
                 let text = format!("there is {}\n", dashboard::PATH);
                 Answer::text(StatusCode::NOT_FOUND, text)
@@ -97,7 +98,7 @@ impl Dashboard {
     fn status(&self) -> Answer {
         let shown = self.shown();
         let warnings: Vec<&String> = shown.problems.iter().flatten().collect();
-        page(&json!({
+        Answer::of(&json!({
             "controller": self.pages.status(),
             "generation": shown.generation,
             "nodes": shown.agents.nodes,
@@ -222,11 +223,4 @@ async fn rest(every: Duration, began: Instant) {
 
 fn is_recent(looked: Instant) -> bool {
     looked.elapsed() < LOOKING
-}
-
-fn page(page: &impl Serialize) -> Answer {
-    match serde_json::to_string(page) {
-        Ok(body) => Answer::json(body),
-        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    }
 }

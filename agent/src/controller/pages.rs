@@ -54,10 +54,7 @@ impl Pages {
                 let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 Answer { status: StatusCode::OK, content_type, body }
             }
-            (&Method::GET, "/status") => {
-                let json = serde_json::to_string(&pages.status()).unwrap_or_default();
-                Answer::json(json)
-            }
+            (&Method::GET, "/status") => Answer::of(&pages.status()),
             _ => Answer::text(StatusCode::NOT_FOUND, "there are /metrics and /status\n"),
         })
     }

@@ -6,11 +6,11 @@ use undermesh_ebpf_common::{HBONE_PORT, Inbound, Publisher, Reason, decide_inbou
 use undermesh_model::Wire;
 use undermesh_proxy::explain::{self as proxy, Judged, Refused, Visitor};
 use undermesh_snapshot::{
-    CompiledLimit, CompiledPolicy, Matches, Opinion, Snapshot, WorkloadInfo, addr,
+    ArrivingView, CompiledLimit, CompiledPolicy, Matches, Opinion, Snapshot, WorkloadInfo, addr,
 };
 
 use super::{
-    kernel::{Arriving, Seen},
+    kernel::Seen,
     report::{Lookup, Rule, Step, Verdict, Way},
     walk::{Ending, Trail, Walk},
 };
@@ -104,7 +104,8 @@ impl Walk<'_> {
         };
         let from = SocketAddr::new(self.from, SOME_PORT);
         let to = SocketAddr::new(pod.address.ip(), port);
-        let view = Seen::inbound(Arriving { tables: &pod.snapshot.tables, publisher }, from, to);
+        let view =
+            Seen::inbound(ArrivingView { tables: &pod.snapshot.tables, publisher }, from, to);
         let inbound = decide_inbound(&view, &addr(to.ip()), port, &addr(self.from));
         (inbound, view.lookups())
     }

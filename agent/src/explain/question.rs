@@ -7,6 +7,8 @@ use hyper::{
     header::{HOST, HeaderName, HeaderValue},
 };
 
+use crate::query::{self, Escaped};
+
 /// Headers that are looked at, at most.
 const MAX_HEADERS: usize = 64;
 
@@ -35,12 +37,12 @@ impl Question {
     /// As a query.
     pub(crate) fn query(&self) -> String {
         let mut query =
-            format!("source={}&destination={}", escape(&self.source), escape(&self.destination));
+            format!("source={}&destination={}", Escaped(&self.source), Escaped(&self.destination));
         if let Some(request) = &self.request {
             let RequestLine { method, target, headers } = request;
-            query += &format!("&method={}&path={}", escape(method), escape(target));
+            query += &format!("&method={}&path={}", Escaped(method), Escaped(target));
             for header in headers {
-                query += &format!("&header={}", escape(header));
+                query += &format!("&header={}", Escaped(header));
             }
         }
         query
@@ -51,10 +53,9 @@ impl Question {
     pub(crate) fn parse(query: &str) -> Result<Self> {
         let mut asked = Self::default();
         let (mut method, mut target, mut headers) = (None, None, Vec::new());
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) =
-                pair.split_once('=').with_context(|| format!("parameter {pair:?} has no value"))?;
-            let value = unescape(value);
+        for parameter in query::parameters(query) {
+            let (name, value) = parameter?;
+            let value = query::unescape(value);
             match name {
                 "source" => asked.source = value,
                 "destination" => asked.destination = value,
@@ -126,30 +127,6 @@ impl RequestLine {
         }
         Ok((method, target, headers))
     }
-}
-
-/// A value as a query takes it; what no name holds is escaped.
-pub(crate) fn escape(value: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte);
-    value
-        .bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
-}
-
-/// Undoes [`escape`]; what is not escaped so stays as it is.
-pub(crate) fn unescape(value: &str) -> String {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, after @ ..] = rest {
-        let digits = after.get(..2).filter(|_| *first == b'%');
-        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        let meant = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(meant.unwrap_or(*first));
-        rest = if meant.is_some() { after.get(2..).unwrap_or_default() } else { after };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -11,12 +11,14 @@ use anyhow::Result;
 use undermesh_ebpf_common::{Action, Addr, Outbound, Pod, Reason, decide_outbound};
 use undermesh_model::Workload;
 use undermesh_proxy::explain::{self as proxy, Asked, Led, Refused};
-use undermesh_snapshot::{Snapshot, WorkloadInfo, addr, ip, traffic::PortTraffic};
+use undermesh_snapshot::{
+    OutgoingView, Snapshot, WorkloadInfo, addr, socket, traffic::PortTraffic,
+};
 
 use super::{
     arrive::Coming,
     ends::Dialled,
-    kernel::{Outgoing, Seen},
+    kernel::Seen,
     mesh::Mesh,
     question::RequestLine,
     report::{End, Explanation, Rule, Step, Verdict, Way, gathered},
@@ -149,7 +151,7 @@ impl<'a> Walk<'a> {
         let mut outcomes: Vec<(Outbound, Vec<super::report::Lookup>, usize)> = Vec::new();
         let mut slot = 0;
         let whole = loop {
-            let view = Seen::outbound(Outgoing::new(&self.snapshot.tables, slot));
+            let view = Seen::outbound(OutgoingView::new(&self.snapshot.tables, slot));
             let outbound = decide_outbound(&view, &pod, &to, port_be);
             let drawn = view.has_drawn();
             match outcomes.iter_mut().find(|(known, ..)| *known == outbound) {
@@ -181,7 +183,7 @@ impl<'a> Walk<'a> {
             }
             Action::Pass => self.without_mesh(trail),
             Action::Local => {
-                let to = SocketAddr::new(ip(outbound.to), u16::from_be(outbound.to_port_be));
+                let to = socket(outbound.to, outbound.to_port_be);
                 self.arrive(trail, to, Coming::Local)
             }
             Action::Proxy => self.by_proxy(trail),

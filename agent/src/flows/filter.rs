@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, str::FromStr};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::query;
 use condition::Condition;
 pub(super) use condition::is_denied;
 
@@ -33,9 +34,8 @@ impl Query {
     /// Where a parameter is unknown or its value is not usable; the message names it.
     pub(super) fn parse(query: &str) -> Result<Self> {
         let mut parsed = Self::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) =
-                pair.split_once('=').with_context(|| format!("parameter {pair:?} has no value"))?;
+        for parameter in query::parameters(query) {
+            let (name, value) = parameter?;
             parsed.set(name, value)?;
         }
         let filters = parsed.wanted.values().map(Vec::len).sum::<usize>() + parsed.unwanted.len();
@@ -81,22 +81,7 @@ impl Query {
 
 fn text(name: &str, value: &str) -> Result<String> {
     ensure!(!value.is_empty(), "{name} is empty");
-    Ok(unescaped(value))
-}
-
-/// Undoes what [`super::escape`] has done; what is not escaped so stays as it is.
-fn unescaped(value: &str) -> String {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, after @ ..] = rest {
-        let escaped = after.get(..2).filter(|_| *first == b'%');
-        let digits = escaped.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let escaped = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        let meant = escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(meant.unwrap_or(*first));
-        rest = if meant.is_some() { &after[2..] } else { after };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    Ok(query::unescape(value))
 }
 
 fn number<T: FromStr>(name: &str, value: &str) -> Result<T> {

@@ -190,6 +190,6 @@ fn a_line_for_people_names_both_ends_and_the_reason() {
 
 #[test]
 fn a_value_cannot_end_the_request() {
-    assert_eq!(escape("shop/a-1"), "shop/a-1");
-    assert_eq!(escape("a b\r\n&"), "a%20b%0D%0A%26");
+    assert_eq!(Escaped("shop/a-1").to_string(), "shop/a-1");
+    assert_eq!(Escaped("a b\r\n&").to_string(), "a%20b%0D%0A%26");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::explain::question::{escape, unescape};
+use crate::query::{self, Escaped};
 
 /// The longest that a trace may wait.
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
@@ -25,15 +25,15 @@ pub(crate) struct Asked {
 
 impl Asked {
     pub(crate) fn query(&self) -> String {
-        let mut query = format!("pod={}&timeout={}", escape(&self.pod), self.timeout.as_millis());
+        let mut query = format!("pod={}&timeout={}", Escaped(&self.pod), self.timeout.as_millis());
         if !self.to.is_empty() {
-            query += &format!("&to={}", escape(&self.to));
+            query += &format!("&to={}", Escaped(&self.to));
         }
         if self.send {
             query += "&send=1";
         }
         if let Some((method, path)) = &self.request {
-            query += &format!("&method={}&path={}", escape(method), escape(path));
+            query += &format!("&method={}&path={}", Escaped(method), Escaped(path));
         }
         query
     }
@@ -43,10 +43,9 @@ impl Asked {
     pub(crate) fn parse(query: &str) -> Result<Self> {
         let (mut pod, mut to, mut send) = (String::new(), String::new(), false);
         let (mut method, mut path, mut timeout) = (None, None, Duration::from_secs(30));
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) =
-                pair.split_once('=').with_context(|| format!("parameter {pair:?} has no value"))?;
-            let value = unescape(value);
+        for parameter in query::parameters(query) {
+            let (name, value) = parameter?;
+            let value = query::unescape(value);
             match name {
                 "pod" => pod = value,
                 "to" => to = value,

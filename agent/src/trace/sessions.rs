@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use super::{
     probe::{Probe, Probed},
     question::Asked,
 };
+use crate::explain::report::Rule;
 
 /// Traces at a time.
 const MAX_SESSIONS: usize = 4;
@@ -42,6 +43,8 @@ pub(super) struct Session {
     /// What the proxy notes.
     pub(super) follower: Arc<Follower>,
     probed: Mutex<Option<Probed>>,
+    /// Rules that have a say in it: whoever asks again and again is not explained them each time.
+    pub(super) rules: OnceLock<Vec<Rule>>,
 }
 
 impl Session {
@@ -74,8 +77,9 @@ impl Sessions {
         list.last += 1;
         let (id, timeout) = (list.last, asked.timeout);
         let deadline = Instant::now() + timeout;
-        let probed = Mutex::default();
-        let session = Arc::new(Session { id, asked, to, deadline, after, follower, probed });
+        let (probed, rules) = (Mutex::default(), OnceLock::new());
+        let session = Session { id, asked, to, deadline, after, follower, probed, rules };
+        let session = Arc::new(session);
         list.open.push(Arc::clone(&session));
         drop(list);
         let sessions = Arc::clone(self);

@@ -11,7 +11,7 @@ use undermesh_ebpf_common::{
 };
 use undermesh_model::NamespacedName;
 use undermesh_proxy::Proxy;
-use undermesh_snapshot::{addr, ip};
+use undermesh_snapshot::{addr, ip, socket};
 use undermesh_telemetry::Telemetry;
 
 use super::{
@@ -175,7 +175,7 @@ impl Tracing {
         connect.lookups.extend(lookups);
         let mut steps = vec![connect];
         if outbound.action == Action::Local {
-            let to = SocketAddr::new(ip(outbound.to), u16::from_be(outbound.to_port_be));
+            let to = socket(outbound.to, outbound.to_port_be);
             let from = records.iter().find_map(|record| {
                 record["source"]["address"].as_str()?.parse::<SocketAddr>().ok()
             });
@@ -199,7 +199,7 @@ impl Tracing {
             (outbound, view.lookups())
         };
         let chosen = |outbound: &Outbound| {
-            let to = SocketAddr::new(ip(outbound.to), u16::from_be(outbound.to_port_be));
+            let to = socket(outbound.to, outbound.to_port_be);
             outbound.action != Action::Local || upstream == Some(to)
         };
         let key = ServiceKey { addr: to, port_be, pad: 0 };
@@ -226,6 +226,10 @@ impl Tracing {
     /// Rules that have a say in such a connection, as an explanation names them.
     fn rules(&self, session: &Session, dialled: Option<SocketAddr>) -> Vec<Rule> {
         let Some(dialled) = dialled else { return Vec::new() };
+        session.rules.get_or_init(|| self.explained(session, dialled)).clone()
+    }
+
+    fn explained(&self, session: &Session, dialled: SocketAddr) -> Vec<Rule> {
         let request = session.asked.request.clone();
         let told = explained(&self.mesh, &session.asked.pod, &dialled.to_string(), request);
         let Ok(told) = told else { return Vec::new() };

@@ -8,6 +8,9 @@ pub mod pod_flags {
     pub const OUTBOUND_FAIL_OPEN: u32 = 1;
     /// Destinations that nobody has registered are refused.
     pub const REGISTRY_ONLY: u32 = 2;
+    /// All of them, as people are told them.
+    pub const NAMES: [(u32, &str); 2] =
+        [(OUTBOUND_FAIL_OPEN, "outbound-fail-open"), (REGISTRY_ONLY, "registry-only")];
 }
 
 map_type! {
@@ -54,6 +57,14 @@ pub mod workload_flags {
     pub const BY_ADDRESS: u32 = 8;
     /// Its agent speaks the native wire: what comes from it may be a tunnel, at any port.
     pub const NATIVE: u32 = 16;
+    /// All of them, as people are told them.
+    pub const NAMES: [(u32, &str); 5] = [
+        (LOCAL, "local"),
+        (STRICT, "strict"),
+        (PLAIN, "plain"),
+        (BY_ADDRESS, "by-address"),
+        (NATIVE, "native"),
+    ];
 }
 
 map_type! {

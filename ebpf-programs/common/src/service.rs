@@ -33,6 +33,9 @@ pub mod service_flags {
     /// Known and none of the mesh's business: connections are left alone, whatever block the address
     /// lies in.
     pub const KNOWN: u32 = 4;
+    /// All of them, as people are told them.
+    pub const NAMES: [(u32, &str); 3] =
+        [(AFFINITY, "affinity"), (PROXY, "proxy"), (KNOWN, "known")];
 }
 
 map_type! {
@@ -74,6 +77,8 @@ map_type! {
 pub mod block_flags {
     /// The proxy looks at connections to it.
     pub const PROXY: u32 = 1;
+    /// All of them, as people are told them.
+    pub const NAMES: [(u32, &str); 1] = [(PROXY, "proxy")];
 }
 
 /// The slot that a client has with affinity: the same in the kernel and in the proxy, so that it
@@ -126,6 +131,8 @@ map_type! {
 pub mod backend_flags {
     /// An enrolled pod of this node.
     pub const LOCAL: u32 = 1;
+    /// All of them, as people are told them.
+    pub const NAMES: [(u32, &str); 1] = [(LOCAL, "local")];
 }
 
 map_type! {

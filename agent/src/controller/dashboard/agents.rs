@@ -9,15 +9,12 @@ use std::{
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::task::JoinSet;
 use undermesh_control::ApiServer;
 use undermesh_telemetry::Edges;
 
 use super::{super::settings::Settings, ask};
-use crate::cluster::{AGENTS, METRICS_PORT, Metrics, Node};
+use crate::cluster::{AGENTS, METRICS_PORT, Metrics, Node, each};
 
-/// Agents that are asked at once.
-const AT_ONCE: usize = 16;
 /// How long it is remembered which there are.
 const KNOWN: Duration = Duration::from_secs(15);
 
@@ -76,7 +73,7 @@ impl Agents {
     /// Counters by agent; none of one that does not answer.
     pub(super) async fn edges(&self) -> Result<Vec<(String, Option<Edges>)>, String> {
         let mut found = Vec::new();
-        for (pod, said) in each(self.pods().await?, "/edges").await {
+        for (pod, said) in pages(self.pods().await?, "/edges").await {
             let read = said.and_then(|text| {
                 serde_json::from_str::<Edges>(&text).map_err(|error| error.to_string())
             });
@@ -95,7 +92,7 @@ impl Agents {
         let mut failing: BTreeMap<[String; 4], Vec<String>> = BTreeMap::new();
         // Why not, the counters' round tells.
         let Ok(pods) = self.pods().await else { return said };
-        for (pod, answer) in each(pods, "/metrics").await {
+        for (pod, answer) in pages(pods, "/metrics").await {
             let name = text(&pod["metadata"]["name"]);
             let node = text(&pod["spec"]["nodeName"]);
             if let Ok(page) = &answer {
@@ -131,28 +128,16 @@ impl Agents {
     }
 }
 
-/// Asks all of them for a page, some at once.
-async fn each(pods: Vec<Value>, path: &'static str) -> Vec<(Value, Result<String, String>)> {
-    let mut found = Vec::new();
-    let mut pending = pods.into_iter();
-    let mut asking = JoinSet::new();
-    loop {
-        while asking.len() < AT_ONCE
-            && let Some(pod) = pending.next()
-        {
-            asking.spawn(async move {
-                let said = match address(&pod) {
-                    Some(address) => ask::page(address, path).await,
-                    None => Err("it has no address".to_owned()),
-                };
-                (pod, said)
-            });
-        }
-        match asking.join_next().await {
-            None => return found,
-            Some(joined) => found.extend(joined),
-        }
-    }
+/// Asks all of them for a page.
+async fn pages(pods: Vec<Value>, path: &'static str) -> Vec<(Value, Result<String, String>)> {
+    let ask = |pod: Value| async move {
+        let said = match address(&pod) {
+            Some(address) => ask::page(address, path).await,
+            None => Err("it has no address".to_owned()),
+        };
+        (pod, said)
+    };
+    each(pods, ask).await
 }
 
 fn address(pod: &Value) -> Option<SocketAddr> {

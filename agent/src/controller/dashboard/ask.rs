@@ -7,6 +7,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::client;
+
 /// Longest that an agent may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest answer that is read.
@@ -21,17 +23,15 @@ pub(super) async fn page(agent: SocketAddr, path: &str) -> Result<String, String
     let answer = asked
         .map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
         .map_err(|error| error.to_string())?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("it does not speak HTTP")?;
-    match head.split(' ').nth(1) {
-        Some("200") => Ok(body.to_owned()),
-        Some(code) => Err(format!("{path} answers {code}")),
+    match client::parts(&answer) {
+        Some(("200", body)) => Ok(body.to_owned()),
+        Some((code, _)) => Err(format!("{path} answers {code}")),
         None => Err("it does not speak HTTP".to_owned()),
     }
 }
 
 async fn read(agent: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(agent).await?;
-    // Of this version, an answer ends with its connection and comes in one piece.
     let request = format!("GET {path} HTTP/1.0\r\nhost: {agent}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut bytes = Vec::new();

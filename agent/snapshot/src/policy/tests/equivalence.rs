@@ -1,10 +1,7 @@
 //! For random policies, the kernel's table, [`evaluate`] and the reference evaluator agree.
 
 use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::TestCaseError};
-use undermesh_ebpf_common::{
-    Addr, Inbound, InboundView, PolicyKey, PolicyVerdict, Publisher, Reason, WorkloadEntry,
-    decide_inbound, workload_flags,
-};
+use undermesh_ebpf_common::{Inbound, Publisher, Reason, decide_inbound, workload_flags};
 use undermesh_model::{
     Condition, Operation, ServiceAccountMatch, Source, SpiffeId, TextMatch, TrustDomain, Values,
     parse_block,
@@ -15,8 +12,8 @@ use super::{
     *,
 };
 use crate::{
-    Cause, ConnectionAttributes, DatapathTables, RequestAttributes, addr, asks, evaluate,
-    evaluate_opaque, evaluate_request,
+    ArrivingView, Cause, ConnectionAttributes, DatapathTables, RequestAttributes, addr, asks,
+    evaluate, evaluate_opaque, evaluate_request,
 };
 
 const PORTS: [u16; 4] = [80, 81, 8080, 65535];
@@ -132,41 +129,12 @@ fn named<T>(all: &mut [T], name: impl Fn(&mut T) -> &mut NamespacedName) {
     }
 }
 
-/// The kernel's view of one arriving connection.
-struct Kernel<'a> {
-    tables: &'a DatapathTables,
-    publisher: Option<Addr>,
-}
-
-impl InboundView for Kernel<'_> {
-    fn workload(&self, addr: &Addr) -> Option<WorkloadEntry> {
-        self.tables.workloads.get(addr).copied()
-    }
-    fn publisher(&self) -> Publisher {
-        self.publisher.map_or(Publisher::NOBODY, Publisher::pod)
-    }
-    fn delivered(&self) -> bool {
-        false
-    }
-    fn policy(&self, key: &PolicyKey) -> Option<PolicyVerdict> {
-        self.tables.policy.get(key).copied()
-    }
-    fn listens(&self) -> bool {
-        true
-    }
-    fn is_probed(&self) -> bool {
-        false
-    }
-    fn strict_unknown(&self) -> bool {
-        self.tables.strict_unknown
-    }
-}
-
 /// What the kernel says about a connection between two pods of this node, or about plaintext;
 /// nothing where it leaves the answer to the agent.
 fn kernel(tables: &DatapathTables, connection: &ConnectionAttributes<'_>) -> Option<Answer> {
     let source = addr(connection.source_address);
-    let view = Kernel { tables, publisher: connection.source.map(|_| source) };
+    let publisher = connection.source.map_or(Publisher::NOBODY, |_| Publisher::pod(source));
+    let view = ArrivingView { tables, publisher };
     let destination = connection.destination;
     match decide_inbound(&view, &addr(destination.ip()), destination.port(), &source) {
         Inbound::Pass(Reason::InboundLocal | Reason::InboundPlaintext) => Some(Answer::Pass),
