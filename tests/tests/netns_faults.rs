@@ -1,9 +1,16 @@
 //! `docs/guide/troubleshooting.md`: each fault that it tells of is made, and the commands that it shows say what it says
 //! they do.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
+use rcgen::KeyPair;
+use serde_json::json;
 use undermesh_tests::{
     Agent, DnsServer, PodSpec, Rig, Section, ServiceSpec,
     cases::Shop,
@@ -192,6 +199,46 @@ fn a_denied_request() -> Result<()> {
     let replies = shop.client("client")?.ask(ask(&shop, "two", "/admin/users", "")?)?;
     assert_eq!(replies[0].status, 403, "{replies:?}");
     section.holds(&shop.rig, "b", "AuthorizationPolicy shop/no-admin")
+}
+
+/// A token of an issuer that ends so many seconds from now.
+fn token(key: &EncodingKey, issuer: &str, seconds: i64) -> Result<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
+    let claims = json!({"iss": issuer, "sub": "alice", "exp": now + seconds});
+    Ok(encode(&Header::new(Algorithm::ES256), &claims, key)?)
+}
+
+#[test]
+fn tokens_that_are_not_taken() -> Result<()> {
+    let section = section("Tokens are refused")?;
+    let key = EncodingKey::from_ec_der(&KeyPair::generate()?.serialize_der());
+    let keys = json!({"keys": [Jwk::from_encoding_key(&key, Algorithm::ES256)?]});
+    let shop = Shop::open()?;
+    let selector = "selector: {matchLabels: {app: two}}";
+    let rules =
+        format!("{{{selector}, jwtRules: [{{issuer: 'https://login.example', jwks: '{keys}'}}]}}");
+    let allowed = format!(
+        "{{{selector}, action: ALLOW, rules: [{{from: [{{source: {{requestPrincipals: \
+         ['https://login.example/*']}}}}]}}]}}"
+    );
+    let objects = [
+        security("RequestAuthentication", "tokens", &rules),
+        security("AuthorizationPolicy", "with-token", &allowed),
+    ];
+    shop.rig.apply("tokens", &objects.join("---\n"))?;
+    let client = shop.client("client")?;
+    let with = |token: Option<String>| -> Result<u16> {
+        let mut ask = ask(&shop, "two", "/items", "")?;
+        let bearer = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}")));
+        ask.headers.extend(bearer);
+        Ok(client.ask(ask)?[0].status)
+    };
+    assert_eq!(with(Some(token(&key, "https://login.example", 600)?))?, 200);
+    assert_eq!(with(Some(token(&key, "https://login.example", -600)?))?, 401);
+    assert_eq!(with(Some(token(&key, "https://old.example", 600)?))?, 401);
+    assert_eq!(with(None)?, 403);
+    // Its one pod is on node b.
+    section.holds(&shop.rig, "b", "RequestAuthentication shop/tokens")
 }
 
 #[test]
