@@ -35,7 +35,7 @@ enum Command {
     Status(StatusArgs),
     /// Show connections and refusals as they happen, with the reason of each.
     Flows(Box<flows::FlowsArgs>),
-    /// Say where the dashboard of the agent of this node, or of a controller, is.
+    /// Say where the dashboard of the agent of this node, or of a controller, is; or lead to one of a cluster.
     Dashboard(dashboard::DashboardArgs),
     /// Show services, who calls whom, and pods, with rates, success and latency, live.
     Top(top::TopArgs),
@@ -54,7 +54,7 @@ enum Command {
     Dump(dump::DumpArgs),
     /// Collect in one archive what somebody needs who is to find out what is wrong; without secrets.
     Bugreport(bugreport::BugreportArgs),
-    /// Show or change, while it runs, what the agent of this node logs.
+    /// Show or change, while they run, what the agent of this node or the controllers log.
     Log(logging::LogArgs),
     /// Look for what keeps the mesh from working on this node, before or after installation.
     Doctor(doctor::DoctorArgs),

@@ -1,5 +1,5 @@
 //! Commands about a whole cluster, which run wherever its API server can be reached: `check`, `install`, `upgrade`,
-//! `uninstall`, and `status --all-nodes`.
+//! `uninstall`, and `status --all-nodes`; and for other commands the way to agents and controllers.
 //!
 //! ```text
 //! manifest    the objects that are installed, which are in the binary
@@ -10,6 +10,7 @@
 //! install     puts it there, or a new version of it
 //! uninstall   takes it away, and what it has left on nodes
 //! nodes       what the agents of all nodes say of themselves
+//! reach       what agents and controllers serve at loopback alone; `remote`, who of them is meant
 //! ```
 
 mod findings;
@@ -19,23 +20,36 @@ mod manifest;
 mod neighbours;
 mod nodes;
 mod preflight;
+mod reach;
+mod remote;
 mod rollout;
 mod uninstall;
 
-use std::{env, future::Future, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use undermesh_control::{ApiServer, ObjectPath};
 
 pub(crate) use install::{InstallArgs, UpgradeArgs};
-pub(crate) use nodes::{AGENTS, Metrics, Node, PORT as METRICS_PORT, each};
+pub(crate) use nodes::{
+    AGENTS, Metrics, Node, PORT as METRICS_PORT, each, each_as_it_comes, names as node_names,
+};
+pub(crate) use reach::{Place, Reach, agents, controllers};
+pub(crate) use remote::RemoteArgs;
 pub(crate) use uninstall::UninstallArgs;
 
 /// Where it is installed if nothing else is said; as the manifest has it.
 const NAMESPACE: &str = "undermesh-system";
 const AGENT: &str = "undermesh-agent";
 const CONTROLLER: &str = "undermesh-controller";
+/// Labels of its pods.
+const CONTROLLERS: &str = "app.kubernetes.io/name=undermesh,app.kubernetes.io/component=controller";
 
 /// Which cluster, and where in it.
 #[derive(Args, Clone, Debug)]
@@ -48,14 +62,35 @@ pub(crate) struct ClusterArgs {
     namespace: String,
 }
 
+/// The same for commands that are about namespaces of others, too.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MeshArgs {
+    /// How to reach the API server, for the nodes of a cluster; by default `~/.kube/config`, or the account of the pod that
+    /// this runs in.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Namespace of the mesh's own pods.
+    #[arg(long, value_name = "NAME", default_value = NAMESPACE)]
+    mesh_namespace: String,
+}
+
+impl MeshArgs {
+    pub(crate) async fn api(&self) -> Result<ApiServer> {
+        api(self.kubeconfig.as_deref()).await
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.mesh_namespace
+    }
+}
+
 impl ClusterArgs {
-    async fn api(&self) -> Result<ApiServer> {
-        let home = || {
-            let path = PathBuf::from(env::var_os("HOME")?).join(".kube/config");
-            path.is_file().then_some(path)
-        };
-        let kubeconfig = self.kubeconfig.clone().or_else(home);
-        ApiServer::new(kubeconfig.as_deref()).await.map_err(|error| anyhow!(error))
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    pub(crate) async fn api(&self) -> Result<ApiServer> {
+        api(self.kubeconfig.as_deref()).await
     }
 
     fn object(&self, group: &str, resource: &str, name: &str) -> ObjectPath {
@@ -67,6 +102,15 @@ impl ClusterArgs {
             name: name.to_owned(),
         }
     }
+}
+
+async fn api(kubeconfig: Option<&Path>) -> Result<ApiServer> {
+    let home = || {
+        let path = PathBuf::from(env::var_os("HOME")?).join(".kube/config");
+        path.is_file().then_some(path)
+    };
+    let kubeconfig = kubeconfig.map(Path::to_owned).or_else(home);
+    ApiServer::new(kubeconfig.as_deref()).await.map_err(|error| anyhow!(error))
 }
 
 /// Options of `check`.
@@ -109,7 +153,7 @@ pub(crate) fn status(args: &ClusterArgs, json: bool) -> Result<ExitCode> {
     })
 }
 
-fn run(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+pub(crate) fn run(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start")?.block_on(work)
 }

@@ -38,7 +38,7 @@ use undermesh_model::SpiffeId;
 use undermesh_snapshot::Options;
 use undermesh_telemetry::{Audit, LogFormat as TelemetryLogFormat};
 
-use crate::{admin, agent::wait_for_signal, config::LogFormat, dashboard::Hosts};
+use crate::{admin, agent::wait_for_signal, config::LogFormat, dashboard::Hosts, logging::Logging};
 use asked::Kubernetes;
 use authority::AuthorityKeeper;
 use dashboard::Dashboard;
@@ -80,7 +80,8 @@ fn run(file: Option<&Path>, flags: RawSettings) -> Result<ExitCode> {
         LogFormat::Text => TelemetryLogFormat::Text,
         LogFormat::Json => TelemetryLogFormat::Json,
     };
-    undermesh_telemetry::init_logs(&settings.log_level, format)?;
+    let log = undermesh_telemetry::init_logs(&settings.log_level, format)?;
+    let logging = Logging::new(log, &settings.log_level);
     let audit = Audit::start("controller", settings.audit.clone())
         .with_context(|| format!("cannot open auditLog {:?}", settings.audit))?;
     let runtime = Builder::new_multi_thread()
@@ -88,7 +89,7 @@ fn run(file: Option<&Path>, flags: RawSettings) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the controller's threads")?;
-    let result = runtime.block_on(serve(settings, &audit));
+    let result = runtime.block_on(serve(settings, &audit, logging));
     runtime.shutdown_timeout(Duration::from_secs(1));
     if !audit.flush(LAST_LINES) {
         tracing::warn!("the last lines of the audit log were not written in time");
@@ -96,7 +97,7 @@ fn run(file: Option<&Path>, flags: RawSettings) -> Result<ExitCode> {
     result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(settings: Settings, audit: &Audit) -> Result<()> {
+async fn serve(settings: Settings, audit: &Audit, logging: Logging) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, replica = settings.replica, "starting the controller");
     let api = ApiServer::new(settings.kubeconfig.as_deref()).await.map_err(anyhow::Error::msg)?;
@@ -183,11 +184,13 @@ async fn serve(settings: Settings, audit: &Audit) -> Result<()> {
         tasks.spawn(async move { distributed.tell_in_time().await });
     }
     if let Some(listener) = dashboard_listener {
-        let dashboard = Arc::new(Dashboard::new(Arc::clone(&pages)));
         let address = listener.local_addr()?;
-        if !address.ip().is_loopback() {
+        let is_own = address.ip().is_loopback();
+        if !is_own {
             tracing::warn!(%address, "whoever gets here sees the dashboard: it has no authentication");
         }
+        let dashboard = Dashboard::new(Arc::clone(&pages), is_own.then_some(logging));
+        let dashboard = Arc::new(dashboard);
         let hosts = Hosts::new(address, &settings.dashboard_hosts);
         let answers = dashboard.answers();
         tasks.spawn(admin::serve_guarded(listener, answers, hosts, stop.subscribe()));

@@ -7,7 +7,7 @@
 //! mesh       services, workloads and policies of a snapshot: what the page cannot know from counters
 //! rules      what the rules of a policy look at, in words
 //! reference  what codes and reasons mean, from the reference
-//! open       `undermesh dashboard`: where it is
+//! open       `undermesh dashboard`: where it is, or a way there
 //! ```
 //!
 //! **Invariant**: nothing here changes anything, and nothing that is secret is known to it: no key, no token, no value of

@@ -2,6 +2,8 @@
 //! question are here, so that they cannot drift apart.
 
 mod filter;
+mod merge;
+mod nodes;
 
 use std::{
     io::{ErrorKind, Write as _, stdout},
@@ -18,7 +20,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use undermesh_telemetry::Flows;
 
-use crate::{admin::Answer, agent, cli::DEFAULT_ADMIN, client, query::Escaped};
+use crate::{admin::Answer, agent, cli::DEFAULT_ADMIN, client, cluster, query::Escaped};
 use filter::Query;
 
 /// How often a follower asks.
@@ -28,9 +30,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(crate) struct FlowsArgs {
-    /// Admin address of the agent.
+    /// Admin address of the agent; of agents of other nodes, its port alone.
     #[arg(long, env = "UNDERMESH_ADMIN_ADDRESS", default_value = DEFAULT_ADMIN)]
     admin: SocketAddr,
+    /// Of the agents of all nodes of a cluster, through its API server.
+    #[arg(long, conflicts_with = "node")]
+    all_nodes: bool,
+    /// Of the agent of this node of a cluster, through its API server; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    node: Vec<String>,
     /// Go on with what happens from now on.
     #[arg(short, long)]
     follow: bool,
@@ -80,6 +88,8 @@ pub(crate) struct FlowsArgs {
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    #[command(flatten)]
+    cluster: cluster::MeshArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -129,6 +139,9 @@ pub(crate) fn page(flows: &Flows, query: &str, kernel_lost: impl FnOnce() -> u64
 /// Prints what is kept, and with `--follow` what comes, until a signal; at the end, what was lost. A closed pipe
 /// is a quiet end.
 pub(crate) fn run(args: &FlowsArgs) -> Result<ExitCode> {
+    if args.all_nodes || !args.node.is_empty() {
+        return nodes::run(args);
+    }
     let filters = args.filters()?;
     let first = args.last.map(|last| format!("&last={last}")).unwrap_or_default();
     let mut tally = Tally::default();
@@ -166,6 +179,8 @@ struct Tally {
     lost: u64,
     /// What the programs in the kernel could not report so far, at first and now.
     kernel_lost: Option<(u64, u64)>,
+    /// Of several nodes: more than are held to be put in order.
+    not_held: u64,
 }
 
 impl Tally {
@@ -180,11 +195,15 @@ impl Tally {
     /// Nothing where nothing was lost.
     fn sum(&self) -> Option<String> {
         let kernel = self.kernel_lost.map_or(0, |(first, now)| now - first);
-        (self.lost + kernel > 0).then(|| {
-            let Self { records, lost, .. } = self;
+        let Self { records, lost, not_held, .. } = self;
+        (lost + kernel + not_held > 0).then(|| {
+            let not_held = match not_held {
+                0 => String::new(),
+                count => format!("; {count} older ones left out because all nodes have too many"),
+            };
             format!(
                 "{records} records shown; {lost} lost because they came faster than they were read, \
-                 {kernel} because the kernel's buffer was full"
+                 {kernel} because the kernel's buffer was full{not_held}"
             )
         })
     }
@@ -258,9 +277,9 @@ fn show(args: &FlowsArgs, path: &str, tally: &mut Tally) -> Result<Option<u64>> 
             _ => tally.records += 1,
         }
         let written = match args.output {
-            Output::Compact => writeln!(out, "{}", compact(&record)),
+            Output::Compact => writeln!(out, "{}", compact(&record, "")),
             Output::Json => writeln!(out, "{line}"),
-            Output::Text => writeln!(out, "{}", text(&record)),
+            Output::Text => writeln!(out, "{}", text(&record, "")),
         };
         match written {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(None),
@@ -270,11 +289,11 @@ fn show(args: &FlowsArgs, path: &str, tally: &mut Tally) -> Result<Option<u64>> 
     bail!("the agent at {} does not say where its flow records go on; is it older?", args.admin)
 }
 
-/// A record as a line for people. Missing parts are `-`.
-fn text(record: &Value) -> String {
+/// A record as a line for people, with the column of its node, if there are several. Missing parts are `-`.
+fn text(record: &Value, node: &str) -> String {
     let word = |name: &str| record[name].as_str().unwrap_or("-").to_owned();
     if record["event"] == "lost" {
-        return lost(record);
+        return lost(record, node);
     }
     let bytes = match (record["bytes_received"].as_u64(), record["bytes_sent"].as_u64()) {
         (Some(received), Some(sent)) => format!("{received}/{sent} B"),
@@ -283,7 +302,7 @@ fn text(record: &Value) -> String {
     let duration =
         record["duration_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
     format!(
-        "{} {:<7} {:<40} -> {:<40} {:>20} {:>14} {}{} {}",
+        "{} {node}{:<7} {:<40} -> {:<40} {:>20} {:>14} {}{} {}",
         word("time"),
         word("event"),
         end(&record["source"]),
@@ -298,15 +317,19 @@ fn text(record: &Value) -> String {
     .to_owned()
 }
 
-fn lost(record: &Value) -> String {
-    format!("... {} records were lost: they came faster than they were read", record["count"])
+fn lost(record: &Value, node: &str) -> String {
+    let of = match node.trim_end() {
+        "" => String::new(),
+        node => format!(" of node {node}"),
+    };
+    format!("... {} records{of} were lost: they came faster than they were read", record["count"])
 }
 
 /// A record as a short line: the time of day, a sign (`+` opened, `-` closed, `=` a request, `!` denied), both ends,
 /// and what there is to say.
-fn compact(record: &Value) -> String {
+fn compact(record: &Value, node: &str) -> String {
     if record["event"] == "lost" {
-        return lost(record);
+        return lost(record, node);
     }
     let word = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
     let sign = match record["event"].as_str() {
@@ -317,7 +340,8 @@ fn compact(record: &Value) -> String {
     };
     let time = word("time");
     let time = time.split_once('T').map_or(time.as_str(), |(_, time)| time).trim_end_matches('Z');
-    let mut parts = vec![time.to_owned(), sign.to_owned(), end(&record["source"]), "->".to_owned()];
+    let sign = format!("{node}{sign}");
+    let mut parts = vec![time.to_owned(), sign, end(&record["source"]), "->".to_owned()];
     parts.push(end(&record["destination"]));
     let request = request(record);
     parts.extend(request.split_whitespace().filter(|word| *word != "-").map(str::to_owned));

@@ -1,6 +1,7 @@
-//! The running agent's log: the admin pages `/logging` and `/logs`, and the command `log` that asks for them.
+//! The log of a running agent or controller: the pages `/logging` and `/logs`, and the command `log` that asks for them.
 
 use std::{
+    fmt,
     net::SocketAddr,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -9,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use undermesh_telemetry::LogHandle;
 
@@ -17,11 +18,15 @@ use crate::{
     admin::Answer,
     cli::DEFAULT_ADMIN,
     client,
+    cluster::{self, Place, Reach, RemoteArgs},
     query::{self, Escaped},
 };
 
 /// Longest that a filter may be in force for a while.
 const MAX_WHILE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Largest answer; more lines are not kept.
+const MOST_LINES: usize = 1 << 20;
 
 /// Options of `log`.
 #[derive(Args)]
@@ -29,18 +34,21 @@ pub(crate) struct LogArgs {
     /// The filter to put in force: a level (`debug`) or directives, module by module
     /// (`info,undermesh_proxy=debug,undermesh::agent::reload=trace`). Without one, the filter in force is shown.
     filter: Option<String>,
-    /// Go back to the filter of the agent's start after this long, as `5m`.
+    /// Go back to the filter of the start after this long, as `5m`.
     #[arg(long = "for", value_name = "DURATION", requires = "filter")]
     span: Option<String>,
-    /// Go back to the filter of the agent's start.
+    /// Go back to the filter of the start.
     #[arg(long, conflicts_with = "filter")]
     reset: bool,
-    /// Print the newest lines of the log, which the agent keeps in memory.
+    /// Print the newest lines of the log, which are kept in memory.
     #[arg(long, conflicts_with_all = ["filter", "reset"])]
     recent: bool,
-    /// Admin address of the agent.
+    /// Admin address of the agent, or the controller's `dashboardAddress`; of an agent of another node, its port
+    /// alone.
     #[arg(long, env = "UNDERMESH_ADMIN_ADDRESS", default_value = DEFAULT_ADMIN)]
     admin: SocketAddr,
+    #[command(flatten)]
+    remote: RemoteArgs,
 }
 
 /// What `/logging` says.
@@ -49,7 +57,7 @@ pub(crate) struct LogArgs {
 pub(crate) struct Filter {
     /// In force.
     filter: String,
-    /// At the agent's start, from `logLevel`.
+    /// At the start, from `logLevel`.
     configured: String,
     /// Time until that is in force again; absent where nothing else was asked for, or for good.
     reset_in_seconds: Option<u64>,
@@ -57,24 +65,71 @@ pub(crate) struct Filter {
 
 /// Shows or changes the filter.
 pub(crate) fn run(args: &LogArgs) -> Result<ExitCode> {
+    if args.remote.is_wanted() {
+        return cluster::run(run_there(args));
+    }
     if args.recent {
         print!("{}", client::get(args.admin, "/logs")?);
         return Ok(ExitCode::SUCCESS);
     }
-    if args.reset {
-        client::post(args.admin, "/logging?reset=1")?;
-    } else if let Some(filter) = &args.filter {
-        let span = args.span.as_ref().map(|span| format!("&for={}", Escaped(span)));
-        let path = format!("/logging?level={}{}", Escaped(filter), span.unwrap_or_default());
-        client::post(args.admin, &path)?;
+    if let Some(change) = args.change() {
+        client::post(args.admin, &change)?;
     }
     let said: Filter = serde_json::from_str(&client::get(args.admin, "/logging")?)?;
-    println!("in force    {}", said.filter);
-    println!("configured  {}", said.configured);
-    if let Some(seconds) = said.reset_in_seconds {
-        println!("goes back in {}", humantime::format_duration(Duration::from_secs(seconds)));
-    }
+    print!("{said}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The same of pods of a cluster. Exit code 1: one of them does not do it; the others do.
+async fn run_there(args: &LogArgs) -> Result<ExitCode> {
+    let api = args.remote.cluster.api().await?;
+    let port = args.remote.port(args.admin.port());
+    let mut all_well = true;
+    for Place { node, pod, .. } in args.remote.places(&api).await? {
+        let mut reach = Reach::new(&api, args.remote.cluster.namespace(), &pod, port);
+        match ask_there(args, &mut reach).await {
+            Ok(said) => print!("{pod} on node {node}\n{said}"),
+            Err(error) => {
+                eprintln!("{pod} on node {node}: {error:#}");
+                all_well = false;
+            }
+        }
+    }
+    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn ask_there(args: &LogArgs, reach: &mut Reach) -> Result<String> {
+    if args.recent {
+        return reach.get("/logs", MOST_LINES).await;
+    }
+    if let Some(change) = args.change() {
+        reach.post(&change).await?;
+    }
+    let said: Filter = serde_json::from_str(&reach.get("/logging", MOST_LINES).await?)?;
+    Ok(said.to_string())
+}
+
+impl LogArgs {
+    /// What is asked for, where anything is to change.
+    fn change(&self) -> Option<String> {
+        if self.reset {
+            return Some("/logging?reset=1".to_owned());
+        }
+        let filter = self.filter.as_ref()?;
+        let span = self.span.as_ref().map(|span| format!("&for={}", Escaped(span)));
+        Some(format!("/logging?level={}{}", Escaped(filter), span.unwrap_or_default()))
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "in force    {}", self.filter)?;
+        writeln!(f, "configured  {}", self.configured)?;
+        match self.reset_in_seconds.map(Duration::from_secs) {
+            Some(left) => writeln!(f, "goes back in {}", humantime::format_duration(left)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The log of this process, its filter at the start, and when that comes back.
@@ -91,8 +146,21 @@ impl Logging {
         Self { handle, configured: configured.into(), reset: Arc::default() }
     }
 
+    /// `/logging` and `/logs`, by whatever method.
+    pub(crate) fn page(&self, method: &Method, path: &str, query: &str) -> Answer {
+        match (method, path) {
+            (&Method::GET, "/logging") => Answer::pretty(&self.filter()),
+            (&Method::POST, "/logging") => self.change(query),
+            (&Method::GET, "/logs") => self.recent(),
+            _ => Answer::text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "there are GET and, of /logging, POST\n",
+            ),
+        }
+    }
+
     /// `GET /logging`.
-    pub(crate) fn filter(&self) -> Filter {
+    fn filter(&self) -> Filter {
         let left = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs();
         Filter {
             filter: self.handle.filter(),
@@ -102,7 +170,7 @@ impl Logging {
     }
 
     /// `GET /logs`.
-    pub(crate) fn recent(&self) -> Answer {
+    fn recent(&self) -> Answer {
         let (lines, forgotten) = self.handle.recent();
         let before = match forgotten {
             0 => String::new(),
@@ -112,7 +180,7 @@ impl Logging {
     }
 
     /// `POST /logging?level=FILTER[&for=DURATION]`, or `?reset=1`.
-    pub(crate) fn change(&self, query: &str) -> Answer {
+    fn change(&self, query: &str) -> Answer {
         match self.try_change(query) {
             Ok(()) => Answer::text(StatusCode::OK, "changed\n"),
             Err(error) => Answer::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),

@@ -13,6 +13,7 @@
 //!           ├─ apply      server-side apply, with owners of fields
 //!           ├─ discovery  what there is
 //!           ├─ tokens     bearers, TokenRequest, TokenReview
+//!           ├─ forward    ports of pods; `mesh`, of agents and controllers
 //!           ├─ hooks      what others add: admission, reviews, subresources
 //!           ├─ faults     refusals, latency, watches that end, are cut, or fall silent
 //!           ├─ serve      TCP, TLS, HTTP
@@ -28,7 +29,9 @@ mod call;
 mod client;
 mod discovery;
 mod faults;
+mod forward;
 mod hooks;
+mod mesh;
 mod objects;
 mod patch;
 mod read;
@@ -56,7 +59,9 @@ pub use answer::Refusal;
 pub use call::Call;
 pub use client::KubeClient;
 pub use faults::{Trouble, WatchFault};
+pub use forward::Door;
 pub use hooks::Hook;
+pub use mesh::MeshPods;
 pub use resource::Resource;
 pub use tokens::Bearer;
 

@@ -10,7 +10,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use undermesh_tests::{Rig, pod::protocol::Behaviour, wait_for};
+use undermesh_tests::{
+    Rig,
+    apiserver::{ApiServer, Door, MeshPods, Options},
+    locate,
+    pod::protocol::Behaviour,
+    wait_for,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -127,5 +133,48 @@ fn a_closed_pipe_is_a_quiet_end_and_no_agent_is_a_clear_error() -> Result<()> {
     assert!(!nobody.status.success());
     let complaint = String::from_utf8_lossy(&nobody.stderr).into_owned();
     assert!(complaint.contains("no agent answers at 127.0.0.1:1"), "{complaint}");
+    Ok(())
+}
+
+#[test]
+fn records_of_both_nodes_come_through_the_api_server_with_their_nodes() -> Result<()> {
+    let rig = Rig::started()?;
+    let (client, server) = (rig.pod("client")?, rig.pod("server")?);
+    server.listen("[::]:8080".parse()?, Behaviour::Echo)?;
+    let conn = client.connect(rig.vip("far", 80)?)?;
+    conn.exchange(b"hello")?;
+    conn.close()?;
+    let api = ApiServer::start(&rig.footprint().dir().join("api"), Options::default(), None)?;
+    let pods = MeshPods::of(&api)?;
+    for node in ["a", "b"] {
+        pods.add(&api, "agent", &format!("agent-{node}"), node)?;
+        let netns = Some(rig.node(node)?.netns.clone());
+        // The admin address itself, which guards against names of others.
+        pods.open(
+            &format!("agent-{node}"),
+            15000,
+            Door { netns, address: ([127, 0, 0, 1], 15000).into() },
+        );
+    }
+    let kubeconfig = api.kubeconfig("admin", "127.0.0.1", api.token())?;
+    let records = wait_for("an end at both nodes", SOON, || {
+        let mut command = Command::new(locate("undermesh")?);
+        command.args(["flows", "--all-nodes", "-o", "json"]).env("KUBECONFIG", &kubeconfig);
+        let output = command.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout)?;
+        let records: Vec<Value> =
+            text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let ends =
+            |node: &str| records.iter().any(|it| it["node"] == node && it["event"] == "close");
+        Ok((ends("a") && ends("b")).then_some(records))
+    })?;
+    let of = |node: &str, reporter: &str| {
+        records.iter().filter(|it| it["node"] == node && it["reporter"] == reporter).count()
+    };
+    assert!(of("a", "source") >= 2 && of("b", "destination") >= 2, "{records:?}");
+    assert_eq!((of("b", "source"), of("a", "destination")), (0, 0), "{records:?}");
+    let times: Vec<&str> = records.iter().filter_map(|it| it["time"].as_str()).collect();
+    assert!(times.is_sorted(), "{times:?}");
     Ok(())
 }

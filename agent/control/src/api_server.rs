@@ -3,6 +3,7 @@
 //!
 //! Knows Kubernetes' objects; says what is in them in plain words.
 
+mod forward;
 mod lease;
 mod objects;
 mod pods;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::kube_client::{self, chain};
 
+pub use forward::Forwarded;
 pub use lease::{Lease, LeaseState};
 pub use objects::ObjectPath;
 pub use pods::PodPlace;

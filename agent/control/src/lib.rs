@@ -41,8 +41,8 @@ mod traffic;
 
 pub use analysis::{Analysis, Input, analyze, whole};
 pub use api_server::{
-    ACCEPTED, ApiError, ApiServer, CONTROLLER, JUDGED_KINDS, JudgedKind, Keeping, KeptSecret,
-    Lease, LeaseState, ObjectPath, PodPlace, StatusWrite, TokenOwner,
+    ACCEPTED, ApiError, ApiServer, CONTROLLER, Forwarded, JUDGED_KINDS, JudgedKind, Keeping,
+    KeptSecret, Lease, LeaseState, ObjectPath, PodPlace, StatusWrite, TokenOwner,
 };
 pub use definitions::{definitions, definitions_page};
 pub use directory::{ManifestSource, parse_manifests, read_objects};

@@ -119,9 +119,7 @@ impl Pages {
                 tokio::task::block_in_place(|| trace::page(method, pages.tracing(), query))
             }
             (&Method::GET, "/maps") => dump::map_page(&pages.config.pin_dir, query),
-            (&Method::GET, "/logging") => Answer::pretty(&pages.logging.filter()),
-            (&Method::POST, "/logging") => pages.logging.change(query),
-            (&Method::GET, "/logs") => pages.logging.recent(),
+            (_, "/logging" | "/logs") => pages.logging.page(method, path, query),
             _ => dashboard::page(method, path).unwrap_or_else(|| {
                 Answer::text(StatusCode::NOT_FOUND, format!("no such page; there are\n{INDEX}"))
             }),

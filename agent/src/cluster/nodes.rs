@@ -67,19 +67,44 @@ where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     let mut found = Vec::new();
+    each_as_it_comes(items, AT_ONCE, ask, |answer| found.push(answer)).await;
+    found
+}
+
+/// The same, so many at once, with each answer taken as it comes.
+pub(crate) async fn each_as_it_comes<T, F>(
+    items: Vec<T>,
+    at_once: usize,
+    ask: impl Fn(T) -> F,
+    mut take: impl FnMut(F::Output),
+) where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
     let mut pending = items.into_iter();
     let mut asking = JoinSet::new();
     loop {
-        while asking.len() < AT_ONCE
+        while asking.len() < at_once
             && let Some(item) = pending.next()
         {
             asking.spawn(ask(item));
         }
         match asking.join_next().await {
-            None => return found,
-            Some(joined) => found.extend(joined),
+            None => return,
+            Some(Ok(answer)) => take(answer),
+            // It has panicked, and said so.
+            Some(Err(_)) => {}
         }
     }
+}
+
+/// Names of the nodes on which there should be an agent.
+///
+/// # Errors
+/// Where the API server does not say it.
+pub(crate) async fn names(api: &ApiServer) -> Result<Vec<String>, ApiError> {
+    let nodes = api.objects("/api/v1/nodes", "").await?;
+    let ours = nodes.iter().filter(|it| it["status"]["nodeInfo"]["operatingSystem"] != "windows");
+    Ok(ours.filter_map(|it| it["metadata"]["name"].as_str().map(str::to_owned)).collect())
 }
 
 /// Asks all of them; one that cannot be asked hides no other.
@@ -99,10 +124,8 @@ pub(super) async fn ask(api: &ApiServer, args: &ClusterArgs) -> Result<Vec<Node>
         }
     })
     .await;
-    for node in api.objects("/api/v1/nodes", "").await? {
-        let name = text(&node["metadata"]["name"]);
-        let is_windows = node["status"]["nodeInfo"]["operatingSystem"] == "windows";
-        if !is_windows && !found.iter().any(|it| it.node == name) {
+    for name in names(api).await? {
+        if !found.iter().any(|it| it.node == name) {
             let problems = vec!["no agent runs here".to_owned()];
             found.push(Node { node: name, problems, ..Node::default() });
         }

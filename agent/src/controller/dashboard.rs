@@ -29,6 +29,7 @@ use crate::{
     admin::{Answer, Pages as Answers},
     analyze::Found,
     dashboard::{self, Mesh},
+    logging::Logging,
 };
 use agents::Agents;
 use counters::Counters;
@@ -45,6 +46,8 @@ const REST: u32 = 2;
 /// What is shown, and who looks.
 pub(super) struct Dashboard {
     pages: Arc<Pages>,
+    /// Absent where others than this pod could change it.
+    logging: Option<Logging>,
     shown: Mutex<Shown>,
     looked: Mutex<Option<Instant>>,
     called: Notify,
@@ -63,13 +66,19 @@ struct Shown {
 }
 
 impl Dashboard {
-    pub(super) fn new(pages: Arc<Pages>) -> Self {
-        Self { pages, shown: Mutex::default(), looked: Mutex::default(), called: Notify::new() }
+    pub(super) fn new(pages: Arc<Pages>, logging: Option<Logging>) -> Self {
+        Self {
+            pages,
+            logging,
+            shown: Mutex::default(),
+            looked: Mutex::default(),
+            called: Notify::new(),
+        }
     }
 
     pub(super) fn answers(self: &Arc<Self>) -> Answers {
         let dashboard = Arc::clone(self);
-        Arc::new(move |method, path, _| match (method, path) {
+        Arc::new(move |method, path, query| match (method, path) {
             (&Method::GET, "/") => dashboard::lead_there(),
             (&Method::GET, "/status") => dashboard.data(Self::status),
             (&Method::GET, "/edges") => {
@@ -77,6 +86,13 @@ impl Dashboard {
             }
             (&Method::GET, "/mesh") => dashboard.data(|it| Answer::of(&it.shown().mesh)),
             (&Method::GET, "/findings") => dashboard.data(|it| Answer::of(&it.shown().findings)),
+            (_, "/logging" | "/logs") => match &dashboard.logging {
+                Some(logging) => logging.page(method, path, query),
+                None => Answer::text(
+                    StatusCode::NOT_FOUND,
+                    "the log is served only where dashboardAddress is at loopback\n",
+                ),
+            },
             _ => dashboard::page(method, path).unwrap_or_else(|| {
                 let text = format!("there is {}\n", dashboard::PATH);
                 Answer::text(StatusCode::NOT_FOUND, text)

@@ -33,7 +33,7 @@ fn requests_are_found_by_what_they_are_about() {
 
 #[test]
 fn a_line_for_people_says_what_was_asked_and_answered() {
-    let line = text(&serde_json::from_str(REQUEST).unwrap());
+    let line = text(&serde_json::from_str(REQUEST).unwrap(), "");
     let words: Vec<&str> = line.split_whitespace().collect();
     let about = ["T", "request", "shop/a", "->", "bank/b", "2/9", "B", "1.2", "ms"];
     let asked = ["GET", "cart/a", "b/c?d=*", "403/7", "DI,UAEX", "policy_denied", "why"];
@@ -83,7 +83,7 @@ fn filters_of_one_name_are_alternatives_and_what_is_not_wanted_is_left_out() {
 
 #[test]
 fn a_compact_line_has_a_sign_both_ends_and_what_matters() {
-    let line = |record: &str| compact(&serde_json::from_str(record).unwrap());
+    let line = |record: &str| compact(&serde_json::from_str(record).unwrap(), "");
     assert_eq!(line(LINE), " ! shop/a -> bank/b policy_denied");
     let request = r#"{"time":"2026-01-02T03:04:05.678Z","event":"request","source":{"address":"10.0.0.1:5"},"destination":{"pod":"b","namespace":"bank"},"method":"GET","authority":"cart","path":"/x","status":200,"response_flags":"-","reason":"answered","duration_ms":3.14}"#;
     assert_eq!(line(request), "03:04:05.678 = 10.0.0.1:5 -> bank/b GET cart/x 200 3.1ms");
@@ -180,7 +180,7 @@ fn a_switched_off_buffer_says_which_setting() {
 
 #[test]
 fn a_line_for_people_names_both_ends_and_the_reason() {
-    let line = text(&serde_json::from_str(LINE).unwrap());
+    let line = text(&serde_json::from_str(LINE).unwrap(), "");
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(
         words,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::{ApiServer, answer::Refusal, call::Call};
+use super::{ApiServer, answer::Refusal, call::Call, forward::Door};
 
 /// Something that the server asks about every call. All methods may block: each call has a thread of its
 /// own while it asks.
@@ -15,6 +15,12 @@ pub trait Hook: Send + Sync {
     /// Answers a call in the server's place: status code and object. `None` leaves it to the next.
     fn answer(&self, server: &ApiServer, call: &Call) -> Option<Result<(u16, Value), Refusal>> {
         let _ = (server, call);
+        None
+    }
+
+    /// Says where a port of a pod is, of a call of `pods/portforward`. `None` leaves it to the next.
+    fn forward(&self, server: &ApiServer, call: &Call, port: u16) -> Option<Result<Door, Refusal>> {
+        let _ = (server, call, port);
         None
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -31,7 +32,7 @@ use super::{
     ApiServer, REMEMBERED, Shared,
     answer::{self, Body, Refusal},
     call::Call,
-    discovery, patch, read,
+    discovery, forward, patch, read,
     resource::Resource,
     watch as watches, write,
 };
@@ -104,22 +105,29 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream) {
     }
 }
 
-async fn exchange(shared: Arc<Shared>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+async fn exchange(
+    shared: Arc<Shared>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) {
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(answer(shared, request).await) }
     });
     // How a connection ends is for the client to judge.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let _ = served.with_upgrades().await;
 }
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    let Ok(body) = body.collect().await else {
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    let call = Call::new(request.method(), path, query, request.headers(), Bytes::new());
+    if forward::is_meant(&call) {
+        return forwarded(&shared, call, request).await;
+    }
+    let Ok(body) = request.into_body().collect().await else {
         return answer::refuse(&Refusal::bad("the content is not complete"));
     };
-    let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
-    let call = Call::new(&head.method, path, query, &head.headers, body.to_bytes());
+    let call = Call { body: body.to_bytes(), ..call };
     note(&shared, &call);
     let latency = shared.faults().latency;
     if !latency.is_zero() {
@@ -129,6 +137,22 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
         Ok(response) => response,
         Err(refusal) => answer::refuse(&refusal),
     }
+}
+
+async fn forwarded(shared: &Arc<Shared>, call: Call, request: Request<Incoming>) -> Response<Body> {
+    note(shared, &call);
+    if shared.tokens().bearer(&call.token).is_none() {
+        return answer::refuse(&Refusal::new(401, "Unauthorized", "Unauthorized"));
+    }
+    let met = shared.faults().meet(&call);
+    let started = match met {
+        Some(refusal) => Err(refusal),
+        None => {
+            let headers = request.headers().clone();
+            forward::start(shared, call, &headers, request).await
+        }
+    };
+    started.unwrap_or_else(|refusal| answer::refuse(&refusal))
 }
 
 fn note(shared: &Shared, call: &Call) {
