@@ -14,10 +14,13 @@ use undermesh_datapath::Datapath;
 use undermesh_identity::IdentityStore;
 use undermesh_proxy::Proxy;
 use undermesh_snapshot::Snapshot;
-use undermesh_telemetry::prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+use undermesh_telemetry::{
+    Metric,
+    prometheus_client::{
+        collector::Collector,
+        encoding::{DescriptorEncoder, EncodeCounterValue, EncodeMetric},
+        metrics::{counter::ConstCounter, gauge::ConstGauge},
+    },
 };
 
 use crate::{
@@ -29,6 +32,58 @@ use crate::{
 
 pub(crate) use snapshot::{Sink, SnapshotMetrics};
 pub(crate) use source::SourceCollector;
+
+static KERNEL_VERDICTS: Metric =
+    Metric::counter("undermesh_kernel_verdicts", &["reason"], "verdicts of the eBPF programs");
+static MAP_ENTRIES: Metric =
+    Metric::gauge("undermesh_map_entries", &["map"], "entries in the BPF maps");
+static MAP_MAX_ENTRIES: Metric =
+    Metric::gauge("undermesh_map_max_entries", &["map"], "entries that fit");
+static PODS: Metric = Metric::gauge(
+    "undermesh_pods",
+    &["state"],
+    "pods of this node that should be in the mesh: `enrolled`, `pending`, `waiting`, \
+     `impossible` ([what that is](../guide/kubernetes.md#how-pods-are-found))",
+);
+static GATE_HELD_PODS: Metric = Metric::gauge(
+    "undermesh_gate_held_pods",
+    &[],
+    "pods that should be in the mesh, are not programmed, and are held by the startup gate",
+);
+static GATE_UNKNOWN_CGROUPS: Metric = Metric::gauge(
+    "undermesh_gate_unknown_cgroups",
+    &[],
+    "cgroups that the gate holds until somebody says whose they are",
+);
+static POLICIES: Metric = Metric::gauge(
+    "undermesh_policies",
+    &["state"],
+    "policies about pods of this node: `enforced`, `dry-run`, `fails-closed`, `fails-open`, \
+     as [`undermesh status`](status.md) shows them",
+);
+static POLICY_FAILING: Metric = Metric::gauge(
+    "undermesh_policy_failing",
+    &["kind", "policy_namespace", "policy", "state", "cause"],
+    "1 for each policy that does not do what is written, and each cause: `unknown-field` (of \
+     a rule, which then allows nothing or denies more), `unknown-provider`, `no-answer` (of \
+     its provider, the last time), `no-keys` (for tokens), `too-many-ports`. \
+     `max(undermesh_policy_failing{state=\"fails-closed\"}) > 0` is worth an alert",
+);
+static CONFIGURATION_REJECTED: Metric = Metric::gauge(
+    "undermesh_configuration_rejected",
+    &[],
+    "1 while a newer configuration is not in force because of mistakes in it, else 0",
+);
+static CERTIFICATE_EXPIRES_IN_SECONDS: Metric = Metric::gauge(
+    "undermesh_certificate_expires_in_seconds",
+    &["identity"],
+    "time until a workload certificate expires; 0 while there is none",
+);
+static CERTIFICATES_OVERDUE: Metric = Metric::gauge(
+    "undermesh_certificates_overdue",
+    &["life_percent"],
+    "certificates that cannot be renewed and have come to `50` or `80` per cent of their life",
+);
 
 /// Everything that the node's metrics are read from.
 pub(crate) struct NodeCollector {
@@ -61,61 +116,35 @@ impl Collector for NodeCollector {
 
 impl NodeCollector {
     fn encode_verdicts(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Verdicts of the eBPF programs, by reason";
-        let kind = MetricType::Counter;
-        let mut family =
-            encoder.encode_descriptor("undermesh_kernel_verdicts", help, None, kind)?;
-        for (reason, count) in self.lock().verdicts().unwrap_or_default() {
-            let labels = [("reason", reason.as_str())];
-            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
+        let verdicts = self.lock().verdicts().unwrap_or_default();
+        let series = verdicts.iter().map(|(reason, count)| ([reason.as_str()], *count));
+        counters(&KERNEL_VERDICTS, encoder, series)
     }
 
     fn encode_maps(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let maps = self.lock().maps().unwrap_or_default();
-        let kind = MetricType::Gauge;
-        let help = "Entries in the BPF maps";
-        let mut family = encoder.encode_descriptor("undermesh_map_entries", help, None, kind)?;
-        for map in &maps {
-            gauge(&mut family, &[("map", map.name)], map.entries as i64)?;
-        }
-        let help = "Entries that fit into the BPF maps";
-        let mut family =
-            encoder.encode_descriptor("undermesh_map_max_entries", help, None, kind)?;
-        for map in &maps {
-            gauge(&mut family, &[("map", map.name)], map.max_entries as i64)?;
-        }
-        Ok(())
+        let entries = maps.iter().map(|map| ([map.name], map.entries as i64));
+        gauges(&MAP_ENTRIES, encoder, entries)?;
+        let most = maps.iter().map(|map| ([map.name], map.max_entries as i64));
+        gauges(&MAP_MAX_ENTRIES, encoder, most)
     }
 
     fn encode_pods(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let pods = self.enrolment.pods();
-        let help = "Pods of this node that should be in the mesh, by state";
-        let mut family =
-            encoder.encode_descriptor("undermesh_pods", help, None, MetricType::Gauge)?;
-        for (state, name) in [
+        let states = [
             (PodState::Enrolled, "enrolled"),
             (PodState::Pending, "pending"),
             (PodState::Waiting, "waiting"),
             (PodState::Impossible, "impossible"),
-        ] {
-            let count = pods.iter().filter(|pod| pod.state == state).count();
-            gauge(&mut family, &[("state", name)], count as i64)?;
-        }
-        Ok(())
+        ];
+        let count = |state| pods.iter().filter(|pod| pod.state == state).count() as i64;
+        gauges(&PODS, encoder, states.map(|(state, name)| ([name], count(state))))
     }
 
     fn encode_gate(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let gate = self.enrolment.gate();
-        let kind = MetricType::Gauge;
-        let help = "Pods that should be in the mesh, are not programmed, and are held";
-        let held = encoder.encode_descriptor("undermesh_gate_held_pods", help, None, kind)?;
-        ConstGauge::new(gate.held_pods as i64).encode(held)?;
-        let help = "Cgroups that are held until somebody says whose they are";
-        let name = "undermesh_gate_unknown_cgroups";
-        let unknown = encoder.encode_descriptor(name, help, None, kind)?;
-        ConstGauge::new(gate.unknown_cgroups as i64).encode(unknown)
+        gauge(&GATE_HELD_PODS, encoder, Some(gate.held_pods as i64))?;
+        gauge(&GATE_UNKNOWN_CGROUPS, encoder, Some(gate.unknown_cgroups as i64))
     }
 
     /// As `undermesh status` shows them.
@@ -123,52 +152,29 @@ impl NodeCollector {
         let (authorizers, keys) = self.proxy.asked();
         let snapshot = self.snapshot.load();
         let rows = policies::rows(&snapshot, (&authorizers, &keys), &self.warnings);
-        let kind = MetricType::Gauge;
-        let help = "Policies about pods of this node, by state";
-        let mut family = encoder.encode_descriptor("undermesh_policies", help, None, kind)?;
-        for state in PolicyState::ALL {
-            let count = rows.iter().filter(|row| row.state == state).count();
-            gauge(&mut family, &[("state", state.name())], count as i64)?;
-        }
-        let help = "Policies that do not do what is written, and why: 1 for each cause";
-        let name = "undermesh_policy_failing";
-        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-        for row in &rows {
-            for cause in &row.causes {
-                let labels = [
-                    ("kind", row.kind.as_str()),
-                    ("policy_namespace", row.namespace.as_str()),
-                    ("policy", row.name.as_str()),
-                    ("state", row.state.name()),
-                    ("cause", cause.name()),
-                ];
-                gauge(&mut family, &labels, 1)?;
-            }
-        }
-        let help = "1 while a newer configuration is not in force because of mistakes in it";
-        let name = "undermesh_configuration_rejected";
-        let rejected = encoder.encode_descriptor(name, help, None, kind)?;
-        ConstGauge::new(i64::from(self.warnings.is_rejected())).encode(rejected)
+        let count = |state| rows.iter().filter(|row| row.state == state).count() as i64;
+        let states = PolicyState::ALL.into_iter().map(|state| ([state.name()], count(state)));
+        gauges(&POLICIES, encoder, states)?;
+        let causes = rows.iter().flat_map(|row| row.causes.iter().map(move |cause| (row, cause)));
+        let failing = causes.map(|(row, cause)| {
+            let (state, cause) = (row.state.name(), cause.name());
+            ([row.kind.as_str(), row.namespace.as_str(), row.name.as_str(), state, cause], 1)
+        });
+        gauges(&POLICY_FAILING, encoder, failing)?;
+        let rejected = i64::from(self.warnings.is_rejected());
+        gauge(&CONFIGURATION_REJECTED, encoder, Some(rejected))
     }
 
     fn encode_certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Seconds until a workload certificate expires; 0 while there is none";
-        let name = "undermesh_certificate_expires_in_seconds";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for certificate in self.identities.certificates() {
-            let id = certificate.id.to_string();
-            gauge(&mut family, &[("identity", id.as_str())], certificate.expires_in_seconds)?;
-        }
-        let help =
-            "Certificates that could not be renewed in time, by how much of their life is over";
-        let name = "undermesh_certificates_overdue";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         let certificates = self.identities.certificates();
-        for (share, percent) in [("50", 50), ("80", 80)] {
-            let overdue = certificates.iter().filter(|it| it.is_overdue(percent)).count();
-            gauge(&mut family, &[("life_percent", share)], overdue as i64)?;
-        }
-        Ok(())
+        let ids: Vec<String> = certificates.iter().map(|it| it.id.to_string()).collect();
+        let ends = ids.iter().zip(&certificates);
+        let ends = ends.map(|(id, it)| ([id.as_str()], it.expires_in_seconds));
+        gauges(&CERTIFICATE_EXPIRES_IN_SECONDS, encoder, ends)?;
+        let overdue = [("50", 50), ("80", 80)].map(|(share, percent)| {
+            ([share], certificates.iter().filter(|it| it.is_overdue(percent)).count() as i64)
+        });
+        gauges(&CERTIFICATES_OVERDUE, encoder, overdue)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Datapath> {
@@ -176,7 +182,38 @@ impl NodeCollector {
     }
 }
 
-fn gauge(family: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: i64) -> fmt::Result {
-    let labels = labels.to_vec();
-    ConstGauge::new(value).encode(family.encode_family(&labels)?)
+/// Nothing where there is no value.
+fn gauge(
+    metric: &'static Metric,
+    encoder: &mut DescriptorEncoder<'_>,
+    value: Option<i64>,
+) -> fmt::Result {
+    let Some(value) = value else { return Ok(()) };
+    ConstGauge::new(value).encode(metric.describe(encoder)?)
+}
+
+/// One series for each of the labels' values.
+fn gauges<'a, const N: usize>(
+    metric: &'static Metric,
+    encoder: &mut DescriptorEncoder<'_>,
+    series: impl IntoIterator<Item = ([&'a str; N], i64)>,
+) -> fmt::Result {
+    let mut family = metric.describe(encoder)?;
+    for (values, value) in series {
+        ConstGauge::new(value).encode(family.encode_family(&metric.with(values))?)?;
+    }
+    Ok(())
+}
+
+/// The same of what only grows.
+fn counters<'a, const N: usize, V: EncodeCounterValue>(
+    metric: &'static Metric,
+    encoder: &mut DescriptorEncoder<'_>,
+    series: impl IntoIterator<Item = ([&'a str; N], V)>,
+) -> fmt::Result {
+    let mut family = metric.describe(encoder)?;
+    for (values, value) in series {
+        ConstCounter::new(value).encode(family.encode_family(&metric.with(values))?)?;
+    }
+    Ok(())
 }

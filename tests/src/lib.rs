@@ -12,6 +12,7 @@
 //!     ├─ authorizer  whom CUSTOM policies ask, over HTTP and gRPC
 //!     ├─ foreign     programs of somebody else
 //!     ├─ guide       pages of the documentation that show commands and their output
+//!     ├─ metrics     what a scrape has, against the page about it
 //!     ├─ raw         requests as bytes
 //!     ├─ receiver    a receiver of spans
 //!     ├─ controller  controllers as processes, and their certificate service as bytes on a wire
@@ -42,6 +43,7 @@ mod guard;
 mod guide;
 mod http;
 mod manifest;
+mod metrics;
 mod netns;
 mod outside;
 pub mod pod;
@@ -70,6 +72,7 @@ pub use foreign::ForeignProgram;
 pub use guard::watch_owner;
 pub use guide::Section;
 pub use manifest::{Manifests, Placement, PodSpec, ServiceSpec};
+pub use metrics::Reference;
 pub use netns::{Netns, enter_netns};
 pub use outside::{Authority, DnsServer, Issued, TlsServer};
 pub use pod::{Conn, Listener, Pod};

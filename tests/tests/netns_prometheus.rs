@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use undermesh_tests::{
-    PORT, Rig,
+    PORT, Reference, Rig,
     pod::{
         http::{Ask, PLAN, Speaks},
         protocol::Behaviour,
@@ -106,54 +106,6 @@ impl Drop for Prometheus<'_> {
     }
 }
 
-/// A row of the reference.
-#[derive(Debug)]
-struct Row {
-    kind: String,
-    /// None where the table has no such column: the labels are Istio's.
-    labels: Option<BTreeSet<String>>,
-}
-
-fn reference() -> Result<BTreeMap<String, Row>> {
-    let text = fs::read_to_string(repository().join("docs/reference/metrics.md"))?;
-    let mut with_labels = false;
-    let mut rows = BTreeMap::new();
-    for line in text.lines() {
-        if line.starts_with("| metric ") {
-            with_labels = line.contains("| labels |");
-        }
-        let Some(rest) = line.strip_prefix("| `") else { continue };
-        let Some((name, rest)) = rest.split_once("` | ") else { continue };
-        let mut cells = rest.split('|').map(str::trim);
-        let kind = cells.next().unwrap_or_default().to_owned();
-        let labels = cells.next().unwrap_or_default();
-        let labels = labels.split('`').skip(1).step_by(2).map(str::to_owned).collect();
-        rows.insert(name.to_owned(), Row { kind, labels: with_labels.then_some(labels) });
-    }
-    Ok(rows)
-}
-
-/// Name and labels of a sample.
-fn sample(line: &str) -> Option<(&str, BTreeSet<String>)> {
-    let (name, rest) = line.split_at(line.find(['{', ' '])?);
-    let mut labels = BTreeSet::new();
-    let mut rest = rest.strip_prefix('{').unwrap_or_default();
-    while let Some((label, value)) = rest.split_once("=\"") {
-        labels.insert(label.trim_start_matches(',').to_owned());
-        let end = value
-            .char_indices()
-            .scan(false, |escaped, (at, c)| {
-                let end = c == '"' && !*escaped;
-                *escaped = c == '\\' && !*escaped;
-                Some(end.then_some(at))
-            })
-            .flatten()
-            .next()?;
-        rest = &value[end + 1..];
-    }
-    Some((name, labels))
-}
-
 /// Traffic of every kind, so that most metrics have series.
 fn traffic(rig: &Rig) -> Result<()> {
     let (client, near, server) = (rig.pod("client")?, rig.pod("near")?, rig.pod("server")?);
@@ -204,35 +156,13 @@ fn started() -> Result<Rig> {
 fn what_is_scraped_has_the_types_and_labels_of_the_reference() -> Result<()> {
     let rig = started()?;
     traffic(&rig)?;
-    let reference = reference()?;
+    let reference = Reference::read()?;
     let mut seen = BTreeSet::new();
     for node in ["a", "b"] {
-        let text = rig.agent(node)?.metrics()?;
-        let mut family = ("", "");
-        for line in text.lines() {
-            if let Some(described) = line.strip_prefix("# TYPE ") {
-                family = described.split_once(' ').context("no type")?;
-                continue;
-            }
-            let Some((name, mut labels)) = sample(line).filter(|_| !line.starts_with('#')) else {
-                continue;
-            };
-            let documented = if family.1 == "histogram" { family.0 } else { name };
-            let row = reference.get(documented).with_context(|| format!("no row for {name}"))?;
-            assert_eq!(row.kind, family.1, "type of {name}");
-            if family.1 == "histogram" {
-                labels.remove("le");
-            }
-            if let Some(wanted) = &row.labels {
-                assert_eq!(&labels, wanted, "labels of {name}");
-            } else {
-                assert!(labels.contains("source_workload"), "{line}");
-            }
-            seen.insert(documented.to_owned());
-        }
+        seen.extend(reference.check(&rig.agent(node)?.metrics()?)?);
     }
     // What a quiet mesh has: a change that takes metrics out of the scrape shows here.
-    assert!(seen.len() >= 50, "only {} of {}: {seen:?}", seen.len(), reference.len());
+    assert!(seen.len() >= 50, "only {} of {}: {seen:?}", seen.len(), reference.count(""));
     Ok(())
 }
 
@@ -264,26 +194,21 @@ fn a_real_prometheus_scrapes_an_agent_and_takes_every_expression() -> Result<()>
 
     let names: BTreeSet<String> =
         serde_json::from_value(prometheus.api("label/__name__/values", &[])?)?;
-    let reference = reference()?;
+    let reference = Reference::read()?;
     let (mut asked, mut answered) = (0, 0);
     for (place, expression) in expressions()? {
         let found = prometheus.query(&expression).with_context(|| place.clone())?;
         let used = metrics_of(&expression);
         assert!(!used.is_empty(), "{place} names no metric: {expression}");
         for name in &used {
-            let family =
-                ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
-            let row = reference.get(name).or_else(|| reference.get(family?));
-            assert!(row.is_some() || name == "up", "{place}: there is no metric {name}");
+            let is_known = reference.labels(name).is_some() || name == "up";
+            assert!(is_known, "{place}: there is no metric {name}");
         }
         for label in labels_of(&expression) {
-            let row = |name: &String| reference.get(name);
-            let known = used
-                .iter()
-                .filter_map(row)
-                .any(|row| row.labels.as_ref().is_none_or(|labels| labels.contains(&label)));
-            let known =
-                known || OF_A_TARGET.contains(&&*label) || used.iter().all(|it| row(it).is_none());
+            let mut described = used.iter().filter_map(|name| reference.labels(name)).peekable();
+            let known = OF_A_TARGET.contains(&&*label)
+                || described.peek().is_none()
+                || described.any(|labels| labels.contains(&*label));
             assert!(known, "{place}: no metric of {expression} has the label {label}");
         }
         asked += 1;

@@ -1,7 +1,9 @@
 //! `codegen`: Rust types from the protobuf files of `agent/control/proto`, without a `protoc`. What comes of it is
-//! committed, so that nobody else needs this; `lint` says where it is not what comes of the files.
+//! committed, so that nobody else needs this; `lint` says where it is not what comes of the files. So are pages and
+//! definitions that are made of the sources.
 
 pub(crate) mod definitions;
+pub(crate) mod metrics;
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +36,9 @@ pub(crate) struct Args {
 /// Writes the types.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     if args.check {
-        let stale = [stale(workspace)?, definitions::stale(workspace)?].concat();
+        let mut stale = [stale(workspace)?, definitions::stale(workspace)?].concat();
+        let (there, made) = metrics::page(workspace)?;
+        stale.extend((there != made).then(|| PathBuf::from(metrics::REFERENCE)));
         for path in &stale {
             println!("{} is stale: run `cargo xtask codegen`", path.display());
         }
@@ -46,6 +50,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         fs::write(full, text).with_context(|| format!("cannot write {}", path.display()))?;
         eprintln!("{}", path.display());
     }
+    let (_, page) = metrics::page(workspace)?;
+    fs::write(workspace.root().join(metrics::REFERENCE), page)?;
+    eprintln!("{}", metrics::REFERENCE);
     definitions::write(workspace)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -27,10 +27,18 @@ use std::{
 
 use hyper::rt::Executor;
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use undermesh_telemetry::Metric;
 
 use lines::{Lines, Source};
 use places::Places;
 use turn::{ByTurns, Turn};
+
+static HELD_BACK: Metric = Metric::counter(
+    "undermesh_fairness_held_back",
+    &[],
+    "times that something of a pod had to let another pod's go first that had come later, \
+     because that one [had been served less](limits-and-overload.md#fairness)",
+);
 
 /// How far ahead of others a pod may be served that has had less than they before. What wants little is served
 /// at once, then, however much it has to do at a time; and others never wait longer for it than this.
@@ -84,11 +92,7 @@ impl FairMetrics {
     /// Registers the metrics; their names are part of the product's interface.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register(
-            "undermesh_fairness_held_back",
-            "Times that something of a pod had to let another pod's go first that had come later",
-            metrics.held_back.clone(),
-        );
+        HELD_BACK.register(registry, metrics.held_back.clone());
         metrics
     }
 }

@@ -8,8 +8,58 @@ use prometheus_client::{
 };
 use undermesh_model::ResourceRef;
 use undermesh_snapshot::{Decision, Finding};
+use undermesh_telemetry::Metric;
 
 pub(crate) use native::{NativeMetrics, Origin};
+
+static CONNECTIONS: Metric =
+    Metric::gauge("undermesh_proxy_connections", &["direction"], "open connections");
+static TUNNELS: Metric = Metric::gauge("undermesh_proxy_tunnels", &["direction"], "open tunnels");
+static HANDSHAKES: Metric = Metric::counter(
+    "undermesh_proxy_handshakes",
+    &["direction", "result"],
+    "TLS handshakes; `ok`, or the reason",
+);
+static POOL_REQUESTS: Metric = Metric::counter(
+    "undermesh_proxy_pool_requests",
+    &["result"],
+    "streams by how they found a tunnel: `hit` (an open one), `joined` (one being opened), \
+     `miss`",
+);
+static CONNECT_ERRORS: Metric = Metric::counter(
+    "undermesh_proxy_connect_errors",
+    &["direction", "reason"],
+    "connections that were not established",
+);
+static POLICY_DENIALS: Metric = Metric::counter(
+    "undermesh_policy_denials",
+    &["policy_namespace", "policy", "rule"],
+    "requests and connections that a policy has refused or closed, in the kernel too; `rule` \
+     is empty where no single one has decided",
+);
+static AUTHORIZER_CHECKS: Metric = Metric::counter(
+    "undermesh_authorizer_checks",
+    &["provider", "result"],
+    "requests about which an [authorizer](policy.md#custom) was asked: `allowed`, `denied`, \
+     `failed_open` and `failed_closed` (without an answer)",
+);
+static TOKEN_KEY_FETCHES: Metric = Metric::counter(
+    "undermesh_token_key_fetches",
+    &["result"],
+    "attempts to read the keys that tokens are verified with: `ok`, `failed`",
+);
+static POLICY_FINDINGS: Metric = Metric::counter(
+    "undermesh_policy_findings",
+    &["policy_namespace", "policy", "finding"],
+    "what policies without a say report: `audit`, `would_deny`, `would_not_allow`",
+);
+static CLIENT_LIMITS: Metric = Metric::counter(
+    "undermesh_client_limits",
+    &["reason"],
+    "requests and connections that were ended because of a limit on what clients send: \
+     [`head_too_large`](http.md#limits), [`body_stalled`, `body_too_slow`, \
+     `http2_idle`](limits-and-overload.md#slow-clients)",
+);
 
 /// A label's name and value; every value is a constant of this crate or of the identity crate.
 type Label = (&'static str, &'static str);
@@ -83,57 +133,17 @@ impl Metrics {
     /// Registers the metrics; their names are part of the product's interface.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register(
-            "undermesh_proxy_connections",
-            "Connections of applications that the proxy carries now",
-            metrics.connections.clone(),
-        );
-        registry.register(
-            "undermesh_proxy_tunnels",
-            "HBONE tunnels that are open now",
-            metrics.tunnels.clone(),
-        );
-        registry.register(
-            "undermesh_proxy_handshakes",
-            "Tunnel handshakes, by result: ok or a reason code",
-            metrics.handshakes.clone(),
-        );
-        registry.register(
-            "undermesh_proxy_pool_requests",
-            "Streams asked of the tunnel pool: hit, joined (a handshake was running) or miss",
-            metrics.pool.clone(),
-        );
-        registry.register(
-            "undermesh_proxy_connect_errors",
-            "Connections that were not established, by reason",
-            metrics.connect_errors.clone(),
-        );
+        CONNECTIONS.register(registry, metrics.connections.clone());
+        TUNNELS.register(registry, metrics.tunnels.clone());
+        HANDSHAKES.register(registry, metrics.handshakes.clone());
+        POOL_REQUESTS.register(registry, metrics.pool.clone());
+        CONNECT_ERRORS.register(registry, metrics.connect_errors.clone());
         metrics.native.register(registry);
-        registry.register(
-            "undermesh_policy_denials",
-            "Connections that a policy has refused or closed, by policy",
-            metrics.policy_denials.clone(),
-        );
-        registry.register(
-            "undermesh_authorizer_checks",
-            "Requests about which an authorizer was asked, by result: allowed, denied, failed_open or failed_closed",
-            metrics.authorizer_checks.clone(),
-        );
-        registry.register(
-            "undermesh_token_key_fetches",
-            "Attempts to read the keys that tokens are verified with, by result: ok or failed",
-            metrics.key_fetches.clone(),
-        );
-        registry.register(
-            "undermesh_policy_findings",
-            "Connections about which an AUDIT policy or a dry run has something to report",
-            metrics.policy_findings.clone(),
-        );
-        registry.register(
-            "undermesh_client_limits",
-            "Requests and connections that were ended because of a limit on what clients send, by reason",
-            metrics.client_limits.clone(),
-        );
+        POLICY_DENIALS.register(registry, metrics.policy_denials.clone());
+        AUTHORIZER_CHECKS.register(registry, metrics.authorizer_checks.clone());
+        TOKEN_KEY_FETCHES.register(registry, metrics.key_fetches.clone());
+        POLICY_FINDINGS.register(registry, metrics.policy_findings.clone());
+        CLIENT_LIMITS.register(registry, metrics.client_limits.clone());
         metrics
     }
 
@@ -217,8 +227,40 @@ fn policy_labels(policy: &ResourceRef) -> [PolicyLabel; 2] {
 #[cfg(test)]
 mod tests {
     use prometheus_client::encoding::text::encode;
+    use undermesh_snapshot::FindingKind;
+    use undermesh_tests::Reference;
 
     use super::*;
+
+    #[test]
+    fn every_metric_is_documented_as_it_is_exposed() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let direction = Direction::Outbound;
+        let policy = ResourceRef::namespaced("AuthorizationPolicy", "shop", "p");
+        let guards = (metrics.connection(direction), metrics.tunnel(direction));
+        metrics.record_handshake(direction, "ok");
+        metrics.record_pool(PoolResult::Hit);
+        metrics.record_connect_error(direction, "timeout");
+        metrics.record_policy_refusal(&policy);
+        metrics.record_check("provider", "allowed");
+        metrics.record_keys("ok");
+        let kind = FindingKind::Audit;
+        metrics.record_policy_finding(&Finding { kind, policy: &policy, rule: None });
+        metrics.record_client_limit("body_stalled");
+        let guard = metrics.native.connection(direction);
+        metrics.native.record_handshake(direction, "full");
+        metrics.native.record_session(Origin::Fresh);
+        metrics.native.record_retry();
+        metrics.native.record_fallback("refused");
+        metrics.native.record_frame_error(direction, "flags");
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        drop((guards, guard));
+        let seen = Reference::read().unwrap().check(&text).unwrap();
+        let families = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
+        assert_eq!((families, seen.len()), (16, 16), "{text}");
+    }
 
     #[test]
     fn guards_bring_gauges_back_to_zero() {

@@ -3,12 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use undermesh_telemetry::{
-    Audit,
+    Audit, Metric,
     prometheus_client::{
         collector::Collector,
         encoding::{DescriptorEncoder, EncodeMetric, text},
         metrics::{
-            MetricType,
             counter::{ConstCounter, Counter},
             family::Family,
             gauge::Gauge,
@@ -16,6 +15,76 @@ use undermesh_telemetry::{
         registry::Registry,
     },
 };
+
+static CERTIFICATES_ISSUED: Metric = Metric::counter(
+    "undermesh_controller_certificates_issued",
+    &[],
+    "certificates that were issued",
+);
+static CERTIFICATES_REFUSED: Metric = Metric::counter(
+    "undermesh_controller_certificates_refused",
+    &["reason"],
+    "requests for certificates that were refused \
+     ([reasons](../guide/controller.md#certificates))",
+);
+static ADMISSIONS: Metric = Metric::counter(
+    "undermesh_controller_admissions",
+    &["result"],
+    "objects that the API server has asked about: `allowed`, `warned`, `refused`, `ignored` \
+     (deletions, statuses), `late` (allowed for want of time)",
+);
+static STATUS_WRITES: Metric = Metric::counter(
+    "undermesh_controller_status_writes",
+    &["result"],
+    "attempts to write the status of an object: `written`, `conflict` (somebody else was \
+     faster; tried again), `failed`",
+);
+static DISTRIBUTION_STREAMS: Metric = Metric::gauge(
+    "undermesh_controller_distribution_streams",
+    &[],
+    "streams of agents that have their \
+     [configuration](../guide/controller.md#configuration-for-agents) from here; with \
+     `distribute`, as the next four",
+);
+static DISTRIBUTION_OBJECTS: Metric = Metric::gauge(
+    "undermesh_controller_distribution_objects",
+    &[],
+    "objects that may be sent; 0 until every list has been read",
+);
+static DISTRIBUTION_STATES: Metric = Metric::counter(
+    "undermesh_controller_distribution_states",
+    &["result"],
+    "states that agents were sent: `accepted`, or `rejected`",
+);
+static DISTRIBUTION_SENT_BYTES: Metric = Metric::counter(
+    "undermesh_controller_distribution_sent_bytes",
+    &[],
+    "bytes of states that were answered, before TLS",
+);
+static DISTRIBUTION_REFUSED: Metric = Metric::counter(
+    "undermesh_controller_distribution_refused",
+    &["reason"],
+    "streams that were refused or ended: \
+     [those](../guide/controller.md#configuration-for-agents), and `incomplete`, `slow`, \
+     `silent`, `expired`, `forgotten` (it has to say what it has), `stopping`, `api_server`, \
+     `late`",
+);
+static LEADER: Metric = Metric::gauge(
+    "undermesh_controller_leader",
+    &[],
+    "1 while this replica is the one that writes into the cluster",
+);
+static ISSUER_EXPIRES_IN_SECONDS: Metric = Metric::gauge(
+    "undermesh_controller_issuer_expires_in_seconds",
+    &[],
+    "time until the certificate that signs expires; 0 while there is none",
+);
+
+static AUDIT_LOG_DROPPED: Metric = Metric::counter(
+    "undermesh_audit_log_dropped",
+    &[],
+    "lines of the [audit log](audit-log.md) that were lost",
+);
 
 /// Handles to everything that is counted. Cheap to clone.
 #[derive(Clone)]
@@ -54,61 +123,17 @@ impl Metrics {
             issuer_expires: Gauge::default(),
         };
         metrics.with_registry(|registry| {
-            registry.register(
-                "undermesh_controller_certificates_issued",
-                "Certificates that were issued",
-                metrics.issued.clone(),
-            );
-            registry.register(
-                "undermesh_controller_certificates_refused",
-                "Requests for certificates that were refused, by reason",
-                metrics.refused.clone(),
-            );
-            registry.register(
-                "undermesh_controller_admissions",
-                "Objects that the API server has asked about, by what was said",
-                metrics.admissions.clone(),
-            );
-            registry.register(
-                "undermesh_controller_status_writes",
-                "Attempts to write the status of an object, by what came of them",
-                metrics.statuses.clone(),
-            );
-            registry.register(
-                "undermesh_controller_distribution_streams",
-                "Streams of agents that have their configuration from here",
-                metrics.streams.clone(),
-            );
-            registry.register(
-                "undermesh_controller_distribution_objects",
-                "Objects that may be distributed; 0 until all of them have been read",
-                metrics.objects.clone(),
-            );
-            registry.register(
-                "undermesh_controller_distribution_states",
-                "States that agents were sent, by what they have made of them",
-                metrics.states.clone(),
-            );
-            registry.register(
-                "undermesh_controller_distribution_sent_bytes",
-                "Bytes of states that agents were sent, before TLS",
-                metrics.sent_bytes.clone(),
-            );
-            registry.register(
-                "undermesh_controller_distribution_refused",
-                "Streams that were refused or ended, by reason",
-                metrics.streams_refused.clone(),
-            );
-            registry.register(
-                "undermesh_controller_leader",
-                "1 while this replica is the one that writes into the cluster",
-                metrics.leads.clone(),
-            );
-            registry.register(
-                "undermesh_controller_issuer_expires_in_seconds",
-                "Seconds until the certificate that signs expires; 0 while there is none",
-                metrics.issuer_expires.clone(),
-            );
+            CERTIFICATES_ISSUED.register(registry, metrics.issued.clone());
+            CERTIFICATES_REFUSED.register(registry, metrics.refused.clone());
+            ADMISSIONS.register(registry, metrics.admissions.clone());
+            STATUS_WRITES.register(registry, metrics.statuses.clone());
+            DISTRIBUTION_STREAMS.register(registry, metrics.streams.clone());
+            DISTRIBUTION_OBJECTS.register(registry, metrics.objects.clone());
+            DISTRIBUTION_STATES.register(registry, metrics.states.clone());
+            DISTRIBUTION_SENT_BYTES.register(registry, metrics.sent_bytes.clone());
+            DISTRIBUTION_REFUSED.register(registry, metrics.streams_refused.clone());
+            LEADER.register(registry, metrics.leads.clone());
+            ISSUER_EXPIRES_IN_SECONDS.register(registry, metrics.issuer_expires.clone());
             registry.register_collector(Box::new(AuditCollector(audit.clone())));
         });
         metrics
@@ -170,9 +195,30 @@ struct AuditCollector(Audit);
 
 impl Collector for AuditCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let help = "Audit log lines that were lost";
-        let name = "undermesh_audit_log_dropped";
-        let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(self.0.lost()).encode(encoder)
+        ConstCounter::new(self.0.lost()).encode(AUDIT_LOG_DROPPED.describe(&mut encoder)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use undermesh_telemetry::AuditSink;
+    use undermesh_tests::Reference;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_is_documented_as_it_is_exposed() {
+        let audit = Audit::start("controller", AuditSink::Off).unwrap();
+        let metrics = Metrics::new(&audit);
+        metrics.issued();
+        metrics.refused("token");
+        metrics.admission("allowed");
+        metrics.status_write("written");
+        metrics.delivered("accepted", 7);
+        metrics.stream_refused("slow");
+        let text = metrics.encode(true, 60);
+        let reference = Reference::read().unwrap();
+        let seen = reference.check(&text).unwrap();
+        assert_eq!(seen.len(), reference.count("undermesh_controller_") + 1, "{text}");
     }
 }

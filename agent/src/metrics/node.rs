@@ -3,49 +3,49 @@
 use std::fs;
 
 use undermesh_datapath::ProgramRuns;
-use undermesh_telemetry::prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter},
-};
+use undermesh_telemetry::{Metric, prometheus_client::encoding::DescriptorEncoder};
+
+use super::counters;
+
+static PROGRAM_RUNS: Metric = Metric::counter(
+    "undermesh_program_runs",
+    &["program"],
+    "times that an eBPF program has run, since it was loaded, while the kernel counts \
+     (`kernel.bpf_stats_enabled`); absent where it never has",
+);
+static PROGRAM_RUN_SECONDS: Metric = Metric::counter(
+    "undermesh_program_run_seconds",
+    &["program"],
+    "how long its runs took, on the same conditions",
+);
+static NODE_IP_BYTES: Metric = Metric::counter(
+    "undermesh_node_ip_bytes",
+    &["direction"],
+    "bytes of IP packets that the network namespace of the node has received (`in`) and sent \
+     (`out`), loopback and forwarded ones included",
+);
 
 /// Nothing at all where the kernel does not count.
 pub(super) fn encode_runs(
     runs: &[ProgramRuns],
     encoder: &mut DescriptorEncoder<'_>,
 ) -> std::fmt::Result {
-    let kind = MetricType::Counter;
-    let help = "Times that an eBPF program has run, while the kernel counts";
-    let mut family = encoder.encode_descriptor("undermesh_program_runs", help, None, kind)?;
-    for program in runs {
-        let labels = [("program", program.name)];
-        ConstCounter::new(program.count).encode(family.encode_family(&labels)?)?;
-    }
-    let help = "Time that an eBPF program has run, in seconds, while the kernel counts";
-    let mut family =
-        encoder.encode_descriptor("undermesh_program_run_seconds", help, None, kind)?;
-    for program in runs {
-        let labels = [("program", program.name)];
-        ConstCounter::new(program.time.as_secs_f64()).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
+    let counts = runs.iter().map(|program| ([program.name], program.count));
+    counters(&PROGRAM_RUNS, encoder, counts)?;
+    let times = runs.iter().map(|program| ([program.name], program.time.as_secs_f64()));
+    counters(&PROGRAM_RUN_SECONDS, encoder, times)
 }
 
 /// Of the agent's network namespace, which is the node's. What cannot be read is left out.
 pub(super) fn encode_traffic(encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
     let v4 = fs::read_to_string("/proc/self/net/netstat").unwrap_or_default();
     let v6 = fs::read_to_string("/proc/self/net/snmp6").unwrap_or_default();
-    let help = "Bytes of IP packets that the node has received and sent, its pods' among them";
-    let kind = MetricType::Counter;
-    let mut family = encoder.encode_descriptor("undermesh_node_ip_bytes", help, None, kind)?;
     let names = [("in", "InOctets", "Ip6InOctets"), ("out", "OutOctets", "Ip6OutOctets")];
-    for (direction, v4_name, v6_name) in names {
-        let counted = (of_netstat(&v4, v4_name), of_snmp6(&v6, v6_name));
-        let (Some(bytes), v6_bytes) = counted else { continue };
-        let labels = [("direction", direction)];
-        let sum = bytes + v6_bytes.unwrap_or_default();
-        ConstCounter::new(sum).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
+    let sums = names.into_iter().filter_map(|(direction, v4_name, v6_name)| {
+        let bytes = of_netstat(&v4, v4_name)? + of_snmp6(&v6, v6_name).unwrap_or_default();
+        Some(([direction], bytes))
+    });
+    counters(&NODE_IP_BYTES, encoder, sums)
 }
 
 /// `/proc/net/netstat` has pairs of lines: names, then values.

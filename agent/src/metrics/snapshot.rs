@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use undermesh_telemetry::{
-    Histogram,
+    Histogram, Metric,
     prometheus_client::{
         metrics::{
             family::{Family, MetricConstructor},
@@ -12,6 +12,18 @@ use undermesh_telemetry::{
         registry::Registry,
     },
 };
+
+static GENERATION: Metric = Metric::gauge(
+    "undermesh_snapshot_generation",
+    &["sink"],
+    "generation of the configuration that is in force, in the `proxy` and in the `kernel`'s \
+     maps. They differ for the moment between the two, or as long as maps cannot be written",
+);
+static APPLY: Metric = Metric::histogram(
+    "undermesh_snapshot_apply_seconds",
+    &["sink"],
+    "time from the arrival of a state until it is in force there, compiling included",
+);
 
 /// In seconds: a small cluster's compiles in one millisecond, ten thousand pods in hundreds.
 const BUCKETS: [f64; 12] =
@@ -61,16 +73,8 @@ impl Default for SnapshotMetrics {
 impl SnapshotMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register(
-            "undermesh_snapshot_generation",
-            "Generation of the configuration that is in force, by sink",
-            metrics.generation.clone(),
-        );
-        registry.register(
-            "undermesh_snapshot_apply_seconds",
-            "Time from a state's arrival until it is in force, by sink",
-            metrics.apply.clone(),
-        );
+        GENERATION.register(registry, metrics.generation.clone());
+        APPLY.register(registry, metrics.apply.clone());
         metrics
     }
 

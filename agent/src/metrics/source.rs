@@ -3,11 +3,38 @@
 use std::{collections::BTreeMap, fmt};
 
 use undermesh_control::{Health, ListReport};
-use undermesh_telemetry::prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+use undermesh_telemetry::{
+    Metric,
+    prometheus_client::{collector::Collector, encoding::DescriptorEncoder},
 };
+
+use super::{counters, gauge, gauges};
+
+static COMPLETE: Metric = Metric::gauge(
+    "undermesh_kubernetes_complete",
+    &[],
+    "1 where every list has been read and is in force, 0 before (in force is nothing, or the \
+     cache)",
+);
+static OBJECTS: Metric =
+    Metric::gauge("undermesh_kubernetes_objects", &["list"], "objects in the list");
+static FAILING_LISTS: Metric = Metric::gauge(
+    "undermesh_kubernetes_failing_lists",
+    &["list"],
+    "lists that cannot be kept up to date",
+);
+static SILENT_SECONDS: Metric = Metric::gauge(
+    "undermesh_kubernetes_silent_seconds",
+    &["list"],
+    "time since the server was last heard; bookmarks come about once a minute",
+);
+static WATCH_RESTARTS: Metric = Metric::counter(
+    "undermesh_kubernetes_watch_restarts",
+    &["list"],
+    "watches that were opened again; some come every five minutes",
+);
+static RELISTS: Metric =
+    Metric::counter("undermesh_kubernetes_relists", &["list"], "lists that were read again");
 
 /// Reads how the source is.
 pub(crate) struct SourceCollector(pub(crate) Health);
@@ -31,52 +58,23 @@ struct Sum {
 impl Collector for SourceCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let report = self.0.report();
-        let (gauge, counter) = (MetricType::Gauge, MetricType::Counter);
-        let help = "1 where every list of the API server has been read and is in force";
-        let complete =
-            encoder.encode_descriptor("undermesh_kubernetes_complete", help, None, gauge)?;
-        ConstGauge::new(i64::from(report.complete)).encode(complete)?;
+        gauge(&COMPLETE, &mut encoder, Some(i64::from(report.complete)))?;
         let sums = sums(&report.lists);
         type Read = fn(&Sum) -> u64;
-        let families: [(&str, &str, MetricType, Read); 5] = [
-            (
-                "undermesh_kubernetes_objects",
-                "Objects in each list of the API server",
-                gauge,
-                |sum| sum.objects,
-            ),
-            (
-                "undermesh_kubernetes_failing_lists",
-                "Lists that cannot be kept up to date",
-                gauge,
-                |sum| sum.failing,
-            ),
-            (
-                "undermesh_kubernetes_silent_seconds",
-                "Seconds since the API server was last heard about a list",
-                gauge,
-                |sum| sum.silent,
-            ),
-            (
-                "undermesh_kubernetes_watch_restarts",
-                "Watches that were opened again",
-                counter,
-                |sum| sum.restarts,
-            ),
-            ("undermesh_kubernetes_relists", "Lists that were read again", counter, |sum| {
-                sum.relists
-            }),
+        let gauge_families: [(&'static Metric, Read); 3] = [
+            (&OBJECTS, |sum| sum.objects),
+            (&FAILING_LISTS, |sum| sum.failing),
+            (&SILENT_SECONDS, |sum| sum.silent),
         ];
-        for (name, help, kind, read) in families {
-            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            for (list, sum) in &sums {
-                let labels = [("list", list.as_str())];
-                let encoder = family.encode_family(&labels)?;
-                match kind {
-                    MetricType::Counter => ConstCounter::new(read(sum)).encode(encoder)?,
-                    _ => ConstGauge::new(read(sum).cast_signed()).encode(encoder)?,
-                }
-            }
+        for (metric, read) in gauge_families {
+            let series = sums.iter().map(|(list, sum)| ([list.as_str()], read(sum).cast_signed()));
+            gauges(metric, &mut encoder, series)?;
+        }
+        let counter_families: [(&'static Metric, Read); 2] =
+            [(&WATCH_RESTARTS, |sum| sum.restarts), (&RELISTS, |sum| sum.relists)];
+        for (metric, read) in counter_families {
+            let series = sums.iter().map(|(list, sum)| ([list.as_str()], read(sum)));
+            counters(metric, &mut encoder, series)?;
         }
         Ok(())
     }

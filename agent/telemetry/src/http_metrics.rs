@@ -15,12 +15,49 @@ use prometheus_client::{
 };
 
 use crate::{
-    Histogram, ResponseFlags, Security,
+    ENDS, Histogram, Metric, ResponseFlags, Security,
     edges::Gathered,
     labels::EndLabels,
     peer::UNKNOWN,
     series::{Held, OwnLabels, Series, SeriesTable},
 };
+
+/// Labels of requests, and of messages, which are counted before there is an answer.
+const OF_REQUESTS: &[&str] = &[
+    ENDS,
+    "request_protocol",
+    "response_code",
+    "grpc_response_status",
+    "response_flags",
+    "connection_security_policy",
+];
+const OF_MESSAGES: &[&str] = &[ENDS, "request_protocol", "connection_security_policy"];
+
+static REQUESTS: Metric = Metric::counter(
+    "istio_requests",
+    OF_REQUESTS,
+    "requests, those included that the proxy has answered itself",
+);
+static DURATION: Metric = Metric::histogram(
+    "istio_request_duration_milliseconds",
+    OF_REQUESTS,
+    "time from the request's head to the end of its answer",
+);
+static REQUEST_BYTES: Metric =
+    Metric::histogram("istio_request_bytes", OF_REQUESTS, "bytes of the request's body");
+static RESPONSE_BYTES: Metric =
+    Metric::histogram("istio_response_bytes", OF_REQUESTS, "bytes of the answer's body");
+static REQUEST_MESSAGES: Metric = Metric::counter(
+    "istio_request_messages",
+    OF_MESSAGES,
+    "gRPC messages that clients have sent, those of open calls included once they are being \
+     answered",
+);
+static RESPONSE_MESSAGES: Metric = Metric::counter(
+    "istio_response_messages",
+    OF_MESSAGES,
+    "gRPC messages that servers have sent, those of open calls included",
+);
 
 /// Envoy's buckets, which Istio has for milliseconds and for bytes alike.
 pub(crate) const BUCKETS: [f64; 19] = [
@@ -157,21 +194,12 @@ impl HttpMetrics {
             messages_sent: Family::default(),
             known_messages: SeriesTable::new(max_series, overflow),
         };
-        registry.register("istio_requests", "Requests", metrics.requests.clone());
-        let mut histogram = |name: &str, help: &str, family: &Histograms| {
-            registry.register(name, help, family.clone());
-        };
-        let duration = "Time from a request's head to the end of its answer, in milliseconds";
-        histogram("istio_request_duration_milliseconds", duration, &metrics.duration);
-        histogram("istio_request_bytes", "Bytes of a request's body", &metrics.received);
-        histogram("istio_response_bytes", "Bytes of an answer's body", &metrics.sent);
-        let mut counter = |name: &str, help: &str, family: &Messages| {
-            registry.register(name, help, family.clone());
-        };
-        let received = &metrics.messages_received;
-        counter("istio_request_messages", "gRPC messages sent by clients", received);
-        let sent = &metrics.messages_sent;
-        counter("istio_response_messages", "gRPC messages sent by servers", sent);
+        REQUESTS.register(registry, metrics.requests.clone());
+        DURATION.register(registry, metrics.duration.clone());
+        REQUEST_BYTES.register(registry, metrics.received.clone());
+        RESPONSE_BYTES.register(registry, metrics.sent.clone());
+        REQUEST_MESSAGES.register(registry, metrics.messages_received.clone());
+        RESPONSE_MESSAGES.register(registry, metrics.messages_sent.clone());
         metrics
     }
 

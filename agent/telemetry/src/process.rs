@@ -9,7 +9,23 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge},
 };
 
-use crate::AccessLog;
+use crate::{AccessLog, Metric};
+
+static OPEN_FDS: Metric = Metric::gauge("process_open_fds", &[], "open file descriptors");
+static MAX_FDS: Metric = Metric::gauge("process_max_fds", &[], "descriptors that may be open");
+static RESIDENT_MEMORY: Metric =
+    Metric::gauge("process_resident_memory_bytes", &[], "resident memory, in bytes");
+static CPU: Metric = Metric::counter("process_cpu_seconds", &[], "processor time used, in seconds");
+static START_TIME: Metric = Metric::gauge(
+    "process_start_time_seconds",
+    &[],
+    "when the process began, in seconds since 1970",
+);
+static LOG_DROPPED: Metric = Metric::counter(
+    "undermesh_access_log_dropped",
+    &[],
+    "access log lines lost to a full queue or a failing sink",
+);
 
 /// Clock ticks per second that /proc counts in (`USER_HZ`, fixed on Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -28,48 +44,23 @@ impl ProcessCollector {
 
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut add = |name: &str, help: &str, metric: &dyn DynMetric| {
-            metric.encode_into(&mut encoder, name, help)
-        };
         if let Some(count) = open_fds() {
-            add("process_open_fds", "Open file descriptors", &ConstGauge::new(count))?;
+            ConstGauge::new(count).encode(OPEN_FDS.describe(&mut encoder)?)?;
         }
         if let Some(most) = max_fds() {
-            add("process_max_fds", "Descriptors that may be open", &ConstGauge::new(most))?;
+            ConstGauge::new(most).encode(MAX_FDS.describe(&mut encoder)?)?;
         }
         if let Some(bytes) = resident_bytes() {
-            add("process_resident_memory_bytes", "Resident memory", &ConstGauge::new(bytes))?;
+            ConstGauge::new(bytes).encode(RESIDENT_MEMORY.describe(&mut encoder)?)?;
         }
         if let Some(seconds) = cpu_seconds() {
-            add("process_cpu_seconds", "Processor time used", &ConstCounter::new(seconds))?;
+            ConstCounter::new(seconds).encode(CPU.describe(&mut encoder)?)?;
         }
         if let Some(at) = start_time() {
-            let help = "When the process began, in seconds since 1970";
-            add("process_start_time_seconds", help, &ConstGauge::new(at))?;
+            ConstGauge::new(at).encode(START_TIME.describe(&mut encoder)?)?;
         }
         let dropped = ConstCounter::new(self.access_log.dropped());
-        add("undermesh_access_log_dropped", "Access log lines that were lost", &dropped)
-    }
-}
-
-/// A metric of any kind, to be written under a name.
-trait DynMetric {
-    fn encode_into(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        name: &str,
-        help: &str,
-    ) -> Result<(), std::fmt::Error>;
-}
-
-impl<M: EncodeMetric> DynMetric for M {
-    fn encode_into(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        name: &str,
-        help: &str,
-    ) -> Result<(), std::fmt::Error> {
-        self.encode(encoder.encode_descriptor(name, help, None, self.metric_type())?)
+        dropped.encode(LOG_DROPPED.describe(&mut encoder)?)
     }
 }
 

@@ -12,11 +12,31 @@ use prometheus_client::{
 };
 
 use crate::{
-    CloseReason, ConnectionInfo,
+    CloseReason, ConnectionInfo, ENDS, Metric,
     edges::Gathered,
     labels::EndLabels,
     series::{Held, OwnLabels, Series, SeriesTable},
 };
+
+const LABELS: &[&str] = &[ENDS, "request_protocol", "response_flags", "connection_security_policy"];
+
+static OPENED: Metric =
+    Metric::counter("istio_tcp_connections_opened", LABELS, "connections opened");
+static CLOSED: Metric = Metric::counter(
+    "istio_tcp_connections_closed",
+    LABELS,
+    "connections closed; `response_flags` says why",
+);
+static SENT: Metric = Metric::counter(
+    "istio_tcp_sent_bytes",
+    LABELS,
+    "bytes from servers to clients, live connections included",
+);
+static RECEIVED: Metric = Metric::counter(
+    "istio_tcp_received_bytes",
+    LABELS,
+    "bytes from clients to servers, live connections included",
+);
 
 /// What the labels of a connection have besides its ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -71,17 +91,10 @@ impl TcpMetrics {
             received: Family::default(),
             known: SeriesTable::new(max_series, overflow),
         };
-        let mut family = |name: &str, help: &str, family: &Counters| {
-            registry.register(name, help, family.clone());
-        };
-        family("istio_tcp_connections_opened", "TCP connections opened", &metrics.opened);
-        family("istio_tcp_connections_closed", "TCP connections closed", &metrics.closed);
-        family("istio_tcp_sent_bytes", "Bytes sent from servers to clients", &metrics.sent);
-        family(
-            "istio_tcp_received_bytes",
-            "Bytes received by servers from clients",
-            &metrics.received,
-        );
+        OPENED.register(registry, metrics.opened.clone());
+        CLOSED.register(registry, metrics.closed.clone());
+        SENT.register(registry, metrics.sent.clone());
+        RECEIVED.register(registry, metrics.received.clone());
         metrics
     }
 

@@ -19,9 +19,36 @@ use undermesh_model::ResourceRef;
 
 use crate::{
     AccessLog, Audit, AuditEvent, CloseReason, ConnectionInfo, ConnectionRecord, Edges, Flows,
-    Peer, Reporter, Requests, Spans, edges::Gathered, http_metrics::HttpMetrics,
+    Metric, Peer, Reporter, Requests, Spans, edges::Gathered, http_metrics::HttpMetrics,
     live::LiveConnections, process::ProcessCollector, record::Line, tcp_metrics::TcpMetrics,
 };
+
+static METRIC_SERIES_OVERFLOW: Metric = Metric::counter(
+    "undermesh_metric_series_overflow",
+    &[],
+    "times that something was counted as `unknown` (the opening or the end of a connection, \
+     an outcome of requests), for want of room for its labels",
+);
+static CONNECTIONS_DENIED: Metric = Metric::counter(
+    "undermesh_connections_denied",
+    &["reason"],
+    "connections that never opened: refused in the kernel, by TLS, or for want of a \
+     destination",
+);
+static CONNECTIONS_BROKEN: Metric = Metric::counter(
+    "undermesh_connections_broken",
+    &["reason"],
+    "connections that ended otherwise than by being closed, by the \
+     [reason](access-log.md#reasons-given-by-the-kernel) that the access log has",
+);
+static REQUESTS_UNANSWERED: Metric = Metric::counter(
+    "undermesh_requests_unanswered",
+    &["reason"],
+    "requests that ended otherwise than by an endpoint's whole answer: answered by the mesh, \
+     reset, or left by their client",
+);
+static BUILD: Metric =
+    Metric::info("undermesh_build", &["version"], "the agent's version; always 1");
 
 /// Why an ordinary connection has ended, and an ordinary request.
 pub(crate) const CLOSED: &str = "closed";
@@ -89,31 +116,15 @@ impl Telemetry {
         let overflow = Counter::default();
         let tcp = TcpMetrics::register(&mut registry, max_series, &overflow);
         let http = HttpMetrics::register(&mut registry, max_series, &overflow);
-        registry.register(
-            "undermesh_metric_series_overflow",
-            "Times that something was counted as unknown, for want of room for its labels",
-            overflow,
-        );
+        METRIC_SERIES_OVERFLOW.register(&mut registry, overflow);
         let denied = Family::default();
-        registry.register(
-            "undermesh_connections_denied",
-            "Connections that never opened, by reason",
-            denied.clone(),
-        );
+        CONNECTIONS_DENIED.register(&mut registry, denied.clone());
         let broken = Family::default();
-        registry.register(
-            "undermesh_connections_broken",
-            "Connections that ended otherwise than by being closed, by reason",
-            broken.clone(),
-        );
+        CONNECTIONS_BROKEN.register(&mut registry, broken.clone());
         let unanswered = Family::default();
-        registry.register(
-            "undermesh_requests_unanswered",
-            "Requests that ended otherwise than by an endpoint's whole answer, by reason",
-            unanswered.clone(),
-        );
+        REQUESTS_UNANSWERED.register(&mut registry, unanswered.clone());
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("undermesh_build", "The agent's version", version);
+        BUILD.register(&mut registry, version);
         registry.register_collector(Box::new(ProcessCollector::new(access_log.clone())));
         Arc::new(Self {
             registry: Mutex::new(registry),

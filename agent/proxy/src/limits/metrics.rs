@@ -5,6 +5,19 @@ use prometheus_client::{
     registry::Registry,
 };
 use undermesh_snapshot::CompiledLimit;
+use undermesh_telemetry::Metric;
+
+static OUTCOMES: Metric = Metric::counter(
+    "undermesh_rate_limit",
+    &["policy_namespace", "policy", "rule", "outcome"],
+    "what [RateLimitPolicies](limits-and-overload.md) are about: `passed`, `limited`, \
+     `would_limit` (shadow), `too_large`",
+);
+static EVICTIONS: Metric = Metric::counter(
+    "undermesh_rate_limit_evictions",
+    &["policy_namespace", "policy", "rule"],
+    "budgets that were forgotten before they were full again, for want of room",
+);
 
 type Label = (&'static str, String);
 
@@ -48,16 +61,8 @@ impl LimitMetrics {
     /// Registers the metrics; their names are part of the product's interface.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register(
-            "undermesh_rate_limit",
-            "Requests and connections that a RateLimitPolicy is about, by what became of them",
-            metrics.outcomes.clone(),
-        );
-        registry.register(
-            "undermesh_rate_limit_evictions",
-            "Budgets that were forgotten before they were full again, for want of room",
-            metrics.evictions.clone(),
-        );
+        OUTCOMES.register(registry, metrics.outcomes.clone());
+        EVICTIONS.register(registry, metrics.evictions.clone());
         metrics
     }
 

@@ -5,7 +5,42 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use undermesh_telemetry::Metric;
+
 use super::{Direction, GaugeGuard, Label};
+
+static CONNECTIONS: Metric = Metric::gauge(
+    "undermesh_native_connections",
+    &["direction"],
+    "open connections of the [native wire](wire.md), idle ones included",
+);
+static HANDSHAKES: Metric = Metric::counter(
+    "undermesh_native_handshakes",
+    &["direction", "result"],
+    "TLS handshakes of the native wire: `full`, `resumed`, or the reason of the failure",
+);
+static SESSIONS: Metric = Metric::counter(
+    "undermesh_native_sessions",
+    &["connection"],
+    "sessions opened, by the connection they got: `reused`, `prewarmed` (made in advance), \
+     `fresh`",
+);
+static RETRIES: Metric = Metric::counter(
+    "undermesh_native_retries",
+    &[],
+    "sessions asked for again because their idle connection had died",
+);
+static FALLBACKS: Metric = Metric::counter(
+    "undermesh_native_fallbacks",
+    &["reason"],
+    "connections made over HBONE because the native wire was not spoken",
+);
+static FRAME_ERRORS: Metric = Metric::counter(
+    "undermesh_native_frame_errors",
+    &["direction", "error"],
+    "connections closed because of what a peer has sent: `unknown_type`, `flags`, `too_long`, \
+     `payload`, `unexpected`",
+);
 
 /// How a session came to its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,36 +77,12 @@ pub(crate) struct NativeMetrics {
 
 impl NativeMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "undermesh_native_connections",
-            "Connections of the native wire that are open now, idle ones included",
-            self.connections.clone(),
-        );
-        registry.register(
-            "undermesh_native_handshakes",
-            "TLS handshakes of the native wire, by result: full, resumed or a reason code",
-            self.handshakes.clone(),
-        );
-        registry.register(
-            "undermesh_native_sessions",
-            "Sessions opened, by the connection they got: reused, prewarmed or fresh",
-            self.sessions.clone(),
-        );
-        registry.register(
-            "undermesh_native_retries",
-            "Sessions opened again because their idle connection had died",
-            self.retries.clone(),
-        );
-        registry.register(
-            "undermesh_native_fallbacks",
-            "Connections that went over HBONE because the native wire was not spoken, by reason",
-            self.fallbacks.clone(),
-        );
-        registry.register(
-            "undermesh_native_frame_errors",
-            "Connections closed because a peer's bytes were no frames",
-            self.frame_errors.clone(),
-        );
+        CONNECTIONS.register(registry, self.connections.clone());
+        HANDSHAKES.register(registry, self.handshakes.clone());
+        SESSIONS.register(registry, self.sessions.clone());
+        RETRIES.register(registry, self.retries.clone());
+        FALLBACKS.register(registry, self.fallbacks.clone());
+        FRAME_ERRORS.register(registry, self.frame_errors.clone());
     }
 
     /// Counts a connection for as long as the guard lives.

@@ -7,7 +7,27 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use undermesh_telemetry::Metric;
+
 use super::Step;
+
+static PRESSURE: Metric = Metric::gauge(
+    "undermesh_overload_pressure",
+    &["resource"],
+    "how much is used of `memory`, `descriptors`, `delay`: 0 is nothing, 1 all \
+     ([overload](limits-and-overload.md#what-load-is-shed))",
+);
+static STEP: Metric = Metric::gauge(
+    "undermesh_overload_step",
+    &[],
+    "what is given up: 0 nothing, to 4 all new connections",
+);
+static SHED: Metric = Metric::counter(
+    "undermesh_overload_shed",
+    &["what"],
+    "refused because of overload: `request`, `routed` (a connection with requests), \
+     `connection`",
+);
 
 type Label = (&'static str, &'static str);
 
@@ -31,21 +51,9 @@ impl OverloadMetrics {
     /// Registers the metrics; their names are part of the product's interface.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register(
-            "undermesh_overload_pressure",
-            "How much of a resource is used: 0 is nothing, 1 is all",
-            metrics.pressure.clone(),
-        );
-        registry.register(
-            "undermesh_overload_step",
-            "What is given up: 0 nothing, 1 idle connections, 2 also requests of low priority, 3 also new connections with requests, 4 all new connections",
-            metrics.step.clone(),
-        );
-        registry.register(
-            "undermesh_overload_shed",
-            "What was refused because of overload: requests, connections with requests (routed), connections",
-            metrics.shed.clone(),
-        );
+        PRESSURE.register(registry, metrics.pressure.clone());
+        STEP.register(registry, metrics.step.clone());
+        SHED.register(registry, metrics.shed.clone());
         metrics
     }
 

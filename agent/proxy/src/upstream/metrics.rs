@@ -11,9 +11,55 @@ use prometheus_client::{
     registry::Registry,
 };
 use undermesh_snapshot::traffic::ClusterKey;
-use undermesh_telemetry::ClusterName;
+use undermesh_telemetry::{ClusterName, Metric};
 
 use super::{limits, outlier::Cause};
+
+static REQUESTS: Metric =
+    Metric::gauge("undermesh_upstream_requests", &["cluster"], "attempts that are running");
+static PENDING_REQUESTS: Metric = Metric::gauge(
+    "undermesh_upstream_pending_requests",
+    &["cluster"],
+    "requests that wait for a connection",
+);
+static CONNECTIONS: Metric = Metric::gauge(
+    "undermesh_upstream_connections",
+    &["cluster"],
+    "connections that are open or being opened",
+);
+static POOL_REQUESTS: Metric = Metric::counter(
+    "undermesh_upstream_pool_requests",
+    &["cluster", "result"],
+    "requests by how they came by a connection: `hit` (an open one), `miss` (a new one), \
+     `waited` (one that became free or was being opened)",
+);
+static OVERFLOW: Metric = Metric::counter(
+    "undermesh_upstream_overflow",
+    &["cluster", "limit"],
+    "times that a limit was reached: `maxConnections`, `http1MaxPendingRequests`, \
+     `http2MaxRequests`, `maxRetries`",
+);
+static EJECTIONS: Metric = Metric::counter(
+    "undermesh_upstream_ejections",
+    &["cluster", "cause"],
+    "ejections: `consecutive_5xx`, `consecutive_gateway_errors`, \
+     `consecutive_local_origin_failures`",
+);
+static EJECTIONS_REFUSED: Metric = Metric::counter(
+    "undermesh_upstream_ejections_refused",
+    &["cluster"],
+    "ejections that `maxEjectionPercent` did not allow",
+);
+static EJECTED_ENDPOINTS: Metric = Metric::gauge(
+    "undermesh_upstream_ejected_endpoints",
+    &["cluster"],
+    "endpoints that are ejected now",
+);
+static PANIC_REQUESTS: Metric = Metric::counter(
+    "undermesh_upstream_panic_requests",
+    &["cluster"],
+    "attempts sent to any endpoint because fewer than `minHealthPercent` are healthy",
+);
 
 type Cluster = [(&'static str, String); 1];
 type ClusterAnd = [(&'static str, String); 2];
@@ -109,54 +155,18 @@ impl UpstreamMetrics {
 
 impl Families {
     fn register_use(&self, registry: &mut Registry) {
-        registry.register(
-            "undermesh_upstream_requests",
-            "Attempts of requests that are running, by cluster",
-            self.requests.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_pending_requests",
-            "Requests that wait for a connection, by cluster",
-            self.pending.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_connections",
-            "Connections for requests and of TCP routes that are open now, by cluster",
-            self.connections.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_pool_requests",
-            "Requests by how they came by a connection: hit, miss or waited",
-            self.pool.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_overflow",
-            "Times that a limit of a DestinationRule was reached, by cluster and limit",
-            self.overflow.clone(),
-        );
+        REQUESTS.register(registry, self.requests.clone());
+        PENDING_REQUESTS.register(registry, self.pending.clone());
+        CONNECTIONS.register(registry, self.connections.clone());
+        POOL_REQUESTS.register(registry, self.pool.clone());
+        OVERFLOW.register(registry, self.overflow.clone());
     }
 
     fn register_ejections(&self, registry: &mut Registry) {
-        registry.register(
-            "undermesh_upstream_ejections",
-            "Ejections of endpoints, by cluster and cause",
-            self.ejections.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_ejections_refused",
-            "Ejections that maxEjectionPercent did not allow, by cluster",
-            self.refused.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_ejected_endpoints",
-            "Endpoints that are ejected now, by cluster",
-            self.ejected.clone(),
-        );
-        registry.register(
-            "undermesh_upstream_panic_requests",
-            "Attempts sent to any endpoint because fewer than minHealthPercent are healthy",
-            self.panics.clone(),
-        );
+        EJECTIONS.register(registry, self.ejections.clone());
+        EJECTIONS_REFUSED.register(registry, self.refused.clone());
+        EJECTED_ENDPOINTS.register(registry, self.ejected.clone());
+        PANIC_REQUESTS.register(registry, self.panics.clone());
     }
 }
 

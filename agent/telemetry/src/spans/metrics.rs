@@ -6,6 +6,20 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::Metric;
+
+static EXPORTED: Metric = Metric::counter(
+    "undermesh_spans_exported",
+    &[],
+    "[spans](tracing.md) that the receiver has taken; where tracing is on",
+);
+static DROPPED: Metric = Metric::counter(
+    "undermesh_spans_dropped",
+    &["reason"],
+    "spans that were lost: `queue_full`, `unavailable` (the receiver, as often as it was \
+     asked), `rejected` (it does not want them), `shutdown`",
+);
+
 /// Why a span did not get to its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loss {
@@ -49,13 +63,8 @@ impl SpanMetrics {
             self.dropped(reason, 0);
         }
         let exported = self.exported.clone();
-        registry.register(
-            "undermesh_spans_exported",
-            "Spans that the receiver has taken",
-            exported,
-        );
-        let help = "Spans that were lost on the way to the receiver, by reason";
-        registry.register("undermesh_spans_dropped", help, self.dropped.clone());
+        EXPORTED.register(registry, exported);
+        DROPPED.register(registry, self.dropped.clone());
     }
 
     pub(super) fn exported(&self, count: u64) {

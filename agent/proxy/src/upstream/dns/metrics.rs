@@ -4,6 +4,19 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use undermesh_telemetry::Metric;
+
+static NAMES: Metric = Metric::gauge(
+    "undermesh_dns_names",
+    &[],
+    "[names](resilience.md#names) that are resolved for destinations now",
+);
+static LOOKUPS: Metric = Metric::counter(
+    "undermesh_dns_lookups",
+    &["result"],
+    "times that a name was asked for: `found`, `nothing` (there are no addresses) or `failed` \
+     (nobody who knows has answered)",
+);
 
 /// Figures of all names; single ones are in the admin dump.
 #[derive(Clone, Debug, Default)]
@@ -16,16 +29,8 @@ impl DnsMetrics {
     /// Registers the metrics; their names are part of the product's interface.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register(
-            "undermesh_dns_names",
-            "Names that are resolved for destinations now",
-            metrics.names.clone(),
-        );
-        registry.register(
-            "undermesh_dns_lookups",
-            "Times that a name was asked for, by result: found, nothing or failed",
-            metrics.asked.clone(),
-        );
+        NAMES.register(registry, metrics.names.clone());
+        LOOKUPS.register(registry, metrics.asked.clone());
         metrics
     }
 

@@ -1,6 +1,7 @@
 //! Series come and go with their clusters.
 
 use prometheus_client::encoding::text::encode;
+use undermesh_tests::Reference;
 
 use super::*;
 
@@ -33,6 +34,8 @@ fn series_are_there_from_the_start_and_go_with_their_cluster() {
     cluster.overflow(limits::PENDING);
     cluster.ejected(Cause::Local.as_str());
     cluster.ejection_refused();
+    let seen = Reference::read().unwrap().check(&text(&registry)).unwrap();
+    assert_eq!(seen.len(), 9, "{seen:?}");
     assert!(text(&registry).contains(&format!("{line} 1")));
     drop(cluster);
     assert!(!text(&registry).contains(LABEL), "{}", text(&registry));
