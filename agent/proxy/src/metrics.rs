@@ -1,6 +1,7 @@
 //! The proxy's own metrics. Labels are bounded: directions, results, reason codes, and policies.
 
 mod native;
+mod tls;
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -11,6 +12,7 @@ use undermesh_snapshot::{Decision, Finding};
 use undermesh_telemetry::Metric;
 
 pub(crate) use native::{NativeMetrics, Origin};
+pub(crate) use tls::{Handshake, Role, TlsMetrics};
 
 static CONNECTIONS: Metric =
     Metric::gauge("undermesh_proxy_connections", &["direction"], "open connections");
@@ -105,6 +107,8 @@ pub(crate) struct Metrics {
     connect_errors: Family<[Label; 2], Counter>,
     /// Those of the native wire.
     pub(crate) native: NativeMetrics,
+    /// TLS handshakes of both wires.
+    pub(crate) tls: TlsMetrics,
     policy_denials: Family<[PolicyLabel; 3], Counter>,
     authorizer_checks: Family<[PolicyLabel; 2], Counter>,
     key_fetches: Family<[Label; 1], Counter>,
@@ -139,6 +143,7 @@ impl Metrics {
         POOL_REQUESTS.register(registry, metrics.pool.clone());
         CONNECT_ERRORS.register(registry, metrics.connect_errors.clone());
         metrics.native.register(registry);
+        metrics.tls.register(registry);
         POLICY_DENIALS.register(registry, metrics.policy_denials.clone());
         AUTHORIZER_CHECKS.register(registry, metrics.authorizer_checks.clone());
         TOKEN_KEY_FETCHES.register(registry, metrics.key_fetches.clone());
@@ -259,7 +264,7 @@ mod tests {
         drop((guards, guard));
         let seen = Reference::read().unwrap().check(&text).unwrap();
         let families = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
-        assert_eq!((families, seen.len()), (16, 16), "{text}");
+        assert_eq!((families, seen.len()), (18, 18), "{text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use h2::server;
-use rustls::ServerConfig;
+use rustls::{HandshakeKind, ServerConfig};
 use time::OffsetDateTime;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -18,7 +18,7 @@ use crate::{
     config::Http2Config,
     error::{Failure, Side},
     identity,
-    metrics::Direction,
+    metrics::{Direction, Handshake, Role},
     observed::tls_error,
     pod::Pod,
     record::Caller,
@@ -38,12 +38,15 @@ pub(crate) async fn terminate(
     stream: TcpStream,
     peer: SocketAddr,
 ) -> Result<(Connection, Caller), Failure> {
+    let metrics = &pod.shared.metrics;
+    let mut handshake = metrics.tls.handshake(Role::Server);
     let timeout = pod.shared.config.handshake_timeout;
-    let result = tokio::time::timeout(timeout, shake_hands(pod, stream, peer))
+    let result = tokio::time::timeout(timeout, shake_hands(pod, stream, peer, &mut handshake))
         .await
         .unwrap_or(Err(Failure::HandshakeTimeout { peer, side: Side::Downstream }));
     let outcome = result.as_ref().err().map_or("ok", Failure::reason);
-    pod.shared.metrics.record_handshake(Direction::Inbound, outcome);
+    handshake.failed(outcome);
+    metrics.record_handshake(Direction::Inbound, outcome);
     result
 }
 
@@ -51,9 +54,12 @@ async fn shake_hands(
     pod: &Pod,
     stream: TcpStream,
     peer: SocketAddr,
+    handshake: &mut Handshake<'_>,
 ) -> Result<(Connection, Caller), Failure> {
     let config = identity::server_config(&pod.shared, &pod.workload.identity, Wire::Hbone).await?;
+    handshake.begin();
     let (tls, caller) = authenticate(pod, config, stream, peer).await?;
+    handshake.done(tls.get_ref().1.handshake_kind().unwrap_or(HandshakeKind::Full));
     let connection = builder(&pod.shared.config.http2).handshake(tls).await;
     let connection = connection.map_err(|error| Failure::Tls {
         peer,

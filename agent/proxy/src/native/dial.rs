@@ -14,7 +14,7 @@ use crate::{
     error::{Failure, Side},
     follow::note,
     identity,
-    metrics::{Direction, GaugeGuard},
+    metrics::{Direction, GaugeGuard, Handshake, Role},
     observed::tls_error,
     terminate::tls_failure,
     tunnel::{Dialer, TunnelKey},
@@ -112,7 +112,8 @@ pub(crate) async fn dial(dialer: &Dialer, key: &TunnelKey) -> Result<Dialled, Di
     let checked = shared.identities.generation();
     let config = identity::client_config(shared, &dialer.source, &key.identity, Wire::Native).await;
     let config = config.map_err(DialError::Failed)?;
-    let attempt = shake_hands(dialer, key, Arc::clone(&config));
+    let mut handshake = shared.metrics.tls.handshake(Role::Client);
+    let attempt = shake_hands(dialer, key, Arc::clone(&config), &mut handshake);
     let result = tokio::time::timeout(shared.config.native.handshake_timeout, attempt)
         .await
         .unwrap_or_else(|_| {
@@ -124,6 +125,7 @@ pub(crate) async fn dial(dialer: &Dialer, key: &TunnelKey) -> Result<Dialled, Di
         Ok(_) => "full",
         Err(error) => error.failure().reason(),
     };
+    handshake.failed(outcome);
     shared.metrics.native.record_handshake(Direction::Outbound, outcome);
     note("handshake", || format!("{outcome}, with {} at {}", key.identity, key.address));
     let (connection, peer_until, _) = result?;
@@ -136,11 +138,13 @@ async fn shake_hands(
     dialer: &Dialer,
     key: &TunnelKey,
     config: Arc<ClientConfig>,
+    handshake: &mut Handshake<'_>,
 ) -> Result<(Connection, OffsetDateTime, HandshakeKind), DialError> {
     let (shared, address) = (&dialer.shared, key.address);
     let tcp = connect(&*dialer.sockets, None, address, &shared.config).await;
     let tcp = Io::new(tcp.map_err(DialError::NotSpoken)?);
     let name = ServerName::IpAddress(address.ip().into());
+    handshake.begin();
     let tls = TlsConnector::from(config).connect(name, tcp).await;
     let tls = tls.map_err(|error| refused(address, &error))?;
     let session = tls.get_ref().1;
@@ -153,6 +157,7 @@ async fn shake_hands(
         let error = rustls::Error::NoApplicationProtocol;
         return Err(DialError::NotSpoken(tls_failure(address, &error, Side::Upstream)));
     }
+    handshake.done(kind);
     Ok((Connection::new(TlsStream::from(tls)), until, kind))
 }
 

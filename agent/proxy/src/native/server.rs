@@ -24,7 +24,7 @@ use crate::{
     forward::forward,
     guard, identity,
     inbound::{Admitted, attempt, has_expired, visit},
-    metrics::Direction,
+    metrics::{Direction, Handshake, Role},
     overload::Carried,
     pod::{self, Pod},
     record::{self, Caller},
@@ -55,7 +55,8 @@ pub(crate) async fn serve(pod: &Arc<Pod>, stream: TcpStream, peer: SocketAddr, l
 
 async fn terminate(pod: &Pod, stream: TcpStream, peer: SocketAddr) -> Result<Served, Failure> {
     let shared = &pod.shared;
-    let shake_hands = shake_hands(pod, stream, peer);
+    let mut handshake = shared.metrics.tls.handshake(Role::Server);
+    let shake_hands = shake_hands(pod, stream, peer, &mut handshake);
     let result = tokio::time::timeout(shared.config.handshake_timeout, shake_hands)
         .await
         .unwrap_or(Err(Failure::HandshakeTimeout { peer, side: Side::Downstream }));
@@ -64,6 +65,7 @@ async fn terminate(pod: &Pod, stream: TcpStream, peer: SocketAddr) -> Result<Ser
         Ok(_) => "full",
         Err(failure) => failure.reason(),
     };
+    handshake.failed(outcome);
     shared.metrics.native.record_handshake(Direction::Inbound, outcome);
     result.map(|(served, _)| served)
 }
@@ -72,10 +74,12 @@ async fn shake_hands(
     pod: &Pod,
     stream: TcpStream,
     peer: SocketAddr,
+    handshake: &mut Handshake<'_>,
 ) -> Result<(Served, HandshakeKind), Failure> {
     let workload = &pod.workload.identity;
     let config = identity::server_config(&pod.shared, workload, Wire::Native).await?;
     let stream = Io::new(stream);
+    handshake.begin();
     let (tls, caller) = authenticate(pod, Arc::clone(&config), stream, peer).await?;
     let session = tls.get_ref().1;
     // TLS refuses another protocol, but lets a peer pass that names none.
@@ -84,6 +88,7 @@ async fn shake_hands(
         return Err(tls_failure(peer, &error, Side::Downstream));
     }
     let kind = session.handshake_kind().unwrap_or(HandshakeKind::Full);
+    handshake.done(kind);
     let connection = Connection::new(TlsStream::from(tls));
     Ok((Served { connection, caller, config }, kind))
 }

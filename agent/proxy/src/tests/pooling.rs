@@ -32,6 +32,11 @@ async fn fifty_connections_to_a_cold_destination_share_one_handshake() {
     }
     assert_eq!(mesh.metric(HANDSHAKES), 1);
     assert_eq!(mesh.metric("undermesh_proxy_pool_requests_total{result=\"miss\"}"), 1);
+    for side in ["client", "server"] {
+        let labels = format!("{{side=\"{side}\",result=\"full\"}}");
+        assert_eq!(mesh.metric(&format!("undermesh_tls_handshakes_total{labels}")), 1);
+        assert_eq!(mesh.metric(&format!("undermesh_tls_handshake_seconds_count{labels}")), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

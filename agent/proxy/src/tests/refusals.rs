@@ -201,6 +201,8 @@ async fn a_peer_that_says_nothing_is_closed_in_time() {
     let address = SocketAddr::new(server.address.ip(), mesh.hbone_port);
     let _silent = TcpStream::connect(address).await.unwrap();
     mesh.logged(&["\"reason\":\"handshake_timeout\""]).await;
+    let series = "undermesh_tls_handshakes_total{side=\"server\",result=\"handshake_timeout\"}";
+    assert_eq!(mesh.metric(series), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::client;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{ClientConfig, HandshakeKind, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -22,7 +22,7 @@ use crate::{
     connect::connect,
     error::{Failure, Side},
     identity,
-    metrics::Direction,
+    metrics::{Direction, Handshake, Role},
     observed::{Observed, tls_error},
     pod::PodSockets,
     proxy::Shared,
@@ -66,20 +66,27 @@ impl Dialer {
 
     /// Connects and shakes hands; whoever calls drives the connection.
     pub(crate) async fn dial(&self, key: &TunnelKey) -> Result<(Arc<Tunnel>, Connection), Failure> {
-        let result = self.try_dial(key).await;
+        let metrics = &self.shared.metrics;
+        let mut handshake = metrics.tls.handshake(Role::Client);
+        let result = self.try_dial(key, &mut handshake).await;
         let outcome = match &result {
             Ok(_) => "ok",
             Err(failure) => failure.reason(),
         };
-        self.shared.metrics.record_handshake(Direction::Outbound, outcome);
+        handshake.failed(outcome);
+        metrics.record_handshake(Direction::Outbound, outcome);
         result
     }
 
-    async fn try_dial(&self, key: &TunnelKey) -> Result<(Arc<Tunnel>, Connection), Failure> {
+    async fn try_dial(
+        &self,
+        key: &TunnelKey,
+        handshake: &mut Handshake<'_>,
+    ) -> Result<(Arc<Tunnel>, Connection), Failure> {
         let config = &self.shared.config;
         let address = key.address;
         let tcp = connect(&*self.sockets, None, address, config).await?;
-        tokio::time::timeout(config.handshake_timeout, self.shake_hands(key, tcp))
+        tokio::time::timeout(config.handshake_timeout, self.shake_hands(key, tcp, handshake))
             .await
             .unwrap_or(Err(Failure::HandshakeTimeout { peer: address, side: Side::Upstream }))
     }
@@ -88,13 +95,16 @@ impl Dialer {
         &self,
         key: &TunnelKey,
         tcp: TcpStream,
+        handshake: &mut Handshake<'_>,
     ) -> Result<(Arc<Tunnel>, Connection), Failure> {
         let identities = &self.shared.identities;
         // Before the configuration is fetched: a change in between is then looked at once more.
         let checked = AtomicU64::new(identities.generation());
         let config =
             identity::client_config(&self.shared, &self.source, &key.identity, Wire::Hbone).await?;
+        handshake.begin();
         let tls = start_tls(key, tcp, Arc::clone(&config)).await?;
+        handshake.done(tls.get_ref().1.handshake_kind().unwrap_or(HandshakeKind::Full));
         let (tls, tls_error) = Observed::new(tls);
         let (sender, connection) = self.start_http2(key.address, tls).await?;
         let tunnel = Tunnel {

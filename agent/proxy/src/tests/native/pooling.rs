@@ -71,6 +71,13 @@ async fn a_second_connection_resumes_the_first_ones_session() {
     assert_eq!((handshakes(&mesh, "full"), handshakes(&mesh, "resumed")), (1, 1));
     let inbound = "undermesh_native_handshakes_total{direction=\"inbound\",result=\"resumed\"}";
     assert_eq!(mesh.metric(inbound), 1);
+    for (side, result) in
+        [("client", "full"), ("client", "resumed"), ("server", "full"), ("server", "resumed")]
+    {
+        let labels = format!("{{side=\"{side}\",result=\"{result}\"}}");
+        assert_eq!(mesh.metric(&format!("undermesh_tls_handshakes_total{labels}")), 1);
+        assert_eq!(mesh.metric(&format!("undermesh_tls_handshake_seconds_count{labels}")), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -88,6 +88,9 @@ async fn another_identity_at_the_destination_is_refused_and_not_over_another_wir
     let line = mesh.logged(&["\"reporter\":\"source\""]).await;
     assert_eq!(line["reason"], "tls_unexpected_identity");
     assert_eq!(line["transport"], "native");
+    let labels = "{side=\"client\",result=\"tls_unexpected_identity\"}";
+    assert!(mesh.metric(&format!("undermesh_tls_handshakes_total{labels}")) >= 1);
+    assert_eq!(mesh.metric(&format!("undermesh_tls_handshake_seconds_count{labels}")), 0);
     assert_eq!(mesh.metric(HBONE), 0);
 }
 
