@@ -1,5 +1,6 @@
-//! Metrics of the node: verdicts, maps, pods and certificates, read when they are scraped.
+//! Metrics of the node: verdicts, maps, pods, certificates, and the machine itself, read when they are scraped.
 
+mod host;
 mod node;
 mod snapshot;
 mod source;
@@ -107,6 +108,7 @@ impl Collector for NodeCollector {
         self.encode_maps(&mut encoder)?;
         node::encode_runs(&self.lock().program_runs(), &mut encoder)?;
         node::encode_traffic(&mut encoder)?;
+        host::encode(&mut encoder)?;
         self.encode_pods(&mut encoder)?;
         self.encode_gate(&mut encoder)?;
         self.encode_policies(&mut encoder)?;
