@@ -1,6 +1,8 @@
 //! `undermesh dump`: what the agent works with, as it has it now. Maps can be read without an agent, too: what one has
 //! left behind is told by nobody else.
 
+mod routes;
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -13,6 +15,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use undermesh_datapath::{DatapathError, MapContents, READABLE_MAPS};
+
+pub(crate) use routes::PortRoutes;
 
 use crate::{admin::Answer, cli::DEFAULT_ADMIN, client, query, status::section};
 
@@ -39,14 +43,29 @@ enum What {
     All,
     /// The number of the configuration in force.
     Generation,
-    /// Workloads, services and policies as the configuration was compiled, as JSON.
-    Snapshot,
+    /// Workloads, services with their routes, and policies as the configuration was compiled.
+    Snapshot(SnapshotArgs),
     /// What stands in the BPF maps, which is what programs decide by.
     Maps(MapsArgs),
     /// Workload certificates, without keys, as JSON.
     Certificates,
     /// Pods with their tunnels and connections, and destinations with their endpoints, as JSON.
     Pools,
+}
+
+#[derive(Args)]
+struct SnapshotArgs {
+    /// How to print it; `text` is services, ports and their routes, in words.
+    #[arg(short, long, value_enum, default_value_t = SnapshotOutput::Json)]
+    output: SnapshotOutput,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SnapshotOutput {
+    /// For people.
+    Text,
+    /// For programs; stable field names.
+    Json,
 }
 
 #[derive(Args)]
@@ -80,7 +99,11 @@ pub(crate) fn run(args: &DumpArgs) -> Result<ExitCode> {
     };
     let printed = match &args.what {
         What::Generation => json!({"generation": dump()?["generation"]}),
-        What::Snapshot => snapshot(dump()?),
+        What::Snapshot(args) if args.output == SnapshotOutput::Text => {
+            print!("{}", routes_in_words(dump()?)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        What::Snapshot(_) => snapshot(dump()?),
         What::Certificates => {
             let dump = dump()?;
             json!({"certificates": dump["certificates"], "trustedRoots": dump["trustedRoots"]})
@@ -104,6 +127,25 @@ fn snapshot(mut dump: Value) -> Value {
         fields.retain(|name, _| !OTHERS.contains(&name.as_str()));
     }
     dump
+}
+
+/// Ports without rules are those whose endpoints the kernel chooses from: `dump maps SERVICES BACKENDS` has them.
+fn routes_in_words(mut dump: Value) -> Result<String> {
+    let routes = dump["routes"].take();
+    ensure!(!routes.is_null(), "the agent says nothing of routes; is it older?");
+    let routes: Vec<PortRoutes> = serde_json::from_value(routes)?;
+    let count = |what: &str| dump[what].as_object().map_or(0, serde_json::Map::len);
+    let mut text = format!(
+        "generation {}: {} addresses of workloads, {} of service ports, {} sets of rules\n",
+        dump["generation"],
+        count("workloads"),
+        count("services"),
+        routes.len()
+    );
+    for port in &routes {
+        text += &format!("\n{port}");
+    }
+    Ok(text)
 }
 
 fn print_maps(admin: SocketAddr, args: &MapsArgs) -> Result<ExitCode> {

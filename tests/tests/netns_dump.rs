@@ -100,6 +100,78 @@ fn maps_snapshot_certificates_and_pools_are_those_in_force() -> Result<()> {
 }
 
 #[test]
+fn a_snapshot_has_the_routes_of_requests_in_their_order_with_the_objects_that_say_so() -> Result<()>
+{
+    let mut rig = Rig::standard()
+        .service(ServiceSpec::new("cart", 80, 8080, &["server"]).port(80, 8080, "http"))
+        .build()?;
+    rig.start()?;
+    rig.apply(
+        "routes",
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: cart, namespace: shop}\n\
+         spec: {host: cart, trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}}, \
+         subsets: [{name: v1, labels: {app: server}}, {name: v2, labels: {app: nobody}}]}\n---\n\
+         apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: cart, namespace: shop}\n\
+         spec: {hosts: [cart], http: [\
+         {name: canary, match: [{headers: {version: {exact: v2}}, uri: {prefix: /items}}], timeout: 200ms, \
+         retries: {attempts: 3, perTryTimeout: 50ms, retryOn: '5xx,reset'}, \
+         headers: {request: {set: {x-flag: blue}}}, \
+         route: [{destination: {host: cart, subset: v1}, weight: 90}, {destination: {host: cart, subset: v2}, weight: 10}]},\
+         {match: [{uri: {exact: /old}}], redirect: {redirectCode: 308, authority: new.example}},\
+         {route: [{destination: {host: cart, subset: v1}}]}]}\n",
+    )?;
+    let dump = json(&rig, &["dump", "snapshot"])?;
+    let routes = dump["routes"].as_array().context("no routes")?;
+    let is_cart = |it: &&Value| it["host"] == "cart.shop.svc.cluster.local";
+    let cart = routes.iter().find(is_cart).with_context(|| format!("no cart: {dump}"))?;
+    assert_eq!((&cart["port"], &cart["object"]["kind"]), (&80.into(), &"Service".into()));
+    let rules = cart["requests"].as_array().context("no rules")?;
+    assert_eq!(rules.len(), 3, "{cart}");
+    let first = &rules[0];
+    assert_eq!((&first["rule"], &first["timeout"]), (&"canary".into(), &"200ms".into()), "{first}");
+    let conditions = serde_json::json!([
+        {"of": "path", "how": "prefix", "value": "/items"},
+        {"of": "header", "name": "version", "how": "exact", "value": "v2"},
+    ]);
+    assert_eq!(first["conditions"], conditions);
+    assert_eq!(
+        first["retries"],
+        serde_json::json!({"attempts": 3, "perTryTimeout": "50ms", "on": ["5xx", "reset"]})
+    );
+    let leads = first["destinations"].as_array().context("no destinations")?;
+    let shares: Vec<_> = leads.iter().map(|it| it["percent"].as_f64()).collect();
+    assert_eq!(shares, [Some(90.0), Some(10.0)]);
+    let to = &leads[0]["destination"];
+    assert_eq!((&to["subset"], &to["endpoints"]), (&"v1".into(), &1.into()), "{to}");
+    assert_eq!(leads[1]["destination"]["endpoints"], 0);
+    assert_eq!(to["object"]["kind"], "DestinationRule");
+    assert_eq!(rules[1]["answer"], "a redirect with status 308 to new.example");
+    assert_eq!(rules[2]["conditions"], serde_json::json!([]));
+
+    let words = words(&rig, &["dump", "snapshot", "-o", "text"])?;
+    let mut rest = words.as_str();
+    for line in [
+        "Service shop/cart, cart.shop.svc.cluster.local:80, speaks http, at ",
+        "for clients of ",
+        "1. path begins with /items, header version is v2 (VirtualService shop/cart, rule \"canary\")",
+        "-> 90% outbound|80|v1|cart.shop.svc.cluster.local, 1 endpoint (DestinationRule shop/cart)",
+        "at most 7 connections",
+        "-> 10% outbound|80|v2|cart.shop.svc.cluster.local, 0 endpoints (DestinationRule shop/cart)",
+        "timeout 200ms",
+        "3 retries after 5xx, reset; each attempt takes 50ms at most",
+        "request header x-flag is set to blue",
+        "2. path is /old (VirtualService shop/cart, rule ",
+        "-> a redirect with status 308 to new.example",
+        "3. every request (VirtualService shop/cart, rule ",
+        "-> 100% outbound|80|v1|cart.shop.svc.cluster.local",
+    ] {
+        let at = rest.find(line).with_context(|| format!("no {line:?} in order in\n{words}"))?;
+        rest = &rest[at + line.len()..];
+    }
+    Ok(())
+}
+
+#[test]
 fn the_log_is_changed_module_by_module_for_a_while() -> Result<()> {
     let mut rig = Rig::standard().build()?;
     rig.start()?;

@@ -9,7 +9,7 @@ mod route;
 mod table;
 
 pub use cluster::{ClusterEndpoint, ClusterKey, ClusterSpec, DnsEndpoint, Settings};
-pub use matcher::{HostPattern, PatternError, RequestMatch, Substitution, Unmet};
+pub use matcher::{Condition, HostPattern, PatternError, RequestMatch, Substitution, Unmet};
 pub use request::{Client, RequestView};
 pub use route::{
     AppProtocol, Compiled as CompiledRoute, HeaderEdits, L4Route, PortTraffic, RouteAction, Target,

@@ -284,6 +284,7 @@ impl Pages {
             "workloads": workloads,
             "services": services,
             "blocks": blocks,
+            "routes": dump::PortRoutes::of(&snapshot),
             "tables": tables(&snapshot.tables),
             "proxy": self.proxy.status(),
             "certificates": self.certificates(),

@@ -3,6 +3,7 @@
 //! Source: Istio, `pilot/pkg/networking/core/route/route.go` for what its matches become; Envoy,
 //! `source/common/router/config_impl.cc` for how those are read; Gateway API, `HTTPRouteMatch`.
 
+mod conditions;
 mod header;
 mod host;
 mod path;
@@ -15,8 +16,10 @@ use std::{collections::BTreeMap, fmt};
 
 use undermesh_model::traffic::{Dialect, HttpMatch};
 
+pub use self::{
+    conditions::Condition, host::HostPattern, substitution::Substitution, text::PatternError,
+};
 use self::{header::HeaderMatcher, text::TextMatcher};
-pub use self::{host::HostPattern, substitution::Substitution, text::PatternError};
 pub(crate) use self::{host::host_matches, path::PathMatcher};
 use super::{Client, RequestView};
 

@@ -30,6 +30,12 @@ impl HeaderMatcher {
         Self { inverted: true, ..self }
     }
 
+    /// Name, pattern, and whether it must not match.
+    pub(super) fn parts(&self) -> (&str, &TextMatcher, bool) {
+        (self.name.as_str(), &self.value, self.inverted)
+    }
+
+    /// The header's name.
     pub(super) fn name(&self) -> &str {
         self.name.as_str()
     }

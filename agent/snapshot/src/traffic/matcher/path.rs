@@ -29,6 +29,11 @@ pub(crate) enum PathMatcher {
 pub(crate) struct RegexPath(FullRegex);
 
 impl RegexPath {
+    /// As it was written.
+    pub(super) fn source(&self) -> &str {
+        self.0.source()
+    }
+
     /// What every path begins with that it matches; may be empty.
     pub(crate) fn start(&self) -> &str {
         self.0.start()

@@ -310,3 +310,47 @@ proptest::proptest! {
         proptest::prop_assert_eq!(whole(&pattern, &other), text == other);
     }
 }
+
+#[test]
+fn what_has_to_hold_is_told_in_words() {
+    let from = HttpMatch {
+        path: Some(PathMatch::Elements("/items".to_owned())),
+        method: Some(exact("GET")),
+        headers: vec![("version".to_owned(), exact("v2"))],
+        without_headers: vec![("x-old".to_owned(), TextPattern::Present)],
+        query: vec![("lang".to_owned(), regex("d.*"))],
+        source_labels: [("app".to_owned(), "web".to_owned())].into(),
+        source_namespace: Some("shop".to_owned()),
+        ..HttpMatch::default()
+    };
+    let compiled = RequestMatch::new(&from, Dialect::Gateway).unwrap();
+    let compiled = compiled.for_hosts(vec![HostPattern::new("a.example"), HostPattern::new("b")]);
+    let words: Vec<String> = compiled.conditions().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        words,
+        [
+            "host is a.example or b",
+            "method is GET",
+            "path is /items or below it",
+            "header version is v2",
+            "header x-old is not there",
+            "query parameter lang matches d.*",
+            "the client's label app is web",
+            "the client's namespace is shop",
+        ]
+    );
+    for (path, ignore_path_case, told) in [
+        (PathMatch::Exact("/A".to_owned()), true, "path is /a in any case"),
+        (PathMatch::Prefix("/A".to_owned()), false, "path begins with /A"),
+        (PathMatch::Prefix("/A".to_owned()), true, "path begins with /a in any case"),
+        (PathMatch::Regex("/.*x".to_owned()), false, "path matches /.*x"),
+    ] {
+        let from = HttpMatch { path: Some(path), ignore_path_case, ..HttpMatch::default() };
+        let compiled = RequestMatch::new(&from, Dialect::Istio).unwrap();
+        assert_eq!(compiled.conditions()[0].to_string(), told);
+    }
+    assert!(RequestMatch::any().conditions().is_empty());
+    let all = PathMatch::Elements("/".to_owned());
+    let from = HttpMatch { path: Some(all), ..HttpMatch::default() };
+    assert!(RequestMatch::new(&from, Dialect::Gateway).unwrap().conditions().is_empty());
+}

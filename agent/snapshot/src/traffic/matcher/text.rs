@@ -77,6 +77,11 @@ impl FullRegex {
         &self.start
     }
 
+    /// As it was written.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
     pub(super) fn matches(&self, text: &[u8]) -> bool {
         self.compiled.is_match(text)
     }
