@@ -2,10 +2,11 @@
 //! had is said in it, and keeps nothing else out. Secrets do not get in ([`redact`]).
 
 mod archive;
+mod nodes;
 mod redact;
 
 use std::{
-    fs,
+    env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -18,17 +19,21 @@ use serde_json::json;
 use undermesh_datapath::{MapContents, PinDirectory, READABLE_MAPS};
 
 use crate::{
-    client,
+    client, cluster,
     config::{Outline, RawConfig},
     doctor,
     dump::Table,
 };
 use archive::Archive;
+use nodes::Cluster;
 
 /// Entries of one map that get in.
 const MAP_ENTRIES: usize = 20_000;
 /// Longest that the agent may take for one page.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Port of agents' admin pages where nothing else is said.
+const ADMIN_PORT: u16 = 15000;
 
 /// Pages of the agent, and what they are called in the archive.
 const PAGES: [(&str, &str); 5] = [
@@ -66,6 +71,12 @@ pub(crate) struct BugreportArgs {
     /// Leave out who has spoken to whom.
     #[arg(long)]
     no_flows: bool,
+    /// What all agents and controllers of a cluster know, through its API server, in place of what this node is like.
+    #[arg(long)]
+    all_nodes: bool,
+    /// With --all-nodes: namespace of the mesh's own pods.
+    #[arg(long, value_name = "NAME", default_value = cluster::NAMESPACE)]
+    mesh_namespace: String,
     /// The agent's configuration file; the settings below mean what they mean to the agent.
     #[arg(long, env = "UNDERMESH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -75,7 +86,9 @@ pub(crate) struct BugreportArgs {
 
 /// Exit code 0: everything is in the archive; 1: something could not be had.
 pub(crate) fn run(args: BugreportArgs) -> Result<ExitCode> {
-    let to_stdout = args.output.as_deref() == Some(Path::new("-"));
+    if args.all_nodes {
+        return cluster::run(of_cluster(&args));
+    }
     eprintln!("collecting: the node, with `undermesh doctor`");
     let (outline, doctor) = doctor::report(args.config.as_deref(), *args.settings)?;
     let mut archive = Archive::new(SystemTime::now())?;
@@ -86,8 +99,29 @@ pub(crate) fn run(args: BugreportArgs) -> Result<ExitCode> {
     read_maps(&mut archive, &outline.pin_dir);
     eprintln!("collecting: the node's network and kernel");
     look_at_node(&mut archive);
-    let problems = archive.problems().to_vec();
     let node = outline.node.clone().or_else(host).unwrap_or_else(|| "node".to_owned());
+    finish(archive, &node, args.output)
+}
+
+async fn of_cluster(args: &BugreportArgs) -> Result<ExitCode> {
+    let named = env::var_os("KUBECONFIG").map(PathBuf::from);
+    let kubeconfig = args.settings.kubeconfig().or(named.as_deref());
+    let api = cluster::api(kubeconfig).await?;
+    let mut archive = Archive::new(SystemTime::now())?;
+    let cluster = Cluster {
+        api: &api,
+        namespace: &args.mesh_namespace,
+        admin: args.settings.admin_port().unwrap_or(ADMIN_PORT),
+        flows: !args.no_flows,
+    };
+    cluster.collect(&mut archive).await;
+    finish(archive, "cluster", args.output.clone())
+}
+
+/// Writes it; `node` is what it is about.
+fn finish(mut archive: Archive, node: &str, output: Option<PathBuf>) -> Result<ExitCode> {
+    let to_stdout = output.as_deref() == Some(Path::new("-"));
+    let problems = archive.problems().to_vec();
     archive.json(
         "about.json",
         &json!({
@@ -103,7 +137,7 @@ pub(crate) fn run(args: BugreportArgs) -> Result<ExitCode> {
         use std::io::Write as _;
         std::io::stdout().lock().write_all(&bytes).context("cannot write the archive")?;
     } else {
-        let path = args.output.unwrap_or_else(|| default_name(&node));
+        let path = output.unwrap_or_else(|| default_name(node));
         write_private(&path, &bytes)?;
         println!("{} ({} KiB)", path.display(), bytes.len().div_ceil(1024));
         eprintln!(

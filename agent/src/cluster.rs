@@ -45,7 +45,7 @@ pub(crate) use remote::RemoteArgs;
 pub(crate) use uninstall::UninstallArgs;
 
 /// Where it is installed if nothing else is said; as the manifest has it.
-const NAMESPACE: &str = "undermesh-system";
+pub(crate) const NAMESPACE: &str = "undermesh-system";
 const AGENT: &str = "undermesh-agent";
 const CONTROLLER: &str = "undermesh-controller";
 /// Labels of its pods.
@@ -104,7 +104,8 @@ impl ClusterArgs {
     }
 }
 
-async fn api(kubeconfig: Option<&Path>) -> Result<ApiServer> {
+/// By a kubeconfig that was named, the one at home, or the account of the pod that this runs in.
+pub(crate) async fn api(kubeconfig: Option<&Path>) -> Result<ApiServer> {
     let home = || {
         let path = PathBuf::from(env::var_os("HOME")?).join(".kube/config");
         path.is_file().then_some(path)

@@ -54,7 +54,8 @@ impl Cluster {
 
     fn run(&self, args: &[&str]) -> Result<(Option<i32>, String, String)> {
         let Output { status, stdout, stderr } = self.command(args)?.output()?;
-        Ok((status.code(), String::from_utf8(stdout)?, String::from_utf8(stderr)?))
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((status.code(), text(&stdout), text(&stderr)))
     }
 
     fn forwards(&self) -> usize {
@@ -441,5 +442,69 @@ fn whoever_has_the_dashboard_at_another_address_cannot_change_the_log() -> Resul
     let (code, _, err) = cluster.run(&["log", "debug", "--admin", &there.to_string()])?;
     assert_eq!(code, Some(1));
     assert!(err.contains("404: the log is served only where dashboardAddress is"), "{err}");
+    Ok(())
+}
+
+#[test]
+fn one_archive_has_what_all_agents_and_controllers_know_and_says_what_is_missing() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let api = &cluster.plane.api;
+    let a = Agent::start(&[("01.000", "one")], 0)?;
+    a.kept.lock().unwrap_or_else(PoisonError::into_inner).records.push(
+        json!({"event": "request", "path": "/a?token=sesame", "source": {"pod": "two"}})
+            .to_string(),
+    );
+    cluster.agent("a", &a)?;
+    // Nothing listens in the pod of b, and c has none.
+    cluster.pods.add(api, "agent", "agent-b", "b")?;
+    api.put(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "c"}}))?;
+    let mut controller = cluster.plane.controller("one", &[])?;
+    controller.wait_ready()?;
+    cluster.pods.add(api, "controller", "controller-1", "a")?;
+    let there = controller.address("dashboardAddress")?;
+    cluster.pods.open("controller-1", DASHBOARD, Door::here(there));
+    let path = cluster.kubeconfig.with_file_name("report.tar.gz");
+    let path_text = path.display().to_string();
+    let (code, out, err) = cluster.run(&["bugreport", "--all-nodes", "-o", &path_text])?;
+    assert_eq!(code, Some(1), "{out}{err}");
+    for part in [
+        "nodes/b/status.json: and all else of port 15000: pod agent-b does not answer",
+        "nodes/c: no agent runs there",
+        "nodes/a/metrics.txt: and all else of port 15020",
+        "controllers/controller-1/metrics.txt: and all else of port 15014",
+    ] {
+        assert!(err.contains(&format!("missing: {part}")), "{part}: {err}");
+    }
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(std::fs::File::open(&path)?));
+    let mut files = std::collections::BTreeMap::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.display().to_string();
+        let mut text = String::new();
+        entry.read_to_string(&mut text)?;
+        files.insert(name.trim_start_matches("undermesh-bugreport/").to_owned(), text);
+    }
+    for name in [
+        "about.json",
+        "pods.json",
+        "nodes/a/status.json",
+        "nodes/a/maps/SERVICES.json",
+        "controllers/controller-1/status.json",
+        "controllers/controller-1/controller.log",
+    ] {
+        assert!(files.get(name).is_some_and(|text| !text.is_empty()), "{name}: {:?}", files.keys());
+    }
+    assert!(
+        files["nodes/a/flows.ndjson"].contains("token=(redacted)"),
+        "{}",
+        files["nodes/a/flows.ndjson"]
+    );
+    assert!(!files.values().any(|text| text.contains("sesame")));
+    assert!(files["controllers/controller-1/controller.log"].contains("starting the controller"));
+    let about: Value = serde_json::from_str(&files["about.json"])?;
+    assert_eq!(about["missing"].as_array().map(Vec::len), Some(5), "{about}");
+    let (code, _, _) = cluster.run(&["bugreport", "--all-nodes", "--no-flows", "-o", "-"])?;
+    assert_eq!(code, Some(1));
+    assert!(!a.asked().iter().skip_while(|it| *it != "/flows").skip(1).any(|it| it == "/flows"));
     Ok(())
 }

@@ -48,6 +48,11 @@ impl Archive {
         self.problems.push(self.redactor.text(&format!("{name}: {error:#}")));
     }
 
+    /// Bytes of all files.
+    pub(super) fn len(&self) -> usize {
+        self.files.iter().map(|(_, contents)| contents.len()).sum()
+    }
+
     pub(super) fn problems(&self) -> &[String] {
         &self.problems
     }

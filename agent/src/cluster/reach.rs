@@ -88,6 +88,10 @@ impl Reach {
         Self { api: api.clone(), namespace, pod, port, kept: None }
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A page of at most so many bytes; anything but 200 is an error with the answer's own words.
     pub(crate) async fn get(&mut self, page: &str, most: usize) -> Result<String> {
         self.ask(Method::GET, page, most).await

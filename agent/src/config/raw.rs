@@ -372,6 +372,16 @@ macro_rules! prefer {
 }
 
 impl RawConfig {
+    /// The port of the admin pages, where one was named.
+    pub(crate) fn admin_port(&self) -> Option<u16> {
+        self.admin_address.map(|address| address.port())
+    }
+
+    /// The kubeconfig that was named.
+    pub(crate) fn kubeconfig(&self) -> Option<&Path> {
+        self.kubeconfig.as_deref()
+    }
+
     /// Reads a configuration file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path)
