@@ -15,6 +15,7 @@ mod tag;
 mod w3c;
 
 use std::{
+    cell::RefCell,
     sync::LazyLock,
     time::{Instant, SystemTime},
 };
@@ -31,6 +32,9 @@ pub use tag::{CustomTag, TagError};
 
 /// Attempts of one request that a span tells about.
 const MAX_EVENTS: usize = 16;
+
+/// Random bytes that are drawn at once.
+const POOL: usize = 1024;
 
 /// How requests are traced.
 #[derive(Clone, Debug)]
@@ -104,13 +108,35 @@ pub(crate) fn named(headers: &HeaderMap) -> Option<String> {
 
 /// Random bytes. Names of traces have to be unique across nodes, which the numbers that spread load are not.
 fn random<const N: usize>() -> [u8; N] {
-    static RANDOM: LazyLock<&'static dyn SecureRandom> =
-        LazyLock::new(|| aws_lc_rs::default_provider().secure_random);
-    let mut bytes = [0; N];
-    if RANDOM.fill(&mut bytes).is_err() {
-        bytes.iter_mut().for_each(|byte| *byte = balance::random(256) as u8);
+    thread_local! {
+        static DRAWN: RefCell<Drawn> = const { RefCell::new(Drawn { bytes: [0; POOL], left: 0 }) };
     }
-    bytes
+    DRAWN.with_borrow_mut(Drawn::take)
+}
+
+/// Random bytes that are there for the next names: to ask for a kilobyte takes little longer than to ask for eight
+/// bytes.
+struct Drawn {
+    bytes: [u8; POOL],
+    left: usize,
+}
+
+impl Drawn {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        static RANDOM: LazyLock<&'static dyn SecureRandom> =
+            LazyLock::new(|| aws_lc_rs::default_provider().secure_random);
+        if self.left < N {
+            if RANDOM.fill(&mut self.bytes).is_err() {
+                self.bytes.iter_mut().for_each(|byte| *byte = balance::random(256) as u8);
+            }
+            self.left = POOL;
+        }
+        let taken = self.left - N..self.left;
+        self.left = taken.start;
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.bytes[taken]);
+        bytes
+    }
 }
 
 fn new_trace_id() -> TraceId {

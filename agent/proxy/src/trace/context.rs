@@ -7,7 +7,7 @@ use super::{
     Sampling,
     b3::B3,
     incoming::{
-        B3_FLAGS, B3_PARENT, B3_SAMPLED, B3_SINGLE, B3_SPAN, B3_TRACE, Formats, Incoming,
+        self, B3_FLAGS, B3_PARENT, B3_SAMPLED, B3_SINGLE, B3_SPAN, B3_TRACE, Formats, Incoming,
         TRACEPARENT, TRACESTATE,
     },
     new_span_id, new_trace_id,
@@ -55,40 +55,41 @@ impl Context {
 
     /// Writes the formats that came, and W3C's where none did; others, and malformed ones, are removed.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        for name in
-            [TRACEPARENT, TRACESTATE, B3_SINGLE, B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS]
-        {
+        for name in incoming::named(headers) {
             headers.remove(name);
         }
-        let mut set = |name: HeaderName, value: String| {
+        let mut set = |name: HeaderName, value: &[u8]| {
             // Digits, dashes, and a list that was checked are valid in a header.
-            if let Ok(value) = HeaderValue::try_from(value) {
+            if let Ok(value) = HeaderValue::from_bytes(value) {
                 headers.insert(name, value);
             }
         };
         if self.formats.w3c {
             let Self { trace_id, span_id, sampled, random, .. } = *self;
-            set(TRACEPARENT, TraceParent { trace_id, span_id, sampled, random }.format());
+            set(TRACEPARENT, &TraceParent { trace_id, span_id, sampled, random }.format());
             if !self.state.is_empty() {
-                set(TRACESTATE, self.state.clone());
+                set(TRACESTATE, self.state.as_bytes());
             }
+        }
+        if !(self.formats.b3 || self.formats.b3_several) {
+            return;
         }
         let trace = B3::trace_text(self.trace_id, self.short);
         if self.formats.b3 {
             let state = if self.debug { "d" } else { self.flag() };
             let parent = self.parent.map(|parent| format!("-{parent}")).unwrap_or_default();
-            set(B3_SINGLE, format!("{trace}-{}-{state}{parent}", self.span_id));
+            set(B3_SINGLE, format!("{trace}-{}-{state}{parent}", self.span_id).as_bytes());
         }
         if self.formats.b3_several {
-            set(B3_TRACE, trace);
-            set(B3_SPAN, self.span_id.to_string());
+            set(B3_TRACE, trace.as_bytes());
+            set(B3_SPAN, &self.span_id.digits());
             if let Some(parent) = self.parent {
-                set(B3_PARENT, parent.to_string());
+                set(B3_PARENT, &parent.digits());
             }
             if self.debug {
-                set(B3_FLAGS, "1".to_owned());
+                set(B3_FLAGS, b"1");
             } else {
-                set(B3_SAMPLED, self.flag().to_owned());
+                set(B3_SAMPLED, self.flag().as_bytes());
             }
         }
     }

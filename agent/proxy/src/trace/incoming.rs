@@ -18,6 +18,27 @@ pub(super) const B3_PARENT: HeaderName = HeaderName::from_static("x-b3-parentspa
 pub(super) const B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
 pub(super) const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
+/// All of them.
+const NAMES: [HeaderName; 8] =
+    [TRACEPARENT, TRACESTATE, B3_SINGLE, B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS];
+
+/// Those that stand in a head, which are none of most.
+pub(super) fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> + use<> {
+    // To look at the names that are there costs less than to look for eight that may be.
+    let may_be = |name: &&HeaderName| {
+        matches!(name.as_str().as_bytes(), [b't', b'r', ..] | [b'b', b'3'] | [b'x', b'-', b'b', ..])
+    };
+    let found: u8 = headers.keys().filter(may_be).fold(0, |found, name| {
+        let index = NAMES.iter().position(|known| known == name);
+        found | index.map_or(0, |index| 1 << index)
+    });
+    NAMES
+        .into_iter()
+        .enumerate()
+        .filter(move |(index, _)| found & 1 << index != 0)
+        .map(|(_, name)| name)
+}
+
 /// In which headers a trace travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Formats {
@@ -51,6 +72,9 @@ pub(super) struct Incoming {
 impl Incoming {
     /// Reads all formats. Where they disagree, W3C's is right, and then the single header of B3.
     pub(super) fn read(headers: &HeaderMap) -> Self {
+        if named(headers).next().is_none() {
+            return Self::default();
+        }
         let w3c = only(headers, &TRACEPARENT).and_then(TraceParent::parse);
         let single = only(headers, &B3_SINGLE).and_then(B3::parse);
         let several = several(headers).and_then(|several| B3::parse_several(&several));

@@ -174,3 +174,12 @@ fn a_trace_is_known_by_what_any_propagation_calls_it() {
         assert_eq!(named(&headers(&pairs)).as_deref(), expected, "{pairs:?}");
     }
 }
+
+#[test]
+fn no_two_names_are_the_same_also_beyond_what_is_drawn_at_once() {
+    let drawn: Vec<TraceId> = (0..POOL).map(|_| new_trace_id()).collect();
+    let names: std::collections::HashSet<_> = drawn.iter().collect();
+    assert_eq!(names.len(), drawn.len());
+    let elsewhere = std::thread::spawn(new_trace_id).join().unwrap();
+    assert!(!names.contains(&elsewhere));
+}

@@ -43,9 +43,13 @@ impl TraceParent {
     }
 
     /// As version 00.
-    pub(crate) fn format(&self) -> String {
+    pub(crate) fn format(&self) -> [u8; LENGTH] {
         let flags = if self.sampled { SAMPLED } else { 0 } | if self.random { RANDOM } else { 0 };
-        format!("00-{}-{}-{flags:02x}", self.trace_id, self.span_id)
+        let mut text = *b"00-________________________________-________________-00";
+        text[3..35].copy_from_slice(&self.trace_id.digits());
+        text[36..52].copy_from_slice(&self.span_id.digits());
+        text[LENGTH - 1] += flags;
+        text
     }
 }
 
@@ -70,7 +74,7 @@ mod tests {
         assert_eq!(parent.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(parent.span_id.to_string(), "00f067aa0ba902b7");
         assert_eq!((parent.sampled, parent.random), (true, false));
-        assert_eq!(parent.format(), GOOD);
+        assert_eq!(parent.format(), GOOD.as_bytes());
         for (ending, sampled, random) in
             [("00", false, false), ("02", false, true), ("ff", true, true)]
         {
@@ -83,7 +87,11 @@ mod tests {
     fn later_versions_may_be_longer_and_are_passed_on_as_the_first() {
         for ending in ["", "-", "-what-ever"] {
             let text = format!("cc{}{ending}", &GOOD[2..]);
-            assert_eq!(TraceParent::parse(text.as_bytes()).unwrap().format(), GOOD, "{text}");
+            assert_eq!(
+                TraceParent::parse(text.as_bytes()).unwrap().format(),
+                GOOD.as_bytes(),
+                "{text}"
+            );
         }
     }
 
@@ -123,7 +131,7 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 0..80),
         ) {
             if let Some(parent) = TraceParent::parse(&bytes) {
-                prop_assert_eq!(TraceParent::parse(parent.format().as_bytes()), Some(parent));
+                prop_assert_eq!(TraceParent::parse(&parent.format()), Some(parent));
             }
         }
 
@@ -133,7 +141,7 @@ mod tests {
                 return Ok(());
             };
             let parent = TraceParent { trace_id, span_id, sampled, random };
-            prop_assert_eq!(TraceParent::parse(parent.format().as_bytes()), Some(parent));
+            prop_assert_eq!(TraceParent::parse(&parent.format()), Some(parent));
         }
 
         #[test]
