@@ -115,7 +115,7 @@ pub(crate) fn page(flows: &Flows, query: &str, kernel_lost: impl FnOnce() -> u64
     };
     let found = flows.after(query.after);
     let mut lines: Vec<&str> =
-        found.lines.iter().map(AsRef::as_ref).filter(|line| query.wants(line)).collect();
+        found.lines.iter().map(|line| &**line).filter(|line| query.wants(line)).collect();
     if let Some(last) = query.last {
         lines.drain(..lines.len().saturating_sub(last));
     }

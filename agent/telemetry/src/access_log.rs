@@ -18,15 +18,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
-
 use queue::{Queue, Sender};
 use sinks::LineSink;
 
 /// Time between two writes. The first line after a pause does not wait.
 const GATHER: Duration = Duration::from_millis(10);
-/// A line has about this length; a longer one makes its own room.
-const LINE: usize = 1024;
 
 /// Where the lines go.
 #[derive(Clone, Debug)]
@@ -101,25 +97,12 @@ impl AccessLog {
         self.lines.is_some()
     }
 
-    /// Logs a line that `see` is shown as well. One that cannot be written as JSON is lost.
-    pub(crate) fn write_and(&self, line: &impl Serialize, see: impl FnOnce(&str)) {
-        let mut text = Vec::with_capacity(LINE);
-        let written = serde_json::to_writer(&mut text, line);
-        let text = written.ok().and_then(|()| String::from_utf8(text).ok());
-        if let Some(text) = &text {
-            see(text);
-        }
-        let Some(lines) = &self.lines else { return };
-        if text.is_some_and(|text| lines.push(&text, &self.progress.queued)) {
-            return;
-        }
-        self.progress.dropped.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Logs a line.
-    #[cfg(test)]
-    pub(crate) fn write(&self, line: &impl Serialize) {
-        self.write_and(line, |_| {});
+    pub(crate) fn push(&self, line: &str) {
+        let Some(lines) = &self.lines else { return };
+        if !lines.push(line, &self.progress.queued) {
+            self.progress.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

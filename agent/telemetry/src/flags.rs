@@ -1,5 +1,7 @@
 //! Envoy's response flags, which Istio's metrics and access logs carry.
 
+use std::fmt;
+
 /// Why an answer is not the endpoint's, or not all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ResponseFlag {
@@ -98,9 +100,21 @@ impl ResponseFlags {
 
     /// As metrics and the access log have them: `DI,UT`; `-` for none.
     pub fn text(self) -> String {
+        self.to_string()
+    }
+}
+
+impl fmt::Display for ResponseFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.write_str("-");
+        }
         let flags = ResponseFlag::ALL.into_iter().filter(|flag| self.contains(*flag));
-        let names: Vec<&str> = flags.map(ResponseFlag::as_str).collect();
-        if names.is_empty() { "-".to_owned() } else { names.join(",") }
+        for (index, flag) in flags.enumerate() {
+            f.write_str(if index == 0 { "" } else { "," })?;
+            f.write_str(flag.as_str())?;
+        }
+        Ok(())
     }
 }
 

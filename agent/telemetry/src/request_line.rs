@@ -1,78 +1,72 @@
 //! A request's line of the access log. Field names are API (docs/reference/access-log.md).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::SocketAddr};
 
-use serde::Serialize;
 use undermesh_model::ResourceRef;
 
 use crate::{
-    ClusterName, ConnectionInfo, RequestInfo,
-    record::{Line, Shown, cut, milliseconds},
+    ClusterName, RequestInfo,
+    line::{self, Ends, cut},
 };
 
 /// Longest text of a client's, in characters.
 const MAX_PATH: usize = 1024;
 const MAX_TEXT: usize = 256;
 
-#[derive(Serialize)]
-pub(crate) struct RequestLine<'a> {
-    #[serde(flatten)]
-    line: Line<'a>,
-    method: Cow<'a, str>,
-    authority: Cow<'a, str>,
-    path: Cow<'a, str>,
-    protocol: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    grpc_status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<Shown<&'a ResourceRef>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<Shown<&'a ResourceRef>>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    route_name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cluster: Option<Shown<ClusterName<'a>>>,
-    attempts: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_agent: Option<Cow<'a, str>>,
+/// Writes the line of a request between these ends, of which `upstream` is the destination's address where the
+/// request knows no better.
+pub(crate) fn write(
+    text: &mut String,
+    ends: &Ends,
+    upstream: Option<SocketAddr>,
+    request: &RequestInfo<'_>,
+) {
+    let mut line = ends.begin(text, "request", request.endpoint.or(upstream));
+    line.number("generation", request.generation);
+    line::carried(&mut line, request.sent, request.received, request.duration);
+    line::because(&mut line, request.reason, request.flags, request.detail);
+    line.text("method", cut(request.method, MAX_TEXT));
+    line.text("authority", cut(request.authority, MAX_TEXT));
+    line.text("path", cut(&without_values(request.path), MAX_PATH));
+    line.text("protocol", request.protocol);
+    if let Some(status) = request.status {
+        line.number("status", status.into());
+    }
+    if let Some(status) = request.grpc_status {
+        line.number("grpc_status", status.into());
+    }
+    if let Some(policy) = request.policy {
+        line.joined("policy", &object(policy));
+    }
+    if let Some(id) = request.request_id {
+        line.text("request_id", cut(id, MAX_TEXT));
+    }
+    if let Some(id) = request.trace_id {
+        line.text("trace_id", cut(id, MAX_TEXT));
+    }
+    if let Some(route) = request.route {
+        line.joined("route", &object(route));
+    }
+    line.filled("route_name", request.route_name);
+    if let Some(cluster) = request.cluster {
+        let mut port = itoa::Buffer::new();
+        let ClusterName { subset, host, .. } = cluster;
+        line.joined("cluster", &["outbound|", port.format(cluster.port), "|", subset, "|", host]);
+    }
+    line.number("attempts", request.attempts.into());
+    if let Some(time) = request.upstream_time {
+        line.milliseconds("upstream_ms", time);
+    }
+    if let Some(agent) = request.user_agent {
+        line.text("user_agent", cut(agent, MAX_TEXT));
+    }
+    line.close();
 }
 
-impl<'a> RequestLine<'a> {
-    pub(crate) fn new(
-        connection: u64,
-        info: &'a ConnectionInfo,
-        request: &'a RequestInfo<'a>,
-    ) -> Self {
-        Self {
-            line: Line::of_request(connection, info, request),
-            method: cut(request.method, MAX_TEXT),
-            authority: cut(request.authority, MAX_TEXT),
-            path: match without_values(request.path) {
-                Cow::Borrowed(path) => cut(path, MAX_PATH),
-                Cow::Owned(path) => cut(&path, MAX_PATH).into_owned().into(),
-            },
-            protocol: request.protocol,
-            status: request.status,
-            grpc_status: request.grpc_status,
-            policy: request.policy.map(Shown),
-            request_id: request.request_id.map(|id| cut(id, MAX_TEXT)),
-            trace_id: request.trace_id.map(|id| cut(id, MAX_TEXT)),
-            route: request.route.map(Shown),
-            route_name: request.route_name,
-            cluster: request.cluster.map(Shown),
-            attempts: request.attempts,
-            upstream_ms: request.upstream_time.map(milliseconds),
-            user_agent: request.user_agent.map(|agent| cut(agent, MAX_TEXT)),
-        }
-    }
+/// As objects are displayed, in its parts: what is written for every request is not formatted.
+fn object(object: &ResourceRef) -> [&str; 5] {
+    let ResourceRef { kind, namespace, name } = object;
+    [kind, " ", namespace, if namespace.is_empty() { "" } else { "/" }, name]
 }
 
 /// A path as it may be written down: values in its query and in parameters of its segments may be tokens,
@@ -81,29 +75,39 @@ pub(crate) fn without_values(path: &str) -> Cow<'_, str> {
     if !path.contains(['?', ';']) {
         return Cow::Borrowed(path);
     }
-    let (path, query) = match path.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (path, None),
-    };
-    let segment = |segment: &str| match segment.split_once(';') {
-        Some((name, parameters)) => format!("{name};{}", names(parameters, ';')),
-        None => segment.to_owned(),
-    };
-    let path = path.split('/').map(segment).collect::<Vec<_>>().join("/");
-    Cow::Owned(match query {
-        Some(query) => format!("{path}?{}", names(query, '&')),
-        None => path,
-    })
+    let mut text = String::with_capacity(path.len() + 8);
+    let (path, query) =
+        path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    for (index, segment) in path.split('/').enumerate() {
+        text.push_str(if index == 0 { "" } else { "/" });
+        let (name, parameters) = segment.split_once(';').unwrap_or((segment, ""));
+        text.push_str(name);
+        if name.len() < segment.len() {
+            text.push(';');
+            push_names(&mut text, parameters, ';');
+        }
+    }
+    if let Some(query) = query {
+        text.push('?');
+        push_names(&mut text, query, '&');
+    }
+    Cow::Owned(text)
 }
 
 /// `a=1&b=2&3` as `a=*&b=*&*`.
-fn names(pairs: &str, separator: char) -> String {
-    let name = |pair: &str| match pair.split_once('=') {
-        Some((name, _)) => format!("{name}=*"),
-        None if pair.is_empty() => String::new(),
-        None => "*".to_owned(),
-    };
-    pairs.split(separator).map(name).collect::<Vec<_>>().join(&separator.to_string())
+fn push_names(text: &mut String, pairs: &str, separator: char) {
+    for (index, pair) in pairs.split(separator).enumerate() {
+        if index > 0 {
+            text.push(separator);
+        }
+        if let Some((name, _)) = pair.split_once('=') {
+            text.push_str(name);
+            text.push('=');
+        }
+        if !pair.is_empty() {
+            text.push('*');
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use crate::{
     ConnectionInfo, Resource, ResponseFlags, Telemetry, Traced,
     http_metrics::{MessageSeries, Outcome, RequestSeries},
     labels::EndLabels,
-    request_line::RequestLine,
-    spans,
+    line::Ends,
+    request_line, spans,
 };
 
 /// Outcomes that a connection's requests to one place keep counters for.
@@ -30,6 +30,8 @@ pub struct Requests {
     info: ConnectionInfo,
     ends: OnceLock<Arc<EndLabels>>,
     resource: OnceLock<Arc<Resource>>,
+    /// What lines about them have in common, where there are any.
+    logged: OnceLock<Ends>,
     outcomes: Mutex<Vec<(Outcome, Arc<RequestSeries>)>>,
     messages: OnceLock<MessageSeries>,
 }
@@ -112,6 +114,7 @@ impl Requests {
             info,
             ends: OnceLock::new(),
             resource: OnceLock::new(),
+            logged: OnceLock::new(),
             outcomes: Mutex::default(),
             messages: OnceLock::new(),
         }
@@ -136,7 +139,9 @@ impl Requests {
         series.counters.sent.observe(request.sent as f64);
         self.telemetry.answered(request.reason);
         if self.telemetry.is_logging() {
-            self.telemetry.log(&RequestLine::new(self.connection, &self.info, request));
+            let ends = self.logged.get_or_init(|| Ends::new(self.connection, &self.info));
+            let upstream = self.info.upstream;
+            self.telemetry.log(|text| request_line::write(text, ends, upstream, request));
         }
         let RequestInfo { reason, detail, policy, .. } = *request;
         self.telemetry.audit_denial(&self.info, reason, detail, policy);

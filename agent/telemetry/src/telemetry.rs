@@ -1,6 +1,7 @@
 //! Ties the registry, the TCP metrics and the access log together.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,13 +15,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use serde::Serialize;
 use undermesh_model::ResourceRef;
 
 use crate::{
     AccessLog, Audit, AuditEvent, CloseReason, ConnectionInfo, ConnectionRecord, Edges, Flows,
-    Metric, Peer, Reporter, Requests, Spans, edges::Gathered, http_metrics::HttpMetrics,
-    live::LiveConnections, process::ProcessCollector, record::Line, tcp_metrics::TcpMetrics,
+    Metric, Peer, Reporter, Requests, Spans, edges::Gathered, http_metrics::HttpMetrics, line,
+    live::LiveConnections, process::ProcessCollector, record, tcp_metrics::TcpMetrics,
 };
 
 static METRIC_SERIES_OVERFLOW: Metric = Metric::counter(
@@ -58,6 +58,8 @@ pub const ANSWERED: &str = "answered";
 const MAX_SERIES: usize = 10_000;
 /// How the reasons begin that are a policy's: an AuthorizationPolicy's, a RequestAuthentication's.
 const POLICY_DENIED: [&str; 2] = ["policy_denied", "jwt_"];
+/// Room for a line, in bytes, that a thread keeps for its next one.
+const MAX_LINE: usize = 16 << 10;
 /// Longest detail of an audit line, in characters: parts of it come from peers.
 const MAX_DETAIL: usize = 512;
 
@@ -151,15 +153,14 @@ impl Telemetry {
     /// Counts and logs a connection that never opened.
     pub fn denied(&self, denial: &Denial) {
         self.denied.get_or_create(&ReasonLabels { reason: denial.reason.reason }).inc();
-        let mut line = Line::new("denied", self.id(), &denial.info);
-        line.because(&denial.reason);
-        self.log(&line);
-        self.audit_denial(
-            &denial.info,
-            denial.reason.reason,
-            denial.reason.detail.as_deref(),
-            None,
-        );
+        let Denial { info, reason: CloseReason { reason, flags, detail } } = denial;
+        let detail = detail.as_deref();
+        self.log(|text| {
+            record::about(text, "denied", self.id(), info, |line| {
+                line::because(line, reason, flags, detail);
+            });
+        });
+        self.audit_denial(info, reason, detail, None);
     }
 
     /// Counts the end of a connection.
@@ -308,16 +309,22 @@ impl Telemetry {
         &self.flows
     }
 
-    /// Writes a line to the access log and keeps it as a flow record.
-    pub(crate) fn log(&self, line: &impl Serialize) {
+    /// Has a line written for the access log, and keeps it as a flow record.
+    pub(crate) fn log(&self, write: impl FnOnce(&mut String)) {
+        thread_local! {
+            static LINE: Cell<String> = const { Cell::new(String::new()) };
+        }
         if !self.is_logging() {
             return;
         }
-        self.access_log.write_and(line, |text| {
-            if self.flows.is_on() {
-                self.flows.push(text);
-            }
-        });
+        let mut line = LINE.take();
+        line.clear();
+        write(&mut line);
+        self.access_log.push(&line);
+        self.flows.push(&line);
+        if line.capacity() <= MAX_LINE {
+            LINE.set(line);
+        }
     }
 
     #[cfg(test)]

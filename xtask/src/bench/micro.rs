@@ -15,9 +15,10 @@ use crate::{
 };
 
 /// Packages and their benchmarks.
-const BENCHES: [(&str, &[&str]); 2] = [
+const BENCHES: [(&str, &[&str]); 3] = [
     ("undermesh-snapshot", &["snapshot", "routes", "policies"]),
     ("undermesh-proxy", &["bytes", "records"]),
+    ("undermesh-telemetry", &["requests"]),
 ];
 /// The one that makes maps in the kernel.
 const MAPS: (&str, &[&str]) = ("undermesh-datapath", &["maps"]);

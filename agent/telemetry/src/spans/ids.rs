@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 macro_rules! id {
     ($(#[$about:meta])* $name:ident, $bytes:literal) => {
         $(#[$about])*
@@ -30,11 +32,21 @@ macro_rules! id {
             pub fn bytes(&self) -> &[u8; $bytes] {
                 &self.0
             }
+
+            /// Its digits, as headers have them.
+            pub fn digits(&self) -> [u8; $bytes * 2] {
+                let mut digits = [0; $bytes * 2];
+                for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+                    pair[0] = DIGITS[usize::from(byte >> 4)];
+                    pair[1] = DIGITS[usize::from(byte & 0xf)];
+                }
+                digits
+            }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                f.write_str(str::from_utf8(&self.digits()).unwrap_or_default())
             }
         }
 

@@ -10,8 +10,7 @@ use std::{
 
 use super::{Attribute, Event, Resource, Span, SpanId, SpanKind, TraceId, Value};
 use crate::{
-    ConnectionInfo, Peer, Reporter, RequestInfo, Security, record::cut,
-    request_line::without_values,
+    ConnectionInfo, Peer, Reporter, RequestInfo, Security, line::cut, request_line::without_values,
 };
 
 /// Longest text of a client's, in characters.
@@ -145,7 +144,7 @@ impl About {
     /// A text of anybody's, shortened; nothing is left out.
     fn text(&mut self, key: &'static str, text: &str) {
         if !text.is_empty() {
-            self.set(key, cut(text, MAX_TEXT).into_owned());
+            self.set(key, cut(text, MAX_TEXT).to_owned());
         }
     }
 
