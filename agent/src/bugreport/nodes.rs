@@ -69,7 +69,8 @@ impl Cluster<'_> {
             let (api, namespace) = (self.api.clone(), self.namespace.to_owned());
             async move { (folder, ask(&api, &namespace, &place, pages).await) }
         };
-        each_as_it_comes(asked, AT_ONCE, ask, |(folder, said)| keep(archive, &folder, said)).await;
+        each_as_it_comes(asked, AT_ONCE, ask, |(folder, said)| keep(archive, &folder, said, MOST))
+            .await;
     }
 
     /// The mesh's pods as the API server has them: versions, restarts, why one is not ready.
@@ -152,13 +153,15 @@ async fn ask(api: &ApiServer, namespace: &str, place: &Place, pages: Vec<Page>) 
     said
 }
 
-fn keep(archive: &mut Archive, folder: &str, said: Said) {
+/// Puts pages into a folder of the archive, as long as that has no more than `most` bytes.
+fn keep(archive: &mut Archive, folder: &str, said: Said, most: usize) {
     for (name, page) in said {
         let name = format!("{folder}/{name}");
         let page = page.and_then(|text| {
-            let fits = archive.len() + text.len() <= MOST;
-            fits.then_some(text)
-                .with_context(|| format!("left out, since there are {} MiB already", MOST >> 20))
+            let fits = archive.len() + text.len() <= most;
+            fits.then_some(text).with_context(|| {
+                format!("left out, since there are {} MiB already", archive.len() >> 20)
+            })
         });
         match page {
             Ok(text) if name.ends_with(".json") => archive.json(&name, &text),
@@ -176,15 +179,15 @@ mod tests {
 
     #[test]
     fn what_there_is_no_room_for_is_said_and_what_came_before_stays() {
+        const MOST: usize = 3 << 20;
         let mut archive = Archive::new(SystemTime::now()).unwrap();
-        keep(&mut archive, "nodes/a", vec![("0.txt".to_owned(), Ok("small".to_owned()))]);
-        keep(&mut archive, "nodes/a", vec![("1.txt".to_owned(), Ok(" ".repeat(MOST)))]);
-        assert_eq!(archive.len(), "small".len());
-        assert_eq!(
-            archive.problems(),
-            ["nodes/a/1.txt: left out, since there are 512 MiB already"]
-        );
-        keep(&mut archive, "nodes/b", vec![("x.json".to_owned(), Err(anyhow!("gone")))]);
+        let text = |name: &str, bytes| vec![(name.to_owned(), Ok(" ".repeat(bytes)))];
+        keep(&mut archive, "nodes/a", text("0.txt", 2 << 20), MOST);
+        keep(&mut archive, "nodes/a", text("1.txt", 2 << 20), MOST);
+        keep(&mut archive, "nodes/a", text("2.txt", 1 << 20), MOST);
+        assert_eq!(archive.len(), MOST);
+        assert_eq!(archive.problems(), ["nodes/a/1.txt: left out, since there are 2 MiB already"]);
+        keep(&mut archive, "nodes/b", vec![("x.json".to_owned(), Err(anyhow!("gone")))], MOST);
         assert_eq!(archive.problems()[1], "nodes/b/x.json: gone");
     }
 }
