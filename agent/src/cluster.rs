@@ -40,8 +40,8 @@ pub(crate) use install::{InstallArgs, UpgradeArgs};
 pub(crate) use nodes::{
     AGENTS, Metrics, Node, PORT as METRICS_PORT, each, each_as_it_comes, names as node_names,
 };
-pub(crate) use reach::{Place, Reach, agents, controllers};
-pub(crate) use remote::RemoteArgs;
+pub(crate) use reach::{Place, Reach, Refused, agents, controllers};
+pub(crate) use remote::{CONTROLLER_PORT, RemoteArgs};
 pub(crate) use uninstall::UninstallArgs;
 
 /// Where it is installed if nothing else is said; as the manifest has it.

@@ -53,12 +53,14 @@ impl ResourceRef {
     }
 }
 
+/// How an object is written, `KIND NAMESPACE/NAME`, in its parts: for whoever has none of its own text to format.
+pub fn object_words<'a>(kind: &'a str, namespace: &'a str, name: &'a str) -> [&'a str; 5] {
+    [kind, " ", namespace, if namespace.is_empty() { "" } else { "/" }, name]
+}
+
 impl fmt::Display for ResourceRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() {
-            write!(f, "{} {}", self.kind, self.name)
-        } else {
-            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
-        }
+        let words = object_words(self.kind, &self.namespace, &self.name);
+        words.into_iter().try_for_each(|word| f.write_str(word))
     }
 }

@@ -7,7 +7,9 @@ use undermesh_control::ApiServer;
 use undermesh_datapath::READABLE_MAPS;
 
 use super::{MAP_ENTRIES, PAGES, archive::Archive};
-use crate::cluster::{self, METRICS_PORT, Place, Reach, each_as_it_comes};
+use crate::cluster::{
+    self, CONTROLLER_PORT, METRICS_PORT, Place, Reach, Refused, each_as_it_comes,
+};
 
 /// Pods that are asked at once.
 const AT_ONCE: usize = 4;
@@ -15,8 +17,8 @@ const AT_ONCE: usize = 4;
 const MOST_OF_POD: usize = 64 << 20;
 const MOST: usize = 512 << 20;
 
-/// Ports of a controller: of its dashboard, where the log is too, and of its metrics.
-const CONTROLLER_PORTS: (u16, u16) = (15018, 15014);
+/// Port of a controller's metrics; that of its dashboard has its log, too.
+const CONTROLLER_METRICS_PORT: u16 = 15014;
 const CONTROLLER_PAGES: [(&str, &str); 5] = [
     ("/status", "status.json"),
     ("/findings", "findings.json"),
@@ -111,11 +113,10 @@ impl Cluster<'_> {
 }
 
 fn of_controller() -> Vec<Page> {
-    let (dashboard, metrics) = CONTROLLER_PORTS;
-    let pages = CONTROLLER_PAGES.iter();
-    let mut pages: Vec<Page> =
-        pages.map(|(path, name)| (dashboard, (*path).to_owned(), (*name).to_owned())).collect();
-    pages.push((metrics, "/metrics".to_owned(), "metrics.txt".to_owned()));
+    let page =
+        |(path, name): &(&str, &str)| (CONTROLLER_PORT, (*path).to_owned(), (*name).to_owned());
+    let mut pages: Vec<Page> = CONTROLLER_PAGES.iter().map(page).collect();
+    pages.push((CONTROLLER_METRICS_PORT, "/metrics".to_owned(), "metrics.txt".to_owned()));
     pages
 }
 
@@ -139,7 +140,7 @@ async fn ask(api: &ApiServer, namespace: &str, place: &Place, pages: Vec<Page>) 
                 left -= text.len().min(left);
                 said.push((name, Ok(text)));
             }
-            Err(error) if error.to_string().contains(" answered ") => {
+            Err(error) if error.is::<Refused>() => {
                 said.push((name, Err(error)));
             }
             Err(error) => {

@@ -1,7 +1,7 @@
 //! Pages that agents and controllers serve at loopback alone, asked for from anywhere: the API server leads into their
 //! pods' network. Who may do that is its own to judge. A connection is kept from one question to the next.
 
-use std::time::Duration;
+use std::{error::Error, fmt, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
@@ -73,6 +73,22 @@ async fn places(api: &ApiServer, namespace: &str, selector: &str) -> Result<Vec<
     Ok(pods.iter().filter_map(Place::of).collect())
 }
 
+/// A pod answers, but not with the page.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    page: String,
+    code: u16,
+    words: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answered {}: {}", self.page, self.code, self.words)
+    }
+}
+
+impl Error for Refused {}
+
 /// The way to the pages of one pod.
 pub(crate) struct Reach {
     api: ApiServer,
@@ -120,7 +136,8 @@ impl Reach {
         let body = body.map_err(|error| anyhow!("{page} cannot be read to its end: {error}"))?;
         let text = String::from_utf8(body.to_bytes().to_vec()).context("it is no text")?;
         if !code.is_success() {
-            bail!("{page} answered {}: {}", code.as_u16(), text.trim());
+            let words = text.trim().to_owned();
+            bail!(Refused { page: page.to_owned(), code: code.as_u16(), words });
         }
         Ok(text)
     }

@@ -7,7 +7,7 @@ use undermesh_control::ApiServer;
 use super::{ClusterArgs, Place, agents, controllers};
 
 /// Port of the controllers' dashboard where nothing else is said.
-const CONTROLLER_PORT: u16 = 15018;
+pub(crate) const CONTROLLER_PORT: u16 = 15018;
 
 /// Options of commands that are about one agent, or about the controllers.
 #[derive(Args, Clone, Debug)]

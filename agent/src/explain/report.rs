@@ -1,7 +1,7 @@
 //! What an explanation says. Field names are API (docs/reference/explain.md).
 
 use serde::{Deserialize, Serialize};
-use undermesh_model::ResourceRef;
+use undermesh_model::{ResourceRef, object_words};
 
 /// The answer to one question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,12 +116,7 @@ impl Rule {
 
     /// The object, as users write it.
     pub(crate) fn object(&self) -> String {
-        let Self { kind, namespace, name, .. } = self;
-        if namespace.is_empty() {
-            format!("{kind} {name}")
-        } else {
-            format!("{kind} {namespace}/{name}")
-        }
+        object_words(&self.kind, &self.namespace, &self.name).concat()
     }
 }
 

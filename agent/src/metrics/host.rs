@@ -3,7 +3,7 @@
 
 mod procfs;
 
-use std::fs;
+use std::{cell::LazyCell, fs, os::fd::OwnedFd};
 
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
 use undermesh_telemetry::{Metric, prometheus_client::encoding::DescriptorEncoder};
@@ -110,7 +110,8 @@ fn encode_devices(encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
     let text = read("/proc/self/net/dev");
     let mut devices = procfs::devices(&text);
     devices.retain(|device| device.name != "lo");
-    let left_out = bound(&mut devices, number);
+    let socket = LazyCell::new(|| socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok());
+    let left_out = bound(&mut devices, |name| number(socket.as_ref(), name));
     let families = [&NETWORK_BYTES, &NETWORK_PACKETS, &NETWORK_ERRORS, &NETWORK_DROPS];
     for (column, metric) in families.into_iter().enumerate() {
         let series = devices.iter().flat_map(|device| {
@@ -123,9 +124,8 @@ fn encode_devices(encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
 }
 
 /// What the kernel numbers devices with, from the first on. One that has gone meanwhile comes last.
-fn number(name: &str) -> u32 {
-    let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None);
-    socket.and_then(|socket| name_to_index(&socket, name)).unwrap_or(u32::MAX)
+fn number(socket: Option<&OwnedFd>, name: &str) -> u32 {
+    socket.and_then(|socket| name_to_index(socket, name).ok()).unwrap_or(u32::MAX)
 }
 
 /// Leaves the devices with the lowest numbers, and says how many others there were.

@@ -2,10 +2,10 @@
 
 use std::{borrow::Cow, net::SocketAddr};
 
-use undermesh_model::ResourceRef;
+use undermesh_model::{ResourceRef, object_words};
 
 use crate::{
-    ClusterName, RequestInfo,
+    RequestInfo,
     line::{self, Ends, cut},
 };
 
@@ -49,9 +49,7 @@ pub(crate) fn write(
     }
     line.filled("route_name", request.route_name);
     if let Some(cluster) = request.cluster {
-        let mut port = itoa::Buffer::new();
-        let ClusterName { subset, host, .. } = cluster;
-        line.joined("cluster", &["outbound|", port.format(cluster.port), "|", subset, "|", host]);
+        line.joined("cluster", &cluster.words(&mut itoa::Buffer::new()));
     }
     line.number("attempts", request.attempts.into());
     if let Some(time) = request.upstream_time {
@@ -63,10 +61,9 @@ pub(crate) fn write(
     line.close();
 }
 
-/// As objects are displayed, in its parts: what is written for every request is not formatted.
+/// As it is displayed, in its parts: what is written for every request is not formatted.
 fn object(object: &ResourceRef) -> [&str; 5] {
-    let ResourceRef { kind, namespace, name } = object;
-    [kind, " ", namespace, if namespace.is_empty() { "" } else { "/" }, name]
+    object_words(object.kind, &object.namespace, &object.name)
 }
 
 /// A path as it may be written down: values in its query and in parameters of its segments may be tokens,

@@ -47,9 +47,17 @@ pub struct ClusterName<'a> {
     pub host: &'a str,
 }
 
+impl ClusterName<'_> {
+    /// In its parts.
+    pub(crate) fn words<'a>(&'a self, port: &'a mut itoa::Buffer) -> [&'a str; 6] {
+        ["outbound|", port.format(self.port), "|", self.subset, "|", self.host]
+    }
+}
+
 impl fmt::Display for ClusterName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "outbound|{}|{}|{}", self.port, self.subset, self.host)
+        let mut port = itoa::Buffer::new();
+        self.words(&mut port).into_iter().try_for_each(|word| f.write_str(word))
     }
 }
 

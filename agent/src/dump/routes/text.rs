@@ -2,17 +2,16 @@
 
 use std::fmt;
 
+use undermesh_model::object_words;
+
 use super::{
     ConnectionRule, Destination, HeaderEdit, Lead, Object, PortRoutes, RequestRule, RetryRow,
 };
 
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, namespace, name } = self;
-        match namespace.is_empty() {
-            true => write!(f, "{kind} {name}"),
-            false => write!(f, "{kind} {namespace}/{name}"),
-        }
+        let words = object_words(&self.kind, &self.namespace, &self.name);
+        words.into_iter().try_for_each(|word| f.write_str(word))
     }
 }
 
