@@ -2,11 +2,12 @@
 //! on the configuration that an agent has in force, or on manifests.
 //!
 //! `ends` finds who is meant, `walk` follows the way from the client (`kernel`: the programs' decisions; `destination`: whom
-//! a rule chooses), `arrive` to its end; `report` is what is said, `text` how.
+//! a rule chooses), `arrive` to its end (`judge`: requests); `report` is what is said, `text` how.
 
 mod arrive;
 mod destination;
 mod ends;
+mod judge;
 pub(crate) mod kernel;
 mod mesh;
 mod near;
@@ -25,6 +26,7 @@ use clap::{Args, ValueEnum};
 use hyper::StatusCode;
 use undermesh_control::{Input, analyze};
 use undermesh_model::{Generation, TrustDomain};
+use undermesh_proxy::explain::Present;
 use undermesh_snapshot::{Options, lint};
 
 use crate::{
@@ -151,6 +153,7 @@ fn of_files(args: &ExplainArgs) -> Result<Mesh> {
         own: None,
         partial: false,
         pods: Vec::new(),
+        present: Present::default(),
         findings: said(&findings),
         compiled: RefCell::new(BTreeMap::new()),
     })

@@ -12,6 +12,7 @@
 //!     ├─ authorizer  whom CUSTOM policies ask, over HTTP and gRPC
 //!     ├─ foreign     programs of somebody else
 //!     ├─ guide       pages of the documentation that show commands and their output
+//!     ├─ issuer      who signs tokens
 //!     ├─ metrics     what a scrape has, against the page about it
 //!     ├─ raw         requests as bytes
 //!     ├─ receiver    a receiver of spans
@@ -42,6 +43,7 @@ mod foreign;
 mod guard;
 mod guide;
 mod http;
+mod issuer;
 mod manifest;
 mod metrics;
 mod netns;
@@ -71,6 +73,7 @@ pub use footprint::Footprint;
 pub use foreign::ForeignProgram;
 pub use guard::watch_owner;
 pub use guide::Section;
+pub use issuer::Issuer;
 pub use manifest::{Manifests, Placement, PodSpec, ServiceSpec};
 pub use metrics::Reference;
 pub use netns::{Netns, enter_netns};

@@ -5,49 +5,17 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use anyhow::{Result, ensure};
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
-use rcgen::KeyPair;
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use undermesh_tests::{PORT, Pod, PodSpec, Rig, ServiceSpec, pod::protocol::Behaviour, wait_for};
+use undermesh_tests::{
+    Issuer, PORT, Pod, PodSpec, Rig, ServiceSpec, pod::protocol::Behaviour, wait_for,
+};
 
 /// Longer than any agent waits before it asks for keys again.
 const NOTICED: Duration = Duration::from_secs(20);
-
-/// An issuer's key.
-struct Issuer {
-    name: &'static str,
-    key: EncodingKey,
-}
-
-impl Issuer {
-    fn new(name: &'static str) -> Result<Self> {
-        let pair = KeyPair::generate()?;
-        Ok(Self { name, key: EncodingKey::from_ec_der(&pair.serialize_der()) })
-    }
-
-    /// Its key set, as issuers publish it.
-    fn set(&self) -> Result<String> {
-        let mut jwk = Jwk::from_encoding_key(&self.key, Algorithm::ES256)?;
-        jwk.common.key_id = Some(self.name.to_owned());
-        Ok(json!({ "keys": [jwk] }).to_string())
-    }
-
-    /// A token that says this.
-    fn token(&self, claims: &Value) -> Result<String> {
-        let header = Header { kid: Some(self.name.to_owned()), ..Header::new(Algorithm::ES256) };
-        Ok(encode(&header, claims, &self.key)?)
-    }
-}
-
-/// Seconds from now, as tokens have them.
-fn within(seconds: i64) -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_secs() as i64 + seconds
-}
 
 /// A client, and a server on another node that serves HTTP.
 struct Guarded {
@@ -94,6 +62,31 @@ impl Guarded {
         Ok((status, answer))
     }
 
+    /// What `undermesh explain` says at a node of a request with a token.
+    fn explained(&self, node: &str, token: &str) -> Result<Value> {
+        let mut command = self.rig.undermesh_on(node)?;
+        command.args(["explain", "-o", "json", "shop/client", "server", "GET", "/", "-H"]);
+        let output = command.arg(format!("authorization: Bearer {token}")).output()?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// What is explained at a node has become of the newest request.
+    fn agrees(&self, node: &str, token: &str, status: u16) -> Result<()> {
+        let told = self.explained(node, token)?;
+        if status == 200 {
+            assert_eq!(told["verdict"], "carried", "{told:#}");
+            return Ok(());
+        }
+        let page = self.rig.agent("b")?.admin("/flows?last=1&status=4xx")?;
+        let record: Value = serde_json::from_str(&page)?;
+        for field in ["reason", "detail", "status"] {
+            assert_eq!(told[field], record[field], "{told:#} {record:#}");
+        }
+        assert_eq!((&told["verdict"], &told["status"]), (&json!("refused"), &json!(status)));
+        Ok(())
+    }
+
     fn with(&self, token: &str) -> Result<(u16, String)> {
         self.ask("/", &format!("Authorization: Bearer {token}\r\n"))
     }
@@ -107,7 +100,7 @@ fn a_token_is_verified_and_its_claims_decide() -> Result<()> {
          outputClaimToHeaders: [{{header: X-Sub, claim: sub}}]}}",
         issuer.set()?
     ))?;
-    let good = json!({"iss": "me", "sub": "you", "aud": "shop", "exp": within(600)});
+    let good = json!({"iss": "me", "sub": "you", "aud": "shop", "exp": Issuer::within(600)});
     let but = |name: &str, value: Value| {
         let mut claims = good.clone();
         claims[name] = value;
@@ -124,8 +117,8 @@ fn a_token_is_verified_and_its_claims_decide() -> Result<()> {
     assert_eq!(status, 200);
     ensure!(answer.contains("GET /?a=b HTTP/1.1\r\n"), "the token stays in the query: {answer}");
     for (token, expected, text) in [
-        (issuer.token(&but("exp", json!(within(-3600))))?, 401, "Jwt is expired"),
-        (issuer.token(&but("nbf", json!(within(3600))))?, 401, "Jwt not yet valid"),
+        (issuer.token(&but("exp", json!(Issuer::within(-3600))))?, 401, "Jwt is expired"),
+        (issuer.token(&but("nbf", json!(Issuer::within(3600))))?, 401, "Jwt not yet valid"),
         (issuer.token(&but("iss", json!("you")))?, 401, "Jwt issuer is not configured"),
         (issuer.token(&but("aud", json!(["other"])))?, 403, "Audiences in Jwt are not allowed"),
         (stranger.token(&good)?, 401, "Jwt verification fails"),
@@ -135,7 +128,10 @@ fn a_token_is_verified_and_its_claims_decide() -> Result<()> {
         assert_eq!(status, expected, "{text}: {answer}");
         ensure!(answer.contains(text), "{answer}");
         ensure!(answer.contains("www-authenticate: Bearer"), "{answer}");
+        guarded.agrees("a", &token, status)?;
+        guarded.agrees("b", &token, status)?;
     }
+    guarded.agrees("a", &issuer.token(&good)?, 200)?;
     guarded.rig.apply(
         "allow",
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
@@ -217,15 +213,30 @@ fn keys_are_fetched_followed_when_they_change_and_outlive_their_publisher() -> R
             publisher.address
         ),
     )?;
-    let claims = json!({"iss": "me", "sub": "you", "exp": within(600)});
+    let claims = json!({"iss": "me", "sub": "you", "exp": Issuer::within(600)});
+    let depends = |node: &str, part: &str| -> Result<()> {
+        let told = guarded.explained(node, &first.token(&claims)?)?;
+        assert_eq!(told["reason"], "keys_not_at_hand", "{told:#}");
+        ensure!(told["detail"].as_str().is_some_and(|it| it.contains(part)), "{part}: {told:#}");
+        Ok(())
+    };
+    depends("b", "nobody has needed them yet")?;
     let (status, answer) = guarded.with(&first.token(&claims)?)?;
     assert_eq!(status, 401, "{answer}");
     ensure!(answer.contains("Jwks remote fetch is failed"), "{answer}");
+    depends("b", "answers with 503")?;
     assert_eq!(guarded.ask("/", "")?.0, 200, "a request without a token needs no keys");
     let accepted =
         |issuer: &Issuer| -> Result<bool> { Ok(guarded.with(&issuer.token(&claims)?)?.0 == 200) };
     publisher.publish(Some(first.set()?));
     wait_for("the first key to be known", NOTICED, || Ok(accepted(&first)?.then_some(())))?;
+    guarded.agrees("b", &first.token(&claims)?, 200)?;
+    depends("a", "the agent of node b fetches them")?;
+    let expired = first.token(&json!({"iss": "me", "sub": "you", "exp": Issuer::within(-600)}))?;
+    assert_eq!(guarded.with(&expired)?.0, 401);
+    guarded.agrees("b", &expired, 401)?;
+    let told = guarded.explained("b", &second.token(&claims)?)?;
+    assert_eq!(told["reason"], "keys_not_at_hand", "newer keys were not thought of: {told:#}");
     publisher.publish(Some(second.set()?));
     wait_for("the second key to be known", NOTICED, || Ok(accepted(&second)?.then_some(())))?;
     assert_eq!(guarded.with(&first.token(&claims)?)?.0, 401, "a key that was withdrawn is in use");
@@ -253,7 +264,7 @@ fn an_issuer_says_where_its_keys_are() -> Result<()> {
                  spec: {{jwtRules: [{{issuer: '{issuer}'}}]}}\n"
             ),
         )?;
-        let claims = json!({"iss": issuer, "sub": "you", "exp": within(600)});
+        let claims = json!({"iss": issuer, "sub": "you", "exp": Issuer::within(600)});
         let (status, answer) = guarded.with(&key.token(&claims)?)?;
         assert_eq!(status, 401, "{answer}");
         ensure!(answer.contains("Jwks remote fetch is failed"), "{answer}");
@@ -261,7 +272,7 @@ fn an_issuer_says_where_its_keys_are() -> Result<()> {
         wait_for("the keys to be known", NOTICED, || {
             Ok((guarded.with(&key.token(&claims)?)?.0 == 200).then_some(()))
         })?;
-        let other = json!({"iss": "http://127.0.0.1:1", "sub": "you", "exp": within(600)});
+        let other = json!({"iss": "http://127.0.0.1:1", "sub": "you", "exp": Issuer::within(600)});
         assert_eq!(guarded.with(&key.token(&other)?)?.0, 401, "a token of another issuer");
         assert_eq!(guarded.ask("/", "")?.0, 200, "a request without a token needs no keys");
     }

@@ -4,6 +4,8 @@
 //! snapshot, a client and a request instead of sockets; no step counts, logs or waits for anything here. What
 //! cannot be known beforehand (whom chance chooses, what an authorizer says) is left open, and named.
 
+mod present;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, Method, Request, Uri};
@@ -22,12 +24,15 @@ use crate::{
     upstream::cluster_name,
 };
 pub use crate::{
-    guard::explain::{Asks, Judged, RequestJudged, Token, Visitor, connection, opaque, request},
+    guard::explain::{
+        Asks, Judged, KeysAtHand, RequestJudged, Token, Visitor, connection, opaque, request,
+    },
     http::explain::{
         Answer, Candidate, Candidates, ConnectionRoute, InjectedFault, Led, RequestRoute,
         candidates, carries_requests, faults, led, route_connection, route_request,
     },
 };
+pub use present::Present;
 
 /// Picks that are tried to see whom chance may choose; slots of a service are no more.
 const MAX_PICKS: usize = 4096;

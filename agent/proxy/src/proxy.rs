@@ -14,6 +14,7 @@ use undermesh_telemetry::Telemetry;
 use crate::{
     AuthorizerStatus, Follower, KeyStatus, PodHandle, PodListeners, PodStatus, ProxyConfig,
     ProxyStatus, accept, authorize,
+    explain::Present,
     fair::{FairMetrics, Time},
     follow::{Followers, Wanted},
     guard,
@@ -241,6 +242,11 @@ impl Proxy {
     /// What authorizers have answered, and the keys that tokens are verified with.
     pub fn asked(&self) -> (Vec<AuthorizerStatus>, Vec<KeyStatus>) {
         (self.shared.authorizers.status(), self.shared.keys.status())
+    }
+
+    /// What explanations go by besides a configuration.
+    pub fn present(&self) -> Present {
+        Present(Some(Arc::clone(&self.shared)))
     }
 
     fn remember(&self, pod: &Arc<Pod>) {

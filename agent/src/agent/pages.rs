@@ -186,6 +186,7 @@ impl Pages {
             own: Some(own),
             partial: matches!(self.config.source, SourceConfig::Controller { .. }),
             pods: self.proxy.status().pods,
+            present: self.proxy.present(),
             findings: explain::said(&self.warnings.findings()),
             compiled: Default::default(),
         })

@@ -6,10 +6,11 @@ use undermesh_ebpf_common::{HBONE_PORT, Inbound, Publisher, Reason, decide_inbou
 use undermesh_model::Wire;
 use undermesh_proxy::explain::{self as proxy, Judged, Refused, Visitor};
 use undermesh_snapshot::{
-    ArrivingView, CompiledLimit, CompiledPolicy, Matches, Opinion, Snapshot, WorkloadInfo, addr,
+    ArrivingView, CompiledPolicy, Matches, Opinion, Snapshot, WorkloadInfo, addr,
 };
 
 use super::{
+    judge::assume_limits,
     kernel::Seen,
     report::{Lookup, Rule, Step, Verdict, Way},
     walk::{Ending, Trail, Walk},
@@ -32,11 +33,11 @@ pub(super) enum Coming {
 }
 
 /// A pod that something comes to.
-struct Pod<'a> {
-    workload: &'a WorkloadInfo,
-    policy: Arc<CompiledPolicy>,
-    address: SocketAddr,
-    snapshot: &'a Snapshot,
+pub(super) struct Pod<'a> {
+    pub(super) workload: &'a WorkloadInfo,
+    pub(super) policy: Arc<CompiledPolicy>,
+    pub(super) address: SocketAddr,
+    pub(super) snapshot: &'a Snapshot,
 }
 
 impl Walk<'_> {
@@ -156,61 +157,7 @@ impl Walk<'_> {
         trail.ends(Some(pod.address), Ending { verdict, reason, detail, status: None })
     }
 
-    fn judge_request(
-        &self,
-        mut trail: Trail,
-        pod: &Pod<'_>,
-        visitor: &Visitor<'_>,
-        asked: &proxy::Asked,
-    ) -> Way {
-        let policy = (pod.policy.as_ref(), &pod.snapshot.authorizers);
-        let namespace = &pod.workload.name.namespace;
-        let judged = proxy::request(policy, namespace, visitor, asked);
-        if !judged.asks.is_empty() {
-            let mut step = pod.step("ask", "agent");
-            step.outcome = "somebody else has to agree".to_owned();
-            for asks in &judged.asks {
-                let why = format!("{}, asks provider {:?}", asks.because, asks.provider);
-                step.won.push(Rule::new(&asks.policy, "", why));
-                trail.assume(format!("provider {:?} lets it pass", asks.provider));
-            }
-            trail.step(step);
-        }
-        if !judged.tokens.is_empty() {
-            let mut step = pod.step("authenticate", "agent");
-            step.outcome = "it carries a token".to_owned();
-            for token in &judged.tokens {
-                let why = format!("looks for tokens of {:?}", token.issuer);
-                step.won.push(Rule::new(&token.policy, "", why));
-            }
-            trail.assume("the token has a good signature, and is not expired".to_owned());
-            trail.step(step);
-        }
-        let mut step = pod.step("judge", "agent");
-        step.outcome.clone_from(&judged.decision);
-        if judged.readings.len() > 1 {
-            step.outcome +=
-                &format!("; servers may read the path as {}", judged.readings.join(", "));
-        }
-        name(&mut step, &judged.opinions);
-        trail.step(step);
-        if let Some(refused) = judged.refused {
-            return trail.refused(Some(pod.address), refused);
-        }
-        if !judged.limits.is_empty() {
-            let mut step = pod.step("limit", "agent");
-            step.outcome = "it counts in limits".to_owned();
-            for limit in &judged.limits {
-                step.won.push(Rule::new(&limit.origin, limit.name.clone(), budget(limit)));
-            }
-            trail.step(step);
-        }
-        assume_limits(&mut trail, &judged.limits);
-        trail.assume(format!("an application listens at {}", pod.address));
-        self.carried(trail, pod.address, judged.decision)
-    }
-
-    fn carried(&self, trail: Trail, to: SocketAddr, detail: String) -> Way {
+    pub(super) fn carried(&self, trail: Trail, to: SocketAddr, detail: String) -> Way {
         let (verdict, reason) = (Verdict::Carried, trail.reason);
         trail.ends(Some(to), Ending { verdict, reason, detail, status: None })
     }
@@ -243,7 +190,7 @@ impl Walk<'_> {
 }
 
 impl Pod<'_> {
-    fn step(&self, name: &str, by: &str) -> Step {
+    pub(super) fn step(&self, name: &str, by: &str) -> Step {
         let at = format!("the {by} of node {}", self.workload.node);
         Step { step: name.to_owned(), at, ..Step::default() }
     }
@@ -255,7 +202,7 @@ fn decision(pod: &Pod<'_>, judged: &Judged<'_>) -> String {
 }
 
 /// Names policies by what they have to say.
-fn name(step: &mut Step, opinions: &[Opinion<'_>]) {
+pub(super) fn name(step: &mut Step, opinions: &[Opinion<'_>]) {
     for opinion in opinions {
         let statement = opinion.statement;
         let dry = if statement.dry_run { " (dry run)" } else { "" };
@@ -271,24 +218,4 @@ fn name(step: &mut Step, opinions: &[Opinion<'_>]) {
         };
         list.push(Rule::new(&statement.origin, rule, why));
     }
-}
-
-fn assume_limits(trail: &mut Trail, limits: &[&CompiledLimit]) {
-    for limit in limits.iter().filter(|limit| !limit.shadow) {
-        trail
-            .assume(format!("the budget of {}, rule {}, is not used up", limit.origin, limit.name));
-    }
-}
-
-/// What a limit allows.
-fn budget(limit: &CompiledLimit) -> String {
-    let rate = |what: &str, rate: &undermesh_model::Rate| {
-        format!("{} {what} in {:?}, {} at once", rate.count, rate.per, rate.burst)
-    };
-    let limits = &limit.limits;
-    let requests = limits.requests.as_ref().map(|one| rate("requests", one));
-    let connections = limits.connections.as_ref().map(|one| rate("connections", one));
-    let body = limits.body.map(|bytes| format!("bodies of {bytes} bytes"));
-    let parts: Vec<String> = [requests, connections, body].into_iter().flatten().collect();
-    format!("{}{}", parts.join(", "), if limit.shadow { " (shadow)" } else { "" })
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use undermesh_model::{Cluster, Generation, NamespacedName, Workload};
-use undermesh_proxy::PodStatus;
+use undermesh_proxy::{PodStatus, explain::Present};
 use undermesh_snapshot::{Options, Snapshot, WorkloadInfo, compile};
 
 /// The mesh that is asked about.
@@ -23,6 +23,8 @@ pub(crate) struct Mesh {
     pub(crate) partial: bool,
     /// What pods of this node have found out about destinations.
     pub(crate) pods: Vec<PodStatus>,
+    /// What an agent has besides.
+    pub(crate) present: Present,
     /// Findings, each with its object as users write it.
     pub(crate) findings: Vec<(String, String)>,
     pub(crate) compiled: RefCell<BTreeMap<String, Arc<Snapshot>>>,

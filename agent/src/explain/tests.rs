@@ -55,6 +55,7 @@ fn mesh(text: &str, partial: bool) -> Mesh {
         own: None,
         partial,
         pods: Vec::new(),
+        present: Present::default(),
         findings: Vec::new(),
         compiled: RefCell::default(),
     }

@@ -1,5 +1,7 @@
 //! The steps at a destination, asked beforehand ([`crate::explain`]).
 
+mod tokens;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -17,13 +19,15 @@ use super::{
     exchange::{self, can_be_judged, normalise},
     ext_authz, limit, opaque as bytes,
     path::Readings,
-    token::{self, Claims, Tally},
+    token::Claims,
 };
 use crate::{
     authorize::{Admission, Attempt, admission, is_member},
-    explain::{Asked, Refused},
+    explain::{Asked, Present, Refused},
     http::{Head, LocalReply},
 };
+use tokens::verified;
+pub use tokens::{KeysAtHand, Token};
 
 /// Who comes to a pod, and where to.
 #[derive(Clone, Copy, Debug)]
@@ -114,18 +118,11 @@ pub struct Asks {
     pub because: String,
 }
 
-/// A token of a request. Nobody has looked at its signature.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// The object that looks for it.
-    pub policy: ResourceRef,
-    /// The issuer that the object names.
-    pub issuer: String,
-}
-
-/// Whether a request would be answered: everything but what others say about it.
+/// Whether a request would be answered: everything but what others say about it. Where [`KeysAtHand::Missing`], provided
+/// that signatures are good.
 pub fn request<'a>(
     (policy, authorizers): (&'a CompiledPolicy, &Authorizers),
+    present: &Present,
     namespace: &str,
     visitor: &Visitor<'_>,
     asked: &Asked,
@@ -135,7 +132,8 @@ pub fn request<'a>(
         Ok(_) => Ok(()),
         Err(none) => Err(ext_authz::unknown(&asks.policy, &asks.because, &asks.provider, &none)),
     };
-    let refused = judge(policy, visitor, asked.0.clone(), (&known, &mut judged)).err();
+    let about = (policy, present, visitor);
+    let refused = judge(about, asked.0.clone(), (&known, &mut judged)).err();
     judged.refused = refused.map(Refused::from);
     judged
 }
@@ -145,8 +143,7 @@ type Known<'k> = &'k dyn Fn(&Asks) -> Result<(), LocalReply>;
 
 /// The order is that of a request that arrives.
 fn judge<'a>(
-    policy: &'a CompiledPolicy,
-    visitor: &Visitor<'_>,
+    (policy, present, visitor): (&'a CompiledPolicy, &Present, &Visitor<'_>),
     mut head: Head,
     (known, judged): (Known<'_>, &mut RequestJudged<'a>),
 ) -> Result<(), LocalReply> {
@@ -160,10 +157,10 @@ fn judge<'a>(
             who(policy, &connection, request)
         })
     };
-    let claims = verified(policy, &mut head.clone(), &mut Vec::new()).ok().flatten();
+    let claims = verified(policy, present, &mut head.clone(), &mut Vec::new()).ok().flatten();
     judged.asks = about(&head, claims.as_ref());
     judged.asks.iter().try_for_each(known)?;
-    let claims = verified(policy, &mut head, &mut judged.tokens)?;
+    let claims = verified(policy, present, &mut head, &mut judged.tokens)?;
     described(visitor.from, &readings, &head, claims.as_ref(), |request| {
         let decision = evaluate_request(policy, &connection, request);
         judged.decision = decision.to_string();
@@ -192,23 +189,6 @@ fn who(
         Some(Asks { provider, policy: statement.origin.clone(), because })
     };
     providers.into_iter().filter_map(asked).collect()
-}
-
-/// What its tokens claim, were their signatures good.
-fn verified(
-    policy: &CompiledPolicy,
-    head: &mut Head,
-    tokens: &mut Vec<Token>,
-) -> Result<Option<Claims>, LocalReply> {
-    let found = token::carried(&policy.tokens, head)?;
-    let mut tally = Tally::default();
-    for (rule, token) in &found {
-        if tally.needs(token) {
-            tally.add(rule, token, token::claimed(rule, token));
-            tokens.push(Token { policy: rule.origin.clone(), issuer: rule.issuer.clone() });
-        }
-    }
-    tally.settle(head)
 }
 
 impl<'a> Visitor<'a> {

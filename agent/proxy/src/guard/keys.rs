@@ -29,7 +29,7 @@ pub(super) struct Key {
     pub(super) key: DecodingKey,
 }
 
-type Set = Arc<Vec<Key>>;
+pub(super) type Set = Arc<Vec<Key>>;
 
 /// Keys of all issuers that rules name.
 #[derive(Default)]
@@ -142,14 +142,32 @@ impl Keys {
         all
     }
 
+    /// Those that were fetched for a rule, and how long ago; or why there are none. Nothing is fetched.
+    pub(super) fn at_hand(&self, rule: &JwtRule) -> Result<(Set, Duration), String> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = sources.get(&key_of(rule)).ok_or("nobody has needed them yet")?;
+        let fetched = source.0.try_lock().map_err(|_| "they are being fetched")?;
+        match (&fetched.set, fetched.read) {
+            (Some(set), Some(read)) => Ok((Arc::clone(set), read.elapsed())),
+            _ => {
+                Err(fetched.error.clone().unwrap_or_else(|| "they were not fetched yet".to_owned()))
+            }
+        }
+    }
+
     fn source(&self, rule: &JwtRule) -> Arc<Source> {
-        let key = (rule.keys.clone(), rule.issuer.clone());
+        let key = key_of(rule);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         if sources.len() >= MAX_SOURCES && !sources.contains_key(&key) {
             sources.clear();
         }
         Arc::clone(sources.entry(key).or_default())
     }
+}
+
+/// Whoever names the same keys for the same issuer shares them.
+fn key_of(rule: &JwtRule) -> (JwtKeys, String) {
+    (rule.keys.clone(), rule.issuer.clone())
 }
 
 impl Source {
