@@ -62,14 +62,12 @@ enum Check {
     Fmt,
     /// clippy, warnings are errors
     Clippy,
-    /// The definitions of our own kinds are what the types make; builds what reads objects
-    Definitions,
     /// cargo-deny
     Deny,
 }
 
 /// Cheap ones first, so that a small mistake is seen before the compiler starts.
-const DEFAULT: [Check; 12] = [
+const DEFAULT: [Check; 11] = [
     Check::Layout,
     Check::Walls,
     Check::Sources,
@@ -81,7 +79,6 @@ const DEFAULT: [Check; 12] = [
     Check::Codegen,
     Check::Fmt,
     Check::Clippy,
-    Check::Definitions,
 ];
 
 /// Something that a check has to say about a place.
@@ -167,12 +164,6 @@ fn types(workspace: &Workspace) -> Result<Vec<Finding>> {
     Ok(stale.iter().map(|path| Finding::error(path, None, message)).collect())
 }
 
-fn definitions(workspace: &Workspace) -> Result<Vec<Finding>> {
-    let message = "is not what the types make: run `cargo xtask codegen`";
-    let stale = codegen::definitions::stale(workspace)?;
-    Ok(stale.iter().map(|path| Finding::error(path, None, message)).collect())
-}
-
 impl Check {
     fn findings(self, workspace: &Workspace) -> Result<Vec<Finding>> {
         match self {
@@ -192,7 +183,6 @@ impl Check {
                 install::ensure(Need::Agent, Policy::from_flag(!unattended))?;
                 cargo_tools::clippy(workspace)
             }
-            Self::Definitions => definitions(workspace),
             Self::Deny => cargo_tools::deny(workspace),
         }
     }

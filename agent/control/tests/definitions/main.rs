@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of it is part of tests")]
 
+#[path = "../../examples/definitions/made.rs"]
+mod made;
 mod schema;
 
 use std::{collections::BTreeSet, fs, path::Path};
@@ -260,4 +262,13 @@ fn definitions_are_those_of_the_manifest() {
         .filter(|object| object["kind"] == "CustomResourceDefinition")
         .collect();
     assert_eq!(found, definitions(), "run `cargo xtask codegen`, then `cargo xtask chart`");
+}
+
+#[test]
+fn what_is_made_of_the_types_is_in_the_repository_as_they_make_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for (name, text) in made::files().unwrap() {
+        let there = fs::read_to_string(root.join(name)).unwrap();
+        assert!(there == text, "{name} is not what the types make: run `cargo xtask codegen`");
+    }
 }
