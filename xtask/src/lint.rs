@@ -2,6 +2,7 @@
 //! checks in `lint/` are ours, each a pure function from texts to findings.
 
 mod cargo_tools;
+mod features;
 mod layout;
 mod links;
 mod metrics;
@@ -44,6 +45,8 @@ enum Check {
     Layout,
     /// Crates depend on what the architecture lets them
     Walls,
+    /// Nothing is built a second time for tests
+    Features,
     /// Every file has a head, is short enough and is finished
     Sources,
     /// Relative links in documents lead somewhere
@@ -67,9 +70,10 @@ enum Check {
 }
 
 /// Cheap ones first, so that a small mistake is seen before the compiler starts.
-const DEFAULT: [Check; 11] = [
+const DEFAULT: [Check; 12] = [
     Check::Layout,
     Check::Walls,
+    Check::Features,
     Check::Sources,
     Check::Links,
     Check::Names,
@@ -169,6 +173,7 @@ impl Check {
         match self {
             Self::Layout => layout::check(workspace),
             Self::Walls => walls::check(workspace),
+            Self::Features => features::check(workspace),
             Self::Sources => sources::check(workspace),
             Self::Links => links::check(workspace),
             Self::Names => names::check(workspace),
