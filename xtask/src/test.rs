@@ -24,6 +24,7 @@ use crate::{
     workspace::Workspace,
 };
 use build::Built;
+use execute::Execution;
 use ring::Ring;
 use summary::{Summary, Tally};
 
@@ -160,24 +161,22 @@ fn run_machines(
 }
 
 fn run_ring(workspace: &Workspace, args: &Args, built: &Built, ring: Ring) -> Result<Tally> {
-    let mut total = Tally::default();
+    let mut executions = Vec::new();
     for test in built.tests.iter().filter(|test| test.ring == ring) {
-        println!("\n{ring}: {}", test.label);
         let mut command = test.command();
         command.env("UNDERMESH_BIN", &built.agent);
         libtest_arguments(&mut command, args, ring);
-        total.add(execute::run(&mut command, &test.label, ring.deadline())?);
+        executions.push(Execution { label: test.label.clone(), command });
     }
     if ring == Ring::Unit {
-        let label = "examples in the documentation";
-        println!("\n{ring}: {label}");
         let mut command = command::cargo();
         command.current_dir(workspace.root());
         command.args(["test", "--workspace", "--doc", "--no-fail-fast", "--"]);
         libtest_arguments(&mut command, args, ring);
-        total.add(execute::run(&mut command, label, ring.deadline())?);
+        let label = "examples in the documentation".to_owned();
+        executions.push(Execution { label, command });
     }
-    Ok(total)
+    execute::run_all(executions, ring, ring.at_once(), ring.deadline())
 }
 
 fn libtest_arguments(command: &mut Command, args: &Args, ring: Ring) {

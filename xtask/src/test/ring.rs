@@ -41,12 +41,20 @@ impl Ring {
         }
     }
 
+    /// How many executables run at once. Those that start agents wait more than they work.
+    pub(crate) fn at_once(self) -> usize {
+        match self {
+            Self::Unit | Self::Vm => 1,
+            Self::Process | Self::Netns => 2,
+        }
+    }
+
     /// How many tests of one executable run at once; `None` leaves it to the test harness.
     /// Namespace tests start several agents each and would starve one another on a small machine.
     pub(crate) fn threads(self) -> Option<u32> {
         match self {
             Self::Unit | Self::Process | Self::Vm => None,
-            Self::Netns => Some(2),
+            Self::Netns => Some(1),
         }
     }
 
