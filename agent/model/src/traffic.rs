@@ -8,6 +8,7 @@ mod entry;
 mod http;
 mod key;
 mod matching;
+mod retry_on;
 mod route;
 
 pub use backend_tls::BackendTls;

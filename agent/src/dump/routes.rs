@@ -9,9 +9,7 @@ use hyper::header::HeaderName;
 use serde::{Deserialize, Serialize};
 use undermesh_model::{
     ResourceRef,
-    traffic::{
-        ConnectionPool, L4Match, Millionths, OutlierDetection, PathRewrite, Retries, RetryOn,
-    },
+    traffic::{ConnectionPool, L4Match, Millionths, OutlierDetection, PathRewrite, Retries},
 };
 use undermesh_proxy::explain as proxy;
 use undermesh_snapshot::{
@@ -294,22 +292,7 @@ fn edits(edits: &HeaderEdits) -> Vec<HeaderEdit> {
 
 impl RetryRow {
     fn of(retries: &Retries) -> Self {
-        let RetryOn { codes, grpc, .. } = &retries.on;
-        let on = &retries.on;
-        let named = [
-            (on.server_errors, "5xx"),
-            (on.gateway_errors, "gateway-error"),
-            (on.reset, "reset"),
-            (on.reset_before_request, "reset-before-request"),
-            (on.connect_failure, "connect-failure"),
-            (on.refused_stream, "refused-stream"),
-            (on.conflict, "retriable-4xx"),
-            (on.rate_limited, "envoy-ratelimited"),
-        ];
-        let mut on: Vec<String> =
-            named.into_iter().filter(|(is, _)| *is).map(|(_, name)| name.to_owned()).collect();
-        on.extend(codes.iter().map(ToString::to_string));
-        on.extend(grpc.iter().map(|status| format!("grpc-status {status}")));
+        let on = retries.on.names();
         let per_try_timeout = retries.per_try_timeout.map(span);
         Self { attempts: retries.attempts, per_try_timeout, on }
     }

@@ -40,20 +40,10 @@ pub(super) fn retries(findings: &mut Findings<'_>, at: &Path, shape: &shapes::Re
 fn conditions(findings: &mut Findings<'_>, at: &Path, text: &str) -> RetryOn {
     let mut on = RetryOn::default();
     for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        if on.add(name) {
+            continue;
+        }
         match name {
-            "5xx" => on.server_errors = true,
-            "gateway-error" => on.gateway_errors = true,
-            "reset" => on.reset = true,
-            "reset-before-request" => on.reset_before_request = true,
-            "connect-failure" => on.connect_failure = true,
-            "refused-stream" => on.refused_stream = true,
-            "retriable-4xx" => on.conflict = true,
-            "envoy-ratelimited" => on.rate_limited = true,
-            "cancelled" => on.grpc.push(1),
-            "deadline-exceeded" => on.grpc.push(4),
-            "resource-exhausted" => on.grpc.push(8),
-            "internal" => on.grpc.push(13),
-            "unavailable" => on.grpc.push(14),
             // The codes themselves stand beside it.
             "retriable-status-codes" => {}
             "retriable-headers" | "http3-post-connect-failure" => {
