@@ -16,9 +16,9 @@ use serde_json::Value;
 use undermesh_control::ApiServer;
 
 use super::{
-    FlowsArgs, Output, Tally, compact,
+    FlowsArgs, Tally,
     merge::{Line, Merge},
-    text,
+    print::Of,
 };
 use crate::{
     agent,
@@ -278,12 +278,8 @@ impl<'a> Watch<'a> {
                 let record: Value = serde_json::from_str(&line)?;
                 let tally = self.tallies.entry(Arc::clone(&node)).or_default();
                 tally.records += u64::from(record["event"] != "lost");
-                let shown = format!("{node:<width$} ", width = self.width);
-                match self.args.output {
-                    Output::Compact => writeln!(out, "{}", compact(&record, &shown))?,
-                    Output::Json => writeln!(out, "{}", with_node(&line, &node))?,
-                    Output::Text => writeln!(out, "{}", text(&record, &shown))?,
-                }
+                let of = Some(Of { node: &node, width: self.width });
+                writeln!(out, "{}", self.args.output.line(&record, &line, of))?;
             }
             Ok(out.flush()?)
         };
@@ -313,12 +309,6 @@ fn is_closed(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// A record with the node that it is of, before its own fields.
-fn with_node(record: &str, node: &str) -> String {
-    let fields = record.trim_start().strip_prefix('{').unwrap_or(record);
-    format!("{{\"node\":{},{fields}", Value::from(node))
-}
-
 impl Agent {
     fn fail(&mut self, error: &anyhow::Error) {
         let pause = match self.failing {
@@ -329,22 +319,5 @@ impl Agent {
             }
         };
         self.failing = Some(Failing { pause, again: Instant::now() + pause });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_says_its_node_before_what_it_said_before() {
-        let record = with_node(r#"{"time":"T","event":"open"}"#, "a\"b");
-        assert_eq!(record, r#"{"node":"a\"b","time":"T","event":"open"}"#);
-        let lost: Value =
-            serde_json::from_str(&with_node(r#"{"event":"lost","count":2}"#, "a")).unwrap();
-        assert_eq!(
-            super::super::lost(&lost, "a   "),
-            "... 2 records of node a were lost: they came faster than they were read"
-        );
     }
 }

@@ -6,6 +6,10 @@ const LINE: &str = r#"{"time":"T","event":"denied","source":{"address":"10.0.0.1
 
 const REQUEST: &str = r#"{"time":"T","event":"request","source":{"pod":"a","namespace":"shop"},"destination":{"address":"10.0.0.2:8080","pod":"b","namespace":"bank"},"bytes_sent":9,"bytes_received":2,"duration_ms":1.25,"reason":"policy_denied","response_flags":"DI,UAEX","detail":"why","method":"GET","authority":"cart","path":"/a b/c?d=*","status":403,"grpc_status":7}"#;
 
+fn shown(output: Output, record: &str) -> String {
+    output.line(&serde_json::from_str(record).unwrap(), record, None).into_owned()
+}
+
 #[test]
 fn requests_are_found_by_what_they_are_about() {
     for (query, wanted) in [
@@ -33,7 +37,7 @@ fn requests_are_found_by_what_they_are_about() {
 
 #[test]
 fn a_line_for_people_says_what_was_asked_and_answered() {
-    let line = text(&serde_json::from_str(REQUEST).unwrap(), "");
+    let line = shown(Output::Text, REQUEST);
     let words: Vec<&str> = line.split_whitespace().collect();
     let about = ["T", "request", "shop/a", "->", "bank/b", "2/9", "B", "1.2", "ms"];
     let asked = ["GET", "cart/a", "b/c?d=*", "403/7", "DI,UAEX", "policy_denied", "why"];
@@ -83,7 +87,7 @@ fn filters_of_one_name_are_alternatives_and_what_is_not_wanted_is_left_out() {
 
 #[test]
 fn a_compact_line_has_a_sign_both_ends_and_what_matters() {
-    let line = |record: &str| compact(&serde_json::from_str(record).unwrap(), "");
+    let line = |record: &str| shown(Output::Compact, record);
     assert_eq!(line(LINE), " ! shop/a -> bank/b policy_denied");
     let request = r#"{"time":"2026-01-02T03:04:05.678Z","event":"request","source":{"address":"10.0.0.1:5"},"destination":{"pod":"b","namespace":"bank"},"method":"GET","authority":"cart","path":"/x","status":200,"response_flags":"-","reason":"answered","duration_ms":3.14}"#;
     assert_eq!(line(request), "03:04:05.678 = 10.0.0.1:5 -> bank/b GET cart/x 200 3.1ms");
@@ -180,7 +184,7 @@ fn a_switched_off_buffer_says_which_setting() {
 
 #[test]
 fn a_line_for_people_names_both_ends_and_the_reason() {
-    let line = text(&serde_json::from_str(LINE).unwrap(), "");
+    let line = shown(Output::Text, LINE);
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(
         words,
@@ -192,4 +196,24 @@ fn a_line_for_people_names_both_ends_and_the_reason() {
 fn a_value_cannot_end_the_request() {
     assert_eq!(Escaped("shop/a-1").to_string(), "shop/a-1");
     assert_eq!(Escaped("a b\r\n&").to_string(), "a%20b%0D%0A%26");
+}
+
+#[test]
+fn a_record_of_one_of_several_nodes_says_its_node_before_all_else() {
+    let shown = |output: Output, record: &str, node: &str| {
+        let of = Some(print::Of { node, width: 4 });
+        output.line(&serde_json::from_str(record).unwrap(), record, of).into_owned()
+    };
+    let record = r#"{"time":"T","event":"open"}"#;
+    assert_eq!(shown(Output::Json, record, "a\"b"), r#"{"node":"a\"b","time":"T","event":"open"}"#);
+    assert_eq!(shown(Output::Compact, record, "a"), "T a    + - -> -");
+    assert!(shown(Output::Text, record, "a").starts_with("T a    open "));
+    let lost = r#"{"event":"lost","count":2}"#;
+    for output in [Output::Text, Output::Compact] {
+        assert_eq!(
+            shown(output, lost, "a"),
+            "... 2 records of node a were lost: they came faster than they were read"
+        );
+    }
+    assert_eq!(shown(Output::Json, lost, "a"), r#"{"node":"a","event":"lost","count":2}"#);
 }
