@@ -381,8 +381,9 @@ fn a_controller_shows_all_nodes_and_asks_nobody_while_nobody_looks() -> Result<(
     open(
         &mut browser,
         "#/flows",
-        "document.body.textContent.includes('undermesh flows --follow')",
+        "document.body.textContent.includes('undermesh flows --all-nodes --follow --verdict denied')",
     )?;
+    assert_eq!(browser.eval("document.body.textContent.includes('kubectl')")?, false);
     is_clean(&browser, &address);
 
     // Nobody looks any more: agents are let alone.

@@ -8,8 +8,8 @@ import {bytes, count, link, milliseconds, name, state as mark} from './words.js'
 export function flows(state, typed) {
   const head = h('div', {class: 'title'}, h('h1', null, 'Flows'));
   if (state.kind === 'controller') {
-    return [head, h('p', {class: 'none'}, 'The controller sees no flows: agents keep those of their node. On the node, or in the pod of its agent:'),
-      h('pre', null, h('code', null, 'undermesh flows --follow\nkubectl -n undermesh-system exec ds/undermesh-agent -- /undermesh flows --follow --verdict denied'))];
+    return [head, h('p', {class: 'none'}, 'The controller sees no flows: agents keep those of their node. From wherever the API server can be reached, those of all nodes as one stream, or of one:'),
+      h('pre', null, h('code', null, 'undermesh flows --all-nodes --follow\nundermesh flows --all-nodes --follow --verdict denied\nundermesh flows --node NAME --follow'))];
   }
   if (state.noFlows) return [head, h('p', {class: 'none'}, state.noFlows)];
   const kept = typed.denied ? state.failed : state.flows;
