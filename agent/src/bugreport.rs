@@ -111,7 +111,7 @@ async fn of_cluster(args: &BugreportArgs) -> Result<ExitCode> {
     let cluster = Cluster {
         api: &api,
         namespace: &args.mesh_namespace,
-        admin: args.settings.admin_port().unwrap_or(ADMIN_PORT),
+        admin: args.settings.admin_port(),
         flows: !args.no_flows,
     };
     cluster.collect(&mut archive).await;

@@ -6,9 +6,9 @@ use serde_json::Value;
 use undermesh_control::ApiServer;
 use undermesh_datapath::READABLE_MAPS;
 
-use super::{MAP_ENTRIES, PAGES, archive::Archive};
+use super::{ADMIN_PORT, MAP_ENTRIES, PAGES, archive::Archive};
 use crate::cluster::{
-    self, CONTROLLER_PORT, METRICS_PORT, Place, Reach, Refused, each_as_it_comes,
+    self, CONTROLLER_PORT, METRICS_PORT, Place, Ports, Reach, Refused, each_as_it_comes,
 };
 
 /// Pods that are asked at once.
@@ -17,7 +17,7 @@ const AT_ONCE: usize = 4;
 const MOST_OF_POD: usize = 64 << 20;
 const MOST: usize = 512 << 20;
 
-/// Port of a controller's metrics; that of its dashboard has its log, too.
+/// Port of a controller's metrics where its pod says no other; that of its dashboard has its log, too.
 const CONTROLLER_METRICS_PORT: u16 = 15014;
 const CONTROLLER_PAGES: [(&str, &str); 5] = [
     ("/status", "status.json"),
@@ -35,8 +35,8 @@ type Said = Vec<(String, Result<String>)>;
 pub(super) struct Cluster<'a> {
     pub(super) api: &'a ApiServer,
     pub(super) namespace: &'a str,
-    /// Port of the agents' admin pages.
-    pub(super) admin: u16,
+    /// Port of the agents' admin pages, where somebody has said it.
+    pub(super) admin: Option<u16>,
     pub(super) flows: bool,
 }
 
@@ -50,7 +50,10 @@ impl Cluster<'_> {
             Ok(agents) => {
                 self.nodes_without(archive, &agents).await;
                 let agents = agents.into_iter();
-                asked.extend(agents.map(|it| (format!("nodes/{}", it.node), it, self.of_agent())));
+                asked.extend(agents.map(|it| {
+                    let pages = self.of_agent(&it.ports);
+                    (format!("nodes/{}", it.node), it, pages)
+                }));
             }
             Err(error) => archive.missing("nodes", &error),
         }
@@ -60,9 +63,10 @@ impl Cluster<'_> {
             }
             Ok(found) => {
                 let found = found.into_iter();
-                asked.extend(
-                    found.map(|it| (format!("controllers/{}", it.pod), it, of_controller())),
-                );
+                asked.extend(found.map(|it| {
+                    let pages = of_controller(&it.ports);
+                    (format!("controllers/{}", it.pod), it, pages)
+                }));
             }
             Err(error) => archive.missing("controllers", &error),
         }
@@ -98,13 +102,15 @@ impl Cluster<'_> {
         }
     }
 
-    fn of_agent(&self) -> Vec<Page> {
-        let page = |page: &str, name: &str| (self.admin, page.to_owned(), name.to_owned());
+    fn of_agent(&self, ports: &Ports) -> Vec<Page> {
+        let admin = self.admin.or(ports.admin).unwrap_or(ADMIN_PORT);
+        let metrics = ports.metrics.unwrap_or(METRICS_PORT);
+        let page = |page: &str, name: &str| (admin, page.to_owned(), name.to_owned());
         let mut pages: Vec<Page> = PAGES.iter().map(|(path, name)| page(path, name)).collect();
         if self.flows {
             pages.push(page("/flows", "flows.ndjson"));
         }
-        pages.push((METRICS_PORT, "/metrics".to_owned(), "metrics.txt".to_owned()));
+        pages.push((metrics, "/metrics".to_owned(), "metrics.txt".to_owned()));
         pages.extend(READABLE_MAPS.iter().map(|map| {
             page(&format!("/maps?name={map}&limit={MAP_ENTRIES}"), &format!("maps/{map}.json"))
         }));
@@ -112,11 +118,12 @@ impl Cluster<'_> {
     }
 }
 
-fn of_controller() -> Vec<Page> {
-    let page =
-        |(path, name): &(&str, &str)| (CONTROLLER_PORT, (*path).to_owned(), (*name).to_owned());
+fn of_controller(ports: &Ports) -> Vec<Page> {
+    let port = ports.admin.unwrap_or(CONTROLLER_PORT);
+    let page = |(path, name): &(&str, &str)| (port, (*path).to_owned(), (*name).to_owned());
     let mut pages: Vec<Page> = CONTROLLER_PAGES.iter().map(page).collect();
-    pages.push((CONTROLLER_METRICS_PORT, "/metrics".to_owned(), "metrics.txt".to_owned()));
+    let metrics = ports.metrics.unwrap_or(CONTROLLER_METRICS_PORT);
+    pages.push((metrics, "/metrics".to_owned(), "metrics.txt".to_owned()));
     pages
 }
 

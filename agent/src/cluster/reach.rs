@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use undermesh_control::{ApiServer, Forwarded};
 
-use super::{AGENTS, CONTROLLERS};
+use super::{AGENTS, CONTROLLERS, Ports};
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,6 +30,8 @@ pub(crate) struct Place {
     pub(crate) node: String,
     pub(crate) pod: String,
     pub(crate) is_ready: bool,
+    /// Ports that it says its pages are at.
+    pub(crate) ports: Ports,
 }
 
 impl Place {
@@ -41,6 +43,7 @@ impl Place {
             node: pod["spec"]["nodeName"].as_str()?.to_owned(),
             pod: pod["metadata"]["name"].as_str()?.to_owned(),
             is_ready: ready.any(|it| it["status"] == "True"),
+            ports: Ports::of(pod),
         })
     }
 }

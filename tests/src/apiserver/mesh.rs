@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ApiServer, Call, Door, Hook, Refusal};
 
@@ -42,8 +42,24 @@ impl MeshPods {
     /// # Errors
     /// Where the server does not take it.
     pub fn add(&self, api: &ApiServer, component: &str, name: &str, node: &str) -> Result<()> {
+        self.with(api, component, (name, node), &json!({"name": component}))
+    }
+
+    /// The same, with this container.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn with(
+        &self,
+        api: &ApiServer,
+        component: &str,
+        (name, node): (&str, &str),
+        container: &Value,
+    ) -> Result<()> {
         api.put(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}}))?;
-        self.put(api, component, (name, node), "True")
+        let mut pod = pod(component, (name, node), "True");
+        pod["spec"]["containers"] = json!([container]);
+        api.put(&pod).map(drop)
     }
 
     /// The same, that is ready or not.
@@ -57,15 +73,7 @@ impl MeshPods {
         (name, node): (&str, &str),
         ready: &str,
     ) -> Result<()> {
-        api.put(&json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": NAMESPACE, "labels": {
-                "app.kubernetes.io/name": "undermesh", "app.kubernetes.io/component": component,
-            }},
-            "spec": {"nodeName": node},
-            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]},
-        }))?;
-        Ok(())
+        api.put(&pod(component, (name, node), ready)).map(drop)
     }
 
     /// Says where a port of a pod leads.
@@ -78,6 +86,17 @@ impl MeshPods {
     pub fn deny(&self) {
         self.denied.store(true, Ordering::Relaxed);
     }
+}
+
+fn pod(component: &str, (name, node): (&str, &str), ready: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {
+            "app.kubernetes.io/name": "undermesh", "app.kubernetes.io/component": component,
+        }},
+        "spec": {"nodeName": node},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]},
+    })
 }
 
 impl Hook for MeshPods {
