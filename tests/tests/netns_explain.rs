@@ -96,7 +96,12 @@ fn rig() -> Result<Rig> {
 }
 
 fn explain(rig: &Rig, case: &Case) -> Result<Value> {
-    let mut command = rig.undermesh_on("a")?;
+    explain_on(rig, "a", case)
+}
+
+/// What the agent of a node says.
+fn explain_on(rig: &Rig, node: &str, case: &Case) -> Result<Value> {
+    let mut command = rig.undermesh_on(node)?;
     command.args(["explain", "-o", "json"]);
     command.args([&format!("shop/{}", case.from), case.to]);
     if let Some((path, header)) = case.request {
@@ -262,4 +267,69 @@ fn a_running_agent_knows_who_is_ejected() -> Result<()> {
     let why = lost["why"].as_str().unwrap_or_default();
     assert!(why.starts_with("ejected, "), "{why}");
     Ok(())
+}
+
+/// Each of its lines that has this part.
+fn lines(told: &Value, field: &str, part: &str) -> Vec<String> {
+    let lines = told[field].as_array().into_iter().flatten().filter_map(Value::as_str);
+    lines.filter(|line| line.contains(part)).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_running_agent_says_how_budgets_and_limits_stand_and_takes_nothing_from_them() -> Result<()> {
+    let mut rig = Rig::builder()
+        .node("a", [PodSpec::new("client")])
+        .node("b", [PodSpec::new("server")])
+        .service(ServiceSpec::new("shop", 80, PORT, &["server"]).app_protocol(80, "http"))
+        .build()?;
+    rig.manifests.write(
+        "rules",
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: shop, namespace: shop}\n\
+         spec: {host: shop, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}, http: {http2MaxRequests: 7}}}}\n\
+         ---\n\
+         apiVersion: undermesh.io/v1alpha1\nkind: RateLimitPolicy\nmetadata: {name: few, namespace: shop}\n\
+         spec: {selector: {matchLabels: {app: server}}, rules: [{name: each, key: ['request.headers[x-user]'], \
+         requests: {count: 2, per: 12h}}]}\n",
+    )?;
+    rig.start()?;
+    let (client, server) = (rig.pod("client")?, rig.pod("server")?);
+    server.listen_many(format!("[::]:{PORT}").parse()?, 1, Behaviour::Http("server".to_owned()))?;
+    let (alice, bob) = (
+        Case { from: "client", to: "shop:80", request: Some(("/", "x-user: alice")) },
+        Case { from: "client", to: "shop:80", request: Some(("/", "x-user: bob")) },
+    );
+    let budget = |case: &Case| -> Result<Vec<String>> {
+        Ok(lines(&explain_on(&rig, "b", case)?, "now", "RateLimitPolicy"))
+    };
+    let left =
+        |left: u32| format!("RateLimitPolicy shop/few, rule each: {left} of 2 requests left");
+    // Asking takes nothing.
+    for _ in 0..3 {
+        assert_eq!(budget(&alice)?, [left(2)]);
+    }
+    assert_eq!(attempt(&rig, &client, &alice)?, Some(200));
+    assert_eq!((budget(&alice)?, budget(&bob)?), (vec![left(1)], vec![left(2)]));
+    assert_eq!(attempt(&rig, &client, &alice)?, Some(200));
+    assert_eq!(attempt(&rig, &client, &alice)?, Some(429));
+    let used_up = budget(&alice)?.pop().context("nothing is said")?;
+    assert!(used_up.starts_with(&format!("{}; the next one in 2", left(0))), "{used_up}");
+    // Who has no part in it knows who has.
+    let told = explain(&rig, &alice)?;
+    assert_eq!(lines(&told, "now", "RateLimitPolicy"), Vec::<String>::new(), "{told:#}");
+    let assumed = "the budget of RateLimitPolicy shop/few, rule each, is not used up; the agent of node b knows";
+    assert_eq!(lines(&told, "assumptions", "RateLimitPolicy"), [assumed]);
+    let name = "outbound|80||shop.shop.svc.cluster.local";
+    let elsewhere = format!("the limits of {name} are not reached; the agent of node a knows");
+    let told = explain_on(&rig, "b", &bob)?;
+    assert_eq!(lines(&told, "assumptions", "limits of"), [elsewhere]);
+
+    // The connection of the last request is kept for the next.
+    let held = |line: &str| -> Result<()> {
+        wait_for(line, SOON, || {
+            let now = lines(&explain(&rig, &bob)?, "now", name);
+            Ok(now.iter().any(|one| *one == format!("{name}: {line}")).then_some(()))
+        })
+    };
+    held("1 of 1 maxConnections: no more is let through")?;
+    held("0 of 7 http2MaxRequests")
 }

@@ -25,7 +25,8 @@ use crate::{
 };
 pub use crate::{
     guard::explain::{
-        Asks, Judged, KeysAtHand, RequestJudged, Token, Visitor, connection, opaque, request,
+        Asks, Budget, Judged, KeysAtHand, RequestJudged, Token, Visitor, budgets, connection,
+        opaque, request,
     },
     http::explain::{
         Answer, Candidate, Candidates, ConnectionRoute, InjectedFault, Led, RequestRoute,

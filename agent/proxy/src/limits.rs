@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use undermesh_model::Rate;
 use undermesh_snapshot::{CompiledLimit, Snapshot};
 
 use budget::{Pace, Taken};
@@ -25,6 +26,15 @@ use table::Table;
 pub(crate) enum Counted {
     Requests,
     Connections,
+}
+
+impl Counted {
+    pub(crate) fn rate(self, limit: &CompiledLimit) -> Option<Rate> {
+        match self {
+            Self::Requests => limit.limits.requests,
+            Self::Connections => limit.limits.connections,
+        }
+    }
 }
 
 /// The budgets of a node.
@@ -79,11 +89,7 @@ impl Limits {
     ) -> Verdict<'a> {
         let mut asked = Vec::new();
         for limit in limits {
-            let rate = match counted {
-                Counted::Requests => limit.limits.requests,
-                Counted::Connections => limit.limits.connections,
-            };
-            let Some(rate) = rate else { continue };
+            let Some(rate) = counted.rate(limit) else { continue };
             let (pace, table) = (Pace::new(rate), self.table(limit));
             let key = table.key(&(counted, key(limit)));
             let taken = table.take(key, pace, now);
@@ -97,6 +103,23 @@ impl Limits {
         let passed = asked.iter().filter(|one| !one.limit.shadow);
         let tightest = passed.map(Asked::standing).min_by_key(|one| one.remaining);
         Verdict { tightest: tightest.filter(|_| refused.is_none()), refused }
+    }
+
+    /// How a limit stands, for who takes nothing; `None` where it has no budget of the kind.
+    pub(crate) fn standing<'a>(
+        &self,
+        counted: Counted,
+        limit: &'a CompiledLimit,
+        key: &impl std::hash::Hash,
+    ) -> Option<Standing<'a>> {
+        let rate = counted.rate(limit)?;
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let left = tables
+            .get(&limit.budgets)
+            .map(|table| table.left(table.key(&(counted, key)), Pace::new(rate), self.now()));
+        // Nothing was taken yet.
+        let (remaining, reset) = left.unwrap_or((u64::from(rate.burst.get()), 0));
+        Some(Standing { limit, remaining, reset: Duration::from_nanos(reset) })
     }
 
     /// Something was refused for its size.

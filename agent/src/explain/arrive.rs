@@ -10,7 +10,6 @@ use undermesh_snapshot::{
 };
 
 use super::{
-    judge::assume_limits,
     kernel::Seen,
     report::{Lookup, Rule, Step, Verdict, Way},
     walk::{Ending, Trail, Walk},
@@ -118,7 +117,7 @@ impl Walk<'_> {
             source: client.filter(|_| coming != Coming::Plain),
             from: self.from,
             destination: pod.address,
-            workload: &pod.workload.identity,
+            workload: pod.workload,
         }
     }
 
@@ -137,7 +136,8 @@ impl Walk<'_> {
             trail.assume(format!("an application listens at {}", pod.address));
             return self.carried(trail, pod.address, judged.decision);
         }
-        assume_limits(&mut trail, &judged.limits);
+        let budgets = proxy::budgets(&self.mesh.present, &visitor, &judged.limits);
+        self.limits(&mut trail, pod, &judged.limits, budgets);
         match &self.request {
             Some(asked) => self.judge_request(trail, pod, &visitor, asked),
             None => self.judge_bytes(trail, pod, &visitor),

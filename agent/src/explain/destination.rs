@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use undermesh_model::Wire;
-use undermesh_proxy::explain::{self as proxy, Asked, Candidate, Candidates, Reached};
+use undermesh_proxy::{
+    LimitStatus,
+    explain::{self as proxy, Asked, Candidate, Candidates, Reached},
+};
 use undermesh_snapshot::{WorkloadInfo, modes_of, traffic::ClusterSpec};
 
 use super::{
@@ -27,6 +30,7 @@ impl Walk<'_> {
             step.won.push(Rule::new(rule, spec.key.subset.clone(), "is about the destination"));
         }
         trail.step(step);
+        self.pool(&mut trail, spec, &name);
         let ejected = self.mesh.ejected(&self.source.name, &name);
         let left_out: Vec<SocketAddr> = ejected.iter().map(|(address, _)| *address).collect();
         let ends = (SocketAddr::new(self.from, 0), self.dialled.address);
@@ -74,6 +78,33 @@ impl Walk<'_> {
             self.reach(trail.part(one.weight as usize, whole), one.reached.clone(), true)
         })
         .collect()
+    }
+
+    /// Takes for granted that limits of a destination are not reached and nobody is ejected, where the agent that knows is
+    /// not asked; says how limits stand, where it is.
+    fn pool(&self, trail: &mut Trail, spec: &ClusterSpec, name: &str) {
+        let elsewhere = self.mesh.known_at(self.node());
+        let is_asked = self.mesh.asks(self.node());
+        if spec.settings.outlier.is_some() && !is_asked {
+            trail.assume(format!("no endpoint of {name} is ejected{elsewhere}"));
+        }
+        let (tcp, http) = (&spec.settings.pool.tcp, &spec.settings.pool.http);
+        let limits = [tcp.max_connections, http.max_pending, http.max_requests, http.max_retries];
+        if limits.iter().all(|max| max.is_none_or(|max| max == 0)) {
+            return;
+        }
+        trail.assume(format!("the limits of {name} are not reached{elsewhere}"));
+        if !is_asked {
+            return;
+        }
+        let Some(upstream) = self.mesh.upstream(&self.source.name, name) else {
+            return trail.now(format!("{name}: nothing is held there"));
+        };
+        for LimitStatus { name: limit, held, max } in &upstream.limits {
+            let Some(max) = max else { continue };
+            let reached = if held >= max { ": no more is let through" } else { "" };
+            trail.now(format!("{name}: {held} of {max} {limit}{reached}"));
+        }
     }
 
     /// Over which wire an endpoint is reached. `neighbours`: pods of this node without one.

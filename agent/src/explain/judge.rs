@@ -1,6 +1,6 @@
 //! The agent of the destination's node judges a request: whom it asks, tokens, policies, limits.
 
-use undermesh_proxy::explain::{self as proxy, KeysAtHand, RequestJudged, Token, Visitor};
+use undermesh_proxy::explain::{self as proxy, Budget, KeysAtHand, RequestJudged, Token, Visitor};
 use undermesh_snapshot::CompiledLimit;
 
 use super::{
@@ -52,7 +52,7 @@ impl Walk<'_> {
             }
             trail.step(step);
         }
-        assume_limits(&mut trail, &judged.limits);
+        self.limits(&mut trail, pod, &judged.limits, judged.budgets);
         trail.assume(format!("an application listens at {}", pod.address));
         match missing {
             Some(detail) => {
@@ -118,17 +118,32 @@ impl Walk<'_> {
     /// Who fetches keys for a pod, where that is nobody who was asked.
     fn whose_keys(&self, pod: &Pod<'_>) -> String {
         let node = &pod.workload.node;
-        match &self.mesh.own {
-            Some(own) if own.options.node == *node => String::new(),
-            _ => format!("; the agent of node {node} fetches them"),
+        match self.mesh.asks(node) {
+            true => String::new(),
+            false => format!("; the agent of node {node} fetches them"),
         }
     }
-}
 
-pub(super) fn assume_limits(trail: &mut Trail, limits: &[&CompiledLimit]) {
-    for limit in limits.iter().filter(|limit| !limit.shadow) {
-        trail
-            .assume(format!("the budget of {}, rule {}, is not used up", limit.origin, limit.name));
+    /// Takes for granted that limits are not used up, and says how their budgets stand.
+    pub(super) fn limits(
+        &self,
+        trail: &mut Trail,
+        pod: &Pod<'_>,
+        limits: &[&CompiledLimit],
+        budgets: Vec<Budget>,
+    ) {
+        let elsewhere = self.mesh.known_at(&pod.workload.node);
+        for limit in limits.iter().filter(|limit| !limit.shadow) {
+            let CompiledLimit { origin, name, .. } = limit;
+            trail.assume(format!("the budget of {origin}, rule {name}, is not used up{elsewhere}"));
+        }
+        for Budget { policy, rule, of, most, left, reset } in budgets {
+            let next = match left {
+                0 => format!("; the next one in {:.1} s", reset.as_secs_f64()),
+                _ => String::new(),
+            };
+            trail.now(format!("{policy}, rule {rule}: {left} of {most} {of} left{next}"));
+        }
     }
 }
 

@@ -9,8 +9,10 @@ use std::{
 };
 
 use undermesh_model::{Cluster, Generation, NamespacedName, Workload};
-use undermesh_proxy::{PodStatus, explain::Present};
+use undermesh_proxy::{PodStatus, UpstreamStatus, explain::Present};
 use undermesh_snapshot::{Options, Snapshot, WorkloadInfo, compile};
+
+use super::report::Step;
 
 /// The mesh that is asked about.
 pub(crate) struct Mesh {
@@ -45,6 +47,26 @@ impl Mesh {
         Arc::clone(found)
     }
 
+    /// Whether it is the agent of this node that is asked.
+    pub(super) fn asks(&self, node: &str) -> bool {
+        self.own.as_ref().is_some_and(|own| own.options.node == node)
+    }
+
+    /// Who knows how something stands at a node, where nobody asks there; nothing to say of files.
+    pub(super) fn known_at(&self, node: &str) -> String {
+        match &self.own {
+            Some(own) if own.options.node != node => format!("; the agent of node {node} knows"),
+            _ => String::new(),
+        }
+    }
+
+    /// What the agent that is asked gives up, where it has a part in these steps.
+    pub(super) fn overload<'s>(&self, mut steps: impl Iterator<Item = &'s Step>) -> Option<String> {
+        let own = agent_of(&self.own.as_ref()?.options.node);
+        let sheds = self.present.sheds().filter(|_| steps.any(|step| step.at == own))?;
+        Some(format!("{own} is overloaded, and gives up {sheds}"))
+    }
+
     /// Whether all policies about pods of this node are known here.
     pub(super) fn knows_policies_of(&self, node: &str) -> bool {
         !self.partial || node == self.options.node
@@ -61,11 +83,15 @@ impl Mesh {
         pods.find(|pod| pod.addresses.contains(&address) && !pod.host_network)
     }
 
+    /// What a pod of this node has with a destination that it has used lately.
+    pub(super) fn upstream(&self, pod: &NamespacedName, cluster: &str) -> Option<&UpstreamStatus> {
+        let pod = self.pods.iter().find(|status| status.pod == *pod)?;
+        pod.upstreams.iter().find(|one| one.cluster == cluster)
+    }
+
     /// Endpoints of a destination that a pod leaves out now, and why.
     pub(super) fn ejected(&self, pod: &NamespacedName, cluster: &str) -> Vec<(SocketAddr, String)> {
-        let pod = self.pods.iter().find(|status| status.pod == *pod);
-        let upstreams = pod.into_iter().flat_map(|pod| &pod.upstreams);
-        let endpoints = upstreams.filter(|one| one.cluster == cluster).flat_map(|it| &it.endpoints);
+        let endpoints = self.upstream(pod, cluster).into_iter().flat_map(|it| &it.endpoints);
         let ejected = endpoints.filter_map(|endpoint| {
             let ejected = endpoint.ejected.as_ref()?;
             let left = ejected.seconds_left;
@@ -83,4 +109,9 @@ impl Mesh {
         let found = self.findings.iter().filter(|(object, text)| about(object, text));
         found.map(|(object, text)| format!("{object}: {text}")).collect()
     }
+}
+
+/// How steps name the agent of a node.
+pub(super) fn agent_of(node: &str) -> String {
+    format!("the agent of node {node}")
 }

@@ -28,6 +28,9 @@ pub(crate) struct Explanation {
     pub(crate) ways: Vec<Way>,
     /// What is taken for granted.
     pub(crate) assumptions: Vec<String>,
+    /// How that stands at the moment, where it is known.
+    #[serde(default)]
+    pub(crate) now: Vec<String>,
     /// What is wrong with the objects that are named.
     pub(crate) findings: Vec<String>,
 }
@@ -146,6 +149,8 @@ pub(crate) struct Way {
     pub(crate) steps: Vec<Step>,
     #[serde(skip)]
     pub(crate) assumptions: Vec<String>,
+    #[serde(skip)]
+    pub(crate) now: Vec<String>,
 }
 
 impl Way {
@@ -160,6 +165,15 @@ impl Way {
     }
 }
 
+/// Adds what is not there yet.
+pub(super) fn add(list: &mut Vec<String>, more: impl IntoIterator<Item = String>) {
+    for one in more {
+        if !list.contains(&one) {
+            list.push(one);
+        }
+    }
+}
+
 /// Puts those together that differ in nothing but where they lead; of each, the steps of the first stand for all.
 pub(crate) fn gathered(ways: Vec<Way>) -> Vec<Way> {
     let mut kept: Vec<Way> = Vec::new();
@@ -167,12 +181,9 @@ pub(crate) fn gathered(ways: Vec<Way>) -> Vec<Way> {
         match kept.iter_mut().find(|known| known.is_like(&way)) {
             Some(known) => {
                 known.percent += way.percent;
-                let more = way.endpoints.into_iter().filter(|one| !known.endpoints.contains(one));
-                let more: Vec<String> = more.collect();
-                known.endpoints.extend(more);
-                let new = way.assumptions.into_iter();
-                let new: Vec<_> = new.filter(|one| !known.assumptions.contains(one)).collect();
-                known.assumptions.extend(new);
+                add(&mut known.endpoints, way.endpoints);
+                add(&mut known.assumptions, way.assumptions);
+                add(&mut known.now, way.now);
             }
             None => kept.push(way),
         }

@@ -106,8 +106,8 @@ fn names_of_fields_are_stable() {
     };
     assert_eq!(
         fields(&json),
-        "assumptions decidedAt destination detail dialled findings generation reason request source \
-         status steps verdict ways"
+        "assumptions decidedAt destination detail dialled findings generation now reason request \
+         source status steps verdict ways"
     );
     let way = &json["ways"][0];
     assert_eq!(fields(way), "decidedAt detail endpoints percent reason status steps verdict");

@@ -36,6 +36,9 @@ impl fmt::Display for Explanation {
         for assumption in &self.assumptions {
             writeln!(f, "  provided that {assumption}")?;
         }
+        for now in &self.now {
+            writeln!(f, "  now: {now}")?;
+        }
         for finding in &self.findings {
             writeln!(f, "  note: {finding}")?;
         }

@@ -21,7 +21,7 @@ use super::{
     kernel::Seen,
     mesh::Mesh,
     question::RequestLine,
-    report::{End, Explanation, Rule, Step, Verdict, Way, gathered},
+    report::{End, Explanation, Rule, Step, Verdict, Way, add, gathered},
 };
 use crate::pod::flags_of;
 
@@ -49,6 +49,8 @@ pub(super) struct Walk<'a> {
 pub(super) struct Trail {
     pub(super) steps: Vec<Step>,
     pub(super) assumptions: Vec<String>,
+    /// What is so at the moment.
+    pub(super) now: Vec<String>,
     /// In how many of a hundred cases.
     pub(super) percent: f64,
     /// What the client's kernel has said.
@@ -69,10 +71,11 @@ impl Trail {
     }
 
     pub(super) fn assume(&mut self, what: impl Into<String>) {
-        let what = what.into();
-        if !self.assumptions.contains(&what) {
-            self.assumptions.push(what);
-        }
+        add(&mut self.assumptions, [what.into()]);
+    }
+
+    pub(super) fn now(&mut self, what: String) {
+        add(&mut self.now, [what]);
     }
 
     /// The same way for a part of the cases.
@@ -93,6 +96,7 @@ impl Trail {
             decided_at,
             steps: self.steps,
             assumptions: self.assumptions,
+            now: self.now,
         }
     }
 
@@ -409,11 +413,13 @@ impl<'a> Walk<'a> {
             let found = first.filter(|_| alone).map(of);
             found.unwrap_or_else(|| "the ways that it may take differ".to_owned())
         };
-        let mut assumptions = common.assumptions;
+        let (mut assumptions, mut now) = (common.assumptions, common.now);
         for way in &ways {
-            let new = way.assumptions.iter().filter(|one| !assumptions.contains(one)).cloned();
-            assumptions.extend(new.collect::<Vec<_>>());
+            add(&mut assumptions, way.assumptions.iter().cloned());
+            add(&mut now, way.now.iter().cloned());
         }
+        let each = ways.iter().flat_map(|way| &way.steps);
+        now.extend(self.mesh.overload(each));
         let steps = ways.iter().flat_map(|way| &way.steps);
         let rules = steps.flat_map(|step| step.won.iter().chain(&step.lost));
         let objects: BTreeSet<String> = rules.map(Rule::object).collect();
@@ -442,6 +448,7 @@ impl<'a> Walk<'a> {
             findings: self.mesh.findings_about(&objects),
             ways,
             assumptions,
+            now,
         }
     }
 

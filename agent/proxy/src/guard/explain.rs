@@ -1,5 +1,6 @@
 //! The steps at a destination, asked beforehand ([`crate::explain`]).
 
+mod budgets;
 mod tokens;
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
 use undermesh_model::{ResourceRef, SpiffeId};
 use undermesh_snapshot::{
     Authorizers, CompiledLimit, CompiledPolicy, ConnectionAttributes, Opinion, RequestAttributes,
-    Sight, asks, evaluate, evaluate_opaque, evaluate_request, limits_of_connection,
+    Sight, WorkloadInfo, asks, evaluate, evaluate_opaque, evaluate_request, limits_of_connection,
     limits_of_request, review,
 };
 
@@ -25,7 +26,9 @@ use crate::{
     authorize::{Admission, Attempt, admission, is_member},
     explain::{Asked, Present, Refused},
     http::{Head, LocalReply},
+    limits::Counted,
 };
+pub use budgets::{Budget, budgets};
 use tokens::verified;
 pub use tokens::{KeysAtHand, Token};
 
@@ -38,8 +41,8 @@ pub struct Visitor<'a> {
     pub from: IpAddr,
     /// The application.
     pub destination: SocketAddr,
-    /// The pod's own identity.
-    pub workload: &'a SpiffeId,
+    /// The pod.
+    pub workload: &'a WorkloadInfo,
 }
 
 /// What is decided about a connection.
@@ -105,6 +108,8 @@ pub struct RequestJudged<'a> {
     pub opinions: Vec<Opinion<'a>>,
     /// Limits that it counts in.
     pub limits: Vec<&'a CompiledLimit>,
+    /// How they stand now, where that is known.
+    pub budgets: Vec<Budget>,
 }
 
 /// Somebody who has to agree.
@@ -167,6 +172,8 @@ fn judge<'a>(
         judged.opinions = review(policy, &connection, Sight::Request(request));
         exchange::admission(&decision)?;
         judged.limits = limits_of_request(policy, &connection, request).collect();
+        let counted = (Counted::Requests, Some(request));
+        judged.budgets = budgets::standing(present, visitor, &judged.limits, counted);
         match limit::smallest_body(&judged.limits) {
             Some((bytes, _)) if limit::is_longer(request.headers, bytes) => {
                 Err(limit::too_large(bytes))
@@ -197,7 +204,7 @@ impl<'a> Visitor<'a> {
             source: self.source,
             source_addr: SocketAddr::new(self.from, 0),
             destination: self.destination,
-            workload: self.workload,
+            workload: &self.workload.identity,
         }
     }
 }

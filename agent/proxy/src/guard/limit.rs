@@ -3,6 +3,7 @@
 
 use std::{
     hash::{Hash, Hasher},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -12,10 +13,10 @@ use ::http::{
     header::{CONTENT_LENGTH, RETRY_AFTER},
 };
 use bytes::Bytes;
-use undermesh_model::{LimitHeaders, LimitKey, Rate};
+use undermesh_model::{LimitHeaders, LimitKey, Rate, SpiffeId};
 use undermesh_snapshot::{
-    CompiledLimit, CompiledPolicy, ConnectionAttributes, RequestAttributes, limits_of_connection,
-    limits_of_request,
+    CompiledLimit, CompiledPolicy, ConnectionAttributes, RequestAttributes, WorkloadInfo,
+    limits_of_connection, limits_of_request,
 };
 
 use super::Visit;
@@ -62,7 +63,8 @@ pub(super) fn request(
         return Err(too_large(bytes));
     }
     let limits = &visit.pod.shared.limits;
-    let key = |limit| BudgetOf { visit, limit, request: Some(request) };
+    let ends = Ends::of(visit);
+    let key = |limit| BudgetOf { ends, limit, request: Some(request) };
     let verdict = limits.take(Counted::Requests, about.iter().copied(), key);
     if let Some(refused) = &verdict.refused {
         return Err(refusal(refused));
@@ -96,7 +98,8 @@ pub(crate) fn connection(visit: &Visit) -> Result<(), Denial> {
     }
     let attributes = visit.attributes();
     let about = limits_of_connection(&policy, &attributes);
-    let key = |limit| BudgetOf { visit, limit, request: None };
+    let ends = Ends::of(visit);
+    let key = |limit| BudgetOf { ends, limit, request: None };
     let verdict = visit.pod.shared.limits.take(Counted::Connections, about, key);
     match verdict.refused {
         None => Ok(()),
@@ -165,17 +168,32 @@ fn seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
+/// Who is asked, and who asks.
+#[derive(Clone, Copy)]
+pub(super) struct Ends<'a> {
+    pub(super) workload: &'a WorkloadInfo,
+    pub(super) source: Option<&'a SpiffeId>,
+    pub(super) client: IpAddr,
+}
+
+impl<'a> Ends<'a> {
+    fn of(visit: &'a Visit) -> Self {
+        let workload = &visit.pod.workload;
+        Self { workload, source: visit.source.as_ref(), client: visit.client.ip() }
+    }
+}
+
 /// Names a budget. What a request or its client does not have is a value like any other: leaving a header out
 /// is no way around a limit.
-struct BudgetOf<'a> {
-    visit: &'a Visit,
-    limit: &'a CompiledLimit,
-    request: Option<&'a RequestAttributes<'a>>,
+pub(super) struct BudgetOf<'a> {
+    pub(super) ends: Ends<'a>,
+    pub(super) limit: &'a CompiledLimit,
+    pub(super) request: Option<&'a RequestAttributes<'a>>,
 }
 
 impl Hash for BudgetOf<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let workload = &self.visit.pod.workload;
+        let workload = self.ends.workload;
         let parts = &self.limit.limits.key;
         if parts.contains(&LimitKey::Pod) {
             workload.name.hash(state);
@@ -190,13 +208,13 @@ impl Hash for BudgetOf<'_> {
 
 impl BudgetOf<'_> {
     fn hash_part<H: Hasher>(&self, part: &LimitKey, state: &mut H) {
-        let source = self.visit.source.as_ref();
+        let source = self.ends.source;
         let request = self.request;
         match part {
             LimitKey::Pod => {}
             LimitKey::SourcePrincipal => source.hash(state),
             LimitKey::SourceNamespace => source.map(|source| &source.namespace).hash(state),
-            LimitKey::SourceAddress => self.visit.client.ip().to_canonical().hash(state),
+            LimitKey::SourceAddress => self.ends.client.to_canonical().hash(state),
             LimitKey::RemoteAddress => request.map(|request| request.remote).hash(state),
             LimitKey::Method => request.map(|request| request.method).hash(state),
             LimitKey::Host => request.and_then(|request| request.hosts.last()).hash(state),

@@ -53,6 +53,15 @@ impl Budget {
         Taken::Yes { remaining: (pace.capacity - full_in) / pace.interval, full_in }
     }
 
+    /// What is left, and nanoseconds until the bucket is full or, where nothing is left, until there is one.
+    pub(super) fn left(self, pace: Pace, now: u64) -> (u64, u64) {
+        let full_in = self.0.saturating_sub(now);
+        match pace.capacity.saturating_sub(full_in) / pace.interval {
+            0 => (0, full_in.saturating_add(pace.interval).saturating_sub(pace.capacity)),
+            remaining => (remaining, full_in),
+        }
+    }
+
     /// Takes back that one was taken.
     pub(super) fn give_back(&mut self, pace: Pace) {
         self.0 = self.0.saturating_sub(pace.interval);
@@ -93,6 +102,22 @@ mod tests {
         let later = budget.take(pace, now + SECOND / 2);
         assert_eq!(later, Taken::Yes { remaining: 0, full_in: 3 * SECOND / 2 });
         assert!(!budget.is_full(now + SECOND) && budget.is_full(now + 2 * SECOND));
+    }
+
+    #[test]
+    fn whoever_only_looks_takes_nothing_and_sees_what_whoever_takes_gets() {
+        let pace = pace(2, Duration::from_secs(1), 3);
+        let mut budget = Budget::default();
+        let now = 5 * SECOND;
+        assert_eq!(budget.left(pace, now), (3, 0));
+        for _ in 0..3 {
+            let Taken::Yes { remaining, full_in } = budget.take(pace, now) else { panic!() };
+            let left = if remaining == 0 { (0, SECOND / 2) } else { (remaining, full_in) };
+            assert_eq!((budget.left(pace, now), budget.left(pace, now)), (left, left));
+        }
+        let Taken::No { wait } = budget.take(pace, now + 1) else { panic!() };
+        assert_eq!(budget.left(pace, now + 1), (0, wait));
+        assert_eq!(budget.left(pace, now + 1 + wait).0, 1);
     }
 
     #[test]

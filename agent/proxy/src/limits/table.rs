@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, Hash, RandomState},
     mem,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use super::{
@@ -58,10 +58,21 @@ impl Table {
         self.with(key, now, |budget| budget.give_back(pace));
     }
 
-    fn with<R>(&self, key: u64, now: u64, change: impl FnOnce(&mut Budget) -> R) -> R {
+    /// What is left of a budget, and the time that [`Budget::left`] names.
+    pub(super) fn left(&self, key: u64, pace: Pace, now: u64) -> (u64, u64) {
+        let shard = self.shard(key);
+        let known = shard.young.get(&key).or_else(|| shard.old.get(&key));
+        known.copied().unwrap_or_default().left(pace, now)
+    }
+
+    fn shard(&self, key: u64) -> MutexGuard<'_, Shard> {
         // The upper half, as maps use the lower.
         let shard = (key >> 32) as usize % self.shards.len();
-        let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<R>(&self, key: u64, now: u64, change: impl FnOnce(&mut Budget) -> R) -> R {
+        let mut shard = self.shard(key);
         let forgotten = shard.make_young(key, now);
         let changed = change(shard.young.entry(key).or_default());
         drop(shard);
