@@ -57,7 +57,7 @@ pub(crate) struct Args {
     /// Instead of the kernel ring, run every namespace test whose name contains this
     #[arg(long, value_name = "FILTER")]
     test: Option<String>,
-    /// How many machines run at once; as many as processors and memory allow if not said
+    /// How many machines run at once; three for two processors if not said, as far as memory allows
     #[arg(long, short)]
     jobs: Option<usize>,
     /// How processors are had
