@@ -115,8 +115,8 @@ pub(crate) fn page(flows: &Flows, query: &str, kernel_lost: impl FnOnce() -> u64
         Err(error) => return Answer::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
     let found = flows.after(query.after);
-    let mut lines: Vec<&str> =
-        found.lines.iter().map(|line| &**line).filter(|line| query.wants(line)).collect();
+    let mut lines = found.lines();
+    lines.retain(|line| query.wants(line));
     if let Some(last) = query.last {
         lines.drain(..lines.len().saturating_sub(last));
     }
@@ -125,7 +125,7 @@ pub(crate) fn page(flows: &Flows, query: &str, kernel_lost: impl FnOnce() -> u64
         body += &format!("{}\n", json!({"event": "lost", "count": found.lost}));
     }
     for line in lines {
-        body += line;
+        body += &line;
         body.push('\n');
     }
     if query.cursor {

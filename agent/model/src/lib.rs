@@ -29,7 +29,7 @@ pub use rate_limit::{
     LimitAnswer, LimitHeaders, LimitKey, LimitRule, Limits, Rate, RateLimitPolicy,
 };
 pub use request_authentication::{JwtKeys, JwtRule, RequestAuthentication, TokenLocation};
-pub use resource::{NamespacedName, ResourceRef, object_words};
+pub use resource::{NamespacedName, ObjectName, ResourceRef};
 pub use service::{
     Distribution, Endpoint, EndpointPort, EndpointSlice, ExternalName, Protocol, Service,
     ServicePort, TargetPort,

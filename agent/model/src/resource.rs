@@ -51,16 +51,40 @@ impl ResourceRef {
     pub fn cluster_scoped(kind: &'static str, name: impl Into<String>) -> Self {
         Self { kind, namespace: String::new(), name: name.into() }
     }
+
+    /// The same, borrowed.
+    pub fn named(&self) -> ObjectName<'_> {
+        ObjectName { kind: self.kind, namespace: &self.namespace, name: &self.name }
+    }
 }
 
-/// How an object is written, `KIND NAMESPACE/NAME`, in its parts: for whoever has none of its own text to format.
-pub fn object_words<'a>(kind: &'a str, namespace: &'a str, name: &'a str) -> [&'a str; 5] {
-    [kind, " ", namespace, if namespace.is_empty() { "" } else { "/" }, name]
+/// What a [`ResourceRef`] says, in text of somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectName<'a> {
+    /// The Kubernetes kind.
+    pub kind: &'a str,
+    /// Empty for cluster-scoped objects.
+    pub namespace: &'a str,
+    /// The object's name.
+    pub name: &'a str,
+}
+
+impl<'a> ObjectName<'a> {
+    /// How it is written, `KIND NAMESPACE/NAME`, in its parts: for whoever has none of its own text to format.
+    pub fn words(self) -> [&'a str; 5] {
+        let Self { kind, namespace, name } = self;
+        [kind, " ", namespace, if namespace.is_empty() { "" } else { "/" }, name]
+    }
+}
+
+impl fmt::Display for ObjectName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.words().into_iter().try_for_each(|word| f.write_str(word))
+    }
 }
 
 impl fmt::Display for ResourceRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = object_words(self.kind, &self.namespace, &self.name);
-        words.into_iter().try_for_each(|word| f.write_str(word))
+        self.named().fmt(f)
     }
 }

@@ -1,7 +1,7 @@
 //! What an explanation says. Field names are API (docs/reference/explain.md).
 
 use serde::{Deserialize, Serialize};
-use undermesh_model::{ResourceRef, object_words};
+use undermesh_model::{ObjectName, ResourceRef};
 
 /// The answer to one question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ impl Rule {
 
     /// The object, as users write it.
     pub(crate) fn object(&self) -> String {
-        object_words(&self.kind, &self.namespace, &self.name).concat()
+        ObjectName { kind: &self.kind, namespace: &self.namespace, name: &self.name }.to_string()
     }
 }
 

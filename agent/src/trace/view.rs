@@ -122,7 +122,7 @@ impl Tracing {
     fn records(&self, session: &Session, pod: &NamespacedName, source: &mut String) -> Vec<Value> {
         let page = self.telemetry.flows().after(Some(session.after));
         let mut found: Vec<Value> = Vec::new();
-        for line in page.lines {
+        for line in page.lines() {
             let Ok(record) = serde_json::from_str::<Value>(&line) else { continue };
             let from = &record["source"];
             let is_pods = from["namespace"] == *pod.namespace && from["pod"] == *pod.name;

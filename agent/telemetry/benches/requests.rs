@@ -76,7 +76,7 @@ fn request(route: &ResourceRef) -> RequestInfo<'_> {
         reason: ANSWERED,
         request_id: Some("6e3a1f0c-2b1d-4c8e-9f0a-3b5d7e9f1a2c"),
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
-        route: Some(route),
+        route: Some(route.named()),
         cluster: Some(ClusterName { port: 80, subset: "v1", host: "cart.shop.svc.cluster.local" }),
         endpoint: Some("10.1.1.2:8080".parse().unwrap()),
         attempts: 1,

@@ -2,9 +2,8 @@
 //! costs lines and never a connection.
 //!
 //! To wake that thread for a line would cost more than the line: it writes at most every
-//! [`GATHER`], and whoever logs only appends to what it will write next.
+//! [`GATHER`], and whoever logs only adds to the [`Journal`], which it follows.
 
-mod queue;
 mod sinks;
 
 use std::{
@@ -18,11 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use queue::{Queue, Sender};
+use crate::journal::{Excerpt, Journal};
 use sinks::LineSink;
 
 /// Time between two writes. The first line after a pause does not wait.
 const GATHER: Duration = Duration::from_millis(10);
+/// Bytes that are written at once, and as many as a line has.
+const BATCH: usize = 64 << 10;
 
 /// Where the lines go.
 #[derive(Clone, Debug)]
@@ -37,21 +38,31 @@ pub enum AccessLogSink {
     Memory(Arc<Mutex<Vec<String>>>),
 }
 
-/// A handle to the writer. Cheap to clone.
+/// A handle to the writer, and to what it follows. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    lines: Option<Arc<Sender>>,
+    journal: Arc<Journal>,
+    /// Nothing where nothing is written.
+    writer: Option<Arc<Open>>,
     progress: Arc<Progress>,
+}
+
+/// Closes the journal when the last handle goes: the writer ends with it.
+#[derive(Debug)]
+struct Open(Arc<Journal>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// How far the writer is.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Lines that have entered the queue.
-    queued: AtomicU64,
-    /// Lines that were lost.
-    dropped: AtomicU64,
-    /// Lines that have left the queue, written or lost.
+    /// Lines that a sink has not taken.
+    failed: AtomicU64,
+    /// Number of the first line that is neither written nor lost.
     done: Mutex<u64>,
     advanced: Condvar,
 }
@@ -64,81 +75,117 @@ impl AccessLog {
     pub fn start(sink: AccessLogSink) -> io::Result<Self> {
         let progress = Arc::new(Progress::default());
         let Some(sink) = sinks::open(sink)? else {
-            return Ok(Self { lines: None, progress });
+            return Ok(Self { journal: Arc::new(Journal::new(false)), writer: None, progress });
         };
-        let (sender, queue) = queue::queue();
-        let shared = Arc::clone(&progress);
+        let journal = Arc::new(Journal::new(true));
+        let writer = Writer {
+            sink,
+            progress: Arc::clone(&progress),
+            batch: String::new(),
+            lines: 0,
+            failing: false,
+        };
+        let followed = Arc::clone(&journal);
         thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_lines(sink, &queue, &shared))?;
-        Ok(Self { lines: Some(Arc::new(sender)), progress })
+            .spawn(move || writer.follow(&followed))?;
+        let open = Arc::new(Open(Arc::clone(&journal)));
+        Ok(Self { journal, writer: Some(open), progress })
     }
 
-    /// Lines lost so far, to a full queue or a failing sink.
+    /// Lines lost so far, to a writer that is too slow or a failing sink.
     pub fn dropped(&self) -> u64 {
-        self.progress.dropped.load(Ordering::Relaxed)
+        self.journal.lost() + self.progress.failed.load(Ordering::Relaxed)
     }
 
     /// Waits until the lines logged so far have been handed to the sink, and says whether that
     /// happened in time. Blocks; meant for the end of the process, which would lose them.
     #[must_use]
     pub fn flush(&self, timeout: Duration) -> bool {
-        let Some(lines) = &self.lines else { return true };
-        let target = self.progress.queued.load(Ordering::Relaxed);
-        lines.hurry();
+        if !self.is_on() {
+            return true;
+        }
+        let target = self.journal.hurry();
         let done = self.progress.done.lock().unwrap_or_else(PoisonError::into_inner);
         let waited =
             self.progress.advanced.wait_timeout_while(done, timeout, |done| *done < target);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
+    /// What the writer follows.
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
     /// Whether lines go anywhere.
     pub(crate) fn is_on(&self) -> bool {
-        self.lines.is_some()
+        self.writer.is_some()
     }
+}
 
-    /// Logs a line.
-    pub(crate) fn push(&self, line: &str) {
-        let Some(lines) = &self.lines else { return };
-        if !lines.push(line, &self.progress.queued) {
-            self.progress.dropped.fetch_add(1, Ordering::Relaxed);
+/// The thread's own.
+struct Writer {
+    sink: Box<dyn LineSink>,
+    progress: Arc<Progress>,
+    /// Lines that are written next.
+    batch: String,
+    lines: u64,
+    failing: bool,
+}
+
+impl Writer {
+    /// Writes what there is in one go, until the last handle is gone.
+    fn follow(mut self, journal: &Journal) {
+        let mut not_before = Instant::now();
+        while let Some(found) = journal.take(not_before) {
+            self.write(&found);
+            *self.progress.done.lock().unwrap_or_else(PoisonError::into_inner) =
+                found.numbers().end;
+            self.progress.advanced.notify_all();
+            not_before = Instant::now() + GATHER;
         }
     }
-}
 
-impl Progress {
-    fn advance(&self, lines: u64) {
-        *self.done.lock().unwrap_or_else(PoisonError::into_inner) += lines;
-        self.advanced.notify_all();
+    fn write(&mut self, found: &Excerpt) {
+        let mut batch = std::mem::take(&mut self.batch);
+        found.each(&mut batch, |batch| {
+            batch.push('\n');
+            self.lines += 1;
+            if batch.len() >= BATCH {
+                self.hand_over(batch);
+            }
+        });
+        self.hand_over(&mut batch);
+        if batch.capacity() <= 2 * BATCH {
+            self.batch = batch;
+        }
     }
-}
 
-/// Writes what is there in one go, until the last handle is gone.
-fn write_lines(mut sink: Box<dyn LineSink>, queue: &Queue, progress: &Progress) {
-    let mut failing = false;
-    let mut batch = String::new();
-    let mut not_before = Instant::now();
-    while let Some(count) = queue.take(&mut batch, not_before) {
-        let written = sink.write(&batch);
+    /// Gives whole lines to the sink.
+    fn hand_over(&mut self, batch: &mut String) {
+        if batch.is_empty() {
+            return;
+        }
+        let written = self.sink.write(batch);
         if written.is_err() {
-            progress.dropped.fetch_add(count, Ordering::Relaxed);
+            self.progress.failed.fetch_add(self.lines, Ordering::Relaxed);
         }
-        report(&written, &mut failing);
-        progress.advance(count);
-        not_before = Instant::now() + GATHER;
+        self.report(&written);
+        batch.clear();
+        self.lines = 0;
     }
-}
 
-/// Says once that lines are being lost, and once that they no longer are.
-fn report(written: &io::Result<()>, failing: &mut bool) {
-    match written {
-        Err(error) if !*failing => {
-            tracing::error!(%error, "the access log cannot be written; its lines are being lost");
+    /// Says once that lines are being lost, and once that they no longer are.
+    fn report(&mut self, written: &io::Result<()>) {
+        match written {
+            Err(error) if !self.failing => {
+                tracing::error!(%error, "the access log cannot be written; its lines are being lost");
+            }
+            Ok(()) if self.failing => tracing::info!("the access log can be written again"),
+            _ => {}
         }
-        Ok(()) if *failing => tracing::info!("the access log can be written again"),
-        _ => {}
+        self.failing = written.is_err();
     }
-    *failing = written.is_err();
 }
 
 #[cfg(test)]

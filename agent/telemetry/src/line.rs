@@ -1,16 +1,16 @@
 //! A line of the access log: what lines about connections and about requests have in common. Field names are API
 //! (docs/reference/access-log.md).
 
-use std::{
-    cell::Cell,
-    fmt::Display,
-    net::SocketAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{cell::Cell, fmt::Display, net::SocketAddr};
 
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
-use crate::{ConnectionInfo, Peer, json::Object};
+use crate::{
+    ConnectionInfo, Peer,
+    json::Object,
+    request_line,
+    told::{Carried, Connection, Told, Why},
+};
 
 /// RFC 3339 in UTC, always with three digits of a second, so that lines sort as text.
 const TIME: &[BorrowedFormatItem<'_>] =
@@ -18,7 +18,7 @@ const TIME: &[BorrowedFormatItem<'_>] =
 /// Length of such a text, in bytes, until the year 10000.
 const LENGTH: usize = "2026-01-02T03:04:05.678Z".len();
 /// Longest `detail`, in characters: parts of it come from peers.
-const MAX_DETAIL: usize = 512;
+pub(crate) const MAX_DETAIL: usize = 512;
 
 /// What all lines about one connection say, as they say it.
 #[derive(Debug)]
@@ -55,15 +55,16 @@ impl Ends {
         Self { text: text.into(), destination, rest }
     }
 
-    /// The beginning of a line about something that has just happened, at a destination's address where it has one.
-    pub(crate) fn begin<'a>(
+    /// The beginning of a line about something that happened then, at a destination's address where it has one.
+    fn begin<'a>(
         &self,
         text: &'a mut String,
+        at: u64,
         event: &'static str,
         address: Option<SocketAddr>,
     ) -> Object<'a> {
         text.push_str("{\"time\":\"");
-        push_now(text);
+        push_time(text, at);
         text.push('"');
         let mut line = Object::within(text);
         line.text("event", event);
@@ -86,18 +87,44 @@ fn peer(end: &mut Object<'_>, peer: &Peer) {
     }
 }
 
-/// Appends the time. What is told within one second shares its text, all but three digits.
-fn push_now(text: &mut String) {
+/// Appends the line of what has happened to a connection, so many milliseconds after 1970.
+pub(crate) fn write(text: &mut String, at: u64, connection: &Connection, told: &Told<'_>) {
+    let info = connection.info();
+    let (event, address) = match told {
+        Told::Opened => ("open", info.upstream),
+        Told::Denied(_) => ("denied", info.upstream),
+        Told::Closed(..) => ("close", info.upstream),
+        Told::Request(request) => ("request", request.endpoint.or(info.upstream)),
+    };
+    let mut line = connection.ends().begin(text, at, event, address);
+    let generation = match told {
+        Told::Request(request) => request.generation,
+        _ => info.generation,
+    };
+    line.number("generation", generation);
+    match *told {
+        Told::Opened => {}
+        Told::Denied(Why { reason, flags, detail }) => because(&mut line, reason, flags, detail),
+        Told::Closed(how, Why { reason, flags, detail }) => {
+            carried(&mut line, how);
+            because(&mut line, reason, flags, detail);
+        }
+        Told::Request(request) => request_line::write(&mut line, request),
+    }
+    line.close();
+}
+
+/// Appends a time. What is told within one second shares its text, all but three digits.
+fn push_time(text: &mut String, at: u64) {
     thread_local! {
         static LAST: Cell<(u64, [u8; LENGTH])> = const { Cell::new((u64::MAX, [b'?'; LENGTH])) };
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (wanted, millis) = (at / 1000, at % 1000);
     let (second, mut written) = LAST.get();
-    if second != now.as_secs() {
-        written = written_second(now.as_secs()).unwrap_or([b'?'; LENGTH]);
-        LAST.set((now.as_secs(), written));
+    if second != wanted {
+        written = written_second(wanted).unwrap_or([b'?'; LENGTH]);
+        LAST.set((wanted, written));
     }
-    let millis = now.subsec_millis();
     for (digit, unit) in written[LENGTH - 4..].iter_mut().zip([100, 10, 1]) {
         *digit = b'0' + (millis / unit % 10) as u8;
     }
@@ -110,14 +137,12 @@ fn written_second(second: u64) -> Option<[u8; LENGTH]> {
     second.format(TIME).ok()?.into_bytes().try_into().ok()
 }
 
-/// How something has gone on until it ended, in bytes and time.
-pub(crate) fn carried(line: &mut Object<'_>, sent: u64, received: u64, duration: Duration) {
+pub(crate) fn carried(line: &mut Object<'_>, Carried { sent, received, duration }: Carried) {
     line.number("bytes_sent", sent);
     line.number("bytes_received", received);
     line.milliseconds("duration_ms", duration);
 }
 
-/// Why it has ended.
 pub(crate) fn because(
     line: &mut Object<'_>,
     reason: &'static str,
@@ -127,7 +152,7 @@ pub(crate) fn because(
     line.text("reason", reason);
     line.shown("response_flags", flags);
     if let Some(detail) = detail {
-        line.text("detail", cut(detail, MAX_DETAIL));
+        line.text("detail", detail);
     }
 }
 
@@ -142,20 +167,36 @@ pub(crate) fn cut(text: &str, most: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use time::format_description::well_known::Rfc3339;
 
     use super::*;
+    use crate::told::now;
 
     #[test]
     fn it_is_now_in_utc_and_to_the_millisecond() {
-        let mut text = String::new();
         let before = OffsetDateTime::now_utc();
-        push_now(&mut text);
+        let mut text = String::new();
+        push_time(&mut text, now());
         let after = OffsetDateTime::now_utc();
         assert_eq!(text.len(), LENGTH);
         let written = OffsetDateTime::parse(&text, &Rfc3339).unwrap();
-        assert!(before - time::Duration::milliseconds(1) <= written && written <= after, "{text}");
-        assert_eq!(written_second(1_767_323_045).as_ref(), Some(b"2026-01-02T03:04:05.000Z"));
+        assert!(before - Duration::from_millis(1) <= written && written <= after, "{text}");
+    }
+
+    #[test]
+    fn every_time_is_written_as_it_is_whatever_was_written_before() {
+        for (at, written) in [
+            (1_767_323_045_678, "2026-01-02T03:04:05.678Z"),
+            (1_767_323_045_009, "2026-01-02T03:04:05.009Z"),
+            (0, "1970-01-01T00:00:00.000Z"),
+            (u64::MAX, "?"),
+        ] {
+            let mut text = String::new();
+            push_time(&mut text, at);
+            assert!(text.starts_with(written), "{text}");
+        }
     }
 
     #[test]

@@ -7,9 +7,8 @@ use std::{
 
 use crate::{
     ByteCounters, CloseReason, ConnectionInfo, Telemetry,
-    json::Object,
-    line::{self, Ends},
     tcp_metrics::HeldSeries,
+    told::{Carried, Connection, Told},
 };
 
 /// The record of an open connection. It logs and counts the close exactly once: by
@@ -17,8 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub struct ConnectionRecord {
     telemetry: Arc<Telemetry>,
-    id: u64,
-    info: ConnectionInfo,
+    connection: Arc<Connection>,
     series: HeldSeries,
     counters: Arc<ByteCounters>,
     opened: Instant,
@@ -29,7 +27,7 @@ impl ConnectionRecord {
     pub(crate) fn open(telemetry: &Arc<Telemetry>, id: u64, info: ConnectionInfo) -> Self {
         let record = Self::resume(telemetry, id, info, Duration::ZERO);
         telemetry.tcp().open(&record.series);
-        telemetry.log(|text| about(text, "open", id, &record.info, |_| {}));
+        telemetry.log(&record.connection, &Told::Opened);
         record
     }
 
@@ -45,8 +43,7 @@ impl ConnectionRecord {
         let now = Instant::now();
         Self {
             telemetry: Arc::clone(telemetry),
-            id,
-            info,
+            connection: Arc::new(Connection::new(id, info)),
             series,
             counters,
             opened: now.checked_sub(ago).unwrap_or(now),
@@ -68,24 +65,24 @@ impl ConnectionRecord {
     /// what has been counted stays counted.
     pub fn hand_over(mut self) {
         self.closed = true;
-        self.telemetry.live().remove(self.id);
+        self.telemetry.live().remove(self.connection.id());
     }
 
     fn finish(&mut self, reason: &CloseReason) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        self.telemetry.live().remove(self.id);
+        self.telemetry.live().remove(self.connection.id());
         self.telemetry.tcp().close(&self.series, reason);
         self.telemetry.ended(reason.reason);
-        let duration = self.opened.elapsed();
-        self.telemetry.log(|text| {
-            about(text, "close", self.id, &self.info, |line| {
-                line::carried(line, self.counters.sent(), self.counters.received(), duration);
-                line::because(line, reason.reason, reason.flags, reason.detail.as_deref());
-            });
-        });
-        self.telemetry.audit_denial(&self.info, reason.reason, reason.detail.as_deref(), None);
+        let how = Carried {
+            sent: self.counters.sent(),
+            received: self.counters.received(),
+            duration: self.opened.elapsed(),
+        };
+        self.telemetry.log(&self.connection, &Told::Closed(how, reason.into()));
+        let detail = reason.detail.as_deref();
+        self.telemetry.audit_denial(self.connection.info(), reason.reason, detail, None);
     }
 }
 
@@ -93,19 +90,4 @@ impl Drop for ConnectionRecord {
     fn drop(&mut self) {
         self.finish(&CloseReason::new("aborted", "-"));
     }
-}
-
-/// Writes a line about a connection, and what else there is to say.
-pub(crate) fn about(
-    text: &mut String,
-    event: &'static str,
-    connection: u64,
-    info: &ConnectionInfo,
-    more: impl FnOnce(&mut Object<'_>),
-) {
-    let ends = Ends::new(connection, info);
-    let mut line = ends.begin(text, event, info.upstream);
-    line.number("generation", info.generation);
-    more(&mut line);
-    line.close();
 }

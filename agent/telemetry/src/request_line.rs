@@ -1,33 +1,21 @@
 //! A request's line of the access log. Field names are API (docs/reference/access-log.md).
 
-use std::{borrow::Cow, net::SocketAddr};
+use std::borrow::Cow;
 
-use undermesh_model::{ResourceRef, object_words};
-
-use crate::{
-    RequestInfo,
-    line::{self, Ends, cut},
-};
+use crate::{RequestInfo, json::Object, line, told::Carried};
 
 /// Longest text of a client's, in characters.
-const MAX_PATH: usize = 1024;
-const MAX_TEXT: usize = 256;
+pub(crate) const MAX_PATH: usize = 1024;
+pub(crate) const MAX_TEXT: usize = 256;
 
-/// Writes the line of a request between these ends, of which `upstream` is the destination's address where the
-/// request knows no better.
-pub(crate) fn write(
-    text: &mut String,
-    ends: &Ends,
-    upstream: Option<SocketAddr>,
-    request: &RequestInfo<'_>,
-) {
-    let mut line = ends.begin(text, "request", request.endpoint.or(upstream));
-    line.number("generation", request.generation);
-    line::carried(&mut line, request.sent, request.received, request.duration);
-    line::because(&mut line, request.reason, request.flags, request.detail);
-    line.text("method", cut(request.method, MAX_TEXT));
-    line.text("authority", cut(request.authority, MAX_TEXT));
-    line.text("path", cut(&without_values(request.path), MAX_PATH));
+/// Writes what is a request's own.
+pub(crate) fn write(line: &mut Object<'_>, request: &RequestInfo<'_>) {
+    let &RequestInfo { sent, received, duration, reason, detail, .. } = request;
+    line::carried(line, Carried { sent, received, duration });
+    line::because(line, reason, request.flags, detail);
+    line.text("method", request.method);
+    line.text("authority", request.authority);
+    line.text("path", request.path);
     line.text("protocol", request.protocol);
     if let Some(status) = request.status {
         line.number("status", status.into());
@@ -36,16 +24,16 @@ pub(crate) fn write(
         line.number("grpc_status", status.into());
     }
     if let Some(policy) = request.policy {
-        line.joined("policy", &object(policy));
+        line.joined("policy", &policy.words());
     }
     if let Some(id) = request.request_id {
-        line.text("request_id", cut(id, MAX_TEXT));
+        line.text("request_id", id);
     }
     if let Some(id) = request.trace_id {
-        line.text("trace_id", cut(id, MAX_TEXT));
+        line.text("trace_id", id);
     }
     if let Some(route) = request.route {
-        line.joined("route", &object(route));
+        line.joined("route", &route.words());
     }
     line.filled("route_name", request.route_name);
     if let Some(cluster) = request.cluster {
@@ -56,14 +44,8 @@ pub(crate) fn write(
         line.milliseconds("upstream_ms", time);
     }
     if let Some(agent) = request.user_agent {
-        line.text("user_agent", cut(agent, MAX_TEXT));
+        line.text("user_agent", agent);
     }
-    line.close();
-}
-
-/// As it is displayed, in its parts: what is written for every request is not formatted.
-fn object(object: &ResourceRef) -> [&str; 5] {
-    object_words(object.kind, &object.namespace, &object.name)
 }
 
 /// A path as it may be written down: values in its query and in parameters of its segments may be tokens,

@@ -8,14 +8,14 @@ use std::{
 };
 
 use prometheus_client::metrics::counter::Counter;
-use undermesh_model::ResourceRef;
+use undermesh_model::ObjectName;
 
 use crate::{
     ConnectionInfo, Resource, ResponseFlags, Telemetry, Traced,
     http_metrics::{MessageSeries, Outcome, RequestSeries},
     labels::EndLabels,
-    line::Ends,
-    request_line, spans,
+    spans,
+    told::{Connection, Told},
 };
 
 /// Outcomes that a connection's requests to one place keep counters for.
@@ -26,18 +26,15 @@ const MAX_OUTCOMES: usize = 32;
 #[derive(Debug)]
 pub struct Requests {
     telemetry: Arc<Telemetry>,
-    connection: u64,
-    info: ConnectionInfo,
+    connection: Arc<Connection>,
     ends: OnceLock<Arc<EndLabels>>,
     resource: OnceLock<Arc<Resource>>,
-    /// What lines about them have in common, where there are any.
-    logged: OnceLock<Ends>,
     outcomes: Mutex<Vec<(Outcome, Arc<RequestSeries>)>>,
     messages: OnceLock<MessageSeries>,
 }
 
 /// What Istio calls a destination: `outbound|80|v1|cart.shop.svc.cluster.local`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterName<'a> {
     /// Port of the service.
     pub port: u16,
@@ -62,7 +59,7 @@ impl fmt::Display for ClusterName<'_> {
 }
 
 /// One request, and what became of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestInfo<'a> {
     /// Generation of the configuration that decided.
     pub generation: u64,
@@ -87,13 +84,13 @@ pub struct RequestInfo<'a> {
     /// More, for people.
     pub detail: Option<&'a str>,
     /// The policy that has refused it.
-    pub policy: Option<&'a ResourceRef>,
+    pub policy: Option<ObjectName<'a>>,
     /// `x-request-id`.
     pub request_id: Option<&'a str>,
     /// Of the trace that it is part of.
     pub trace_id: Option<&'a str>,
     /// The object that the route is from.
-    pub route: Option<&'a ResourceRef>,
+    pub route: Option<ObjectName<'a>>,
     /// The route's own name.
     pub route_name: &'a str,
     /// Where it was sent.
@@ -118,11 +115,9 @@ impl Requests {
     pub(crate) fn new(telemetry: &Arc<Telemetry>, connection: u64, info: ConnectionInfo) -> Self {
         Self {
             telemetry: Arc::clone(telemetry),
-            connection,
-            info,
+            connection: Arc::new(Connection::new(connection, info)),
             ends: OnceLock::new(),
             resource: OnceLock::new(),
-            logged: OnceLock::new(),
             outcomes: Mutex::default(),
             messages: OnceLock::new(),
         }
@@ -130,7 +125,7 @@ impl Requests {
 
     /// What is known about the connection and the place.
     pub fn info(&self) -> &ConnectionInfo {
-        &self.info
+        self.connection.info()
     }
 
     /// Counts and logs one request that is over.
@@ -146,27 +141,23 @@ impl Requests {
         series.counters.received.observe(request.received as f64);
         series.counters.sent.observe(request.sent as f64);
         self.telemetry.answered(request.reason);
-        if self.telemetry.is_logging() {
-            let ends = self.logged.get_or_init(|| Ends::new(self.connection, &self.info));
-            let upstream = self.info.upstream;
-            self.telemetry.log(|text| request_line::write(text, ends, upstream, request));
-        }
+        self.telemetry.log(&self.connection, &Told::Request(request));
         let RequestInfo { reason, detail, policy, .. } = *request;
-        self.telemetry.audit_denial(&self.info, reason, detail, policy);
+        self.telemetry.audit_denial(self.info(), reason, detail, policy);
     }
 
     /// Makes a span of one request that is over.
     pub fn trace(&self, request: &RequestInfo<'_>, traced: Traced) {
         let Some(spans) = self.telemetry.spans() else { return };
-        let resource = self.resource.get_or_init(|| Arc::new(spans::resource(&self.info)));
-        spans.record(spans::span_of(traced, resource, &self.info, request));
+        let resource = self.resource.get_or_init(|| Arc::new(spans::resource(self.info())));
+        spans.record(spans::span_of(traced, resource, self.info(), request));
     }
 
     /// Where messages of gRPC clients, and of servers, are counted while they pass.
     pub fn messages(&self) -> [Counter; 2] {
         let series = self
             .messages
-            .get_or_init(|| self.telemetry.http().messages(self.ends(), self.info.security));
+            .get_or_init(|| self.telemetry.http().messages(self.ends(), self.info().security));
         [series.counters.received.clone(), series.counters.sent.clone()]
     }
 
@@ -175,7 +166,7 @@ impl Requests {
         if let Some((_, series)) = outcomes.iter().find(|(known, _)| *known == outcome) {
             return Arc::clone(series);
         }
-        let series = self.telemetry.http().requests(self.ends(), &outcome, self.info.security);
+        let series = self.telemetry.http().requests(self.ends(), &outcome, self.info().security);
         let series = Arc::new(series);
         if outcomes.len() >= MAX_OUTCOMES {
             outcomes.clear();
@@ -185,6 +176,6 @@ impl Requests {
     }
 
     fn ends(&self) -> &Arc<EndLabels> {
-        self.ends.get_or_init(|| Arc::new(EndLabels::new(&self.info)))
+        self.ends.get_or_init(|| Arc::new(EndLabels::new(self.info())))
     }
 }

@@ -1,7 +1,6 @@
 //! Ties the registry, the TCP metrics and the access log together.
 
 use std::{
-    cell::Cell,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -15,12 +14,17 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use undermesh_model::ResourceRef;
+use undermesh_model::ObjectName;
 
 use crate::{
     AccessLog, Audit, AuditEvent, CloseReason, ConnectionInfo, ConnectionRecord, Edges, Flows,
-    Metric, Peer, Reporter, Requests, Spans, edges::Gathered, http_metrics::HttpMetrics, line,
-    live::LiveConnections, process::ProcessCollector, record, tcp_metrics::TcpMetrics,
+    Metric, Peer, Reporter, Requests, Spans,
+    edges::Gathered,
+    http_metrics::HttpMetrics,
+    live::LiveConnections,
+    process::ProcessCollector,
+    tcp_metrics::TcpMetrics,
+    told::{Connection, Told},
 };
 
 static METRIC_SERIES_OVERFLOW: Metric = Metric::counter(
@@ -58,8 +62,6 @@ pub const ANSWERED: &str = "answered";
 const MAX_SERIES: usize = 10_000;
 /// How the reasons begin that are a policy's: an AuthorizationPolicy's, a RequestAuthentication's.
 const POLICY_DENIED: [&str; 2] = ["policy_denied", "jwt_"];
-/// Room for a line, in bytes, that a thread keeps for its next one.
-const MAX_LINE: usize = 16 << 10;
 /// Longest detail of an audit line, in characters: parts of it come from peers.
 const MAX_DETAIL: usize = 512;
 
@@ -135,8 +137,8 @@ impl Telemetry {
             denied,
             broken,
             unanswered,
+            flows: Flows::new(access_log.journal(), flow_buffer),
             access_log,
-            flows: Flows::new(flow_buffer),
             spans: OnceLock::new(),
             audit: OnceLock::new(),
             live: LiveConnections::default(),
@@ -153,14 +155,12 @@ impl Telemetry {
     /// Counts and logs a connection that never opened.
     pub fn denied(&self, denial: &Denial) {
         self.denied.get_or_create(&ReasonLabels { reason: denial.reason.reason }).inc();
-        let Denial { info, reason: CloseReason { reason, flags, detail } } = denial;
-        let detail = detail.as_deref();
-        self.log(|text| {
-            record::about(text, "denied", self.id(), info, |line| {
-                line::because(line, reason, flags, detail);
-            });
-        });
-        self.audit_denial(info, reason, detail, None);
+        let Denial { info, reason } = denial;
+        if self.is_logging() {
+            let connection = Arc::new(Connection::new(self.id(), info.clone()));
+            self.log(&connection, &Told::Denied(reason.into()));
+        }
+        self.audit_denial(info, reason.reason, reason.detail.as_deref(), None);
     }
 
     /// Counts the end of a connection.
@@ -254,7 +254,7 @@ impl Telemetry {
         info: &ConnectionInfo,
         reason: &'static str,
         detail: Option<&str>,
-        policy: Option<&ResourceRef>,
+        policy: Option<ObjectName<'_>>,
     ) {
         let Some(audit) = self.audit.get() else { return };
         let is_policy = POLICY_DENIED.iter().any(|start| reason.starts_with(start));
@@ -268,7 +268,7 @@ impl Telemetry {
             address: info.source_addr.ip().to_string(),
             reason: reason.to_owned(),
             detail: detail.map(|detail| detail.chars().take(MAX_DETAIL).collect()),
-            policy: policy.map(ToString::to_string),
+            policy: policy.map(|policy| policy.to_string()),
         });
     }
 
@@ -309,21 +309,10 @@ impl Telemetry {
         &self.flows
     }
 
-    /// Has a line written for the access log, and keeps it as a flow record.
-    pub(crate) fn log(&self, write: impl FnOnce(&mut String)) {
-        thread_local! {
-            static LINE: Cell<String> = const { Cell::new(String::new()) };
-        }
-        if !self.is_logging() {
-            return;
-        }
-        let mut line = LINE.take();
-        line.clear();
-        write(&mut line);
-        self.access_log.push(&line);
-        self.flows.push(&line);
-        if line.capacity() <= MAX_LINE {
-            LINE.set(line);
+    /// Tells of a connection what has just happened, if anybody is to hear of it.
+    pub(crate) fn log(&self, connection: &Arc<Connection>, told: &Told<'_>) {
+        if self.is_logging() {
+            self.access_log.journal().push(connection, told);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use undermesh_model::object_words;
+use undermesh_model::ObjectName;
 
 use super::{
     ConnectionRule, Destination, HeaderEdit, Lead, Object, PortRoutes, RequestRule, RetryRow,
@@ -10,8 +10,8 @@ use super::{
 
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = object_words(&self.kind, &self.namespace, &self.name);
-        words.into_iter().try_for_each(|word| f.write_str(word))
+        let Self { kind, namespace, name } = self;
+        ObjectName { kind, namespace, name }.fmt(f)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::atomic::AtomicUsize, time::Instant};
 
 use super::*;
+use crate::told::samples::{details, tell};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -34,9 +35,13 @@ fn log_to(path: &Path) -> AccessLog {
     AccessLog::start(AccessLogSink::File(path.to_owned())).unwrap()
 }
 
-fn log(log: &AccessLog, line: &str) {
-    log.push(line);
+fn log(log: &AccessLog, detail: &str) {
+    tell(log.journal(), detail);
     assert!(log.flush(SOON), "the line was not written in time");
+}
+
+fn written(path: &Path) -> Vec<String> {
+    details(fs::read_to_string(path).unwrap().lines())
 }
 
 #[test]
@@ -45,7 +50,7 @@ fn a_file_is_appended_to_and_not_for_everybody_to_read() {
     let path = directory.file("access.log");
     log(&log_to(&path), "one");
     log(&log_to(&path), "two");
-    assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+    assert_eq!(written(&path), ["one", "two"]);
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o007, 0);
 }
 
@@ -57,8 +62,8 @@ fn a_file_that_was_moved_away_is_opened_anew() {
     log(&access_log, "before");
     fs::rename(&path, &moved).unwrap();
     log(&access_log, "after");
-    assert_eq!(fs::read_to_string(&moved).unwrap(), "before\n");
-    assert_eq!(fs::read_to_string(&path).unwrap(), "after\n");
+    assert_eq!(written(&moved), ["before"]);
+    assert_eq!(written(&path), ["after"]);
 }
 
 #[test]
@@ -75,7 +80,7 @@ fn lines_of_a_failing_file_are_counted_and_the_log_recovers() {
     assert_eq!(access_log.dropped(), 1);
     fs::remove_dir(&path).unwrap();
     log(&access_log, "kept");
-    assert_eq!(fs::read_to_string(&path).unwrap(), "kept\n");
+    assert_eq!(written(&path), ["kept"]);
     assert_eq!(access_log.dropped(), 1);
 }
 
@@ -100,11 +105,11 @@ fn a_flush_gives_up_on_a_stuck_sink() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let access_log = AccessLog::start(AccessLogSink::Memory(Arc::clone(&lines))).unwrap();
     let stuck = lines.lock().unwrap();
-    access_log.push("waiting");
+    tell(access_log.journal(), "waiting");
     assert!(!access_log.flush(Duration::from_millis(20)));
     drop(stuck);
     assert!(access_log.flush(SOON));
-    assert_eq!(*lines.lock().unwrap(), ["waiting"]);
+    assert_eq!(details(&*lines.lock().unwrap()), ["waiting"]);
 }
 
 #[test]

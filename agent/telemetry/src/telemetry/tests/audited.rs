@@ -24,7 +24,7 @@ fn what_a_policy_refuses_is_audited_by_the_servers_agent_and_nothing_else_is() {
     telemetry.open(server.clone()).close(CloseReason::closed());
     let policy = ResourceRef::namespaced("AuthorizationPolicy", "shop", "members");
     let request =
-        RequestInfo { reason: "policy_denied", policy: Some(&policy), ..Default::default() };
+        RequestInfo { reason: "policy_denied", policy: Some(policy.named()), ..Default::default() };
     telemetry.requests(1, server.clone()).record(&request);
     telemetry.requests(1, server).record(&RequestInfo::default());
     assert!(telemetry.flush_audit(Duration::from_secs(5)));

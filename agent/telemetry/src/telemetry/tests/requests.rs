@@ -99,14 +99,14 @@ fn a_request_is_logged_once_with_all_that_is_known() {
     let policy = ResourceRef::namespaced("AuthorizationPolicy", "shop", "guard");
     let route = ResourceRef::namespaced("VirtualService", "shop", "cart");
     requests.record(&RequestInfo {
-        policy: Some(&policy),
+        policy: Some(policy.named()),
         flags: flags(&[ResponseFlag::Denied]),
         status: Some(403),
         reason: "policy_denied",
         detail: Some("why"),
         request_id: Some("one"),
         trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
-        route: Some(&route),
+        route: Some(route.named()),
         route_name: "canary",
         cluster: Some(ClusterName { port: 80, subset: "", host: "cart.shop.svc.cluster.local" }),
         endpoint: Some("10.1.1.3:8080".parse().unwrap()),
@@ -208,6 +208,6 @@ fn requests_are_kept_as_flow_records_even_where_no_log_is_written() {
     let log = AccessLog::start(AccessLogSink::Off).unwrap();
     let telemetry = Telemetry::with_flows(log, 10);
     requests(&telemetry, "web").record(&get("/"));
-    let kept = telemetry.flows().after(None).lines;
+    let kept = telemetry.flows().after(None).lines();
     assert!(kept.len() == 1 && kept[0].contains("\"event\":\"request\""), "{kept:?}");
 }
