@@ -52,6 +52,12 @@ pub struct Tracing {
 pub(crate) struct Trace {
     /// Where it stands in its trace.
     pub(crate) context: Context,
+    /// What a span of it will say, where one is made.
+    recorded: Option<Box<Recorded>>,
+}
+
+#[derive(Debug)]
+struct Recorded {
     began: SystemTime,
     started: Instant,
     /// What its head says, for configuration asks about it.
@@ -63,28 +69,32 @@ impl Trace {
     /// Finds out which trace a request belongs to, and whether it is recorded.
     pub(crate) fn begin(tracing: &Tracing, headers: &HeaderMap) -> Self {
         let context = Context::begin(Incoming::read(headers), tracing.sampling);
-        let tags = if context.is_recorded() {
-            tracing.tags.iter().filter_map(|tag| tag.of(headers)).collect()
-        } else {
-            Vec::new()
-        };
-        let (began, started) = (SystemTime::now(), Instant::now());
-        Self { context, began, started, tags, events: Vec::new() }
+        let recorded = context.is_recorded().then(|| {
+            let tags = tracing.tags.iter().filter_map(|tag| tag.of(headers)).collect();
+            let (began, started) = (SystemTime::now(), Instant::now());
+            Box::new(Recorded { began, started, tags, events: Vec::new() })
+        });
+        Self { context, recorded }
     }
 
-    /// What a span needs of it.
-    pub(crate) fn into_traced(self, tracing: &Tracing, operation: Option<String>) -> Traced {
-        Traced {
+    /// What a span needs of it, where one is made.
+    pub(crate) fn into_traced(
+        self,
+        tracing: &Tracing,
+        operation: impl FnOnce() -> Option<String>,
+    ) -> Option<Traced> {
+        let Recorded { began, tags, events, .. } = *self.recorded?;
+        Some(Traced {
             trace_id: self.context.trace_id,
             span_id: self.context.span_id,
             parent: self.context.parent,
             state: self.context.state,
-            start: self.began,
-            operation,
+            start: began,
+            operation: operation(),
             max_path_length: tracing.max_path_length,
-            tags: self.tags,
-            events: self.events,
-        }
+            tags,
+            events,
+        })
     }
 
     /// Notes that something has happened, as far as there is room.
@@ -93,17 +103,40 @@ impl Trace {
         name: &'static str,
         attributes: impl FnOnce() -> Vec<Attribute>,
     ) {
-        if self.context.is_recorded() && self.events.len() < MAX_EVENTS {
-            let time = self.began + self.started.elapsed();
-            self.events.push(Event { time, name: name.into(), attributes: attributes() });
+        let Some(recorded) = self.recorded.as_mut() else { return };
+        if recorded.events.len() < MAX_EVENTS {
+            let time = recorded.began + recorded.started.elapsed();
+            recorded.events.push(Event { time, name: name.into(), attributes: attributes() });
         }
     }
 }
 
-/// The trace that a request says it is part of, as it writes it, so that what is logged is found from there.
-pub(crate) fn named(headers: &HeaderMap) -> Option<String> {
+/// The trace that a request says it is part of, and whether it writes it with 16 digits only, so that what is logged is
+/// found from there.
+pub(crate) fn named(headers: &HeaderMap) -> Option<TraceName> {
     let incoming = Incoming::read(headers);
-    incoming.ids.map(|(trace_id, _)| b3::B3::trace_text(trace_id, incoming.short))
+    incoming.ids.map(|(trace_id, _)| TraceName { digits: trace_id.digits(), short: incoming.short })
+}
+
+/// A trace's name, as logs have it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TraceName {
+    digits: [u8; 32],
+    short: bool,
+}
+
+impl TraceName {
+    /// Its digits.
+    pub(crate) fn text(&self) -> &str {
+        let digits = if self.short { &self.digits[16..] } else { &self.digits[..] };
+        str::from_utf8(digits).unwrap_or_default()
+    }
+}
+
+impl From<TraceId> for TraceName {
+    fn from(id: TraceId) -> Self {
+        Self { digits: id.digits(), short: false }
+    }
 }
 
 /// Random bytes. Names of traces have to be unique across nodes, which the numbers that spread load are not.

@@ -17,7 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::journal::{Excerpt, Journal};
+use crate::{
+    journal::{Excerpt, Journal},
+    line::Lines,
+};
 use sinks::LineSink;
 
 /// Time between two writes. The first line after a pause does not wait.
@@ -78,13 +81,7 @@ impl AccessLog {
             return Ok(Self { journal: Arc::new(Journal::new(false)), writer: None, progress });
         };
         let journal = Arc::new(Journal::new(true));
-        let writer = Writer {
-            sink,
-            progress: Arc::clone(&progress),
-            batch: String::new(),
-            lines: 0,
-            failing: false,
-        };
+        let writer = Writer { sink, progress: Arc::clone(&progress), gathered: 0, failing: false };
         let followed = Arc::clone(&journal);
         thread::Builder::new()
             .name("access-log".to_owned())
@@ -123,41 +120,39 @@ impl AccessLog {
     }
 }
 
+impl Progress {
+    fn advance(&self, written: &Excerpt) {
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = written.numbers().end;
+        self.advanced.notify_all();
+    }
+}
+
 /// The thread's own.
 struct Writer {
     sink: Box<dyn LineSink>,
     progress: Arc<Progress>,
     /// Lines that are written next.
-    batch: String,
-    lines: u64,
+    gathered: u64,
     failing: bool,
 }
 
 impl Writer {
     /// Writes what there is in one go, until the last handle is gone.
     fn follow(mut self, journal: &Journal) {
+        let mut lines = Lines::default();
+        let mut batch = String::new();
         let mut not_before = Instant::now();
         while let Some(found) = journal.take(not_before) {
-            self.write(&found);
-            *self.progress.done.lock().unwrap_or_else(PoisonError::into_inner) =
-                found.numbers().end;
-            self.progress.advanced.notify_all();
+            found.each(&mut lines, &mut batch, |batch| {
+                batch.push('\n');
+                self.gathered += 1;
+                if batch.len() >= BATCH {
+                    self.hand_over(batch);
+                }
+            });
+            self.hand_over(&mut batch);
+            self.progress.advance(&found);
             not_before = Instant::now() + GATHER;
-        }
-    }
-
-    fn write(&mut self, found: &Excerpt) {
-        let mut batch = std::mem::take(&mut self.batch);
-        found.each(&mut batch, |batch| {
-            batch.push('\n');
-            self.lines += 1;
-            if batch.len() >= BATCH {
-                self.hand_over(batch);
-            }
-        });
-        self.hand_over(&mut batch);
-        if batch.capacity() <= 2 * BATCH {
-            self.batch = batch;
         }
     }
 
@@ -168,11 +163,12 @@ impl Writer {
         }
         let written = self.sink.write(batch);
         if written.is_err() {
-            self.progress.failed.fetch_add(self.lines, Ordering::Relaxed);
+            self.progress.failed.fetch_add(self.gathered, Ordering::Relaxed);
         }
         self.report(&written);
         batch.clear();
-        self.lines = 0;
+        batch.shrink_to(2 * BATCH);
+        self.gathered = 0;
     }
 
     /// Says once that lines are being lost, and once that they no longer are.

@@ -13,8 +13,10 @@ use std::{
 };
 
 use crate::{
+    ends::Connection,
+    line::Lines,
     packed::Packed,
-    told::{self, Connection, Told},
+    told::{self, Told},
 };
 
 /// Records that stand together, and go together.
@@ -262,12 +264,17 @@ impl Excerpt {
     }
 
     /// Writes the line of one after the other to the end of `text`, and shows it.
-    pub(crate) fn each(&self, text: &mut String, mut see: impl FnMut(&mut String)) {
+    pub(crate) fn each(
+        &self,
+        lines: &mut Lines,
+        text: &mut String,
+        mut see: impl FnMut(&mut String),
+    ) {
         for page in &self.pages {
             let mut begin = 0;
             for ((packed, end), number) in page.records.iter().zip(page.first..) {
                 if self.numbers.contains(&number) {
-                    packed.write(&page.texts[begin..*end], text);
+                    packed.write(&page.texts[begin..*end], lines, text);
                     see(text);
                 }
                 begin = *end;
@@ -277,9 +284,9 @@ impl Excerpt {
 
     /// The line of each.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        self.each(&mut String::new(), |text| lines.push(std::mem::take(text)));
-        lines
+        let mut all = Vec::new();
+        self.each(&mut Lines::default(), &mut String::new(), |text| all.push(std::mem::take(text)));
+        all
     }
 }
 

@@ -9,6 +9,7 @@ mod access_log;
 mod audit;
 mod connection;
 mod edges;
+mod ends;
 mod flags;
 mod flows;
 mod histogram;
@@ -30,6 +31,7 @@ mod series;
 mod spans;
 mod tcp_metrics;
 mod telemetry;
+mod texts;
 mod told;
 
 pub use access_log::{AccessLog, AccessLogSink};

@@ -1,15 +1,15 @@
 //! A line of the access log: what lines about connections and about requests have in common. Field names are API
 //! (docs/reference/access-log.md).
 
-use std::{cell::Cell, fmt::Display, net::SocketAddr};
+use std::{cell::Cell, fmt::Display, sync::Arc};
 
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::{
-    ConnectionInfo, Peer,
+    ends::{Connection, Ends},
     json::Object,
     request_line,
-    told::{Carried, Connection, Told, Why},
+    told::{Carried, Told, Why},
 };
 
 /// RFC 3339 in UTC, always with three digits of a second, so that lines sort as text.
@@ -20,98 +20,71 @@ const LENGTH: usize = "2026-01-02T03:04:05.678Z".len();
 /// Longest `detail`, in characters: parts of it come from peers.
 pub(crate) const MAX_DETAIL: usize = 512;
 
-/// What all lines about one connection say, as they say it.
+/// Connections whose ends a writer of lines remembers, as it writes them.
+const REMEMBERED: usize = 64;
+
+/// Writes lines. Most connections have one thing to tell, or many.
 #[derive(Debug)]
-pub(crate) struct Ends {
-    /// Members of the line, up to those of the destination; those, without its address; and those that follow.
-    text: Box<str>,
-    destination: usize,
-    rest: usize,
+pub(crate) struct Lines(Vec<Option<(Arc<Connection>, Ends)>>);
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self(std::iter::repeat_with(|| None).take(REMEMBERED).collect())
+    }
 }
 
-impl Ends {
-    pub(crate) fn new(connection: u64, info: &ConnectionInfo) -> Self {
-        let mut text = String::with_capacity(640);
-        let mut line = Object::within(&mut text);
-        line.number("connection", connection);
-        line.text("reporter", info.reporter.as_str());
-        line.open("source");
-        line.address("address", info.source_addr);
-        peer(&mut line, &info.source);
-        line.close();
-        line.open("destination");
-        let destination = line.len();
-        peer(&mut line, &info.destination);
-        let rest = line.len();
-        line.close();
-        if let Some(service) = &info.service {
-            line.text("service", &service.host);
-        }
-        if let Some(dialled) = info.dialled {
-            line.address("dialled", dialled);
-        }
-        line.text("transport", info.transport.as_str());
-        line.text("security", info.security.as_str());
-        Self { text: text.into(), destination, rest }
-    }
-
-    /// The beginning of a line about something that happened then, at a destination's address where it has one.
-    fn begin<'a>(
-        &self,
-        text: &'a mut String,
+impl Lines {
+    /// Appends the line of what has happened to a connection, so many milliseconds after 1970.
+    pub(crate) fn write(
+        &mut self,
+        text: &mut String,
         at: u64,
-        event: &'static str,
-        address: Option<SocketAddr>,
-    ) -> Object<'a> {
+        connection: &Arc<Connection>,
+        told: &Told<'_>,
+    ) {
+        let upstream = connection.upstream();
+        let (event, address) = match told {
+            Told::Opened => ("open", upstream),
+            Told::Denied(_) => ("denied", upstream),
+            Told::Closed(..) => ("close", upstream),
+            Told::Request(request) => ("request", request.endpoint.or(upstream)),
+        };
         text.push_str("{\"time\":\"");
         push_time(text, at);
         text.push('"');
         let mut line = Object::within(text);
         line.text("event", event);
-        line.members(&self.text[..self.destination]);
-        if let Some(address) = address {
-            line.address("address", address);
+        self.ends(connection).write(&mut line, address);
+        let generation = match told {
+            Told::Request(request) => request.generation,
+            _ => connection.generation(),
+        };
+        line.number("generation", generation);
+        match *told {
+            Told::Opened => {}
+            Told::Denied(Why { reason, flags, detail }) => {
+                because(&mut line, reason, flags, detail);
+            }
+            Told::Closed(how, Why { reason, flags, detail }) => {
+                carried(&mut line, how);
+                because(&mut line, reason, flags, detail);
+            }
+            Told::Request(request) => request_line::write(&mut line, request),
         }
-        line.members(&self.text[self.destination..self.rest]);
-        line.follow(&self.text[self.rest..]);
-        line
+        line.close();
     }
-}
 
-fn peer(end: &mut Object<'_>, peer: &Peer) {
-    end.filled("workload", &peer.workload);
-    end.filled("pod", &peer.pod);
-    end.filled("namespace", &peer.namespace);
-    if let Some(identity) = &peer.principal {
-        end.shown("identity", identity);
+    fn ends(&mut self, connection: &Arc<Connection>) -> &Ends {
+        // What is kept is not another one's address meanwhile.
+        let address = Arc::as_ptr(connection).addr();
+        let slot = &mut self.0[address / size_of::<Connection>() % REMEMBERED];
+        let (known, mut ends) = slot.take().unzip();
+        let known = known.filter(|known| Arc::ptr_eq(known, connection)).unwrap_or_else(|| {
+            ends.get_or_insert_default().describe(connection);
+            Arc::clone(connection)
+        });
+        &slot.insert((known, ends.unwrap_or_default())).1
     }
-}
-
-/// Appends the line of what has happened to a connection, so many milliseconds after 1970.
-pub(crate) fn write(text: &mut String, at: u64, connection: &Connection, told: &Told<'_>) {
-    let info = connection.info();
-    let (event, address) = match told {
-        Told::Opened => ("open", info.upstream),
-        Told::Denied(_) => ("denied", info.upstream),
-        Told::Closed(..) => ("close", info.upstream),
-        Told::Request(request) => ("request", request.endpoint.or(info.upstream)),
-    };
-    let mut line = connection.ends().begin(text, at, event, address);
-    let generation = match told {
-        Told::Request(request) => request.generation,
-        _ => info.generation,
-    };
-    line.number("generation", generation);
-    match *told {
-        Told::Opened => {}
-        Told::Denied(Why { reason, flags, detail }) => because(&mut line, reason, flags, detail),
-        Told::Closed(how, Why { reason, flags, detail }) => {
-            carried(&mut line, how);
-            because(&mut line, reason, flags, detail);
-        }
-        Told::Request(request) => request_line::write(&mut line, request),
-    }
-    line.close();
 }
 
 /// Appends a time. What is told within one second shares its text, all but three digits.
@@ -172,7 +145,7 @@ mod tests {
     use time::format_description::well_known::Rfc3339;
 
     use super::*;
-    use crate::told::now;
+    use crate::told::{now, samples};
 
     #[test]
     fn it_is_now_in_utc_and_to_the_millisecond() {
@@ -196,6 +169,22 @@ mod tests {
             let mut text = String::new();
             push_time(&mut text, at);
             assert!(text.starts_with(written), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_line_names_its_own_connection_whichever_are_remembered() {
+        let connections: Vec<_> = (0..5 * REMEMBERED as u64)
+            .map(|id| Arc::new(Connection::new(id, &samples::connection())))
+            .collect();
+        let mut lines = Lines::default();
+        let several = connections.iter().flat_map(|it| [it, it, &connections[0]]);
+        for (index, connection) in several.enumerate() {
+            let mut line = String::new();
+            lines.write(&mut line, 0, connection, &Told::Opened);
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let own = if index % 3 == 2 { 0 } else { index / 3 };
+            assert_eq!(line["connection"], own);
         }
     }
 

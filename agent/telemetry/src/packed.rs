@@ -7,9 +7,11 @@ use undermesh_model::ObjectName;
 
 use crate::{
     ClusterName, RequestInfo, ResponseFlags,
-    line::{self, cut},
+    ends::Connection,
+    line::{Lines, MAX_DETAIL, cut},
     request_line::{MAX_PATH, MAX_TEXT, without_values},
-    told::{Carried, Connection, Told, Why},
+    texts::{Length, Pack, Unpack},
+    told::{Carried, Told, Why},
 };
 
 /// A record, without its texts.
@@ -79,9 +81,6 @@ struct Cluster {
     host: Length,
 }
 
-/// Length of a text, in bytes.
-type Length = u16;
-
 impl Packed {
     /// Something that has happened to this connection; its texts are appended to `texts`.
     pub(crate) fn new(
@@ -106,9 +105,9 @@ impl Packed {
     }
 
     /// Writes its line, given its texts.
-    pub(crate) fn write(&self, texts: &str, text: &mut String) {
+    pub(crate) fn write(&self, texts: &str, lines: &mut Lines, text: &mut String) {
         let mut texts = Unpack(texts);
-        let mut write = |told: &Told<'_>| line::write(text, self.at, &self.connection, told);
+        let mut write = |told: &Told<'_>| lines.write(text, self.at, &self.connection, told);
         match &self.what {
             What::Opened => write(&Told::Opened),
             What::Denied(end) => write(&Told::Denied(texts.why(end))),
@@ -118,9 +117,7 @@ impl Packed {
     }
 }
 
-/// Appends texts. What clients have written is shortened, and goes without values that are nobody's business.
-struct Pack<'a>(&'a mut String);
-
+/// What clients have written is shortened, and goes without values that are nobody's business.
 impl Pack<'_> {
     fn request(&mut self, request: &RequestInfo<'_>) -> Request {
         Request {
@@ -164,26 +161,13 @@ impl Pack<'_> {
     }
 
     fn detail(&mut self, detail: &str) -> Length {
-        self.text(cut(detail, line::MAX_DETAIL))
+        self.text(cut(detail, MAX_DETAIL))
     }
 
     fn words(&mut self, words: &str) -> Length {
         self.text(cut(words, MAX_TEXT))
     }
-
-    /// A text that is as long as it may be, or the part of it whose length can be said.
-    fn text(&mut self, text: &str) -> Length {
-        let text = match Length::try_from(text.len()) {
-            Ok(_) => text,
-            Err(_) => &text[..text.floor_char_boundary(Length::MAX.into())],
-        };
-        self.0.push_str(text);
-        text.len() as Length
-    }
 }
-
-/// Takes texts off the front, in the order in which they were appended.
-struct Unpack<'a>(&'a str);
 
 impl<'a> Unpack<'a> {
     fn request(&mut self, request: &Request) -> RequestInfo<'a> {
@@ -230,16 +214,6 @@ impl<'a> Unpack<'a> {
             name: self.text(object.name),
         }
     }
-
-    fn known(&mut self, length: Option<Length>) -> Option<&'a str> {
-        length.map(|length| self.text(length))
-    }
-
-    fn text(&mut self, length: Length) -> &'a str {
-        let (text, rest) = self.0.split_at_checked(length.into()).unwrap_or_default();
-        self.0 = rest;
-        text
-    }
 }
 
 #[cfg(test)]
@@ -283,16 +257,5 @@ mod tests {
             assert_eq!(unpack.request(&packed), request);
             assert_eq!(unpack.0, "");
         }
-    }
-
-    #[test]
-    fn no_text_is_longer_than_its_length_can_say() {
-        let long = "é".repeat(100_000);
-        let mut texts = String::new();
-        let request = RequestInfo { route_name: &long, method: &long, ..RequestInfo::default() };
-        let packed = Pack(&mut texts).request(&request);
-        let found = Unpack(&texts).request(&packed);
-        assert_eq!(found.route_name, "é".repeat(usize::from(Length::MAX) / 2));
-        assert_eq!(found.method, "é".repeat(MAX_TEXT));
     }
 }

@@ -7,8 +7,9 @@ use std::{
 
 use crate::{
     ByteCounters, CloseReason, ConnectionInfo, Telemetry,
+    ends::Connection,
     tcp_metrics::HeldSeries,
-    told::{Carried, Connection, Told},
+    told::{Carried, Told},
 };
 
 /// The record of an open connection. It logs and counts the close exactly once: by
@@ -16,7 +17,10 @@ use crate::{
 #[derive(Debug)]
 pub struct ConnectionRecord {
     telemetry: Arc<Telemetry>,
-    connection: Arc<Connection>,
+    id: u64,
+    info: ConnectionInfo,
+    /// What is told of it has this in common, if anybody is to hear of it.
+    connection: Option<Arc<Connection>>,
     series: HeldSeries,
     counters: Arc<ByteCounters>,
     opened: Instant,
@@ -27,7 +31,7 @@ impl ConnectionRecord {
     pub(crate) fn open(telemetry: &Arc<Telemetry>, id: u64, info: ConnectionInfo) -> Self {
         let record = Self::resume(telemetry, id, info, Duration::ZERO);
         telemetry.tcp().open(&record.series);
-        telemetry.log(&record.connection, &Told::Opened);
+        record.tell(&Told::Opened);
         record
     }
 
@@ -43,7 +47,9 @@ impl ConnectionRecord {
         let now = Instant::now();
         Self {
             telemetry: Arc::clone(telemetry),
-            connection: Arc::new(Connection::new(id, info)),
+            connection: telemetry.is_logging().then(|| Arc::new(Connection::new(id, &info))),
+            id,
+            info,
             series,
             counters,
             opened: now.checked_sub(ago).unwrap_or(now),
@@ -65,14 +71,14 @@ impl ConnectionRecord {
     /// what has been counted stays counted.
     pub fn hand_over(mut self) {
         self.closed = true;
-        self.telemetry.live().remove(self.connection.id());
+        self.telemetry.live().remove(self.id);
     }
 
     fn finish(&mut self, reason: &CloseReason) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        self.telemetry.live().remove(self.connection.id());
+        self.telemetry.live().remove(self.id);
         self.telemetry.tcp().close(&self.series, reason);
         self.telemetry.ended(reason.reason);
         let how = Carried {
@@ -80,9 +86,14 @@ impl ConnectionRecord {
             received: self.counters.received(),
             duration: self.opened.elapsed(),
         };
-        self.telemetry.log(&self.connection, &Told::Closed(how, reason.into()));
-        let detail = reason.detail.as_deref();
-        self.telemetry.audit_denial(self.connection.info(), reason.reason, detail, None);
+        self.tell(&Told::Closed(how, reason.into()));
+        self.telemetry.audit_denial(&self.info, reason.reason, reason.detail.as_deref(), None);
+    }
+
+    fn tell(&self, told: &Told<'_>) {
+        if let Some(connection) = &self.connection {
+            self.telemetry.log(connection, told);
+        }
     }
 }
 

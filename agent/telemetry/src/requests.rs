@@ -12,10 +12,11 @@ use undermesh_model::ObjectName;
 
 use crate::{
     ConnectionInfo, Resource, ResponseFlags, Telemetry, Traced,
+    ends::Connection,
     http_metrics::{MessageSeries, Outcome, RequestSeries},
     labels::EndLabels,
     spans,
-    told::{Connection, Told},
+    told::Told,
 };
 
 /// Outcomes that a connection's requests to one place keep counters for.
@@ -26,7 +27,10 @@ const MAX_OUTCOMES: usize = 32;
 #[derive(Debug)]
 pub struct Requests {
     telemetry: Arc<Telemetry>,
-    connection: Arc<Connection>,
+    connection: u64,
+    info: ConnectionInfo,
+    /// What is told of them has this in common, if anybody is to hear of it.
+    told: OnceLock<Arc<Connection>>,
     ends: OnceLock<Arc<EndLabels>>,
     resource: OnceLock<Arc<Resource>>,
     outcomes: Mutex<Vec<(Outcome, Arc<RequestSeries>)>>,
@@ -115,7 +119,9 @@ impl Requests {
     pub(crate) fn new(telemetry: &Arc<Telemetry>, connection: u64, info: ConnectionInfo) -> Self {
         Self {
             telemetry: Arc::clone(telemetry),
-            connection: Arc::new(Connection::new(connection, info)),
+            connection,
+            info,
+            told: OnceLock::new(),
             ends: OnceLock::new(),
             resource: OnceLock::new(),
             outcomes: Mutex::default(),
@@ -125,7 +131,7 @@ impl Requests {
 
     /// What is known about the connection and the place.
     pub fn info(&self) -> &ConnectionInfo {
-        self.connection.info()
+        &self.info
     }
 
     /// Counts and logs one request that is over.
@@ -141,23 +147,26 @@ impl Requests {
         series.counters.received.observe(request.received as f64);
         series.counters.sent.observe(request.sent as f64);
         self.telemetry.answered(request.reason);
-        self.telemetry.log(&self.connection, &Told::Request(request));
+        if self.telemetry.is_logging() {
+            let connection = || Arc::new(Connection::new(self.connection, &self.info));
+            self.telemetry.log(self.told.get_or_init(connection), &Told::Request(request));
+        }
         let RequestInfo { reason, detail, policy, .. } = *request;
-        self.telemetry.audit_denial(self.info(), reason, detail, policy);
+        self.telemetry.audit_denial(&self.info, reason, detail, policy);
     }
 
     /// Makes a span of one request that is over.
     pub fn trace(&self, request: &RequestInfo<'_>, traced: Traced) {
         let Some(spans) = self.telemetry.spans() else { return };
-        let resource = self.resource.get_or_init(|| Arc::new(spans::resource(self.info())));
-        spans.record(spans::span_of(traced, resource, self.info(), request));
+        let resource = self.resource.get_or_init(|| Arc::new(spans::resource(&self.info)));
+        spans.record(spans::span_of(traced, resource, &self.info, request));
     }
 
     /// Where messages of gRPC clients, and of servers, are counted while they pass.
     pub fn messages(&self) -> [Counter; 2] {
         let series = self
             .messages
-            .get_or_init(|| self.telemetry.http().messages(self.ends(), self.info().security));
+            .get_or_init(|| self.telemetry.http().messages(self.ends(), self.info.security));
         [series.counters.received.clone(), series.counters.sent.clone()]
     }
 
@@ -166,7 +175,7 @@ impl Requests {
         if let Some((_, series)) = outcomes.iter().find(|(known, _)| *known == outcome) {
             return Arc::clone(series);
         }
-        let series = self.telemetry.http().requests(self.ends(), &outcome, self.info().security);
+        let series = self.telemetry.http().requests(self.ends(), &outcome, self.info.security);
         let series = Arc::new(series);
         if outcomes.len() >= MAX_OUTCOMES {
             outcomes.clear();
@@ -176,6 +185,6 @@ impl Requests {
     }
 
     fn ends(&self) -> &Arc<EndLabels> {
-        self.ends.get_or_init(|| Arc::new(EndLabels::new(self.info())))
+        self.ends.get_or_init(|| Arc::new(EndLabels::new(&self.info)))
     }
 }

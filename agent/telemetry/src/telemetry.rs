@@ -18,13 +18,9 @@ use undermesh_model::ObjectName;
 
 use crate::{
     AccessLog, Audit, AuditEvent, CloseReason, ConnectionInfo, ConnectionRecord, Edges, Flows,
-    Metric, Peer, Reporter, Requests, Spans,
-    edges::Gathered,
-    http_metrics::HttpMetrics,
-    live::LiveConnections,
-    process::ProcessCollector,
-    tcp_metrics::TcpMetrics,
-    told::{Connection, Told},
+    Metric, Peer, Reporter, Requests, Spans, edges::Gathered, ends::Connection,
+    http_metrics::HttpMetrics, live::LiveConnections, process::ProcessCollector,
+    tcp_metrics::TcpMetrics, told::Told,
 };
 
 static METRIC_SERIES_OVERFLOW: Metric = Metric::counter(
@@ -157,7 +153,7 @@ impl Telemetry {
         self.denied.get_or_create(&ReasonLabels { reason: denial.reason.reason }).inc();
         let Denial { info, reason } = denial;
         if self.is_logging() {
-            let connection = Arc::new(Connection::new(self.id(), info.clone()));
+            let connection = Arc::new(Connection::new(self.id(), info));
             self.log(&connection, &Told::Denied(reason.into()));
         }
         self.audit_denial(info, reason.reason, reason.detail.as_deref(), None);
@@ -299,7 +295,7 @@ impl Telemetry {
         &self.http
     }
 
-    /// Whether lines go anywhere.
+    /// Whether anybody is to hear of what happens.
     pub(crate) fn is_logging(&self) -> bool {
         self.flows.is_on() || self.access_log.is_on()
     }
@@ -309,11 +305,9 @@ impl Telemetry {
         &self.flows
     }
 
-    /// Tells of a connection what has just happened, if anybody is to hear of it.
+    /// Tells of a connection what has just happened. To be called where somebody is to hear of it.
     pub(crate) fn log(&self, connection: &Arc<Connection>, told: &Told<'_>) {
-        if self.is_logging() {
-            self.access_log.journal().push(connection, told);
-        }
+        self.access_log.journal().push(connection, told);
     }
 
     #[cfg(test)]

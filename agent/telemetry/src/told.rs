@@ -1,42 +1,9 @@
 //! What is told of a connection, or of a request of its: as those give it who have seen it, and as those get it who
 //! read it later.
 
-use std::{
-    sync::OnceLock,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::{CloseReason, ConnectionInfo, RequestInfo, line::Ends};
-
-/// A connection that things are told of: what all of them have in common.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    id: u64,
-    info: ConnectionInfo,
-    /// As lines say it, from the first of them on that is written.
-    ends: OnceLock<Ends>,
-}
-
-impl Connection {
-    pub(crate) fn new(id: u64, info: ConnectionInfo) -> Self {
-        Self { id, info, ends: OnceLock::new() }
-    }
-
-    /// Its number.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// What was known of it when it opened.
-    pub(crate) fn info(&self) -> &ConnectionInfo {
-        &self.info
-    }
-
-    /// As lines say it.
-    pub(crate) fn ends(&self) -> &Ends {
-        self.ends.get_or_init(|| Ends::new(self.id, &self.info))
-    }
-}
+use crate::{CloseReason, RequestInfo};
 
 /// What has happened.
 #[derive(Clone, Copy, Debug)]
@@ -89,12 +56,14 @@ pub(crate) mod samples {
 
     use serde_json::Value;
 
-    use super::{Connection, Told, Why};
-    use crate::{ConnectionInfo, Peer, Reporter, Security, Transport, journal::Journal};
+    use super::{Told, Why};
+    use crate::{
+        ConnectionInfo, Peer, Reporter, Security, Transport, ends::Connection, journal::Journal,
+    };
 
-    /// Tells of a connection something with this detail.
-    pub(crate) fn tell(journal: &Journal, detail: &str) {
-        let connection = ConnectionInfo {
+    /// A connection of which little is known.
+    pub(crate) fn connection() -> ConnectionInfo {
+        ConnectionInfo {
             reporter: Reporter::Source,
             source: Peer::unknown(),
             destination: Peer::unknown(),
@@ -105,8 +74,12 @@ pub(crate) mod samples {
             dialled: None,
             upstream: None,
             generation: 0,
-        };
-        let connection = Arc::new(Connection::new(0, connection));
+        }
+    }
+
+    /// Tells of one something with this detail.
+    pub(crate) fn tell(journal: &Journal, detail: &str) {
+        let connection = Arc::new(Connection::new(0, &connection()));
         let why = Why { reason: "why", flags: "-", detail: Some(detail) };
         journal.push(&connection, &Told::Denied(why));
     }

@@ -29,7 +29,7 @@ use crate::{
     authorize::Denial,
     metrics::Metrics,
     pod::Pod,
-    trace::{self, Trace},
+    trace::{self, Trace, TraceName},
     upstream,
 };
 
@@ -65,7 +65,7 @@ pub(crate) struct RequestLog {
     /// `x-request-id`.
     pub(crate) request_id: Option<HeaderValue>,
     /// The trace that it is part of, where its client says so or we do.
-    pub(crate) trace_id: Option<String>,
+    pub(crate) trace_id: Option<TraceName>,
     /// Its place in that trace, where tracing is on.
     pub(crate) trace: Option<Trace>,
     /// `user-agent`.
@@ -168,7 +168,7 @@ impl RequestLog {
         let tracing = self.pod.shared.config.tracing.as_ref();
         self.trace = tracing.map(|tracing| Trace::begin(tracing, &head.parts.headers));
         self.trace_id = match &self.trace {
-            Some(trace) => Some(trace.context.trace_id.to_string()),
+            Some(trace) => Some(trace.context.trace_id.into()),
             None => trace::named(&head.parts.headers),
         };
         self.grpc = head.grpc;
@@ -271,7 +271,7 @@ impl Drop for RequestLog {
             detail: self.detail.as_deref(),
             policy: self.policy.as_ref().map(ResourceRef::named),
             request_id: text(self.request_id.as_ref()),
-            trace_id: self.trace_id.as_deref(),
+            trace_id: self.trace_id.as_ref().map(TraceName::text),
             route: route.map(|route| route.origin.named()),
             route_name: route.map_or("", |route| route.name.as_str()),
             cluster: self.cluster.as_ref().map(|spec| upstream::cluster_name(&spec.key)),
@@ -286,9 +286,9 @@ impl Drop for RequestLog {
         self.requests.record(&info);
         let tracing = self.pod.shared.config.tracing.as_ref();
         if let Some((trace, tracing)) = self.trace.take().zip(tracing)
-            && trace.context.is_recorded()
+            && let Some(traced) = trace.into_traced(tracing, || self.operation())
         {
-            self.requests.trace(&info, trace.into_traced(tracing, self.operation()));
+            self.requests.trace(&info, traced);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     Sampling,
     b3::B3,
     incoming::{
-        self, B3_FLAGS, B3_PARENT, B3_SAMPLED, B3_SINGLE, B3_SPAN, B3_TRACE, Formats, Incoming,
+        B3_FLAGS, B3_PARENT, B3_SAMPLED, B3_SINGLE, B3_SPAN, B3_TRACE, Formats, Found, Incoming,
         TRACEPARENT, TRACESTATE,
     },
     new_span_id, new_trace_id,
@@ -55,7 +55,7 @@ impl Context {
 
     /// Writes the formats that came, and W3C's where none did; others, and malformed ones, are removed.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        for name in incoming::named(headers) {
+        for name in Found::in_head(headers).names() {
             headers.remove(name);
         }
         let mut set = |name: HeaderName, value: &[u8]| {

@@ -22,21 +22,38 @@ pub(super) const B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 const NAMES: [HeaderName; 8] =
     [TRACEPARENT, TRACESTATE, B3_SINGLE, B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS];
 
+const SEVERAL: [HeaderName; 5] = [B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS];
+
 /// Those that stand in a head, which are none of most.
-pub(super) fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> + use<> {
-    // To look at the names that are there costs less than to look for eight that may be.
-    let may_be = |name: &&HeaderName| {
-        matches!(name.as_str().as_bytes(), [b't', b'r', ..] | [b'b', b'3'] | [b'x', b'-', b'b', ..])
-    };
-    let found: u8 = headers.keys().filter(may_be).fold(0, |found, name| {
-        let index = NAMES.iter().position(|known| known == name);
-        found | index.map_or(0, |index| 1 << index)
-    });
-    NAMES
-        .into_iter()
-        .enumerate()
-        .filter(move |(index, _)| found & 1 << index != 0)
-        .map(|(_, name)| name)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found(u8);
+
+impl Found {
+    pub(super) fn in_head(headers: &HeaderMap) -> Self {
+        // To look at the names that are there costs less than to look for eight that may be.
+        let may_be = |name: &&HeaderName| {
+            let name = name.as_str().as_bytes();
+            matches!(name, [b't', b'r', ..] | [b'b', b'3'] | [b'x', b'-', b'b', ..])
+        };
+        Self(headers.keys().filter(may_be).fold(0, |found, name| {
+            let index = NAMES.iter().position(|known| known == name);
+            found | index.map_or(0, |index| 1 << index)
+        }))
+    }
+
+    fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether one of the several headers of B3 is among them.
+    fn has_several(self) -> bool {
+        self.names().any(|name| SEVERAL.contains(&name))
+    }
+
+    pub(super) fn names(self) -> impl Iterator<Item = HeaderName> {
+        let names = NAMES.into_iter().enumerate();
+        names.filter(move |(index, _)| self.0 & 1 << index != 0).map(|(_, name)| name)
+    }
 }
 
 /// In which headers a trace travels.
@@ -72,12 +89,14 @@ pub(super) struct Incoming {
 impl Incoming {
     /// Reads all formats. Where they disagree, W3C's is right, and then the single header of B3.
     pub(super) fn read(headers: &HeaderMap) -> Self {
-        if named(headers).next().is_none() {
+        let found = Found::in_head(headers);
+        if found.is_none() {
             return Self::default();
         }
         let w3c = only(headers, &TRACEPARENT).and_then(TraceParent::parse);
         let single = only(headers, &B3_SINGLE).and_then(B3::parse);
-        let several = several(headers).and_then(|several| B3::parse_several(&several));
+        let several = if found.has_several() { several(headers) } else { None };
+        let several = several.and_then(|several| B3::parse_several(&several));
         let formats =
             Formats { w3c: w3c.is_some(), b3: single.is_some(), b3_several: several.is_some() };
         let Some(parent) = w3c else {
@@ -112,9 +131,8 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
 }
 
 fn several(headers: &HeaderMap) -> Option<Several<'_>> {
-    let names = [B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS];
     let mut values = [None; 5];
-    for (value, name) in values.iter_mut().zip(&names) {
+    for (value, name) in values.iter_mut().zip(&SEVERAL) {
         if headers.contains_key(name) {
             *value = Some(only(headers, name)?);
         }
