@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::{
     ConnectionInfo, Peer, Reporter, Security, Transport,
-    json::Object,
+    json::{Object, key},
     texts::{Length, Pack, Unpack},
 };
 
@@ -81,11 +81,11 @@ impl End {
     }
 
     fn write(&self, line: &mut Object<'_>, texts: &mut Unpack<'_>) {
-        line.filled("workload", texts.text(self.workload));
-        line.filled("pod", texts.text(self.pod));
-        line.filled("namespace", texts.text(self.namespace));
+        line.filled(key!("workload"), texts.text(self.workload));
+        line.filled(key!("pod"), texts.text(self.pod));
+        line.filled(key!("namespace"), texts.text(self.namespace));
         if let Some(identity) = texts.known(self.identity) {
-            line.text("identity", identity);
+            line.text(key!("identity"), identity);
         }
     }
 }
@@ -105,32 +105,32 @@ impl Ends {
         let mut texts = Unpack(&connection.texts);
         self.text.clear();
         let mut line = Object::within(&mut self.text);
-        line.number("connection", connection.id);
-        line.text("reporter", connection.reporter.as_str());
-        line.open("source");
-        line.address("address", connection.source_addr);
+        line.number(key!("connection"), connection.id);
+        line.text(key!("reporter"), connection.reporter.as_str());
+        line.open(key!("source"));
+        line.address(key!("address"), connection.source_addr);
         connection.source.write(&mut line, &mut texts);
         line.close();
-        line.open("destination");
+        line.open(key!("destination"));
         self.destination = line.len();
         connection.destination.write(&mut line, &mut texts);
         self.rest = line.len();
         line.close();
         if let Some(service) = texts.known(connection.service) {
-            line.text("service", service);
+            line.text(key!("service"), service);
         }
         if let Some(dialled) = connection.dialled {
-            line.address("dialled", dialled);
+            line.address(key!("dialled"), dialled);
         }
-        line.text("transport", connection.transport.as_str());
-        line.text("security", connection.security.as_str());
+        line.text(key!("transport"), connection.transport.as_str());
+        line.text(key!("security"), connection.security.as_str());
     }
 
     /// Adds them to a line, with the destination's address where it has one.
     pub(crate) fn write(&self, line: &mut Object<'_>, address: Option<SocketAddr>) {
         line.members(&self.text[..self.destination]);
         if let Some(address) = address {
-            line.address("address", address);
+            line.address(key!("address"), address);
         }
         line.members(&self.text[self.destination..self.rest]);
         line.follow(&self.text[self.rest..]);

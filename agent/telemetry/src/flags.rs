@@ -1,6 +1,6 @@
 //! Envoy's response flags, which Istio's metrics and access logs carry.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// Why an answer is not the endpoint's, or not all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,8 +99,8 @@ impl ResponseFlags {
     }
 
     /// As metrics and the access log have them: `DI,UT`; `-` for none.
-    pub fn text(self) -> String {
-        self.to_string()
+    pub fn text(self) -> Cow<'static, str> {
+        if self.0 == 0 { Cow::Borrowed("-") } else { Cow::Owned(self.to_string()) }
     }
 }
 

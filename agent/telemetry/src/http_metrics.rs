@@ -100,7 +100,7 @@ impl RequestLabels {
             request_protocol: if outcome.grpc { "grpc" } else { "http" },
             response_code: known(outcome.status, MAX_STATUS),
             grpc_response_status: grpc_status.unwrap_or_default(),
-            response_flags: outcome.flags.text(),
+            response_flags: outcome.flags.text().into_owned(),
             connection_security_policy: security.as_str(),
         }
     }

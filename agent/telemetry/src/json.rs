@@ -1,5 +1,5 @@
-//! JSON objects, written member by member into a text that is there already. A line of the access log is written
-//! for every request, by whoever has served it: nothing of it is built before it is written.
+//! JSON objects, written member by member into a text that is there already. A line of the access log is written for
+//! every request: nothing of it is built before it is written.
 
 use std::{
     fmt::{Display, Write as _},
@@ -9,6 +9,25 @@ use std::{
 
 /// What makes the microseconds of a time the nearest ones.
 const HALF: Duration = Duration::from_nanos(500);
+
+/// Name of a member, as it stands before a text: `,"name":"`. It is written in one step, which a line does many times.
+#[derive(Clone, Copy)]
+pub(crate) struct Key(&'static str);
+
+impl Key {
+    /// Of what [`key`] makes.
+    pub(crate) const fn new(written: &'static str) -> Self {
+        Self(written)
+    }
+}
+
+/// The [`Key`] of a name that needs no escapes.
+macro_rules! key {
+    ($name:literal) => {
+        $crate::json::Key::new(concat!(",\"", $name, "\":\""))
+    };
+}
+pub(crate) use key;
 
 /// An object that is being written.
 pub(crate) struct Object<'a>(&'a mut String);
@@ -20,57 +39,56 @@ impl<'a> Object<'a> {
     }
 
     /// A text of anybody's.
-    pub(crate) fn text(&mut self, name: &'static str, value: &str) {
-        self.key(name);
+    pub(crate) fn text(&mut self, key: Key, value: &str) {
         if is_plain(value) {
-            self.0.push('"');
+            self.begin(key);
             self.0.push_str(value);
             self.0.push('"');
         } else {
+            self.key(key);
             self.escaped(value);
         }
     }
 
     /// A text of anybody's, left out where it is empty.
-    pub(crate) fn filled(&mut self, name: &'static str, value: &str) {
+    pub(crate) fn filled(&mut self, key: Key, value: &str) {
         if !value.is_empty() {
-            self.text(name, value);
+            self.text(key, value);
         }
     }
 
     /// Something as it is displayed.
-    pub(crate) fn shown(&mut self, name: &'static str, value: impl Display) {
-        self.key(name);
+    pub(crate) fn shown(&mut self, key: Key, value: impl Display) {
+        self.begin(key);
         let begin = self.0.len();
         // Nothing is written in vain to a string.
-        let _ = write!(self.0, "\"{value}");
-        if is_plain(&self.0[begin + 1..]) {
+        let _ = write!(self.0, "{value}");
+        if is_plain(&self.0[begin..]) {
             self.0.push('"');
         } else {
-            let value = self.0.split_off(begin + 1);
-            self.0.truncate(begin);
+            let value = self.0.split_off(begin);
+            self.0.truncate(begin - 1);
             self.escaped(&value);
         }
     }
 
     /// A text of several parts.
-    pub(crate) fn joined(&mut self, name: &'static str, parts: &[&str]) {
+    pub(crate) fn joined(&mut self, key: Key, parts: &[&str]) {
         if parts.iter().all(|part| is_plain(part)) {
-            self.key(name);
-            self.0.push('"');
+            self.begin(key);
             parts.iter().for_each(|part| self.0.push_str(part));
             self.0.push('"');
         } else {
-            self.text(name, &parts.concat());
+            self.text(key, &parts.concat());
         }
     }
 
     /// An address with its port.
-    pub(crate) fn address(&mut self, name: &'static str, address: SocketAddr) {
-        let SocketAddr::V4(address) = address else { return self.shown(name, address) };
+    pub(crate) fn address(&mut self, key: Key, address: SocketAddr) {
+        let SocketAddr::V4(address) = address else { return self.shown(key, address) };
         let [mut buffer, mut port] = [itoa::Buffer::new(); 2];
-        self.key(name);
-        for (octet, before) in address.ip().octets().into_iter().zip(["\"", ".", ".", "."]) {
+        self.begin(key);
+        for (octet, before) in address.ip().octets().into_iter().zip(["", ".", ".", "."]) {
             self.0.push_str(before);
             self.0.push_str(buffer.format(octet));
         }
@@ -80,14 +98,14 @@ impl<'a> Object<'a> {
     }
 
     /// A number.
-    pub(crate) fn number(&mut self, name: &'static str, value: u64) {
-        self.key(name);
+    pub(crate) fn number(&mut self, key: Key, value: u64) {
+        self.key(key);
         self.digits(value);
     }
 
     /// A time in milliseconds, with up to three digits after the point, and one at least.
-    pub(crate) fn milliseconds(&mut self, name: &'static str, time: Duration) {
-        self.key(name);
+    pub(crate) fn milliseconds(&mut self, key: Key, time: Duration) {
+        self.key(key);
         let micros = u64::try_from((time + HALF).as_micros()).unwrap_or(u64::MAX);
         self.digits(micros / 1000);
         let thousandths = micros % 1000;
@@ -98,8 +116,8 @@ impl<'a> Object<'a> {
     }
 
     /// Begins an object within this one; what is written next is part of it.
-    pub(crate) fn open(&mut self, name: &'static str) {
-        self.key(name);
+    pub(crate) fn open(&mut self, key: Key) {
+        self.key(key);
         self.0.push('{');
     }
 
@@ -130,15 +148,24 @@ impl<'a> Object<'a> {
         self.0.push_str(itoa::Buffer::new().format(number));
     }
 
-    fn key(&mut self, name: &'static str) {
-        self.separate();
-        self.0.push('"');
-        self.0.push_str(name);
-        self.0.push_str("\":");
+    /// Writes the name, and what begins a text.
+    fn begin(&mut self, Key(key): Key) {
+        let skipped = usize::from(self.is_first());
+        self.0.push_str(&key[skipped..]);
+    }
+
+    /// Writes the name before something else.
+    fn key(&mut self, Key(key): Key) {
+        let skipped = usize::from(self.is_first());
+        self.0.push_str(&key[skipped..key.len() - 1]);
+    }
+
+    fn is_first(&self) -> bool {
+        matches!(self.0.as_bytes().last(), None | Some(b'{'))
     }
 
     fn separate(&mut self) {
-        if !(self.0.is_empty() || self.0.ends_with('{')) {
+        if !self.is_first() {
             self.0.push(',');
         }
     }
@@ -171,9 +198,9 @@ mod tests {
     fn whatever_anybody_writes_is_read_again_as_it_was() {
         for value in ["", "plain", "a\"b", "\\", "line\nfeed", "\u{1}", "ä€", "{", "\u{7f}"] {
             let text = object(|it| {
-                it.text("text", value);
-                it.shown("shown", value);
-                it.filled("filled", value);
+                it.text(key!("text"), value);
+                it.shown(key!("shown"), value);
+                it.filled(key!("filled"), value);
             });
             let read: Value = serde_json::from_str(&text).unwrap();
             assert_eq!((&read["text"], &read["shown"]), (&json!(value), &json!(value)), "{text}");
@@ -185,9 +212,9 @@ mod tests {
     fn parts_and_addresses_are_one_text() {
         for address in ["10.0.0.1:80", "255.255.255.255:65535", "[fd00::1]:80", "0.0.0.0:0"] {
             let text = object(|it| {
-                it.joined("parts", &["a", "", "\"b"]);
-                it.joined("plain", &["a", "b"]);
-                it.address("address", address.parse().unwrap());
+                it.joined(key!("parts"), &["a", "", "\"b"]);
+                it.joined(key!("plain"), &["a", "b"]);
+                it.address(key!("address"), address.parse().unwrap());
             });
             let read: Value = serde_json::from_str(&text).unwrap();
             assert_eq!(read, json!({"parts": "a\"b", "plain": "ab", "address": address}));
@@ -204,11 +231,11 @@ mod tests {
             (7000, "7.0"),
             (12_345, "12.345"),
         ] {
-            let text = object(|it| it.milliseconds("t", Duration::from_micros(micros)));
+            let text = object(|it| it.milliseconds(key!("t"), Duration::from_micros(micros)));
             assert_eq!(text, format!("{{\"t\":{written}}}"));
             assert_eq!(json!(micros as f64 / 1e3).to_string(), written);
         }
-        let text = object(|it| it.milliseconds("t", Duration::from_nanos(1_999_999)));
+        let text = object(|it| it.milliseconds(key!("t"), Duration::from_nanos(1_999_999)));
         assert_eq!(text, "{\"t\":2.0}");
     }
 
@@ -217,11 +244,11 @@ mod tests {
         let text = object(|it| {
             it.members("");
             it.members("\"a\":1");
-            it.open("b");
+            it.open(key!("b"));
             it.members("\"c\":2");
-            it.number("d", 3);
+            it.number(key!("d"), 3);
             it.close();
-            it.open("e");
+            it.open(key!("e"));
             it.close();
             it.members("\"f\":4");
         });

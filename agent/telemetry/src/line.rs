@@ -1,13 +1,13 @@
 //! A line of the access log: what lines about connections and about requests have in common. Field names are API
 //! (docs/reference/access-log.md).
 
-use std::{cell::Cell, fmt::Display, sync::Arc};
+use std::{cell::Cell, sync::Arc};
 
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::{
     ends::{Connection, Ends},
-    json::Object,
+    json::{Object, key},
     request_line,
     told::{Carried, Told, Why},
 };
@@ -53,13 +53,13 @@ impl Lines {
         push_time(text, at);
         text.push('"');
         let mut line = Object::within(text);
-        line.text("event", event);
+        line.text(key!("event"), event);
         self.ends(connection).write(&mut line, address);
         let generation = match told {
             Told::Request(request) => request.generation,
             _ => connection.generation(),
         };
-        line.number("generation", generation);
+        line.number(key!("generation"), generation);
         match *told {
             Told::Opened => {}
             Told::Denied(Why { reason, flags, detail }) => {
@@ -111,21 +111,21 @@ fn written_second(second: u64) -> Option<[u8; LENGTH]> {
 }
 
 pub(crate) fn carried(line: &mut Object<'_>, Carried { sent, received, duration }: Carried) {
-    line.number("bytes_sent", sent);
-    line.number("bytes_received", received);
-    line.milliseconds("duration_ms", duration);
+    line.number(key!("bytes_sent"), sent);
+    line.number(key!("bytes_received"), received);
+    line.milliseconds(key!("duration_ms"), duration);
 }
 
 pub(crate) fn because(
     line: &mut Object<'_>,
     reason: &'static str,
-    flags: impl Display,
+    flags: &str,
     detail: Option<&str>,
 ) {
-    line.text("reason", reason);
-    line.shown("response_flags", flags);
+    line.text(key!("reason"), reason);
+    line.text(key!("response_flags"), flags);
     if let Some(detail) = detail {
-        line.text("detail", detail);
+        line.text(key!("detail"), detail);
     }
 }
 

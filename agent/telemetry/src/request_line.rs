@@ -2,7 +2,12 @@
 
 use std::borrow::Cow;
 
-use crate::{RequestInfo, json::Object, line, told::Carried};
+use crate::{
+    RequestInfo,
+    json::{Object, key},
+    line,
+    told::Carried,
+};
 
 /// Longest text of a client's, in characters.
 pub(crate) const MAX_PATH: usize = 1024;
@@ -12,39 +17,39 @@ pub(crate) const MAX_TEXT: usize = 256;
 pub(crate) fn write(line: &mut Object<'_>, request: &RequestInfo<'_>) {
     let &RequestInfo { sent, received, duration, reason, detail, .. } = request;
     line::carried(line, Carried { sent, received, duration });
-    line::because(line, reason, request.flags, detail);
-    line.text("method", request.method);
-    line.text("authority", request.authority);
-    line.text("path", request.path);
-    line.text("protocol", request.protocol);
+    line::because(line, reason, &request.flags.text(), detail);
+    line.text(key!("method"), request.method);
+    line.text(key!("authority"), request.authority);
+    line.text(key!("path"), request.path);
+    line.text(key!("protocol"), request.protocol);
     if let Some(status) = request.status {
-        line.number("status", status.into());
+        line.number(key!("status"), status.into());
     }
     if let Some(status) = request.grpc_status {
-        line.number("grpc_status", status.into());
+        line.number(key!("grpc_status"), status.into());
     }
     if let Some(policy) = request.policy {
-        line.joined("policy", &policy.words());
+        line.joined(key!("policy"), &policy.words());
     }
     if let Some(id) = request.request_id {
-        line.text("request_id", id);
+        line.text(key!("request_id"), id);
     }
     if let Some(id) = request.trace_id {
-        line.text("trace_id", id);
+        line.text(key!("trace_id"), id);
     }
     if let Some(route) = request.route {
-        line.joined("route", &route.words());
+        line.joined(key!("route"), &route.words());
     }
-    line.filled("route_name", request.route_name);
+    line.filled(key!("route_name"), request.route_name);
     if let Some(cluster) = request.cluster {
-        line.joined("cluster", &cluster.words(&mut itoa::Buffer::new()));
+        line.joined(key!("cluster"), &cluster.words(&mut itoa::Buffer::new()));
     }
-    line.number("attempts", request.attempts.into());
+    line.number(key!("attempts"), request.attempts.into());
     if let Some(time) = request.upstream_time {
-        line.milliseconds("upstream_ms", time);
+        line.milliseconds(key!("upstream_ms"), time);
     }
     if let Some(agent) = request.user_agent {
-        line.text("user_agent", agent);
+        line.text(key!("user_agent"), agent);
     }
 }
 

@@ -207,7 +207,7 @@ impl About {
             self.text("error.type", error);
         }
         self.number("http.response.body.size", request.sent);
-        self.set("response_flags", request.flags.text());
+        self.set("response_flags", request.flags.text().into_owned());
         self.text("undermesh.reason", request.reason);
         self.text("undermesh.detail", request.detail.unwrap_or_default());
         self.named("undermesh.policy", request.policy);
