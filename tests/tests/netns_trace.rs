@@ -2,13 +2,20 @@
 
 use std::{
     net::SocketAddr,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use undermesh_tests::{PORT, PodSpec, Rig, ServiceSpec, pod::protocol::Behaviour, wait_for};
+use undermesh_tests::{
+    PORT, PodSpec, Rig, ServiceSpec,
+    pod::{
+        http::{Ask, PLAN, Speaks},
+        protocol::Behaviour,
+    },
+    wait_for,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -162,6 +169,107 @@ fn the_next_connection_is_waited_for_and_the_time_is_limited() -> Result<()> {
     let (code, none) = trace_for(&rig, "0.5")?;
     assert_eq!((code, &none["state"]), (Some(1), &"timed-out".into()), "{none:#}");
     Ok(())
+}
+
+#[test]
+fn requests_of_one_connection_of_http2_are_followed_side_by_side() -> Result<()> {
+    let mut rig = Rig::builder()
+        .node("a", [PodSpec::new("client")])
+        .node("b", [PodSpec::new("one")])
+        .service(ServiceSpec::new("shop", 80, PORT, &["one"]).app_protocol(80, "http2"))
+        .build()?;
+    rig.manifests.write(
+        "routes",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+         metadata: {name: shop, namespace: shop}\n\
+         spec: {hosts: [shop], http: [{name: all, match: [{uri: {prefix: /items}}], \
+         route: [{destination: {host: shop}}]}]}\n",
+    )?;
+    rig.start()?;
+    let (client, one) = (rig.pod("client")?, rig.pod("one")?);
+    one.listen_many(format!("[::]:{PORT}").parse()?, 1, Behaviour::Http("one".to_owned()))?;
+    let to = rig.vip("shop", 80)?;
+    type Steps = Vec<(u64, String, String)>;
+    let begin = || -> Result<Child> {
+        let mut waiting = command(&rig, &["shop/client", "--to", "shop:80"])?;
+        let waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let agent = rig.agent("a")?;
+        wait_for("a trace to begin", SOON, || {
+            let mut pages = (1..=9).flat_map(|id| agent.admin(&format!("/trace?id={id}")));
+            Ok(pages.any(|page| page.contains("\"waiting\"")).then_some(()))
+        })?;
+        Ok(waiting)
+    };
+    let end = |waiting: Child| -> Result<Steps> {
+        let (_, trace) = told(&waiting.wait_with_output()?)?;
+        assert_eq!(trace["state"], "ended", "{trace:#}");
+        let word = |step: &Value, name: &str| step[name].as_str().unwrap_or_default().to_owned();
+        let steps = trace["proxy"].as_array().context("no steps")?.iter();
+        let steps = steps.map(|step| {
+            (step["stream"].as_u64().unwrap_or(0), word(step, "step"), word(step, "detail"))
+        });
+        Ok(steps.collect())
+    };
+    let follow = |ask: Ask| -> Result<Steps> {
+        let waiting = begin()?;
+        client.ask(ask)?;
+        end(waiting)
+    };
+    let ask = |path: &str, speaks| Ask {
+        speaks,
+        to: Some(to),
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        authority: "shop".to_owned(),
+        times: 1,
+        ..Ask::default()
+    };
+    let of = |steps: &[(u64, String, String)], stream| -> Vec<String> {
+        steps.iter().filter(|it| it.0 == stream).map(|it| it.1.clone()).collect()
+    };
+    let steps = follow(ask("/items", Speaks::Http2))?;
+    assert_eq!(of(&steps, 0)[..2], ["accepted", "planned"], "{steps:?}");
+    let first = of(&steps, 1);
+    for step in ["request", "route", "endpoint", "wire", "handshake", "answered"] {
+        assert!(first.iter().any(|it| it == step), "{step}: {steps:?}");
+    }
+    let steps = follow(ask("/elsewhere?token=secret", Speaks::Grpc))?;
+    let said: Vec<_> = steps.iter().filter(|it| it.0 == 1).map(|it| &*it.2).collect();
+    assert_eq!(said.first(), Some(&"GET /elsewhere"), "{steps:?}");
+    assert!(said.last().is_some_and(|it| it.ends_with("by the mesh: no_route")), "{steps:?}");
+
+    // Two over one connection, of which none is answered before the other has come.
+    let waiting = begin()?;
+    let conn = client.connect(to)?;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    for stream in [1, 3] {
+        // HPACK, without a table: GET, http, and literals.
+        let mut head = vec![0x82, 0x86];
+        for (index, value) in [(0x04, "/items"), (0x01, "shop")] {
+            head.extend([index, value.len() as u8]);
+            head.extend(value.as_bytes());
+        }
+        head.push(0);
+        for literal in [PLAN, "wait=300"] {
+            head.push(literal.len() as u8);
+            head.extend(literal.as_bytes());
+        }
+        bytes.extend(frame(1, 0x5, stream, &head));
+    }
+    conn.send(&bytes)?;
+    let steps = end(waiting)?;
+    for stream in [1, 2] {
+        let own = of(&steps, stream);
+        assert_eq!(own.first().map(String::as_str), Some("request"), "{steps:?}");
+    }
+    Ok(())
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let head = [0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream];
+    [&head[..], payload].concat()
 }
 
 fn trace_for(rig: &Rig, seconds: &str) -> Result<(Option<i32>, Value)> {

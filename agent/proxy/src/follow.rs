@@ -7,12 +7,13 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
+use tokio_util::either::Either;
 use undermesh_model::NamespacedName;
 use undermesh_telemetry::ByteCounters;
 
@@ -27,7 +28,15 @@ static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 tokio::task_local! {
     /// The connection that this task carries, where somebody follows it.
-    static FOLLOWED: Arc<Followed>;
+    static FOLLOWED: Here;
+}
+
+/// What a task carries of a connection that is followed.
+#[derive(Clone)]
+struct Here {
+    followed: Arc<Followed>,
+    /// The request, of those that it carries side by side.
+    stream: Option<u32>,
 }
 
 /// Which connection is meant: the next one of a pod.
@@ -62,6 +71,8 @@ pub struct FollowedStep {
     pub step: &'static str,
     /// More about it.
     pub detail: String,
+    /// Of HTTP/2, the request that it is a step of, from 1 in the order in which they came.
+    pub stream: Option<u32>,
 }
 
 /// Those who ask, of one proxy.
@@ -78,6 +89,7 @@ pub struct Follower {
 pub(crate) struct Followed {
     source: SocketAddr,
     began: Instant,
+    streams: AtomicU32,
     steps: Mutex<Vec<FollowedStep>>,
 }
 
@@ -138,20 +150,21 @@ impl Followers {
 
 impl Followed {
     fn new(source: SocketAddr) -> Self {
-        Self { source, began: Instant::now(), steps: Mutex::default() }
+        let (streams, steps) = (AtomicU32::new(0), Mutex::default());
+        Self { source, began: Instant::now(), streams, steps }
     }
 
-    fn add(&self, step: &'static str, detail: String) {
+    fn add(&self, stream: Option<u32>, step: &'static str, detail: String) {
         let at_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut steps = lock(&self.steps);
         if steps.len() < MAX_STEPS {
-            steps.push(FollowedStep { at_us, step, detail });
+            steps.push(FollowedStep { at_us, step, detail, stream });
         }
     }
 
     /// Carries the connection, whose steps are noted.
     pub(crate) async fn carry<F: Future>(self: Arc<Self>, connection: F) -> F::Output {
-        FOLLOWED.scope(self, connection).await
+        FOLLOWED.scope(Here { followed: self, stream: None }, connection).await
     }
 }
 
@@ -160,15 +173,26 @@ impl Followed {
 pub(crate) fn note(step: &'static str, detail: impl FnOnce() -> String) {
     if ASKED.load(Ordering::Relaxed) > 0 {
         // Most connections are not followed, even where one is.
-        let _ = FOLLOWED.try_with(|followed| followed.add(step, detail()));
+        let _ =
+            FOLLOWED.try_with(|Here { followed, stream }| followed.add(*stream, step, detail()));
     }
+}
+
+/// A task for one of the requests that this task's connection carries side by side: where that is followed, so is it.
+pub(crate) fn stream<F: Future>(request: F) -> Either<F, impl Future<Output = F::Output>> {
+    let here =
+        if ASKED.load(Ordering::Relaxed) > 0 { FOLLOWED.try_with(Here::clone).ok() } else { None };
+    let Some(Here { followed, .. }) = here else { return Either::Left(request) };
+    let number = followed.streams.fetch_add(1, Ordering::Relaxed) + 1;
+    // Boxed: hardly any is followed.
+    Either::Right(Box::pin(FOLLOWED.scope(Here { followed, stream: Some(number) }, request)))
 }
 
 /// Notes when the first byte comes back to the client, where this task's connection is followed.
 #[inline]
 pub(crate) fn await_first_byte(counters: &Arc<ByteCounters>) {
     if ASKED.load(Ordering::Relaxed) > 0 {
-        let _ = FOLLOWED.try_with(|followed| {
+        let _ = FOLLOWED.try_with(|Here { followed, .. }| {
             tokio::spawn(first_byte(Arc::clone(followed), Arc::clone(counters)));
         });
     }
@@ -178,7 +202,7 @@ pub(crate) fn await_first_byte(counters: &Arc<ByteCounters>) {
 async fn first_byte(followed: Arc<Followed>, counters: Arc<ByteCounters>) {
     loop {
         if counters.sent() > 0 {
-            return followed.add("first-byte", "from the server".to_owned());
+            return followed.add(None, "first-byte", "from the server".to_owned());
         }
         if Arc::strong_count(&counters) == 1 || ASKED.load(Ordering::Relaxed) == 0 {
             return;
@@ -220,9 +244,35 @@ mod tests {
             })
             .await;
         let (of, steps) = follower.steps().unwrap();
+        assert_eq!(steps[0].stream, None);
         assert_eq!((of, steps.len()), (source, MAX_STEPS));
         assert_eq!((steps[0].step, steps[0].detail.as_str()), ("step", "0"));
         drop(follower);
         assert!(followers.begin(&pod, source, to(80)).is_none(), "nobody asks any more");
+    }
+
+    #[tokio::test]
+    async fn requests_side_by_side_are_told_apart_in_tasks_of_their_own() {
+        let followers = Followers::default();
+        let pod = NamespacedName::new("shop", "client");
+        let source: SocketAddr = "10.0.0.1:4711".parse().unwrap();
+        let follower = followers.add(wanted(80));
+        let followed = followers.begin(&pod, source, Some(([10, 96, 0, 1], 80).into())).unwrap();
+        let request =
+            |name: &'static str| stream(async move { note("request", || name.to_owned()) });
+        followed
+            .carry(async {
+                note("accepted", String::new);
+                let (one, two) = (request("one"), request("two"));
+                tokio::spawn(two).await.unwrap();
+                tokio::spawn(one).await.unwrap();
+            })
+            .await;
+        request("nobody's").await;
+        let (_, steps) = follower.steps().unwrap();
+        let steps: Vec<_> = steps.iter().map(|it| (it.step, &*it.detail, it.stream)).collect();
+        let expected =
+            [("accepted", "", None), ("request", "two", Some(2)), ("request", "one", Some(1))];
+        assert_eq!(steps, expected);
     }
 }

@@ -56,6 +56,9 @@ pub(crate) struct ProxyStep {
     pub(crate) at_us: u64,
     pub(crate) step: String,
     pub(crate) detail: String,
+    /// Of HTTP/2, the number of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stream: Option<u32>,
 }
 
 impl fmt::Display for Trace {
@@ -95,8 +98,9 @@ impl fmt::Display for Trace {
         if !self.proxy.is_empty() {
             writeln!(f, "the proxy:")?;
         }
-        for ProxyStep { at_us, step, detail } in &self.proxy {
-            writeln!(f, "  {at_us:>9} us  {step:<11} {detail}")?;
+        for ProxyStep { at_us, step, detail, stream } in &self.proxy {
+            let stream = stream.map(|number| format!("[{number}] ")).unwrap_or_default();
+            writeln!(f, "  {at_us:>9} us  {step:<11} {stream}{detail}")?;
         }
         for rule in &self.rules {
             let place =

@@ -99,6 +99,7 @@ impl Tracing {
             at_us: step.at_us,
             step: step.step.to_owned(),
             detail: step.detail,
+            stream: step.stream,
         });
         let proxy: Vec<ProxyStep> = steps.collect();
         let seen = !records.is_empty() || !proxy.is_empty() || left_alone;

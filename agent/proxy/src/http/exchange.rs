@@ -55,7 +55,10 @@ pub(crate) async fn serve(
     let broken = matches!(&answer, Err(reply) if reply.is_protocol_error());
     let mut response = match answer {
         Ok(answer) => passed_on(&front, answer, on_upgrade, log),
-        Err(reply) => reply.answer(log),
+        Err(reply) => {
+            note("answered", || format!("{} by the mesh: {}", reply.status, reply.reason));
+            reply.answer(log)
+        }
     };
     // What the endpoint speaks is between it and us (RFC 9110, section 2.5).
     *response.version_mut() = Version::HTTP_11;
@@ -117,6 +120,7 @@ impl Exchange<'_> {
         let limits = self.front.pod.shared.config.head;
         let head = Head::within(limits, parts, self.front.dialled)?;
         log.read(&head);
+        note("request", || format!("{} {}", head.parts.method, head.view().path));
         let pod = &self.front.pod;
         if !pod.shared.overload.admits_request(pod.priority) {
             return Err(LocalReply::overloaded());

@@ -15,6 +15,7 @@ use super::{exchange, front::Front, idle::FAREWELL, log, strict::Strict};
 use crate::{
     config::HeadLimits,
     duplex::{Duplex, Socket, Stream},
+    follow,
     pod::Pod,
 };
 
@@ -154,6 +155,7 @@ pub(crate) struct PodTasks(Arc<Pod>);
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PodTasks {
     fn execute(&self, task: F) {
         let pod = Arc::clone(&self.0);
+        let task = follow::stream(task);
         let task = async move {
             tokio::select! {
                 _ = task => {}
