@@ -24,7 +24,7 @@ static START_TIME: Metric = Metric::gauge(
 static LOG_DROPPED: Metric = Metric::counter(
     "undermesh_access_log_dropped",
     &[],
-    "access log lines lost to a full queue or a failing sink",
+    "access log lines lost to a writer that is too slow, or to a failing sink",
 );
 
 /// Clock ticks per second that /proc counts in (`USER_HZ`, fixed on Linux).
