@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     Span,
@@ -18,6 +21,8 @@ use super::{
 const BATCH: usize = 512;
 /// How long the first of a batch waits for others.
 const LINGER: Duration = Duration::from_secs(1);
+/// How often it looks whether they have come: to be woken by every span would cost requests more than the span.
+const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for one answer, connection included (OTLP's default).
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often one batch is sent.
@@ -68,15 +73,12 @@ impl Exporter {
         let mut batch = Vec::new();
         let queue = &mut self.queue;
         let filled = async {
-            let mut more = queue.recv_many(&mut batch, BATCH).await;
-            let fill = async {
-                while more > 0 && batch.len() < BATCH {
-                    let room = BATCH - batch.len();
-                    more = queue.recv_many(&mut batch, room).await;
-                }
-            };
-            // What is there by then is the batch.
-            let _ = tokio::time::timeout(LINGER, fill).await;
+            let Some(first) = queue.recv().await else { return };
+            batch.push(first);
+            let until = Instant::now() + LINGER;
+            while queue.len() + 1 < BATCH && !queue.is_closed() && Instant::now() < until {
+                tokio::time::sleep(LOOK).await;
+            }
         };
         tokio::select! {
             () = filled => {}
