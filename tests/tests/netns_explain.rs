@@ -330,6 +330,6 @@ fn a_running_agent_says_how_budgets_and_limits_stand_and_takes_nothing_from_them
             Ok(now.iter().any(|one| *one == format!("{name}: {line}")).then_some(()))
         })
     };
-    held("1 of 1 maxConnections: no more is let through")?;
+    held("1 of 1 maxConnections, which is all")?;
     held("0 of 7 http2MaxRequests")
 }

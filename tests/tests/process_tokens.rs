@@ -117,6 +117,7 @@ fn a_token_is_verified_where_the_rule_has_its_keys() -> Result<()> {
         ] {
             let (found, words, answer) = files.answer(&carried)?;
             assert_eq!((found, words.as_str()), (Some(code), said), "{carried:?}: {answer:#}");
+            assert!(!answer.to_string().contains(&token), "{answer:#}");
         }
     }
     let several = ["-H", &bearer(&issuer.token(&claims())?), "-H", "cookie: session=other"];

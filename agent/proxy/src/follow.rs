@@ -182,8 +182,9 @@ pub(crate) fn note(step: &'static str, detail: impl FnOnce() -> String) {
 pub(crate) fn stream<F: Future>(request: F) -> Either<F, impl Future<Output = F::Output>> {
     let here =
         if ASKED.load(Ordering::Relaxed) > 0 { FOLLOWED.try_with(Here::clone).ok() } else { None };
-    let Some(Here { followed, .. }) = here else { return Either::Left(request) };
-    let number = followed.streams.fetch_add(1, Ordering::Relaxed) + 1;
+    let Some(Here { followed, stream }) = here else { return Either::Left(request) };
+    // What a request becomes, such as a tunnel, is still that request.
+    let number = stream.unwrap_or_else(|| followed.streams.fetch_add(1, Ordering::Relaxed) + 1);
     // Boxed: hardly any is followed.
     Either::Right(Box::pin(FOLLOWED.scope(Here { followed, stream: Some(number) }, request)))
 }
@@ -258,8 +259,12 @@ mod tests {
         let source: SocketAddr = "10.0.0.1:4711".parse().unwrap();
         let follower = followers.add(wanted(80));
         let followed = followers.begin(&pod, source, Some(([10, 96, 0, 1], 80).into())).unwrap();
-        let request =
-            |name: &'static str| stream(async move { note("request", || name.to_owned()) });
+        let request = |name: &'static str| {
+            stream(async move {
+                note("request", || name.to_owned());
+                stream(async { note("upgraded", || name.to_owned()) }).await;
+            })
+        };
         followed
             .carry(async {
                 note("accepted", String::new);
@@ -271,8 +276,13 @@ mod tests {
         request("nobody's").await;
         let (_, steps) = follower.steps().unwrap();
         let steps: Vec<_> = steps.iter().map(|it| (it.step, &*it.detail, it.stream)).collect();
-        let expected =
-            [("accepted", "", None), ("request", "two", Some(2)), ("request", "one", Some(1))];
+        let expected = [
+            ("accepted", "", None),
+            ("request", "two", Some(1)),
+            ("upgraded", "two", Some(1)),
+            ("request", "one", Some(2)),
+            ("upgraded", "one", Some(2)),
+        ];
         assert_eq!(steps, expected);
     }
 }

@@ -102,7 +102,7 @@ impl Walk<'_> {
         };
         for LimitStatus { name: limit, held, max } in &upstream.limits {
             let Some(max) = max else { continue };
-            let reached = if held >= max { ": no more is let through" } else { "" };
+            let reached = if held >= max { ", which is all" } else { "" };
             trail.now(format!("{name}: {held} of {max} {limit}{reached}"));
         }
     }

@@ -14,6 +14,7 @@ use undermesh_proxy::explain::{self as proxy, Asked, Led, Refused};
 use undermesh_snapshot::{
     OutgoingView, Snapshot, WorkloadInfo, addr, socket, traffic::PortTraffic,
 };
+use undermesh_telemetry::path_as_logged;
 
 use super::{
     arrive::Coming,
@@ -441,7 +442,7 @@ impl<'a> Walk<'a> {
             destination,
             dialled: self.dialled.address.to_string(),
             request: request
-                .map(|one| format!("{} {}", one.method, one.target))
+                .map(|one| format!("{} {}", one.method, path_as_logged(&one.target)))
                 .unwrap_or_default(),
             generation: self.snapshot.generation.0,
             steps: common.steps,

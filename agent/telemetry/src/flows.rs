@@ -1,4 +1,4 @@
-//! The newest lines of the access log, kept in memory for whoever asks what is happening now.
+//! The newest records of what is told, as the access log has them, kept in memory for whoever asks what is happening now.
 //!
 //! A follower asks again from where it stopped, so the agent keeps nothing per follower, and a
 //! connection never waits for one. What was overwritten in between is counted, not hidden.

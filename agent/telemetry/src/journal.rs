@@ -202,15 +202,13 @@ impl State {
         let passed = before < MOST_BYTES / 2 && writer.bytes >= MOST_BYTES / 2;
         let half_full = waiting == MOST / 2 || passed;
         writer.hurry |= half_full;
-        if waiting > MOST || writer.bytes > MOST_BYTES {
-            // The oldest go, a page of them.
-            let page = self.pages.iter().find(|page| page.end() > writer.from);
-            let (end, bytes) = page.map_or((self.next, writer.bytes), |page| {
-                (page.end(), page.texts.len() - page.begin(writer.from))
-            });
-            writer.lost += end - writer.from;
-            writer.bytes = writer.bytes.saturating_sub(bytes);
-            writer.from = end;
+        while self.next - writer.from > MOST || writer.bytes > MOST_BYTES {
+            // The oldest go, a page of them, but never the newest.
+            let oldest = self.pages.iter().find(|page| page.end() > writer.from);
+            let Some(page) = oldest.filter(|page| page.end() < self.next) else { break };
+            writer.lost += page.end() - writer.from;
+            writer.bytes = writer.bytes.saturating_sub(page.texts.len() - page.begin(writer.from));
+            writer.from = page.end();
         }
         std::mem::take(&mut writer.idle) || half_full
     }
@@ -435,7 +433,7 @@ mod tests {
             let taken = scope.spawn(|| journal.take(Instant::now() + LONG));
             tell(&journal, "b");
             assert_eq!(journal.hurry(), 2);
-            assert!(taken.join().unwrap().is_some());
+            assert_eq!(details(taken.join().unwrap().unwrap().lines()), ["a", "b"]);
         });
         tell(&journal, "c");
         let until = Instant::now() + Duration::from_millis(20);

@@ -46,6 +46,7 @@ pub use metric::{ENDS, Metric};
 pub use peer::{Peer, ServiceLabel};
 pub use process::resident_bytes;
 pub use record::ConnectionRecord;
+pub use request_line::path_as_logged;
 pub use requests::{ClusterName, RequestInfo, Requests};
 pub use spans::{
     Attribute, Directory, Endpoint, EndpointError, Event, Protocol, Resource, Span, SpanId,

@@ -9,7 +9,7 @@ use crate::{
     ClusterName, RequestInfo, ResponseFlags,
     ends::Connection,
     line::{Lines, MAX_DETAIL, cut},
-    request_line::{MAX_PATH, MAX_TEXT, without_values},
+    request_line::{MAX_TEXT, path_as_logged},
     texts::{Length, Pack, Unpack},
     told::{Carried, Told, Why},
 };
@@ -124,7 +124,7 @@ impl Pack<'_> {
             generation: request.generation,
             method: self.words(request.method),
             authority: self.words(request.authority),
-            path: self.text(cut(&without_values(request.path), MAX_PATH)),
+            path: self.text(&path_as_logged(request.path)),
             protocol: request.protocol,
             grpc: request.grpc,
             status: request.status,

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use crate::{
     RequestInfo,
     json::{Object, key},
-    line,
+    line::{self, cut},
     told::Carried,
 };
 
 /// Longest text of a client's, in characters.
-pub(crate) const MAX_PATH: usize = 1024;
+const MAX_PATH: usize = 1024;
 pub(crate) const MAX_TEXT: usize = 256;
 
 /// Writes what is a request's own.
@@ -53,7 +53,15 @@ pub(crate) fn write(line: &mut Object<'_>, request: &RequestInfo<'_>) {
     }
 }
 
-/// A path as it may be written down.
+/// A path as it may be written down: without values, and no longer than lines have it.
+pub fn path_as_logged(path: &str) -> Cow<'_, str> {
+    match without_values(path) {
+        Cow::Borrowed(path) => Cow::Borrowed(cut(path, MAX_PATH)),
+        Cow::Owned(path) => Cow::Owned(cut(&path, MAX_PATH).to_owned()),
+    }
+}
+
+/// The same, as long as it is.
 pub(crate) fn without_values(path: &str) -> Cow<'_, str> {
     // Without a way out in the middle, sixteen bytes are looked at in one step.
     if !path.bytes().fold(false, |found, byte| found | (byte == b'?') | (byte == b';')) {
@@ -124,5 +132,13 @@ mod tests {
         ] {
             assert_eq!(without_values(path), written, "{path}");
         }
+    }
+
+    #[test]
+    fn what_is_logged_is_no_longer_than_it_may_be() {
+        let long = "/é".repeat(MAX_PATH);
+        assert_eq!(path_as_logged(&long), cut(&long, MAX_PATH));
+        assert_eq!(path_as_logged(&format!("{long}?a=b")), cut(&long, MAX_PATH));
+        assert_eq!(path_as_logged("/a?b=c"), "/a?b=*");
     }
 }

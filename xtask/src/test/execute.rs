@@ -47,8 +47,13 @@ pub(crate) fn run_all(
                 _ => text.extend([line, "\n"]),
             };
             say(&format!("\n{ring}: {label}"));
-            total.add(run(&mut command, &label, limit, &mut say)?);
+            let ran = run(&mut command, &label, limit, &mut say);
             print!("{text}");
+            // What cannot be run is a failure, and none of the others'.
+            match ran {
+                Ok(tally) => total.add(tally),
+                Err(error) => total.fail(format!("{label}: {error:#}")),
+            }
         }
         Ok(total)
     };

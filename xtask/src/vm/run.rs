@@ -155,7 +155,7 @@ fn jobs() -> usize {
     jobs_for(processors, &memory)
 }
 
-/// Three for two processors, if there is memory for them: an emulated machine keeps one processor busy at
+/// Three for two processors, if there is memory for them: a machine that is emulated keeps one processor busy at
 /// most, and none while its tests wait; and of three machines the last would run alone.
 fn jobs_for(processors: usize, meminfo: &str) -> usize {
     let available = meminfo

@@ -9,6 +9,7 @@ use http::{
 };
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use undermesh_snapshot::traffic::{CompiledRoute, Matched, RouteAction, Target};
+use undermesh_telemetry::path_as_logged;
 
 use super::{
     body::{AnswerBody, UntilEnd},
@@ -120,7 +121,7 @@ impl Exchange<'_> {
         let limits = self.front.pod.shared.config.head;
         let head = Head::within(limits, parts, self.front.dialled)?;
         log.read(&head);
-        note("request", || format!("{} {}", head.parts.method, head.view().path));
+        note("request", || format!("{} {}", head.parts.method, path_as_logged(head.view().path)));
         let pod = &self.front.pod;
         if !pod.shared.overload.admits_request(pod.priority) {
             return Err(LocalReply::overloaded());
