@@ -230,7 +230,7 @@ fn requests_of_one_connection_of_http2_are_followed_side_by_side() -> Result<()>
     let steps = follow(ask("/items", Speaks::Http2))?;
     assert_eq!(of(&steps, 0)[..2], ["accepted", "planned"], "{steps:?}");
     let first = of(&steps, 1);
-    for step in ["request", "route", "endpoint", "wire", "handshake", "answered"] {
+    for step in ["request", "route", "endpoint", "handshake", "session", "answered"] {
         assert!(first.iter().any(|it| it == step), "{step}: {steps:?}");
     }
     let steps = follow(ask("/elsewhere;session=secret?token=secret", Speaks::Grpc))?;
