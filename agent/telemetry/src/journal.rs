@@ -403,7 +403,7 @@ mod tests {
         for (text, again) in [("x".to_owned(), true), ("x".repeat(MAX_TEXTS), false)] {
             let mut page = Page { texts: text, ..Page::default() };
             page.texts.shrink_to_fit();
-            page.texts.push_str("x");
+            page.texts.push('x');
             assert_eq!(page.emptied().is_some(), again);
         }
         for round in 0..3 {
