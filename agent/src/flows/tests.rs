@@ -1,10 +1,20 @@
 //! What the page answers, and what people read.
 
+use std::sync::Arc;
+
+use undermesh_telemetry::{AccessLog, AccessLogSink, Telemetry};
+
 use super::{filter::Query, *};
 
 const LINE: &str = r#"{"time":"T","event":"denied","source":{"address":"10.0.0.1:5","pod":"a","namespace":"shop"},"destination":{"address":"10.0.0.2:8080","pod":"b","namespace":"bank"},"dialled":"10.9.0.1:80","reason":"policy_denied","detail":"bank/none"}"#;
 
 const REQUEST: &str = r#"{"time":"T","event":"request","source":{"pod":"a","namespace":"shop"},"destination":{"address":"10.0.0.2:8080","pod":"b","namespace":"bank"},"bytes_sent":9,"bytes_received":2,"duration_ms":1.25,"reason":"policy_denied","response_flags":"DI,UAEX","detail":"why","method":"GET","authority":"cart","path":"/a b/c?d=*","status":403,"grpc_status":7}"#;
+
+/// Where so many records are kept, of which there is none.
+fn telemetry(kept: usize) -> Arc<Telemetry> {
+    let nowhere = AccessLog::start(AccessLogSink::Off).unwrap();
+    Telemetry::with_flows(nowhere, kept)
+}
 
 fn shown(output: Output, record: &str) -> String {
     output.line(&serde_json::from_str(record).unwrap(), record, None).into_owned()
@@ -107,7 +117,7 @@ fn what_was_lost_on_either_way_is_summed_up() {
     for part in ["5 records", "3 lost", "2 because the kernel"] {
         assert!(sum.contains(part), "{sum}");
     }
-    let page = page(&Flows::new(4), "cursor=1", || 9);
+    let page = page(telemetry(4).flows(), "cursor=1", || 9);
     assert!(page.body.contains("\"kernel_lost\":9"), "{}", page.body);
 }
 
@@ -151,7 +161,7 @@ fn filters_match_either_end_the_verdict_and_both_ports() {
 
 #[test]
 fn a_bad_value_is_a_bad_request_that_names_the_parameter() {
-    let flows = Flows::new(1);
+    let telemetry = telemetry(1);
     for (query, part) in [
         ("pod=a", "pod is NAMESPACE/NAME"),
         ("namespace=", "namespace is empty"),
@@ -169,7 +179,7 @@ fn a_bad_value_is_a_bad_request_that_names_the_parameter() {
         ("colour=red", "no parameter \"colour\""),
         ("pod", "\"pod\" has no value"),
     ] {
-        let answer = page(&flows, query, || 0);
+        let answer = page(telemetry.flows(), query, || 0);
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
         assert!(answer.body.contains(part), "{query}: {}", answer.body);
     }
@@ -177,7 +187,7 @@ fn a_bad_value_is_a_bad_request_that_names_the_parameter() {
 
 #[test]
 fn a_switched_off_buffer_says_which_setting() {
-    let answer = page(&Flows::new(0), "", || 0);
+    let answer = page(telemetry(0).flows(), "", || 0);
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     assert!(answer.body.contains("flowBuffer"), "{}", answer.body);
 }
