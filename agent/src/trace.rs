@@ -1,6 +1,7 @@
 //! `undermesh trace`: one real connection of a pod, step by step, the next one or one that is made for it. The command asks
 //! the admin page `/trace`, first to begin and then again and again for what is known; both ends are here.
 
+mod far;
 mod probe;
 mod question;
 mod report;
@@ -21,7 +22,7 @@ use hyper::{Method, StatusCode};
 use undermesh_model::NamespacedName;
 use undermesh_proxy::Wanted;
 
-use crate::{admin::Answer, cli::DEFAULT_ADMIN, client};
+use crate::{admin::Answer, cli::DEFAULT_ADMIN, client, cluster::MeshArgs};
 use probe::Probe;
 pub(crate) use probe::{ProbeArgs, run as probe};
 use question::Asked;
@@ -55,6 +56,11 @@ pub(crate) struct TraceArgs {
     /// Admin address of the agent.
     #[arg(long, env = "UNDERMESH_ADMIN_ADDRESS", default_value = DEFAULT_ADMIN)]
     admin: SocketAddr,
+    /// Also what the agent of the destination's node has recorded of it, through the cluster's API server.
+    #[arg(long)]
+    all_nodes: bool,
+    #[command(flatten)]
+    mesh: MeshArgs,
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -88,7 +94,7 @@ fn look(args: &TraceArgs) -> Result<ExitCode> {
     let id = begun.trim().parse::<u64>();
     let id = id.with_context(|| format!("the agent at {} answers something else", args.admin))?;
     let deadline = Instant::now() + timeout + GRACE;
-    let trace = loop {
+    let mut trace = loop {
         thread::sleep(EVERY);
         let json = client::get(args.admin, &format!("/trace?id={id}"))?;
         let trace: Trace = serde_json::from_str(&json)
@@ -100,6 +106,9 @@ fn look(args: &TraceArgs) -> Result<ExitCode> {
             bail!("the agent at {} does not come to an end", args.admin);
         }
     };
+    if args.all_nodes {
+        trace.far = Some(far::ask(&args.mesh, &trace)?);
+    }
     match args.output {
         Output::Text => print!("{trace}"),
         Output::Json => println!("{}", serde_json::to_string_pretty(&trace)?),

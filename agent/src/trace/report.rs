@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::probe::Probed;
+use super::{far::Far, probe::Probed};
 use crate::explain::report::{Rule, Step};
 
 /// One connection, as far as it is known.
@@ -32,6 +32,9 @@ pub(crate) struct Trace {
     pub(crate) probe: Option<Probed>,
     /// Its flow records.
     pub(crate) records: Vec<Value>,
+    /// What the agent of its destination's node says, where that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) far: Option<Far>,
 }
 
 /// How far it has come.
@@ -59,6 +62,19 @@ pub(crate) struct ProxyStep {
     /// Of HTTP/2, the number of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stream: Option<u32>,
+}
+
+fn write_record(f: &mut fmt::Formatter<'_>, before: &str, record: &Value) -> fmt::Result {
+    let word = |name: &str| record[name].as_str().unwrap_or("-").to_owned();
+    let peer = record["destination"]["identity"].as_str().unwrap_or("-");
+    let bytes = match (record["bytes_received"].as_u64(), record["bytes_sent"].as_u64()) {
+        (Some(received), Some(sent)) => format!(", {received}/{sent} B"),
+        _ => String::new(),
+    };
+    let status = record["status"].as_u64().map(|status| format!(", status {status}"));
+    let (event, reason, detail) = (word("event"), word("reason"), word("detail"));
+    let (status, transport) = (status.unwrap_or_default(), word("transport"));
+    writeln!(f, "{before}{event}: {reason}, {transport} to {peer}{bytes}{status} {detail}")
 }
 
 impl fmt::Display for Trace {
@@ -107,21 +123,10 @@ impl fmt::Display for Trace {
                 if rule.rule.is_empty() { String::new() } else { format!(", rule {}", rule.rule) };
             writeln!(f, "+ {}{place}: {}", rule.object(), rule.why)?;
         }
-        for record in &self.records {
-            let word = |name: &str| record[name].as_str().unwrap_or("-").to_owned();
-            let peer = record["destination"]["identity"].as_str().unwrap_or("-");
-            let bytes = match (record["bytes_received"].as_u64(), record["bytes_sent"].as_u64()) {
-                (Some(received), Some(sent)) => format!(", {received}/{sent} B"),
-                _ => String::new(),
-            };
-            let status = record["status"].as_u64().map(|status| format!(", status {status}"));
-            let (event, reason, detail) = (word("event"), word("reason"), word("detail"));
-            let status = status.unwrap_or_default();
-            writeln!(
-                f,
-                "{event}: {reason}, {} to {peer}{bytes}{status} {detail}",
-                word("transport")
-            )?;
+        self.records.iter().try_for_each(|record| write_record(f, "", record))?;
+        if let Some(Far { node, records, error }) = &self.far {
+            writeln!(f, "the agent of node {}: {error}", known(node))?;
+            records.iter().try_for_each(|record| write_record(f, "  ", record))?;
         }
         match self.state {
             State::TimedOut if self.source.is_empty() => writeln!(f, "no such connection was made"),

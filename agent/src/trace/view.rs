@@ -116,6 +116,7 @@ impl Tracing {
             rules: self.rules(session, dialled),
             probe: probed,
             records,
+            far: None,
         })
     }
 

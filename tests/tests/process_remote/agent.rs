@@ -22,6 +22,8 @@ struct Kept {
     /// Before the first of them, in the answer to whoever asks for all.
     lost: u64,
     asked: Vec<String>,
+    /// Pages besides, by how they begin.
+    pages: Vec<(String, String)>,
 }
 
 fn record(time: &str, pod: &str) -> String {
@@ -35,7 +37,7 @@ impl Agent {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let records = records.iter().map(|(time, pod)| record(time, pod)).collect();
-        let kept = Arc::new(Mutex::new(Kept { records, lost, asked: Vec::new() }));
+        let kept = Arc::new(Mutex::new(Kept { records, lost, ..Kept::default() }));
         let shared = Arc::clone(&kept);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -52,6 +54,12 @@ impl Agent {
 
     pub(super) fn keeps(&self, record: String) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).records.push(record);
+    }
+
+    /// Answers whatever begins so with this.
+    pub(super) fn answers(&self, page: &str, body: &str) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.pages.push((page.to_owned(), body.to_owned()));
     }
 
     pub(super) fn asked(&self) -> Vec<String> {
@@ -75,6 +83,9 @@ fn serve(stream: TcpStream, kept: &Mutex<Kept>) -> Option<()> {
 impl Kept {
     fn page(&mut self, target: &str) -> String {
         self.asked.push(target.to_owned());
+        if let Some((_, body)) = self.pages.iter().find(|(page, _)| target.starts_with(page)) {
+            return body.clone();
+        }
         let parameter = |name: &str| -> Option<usize> {
             let query = target.split_once('?')?.1;
             let value = query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));

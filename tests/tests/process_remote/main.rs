@@ -1,5 +1,5 @@
 //! What is asked of agents and controllers through an API server, over port forwards with real bytes: `flows --all-nodes`,
-//! `dashboard --controller`, `log --controller`, `bugreport --all-nodes`.
+//! `trace --all-nodes`, `dashboard --controller`, `log --controller`, `bugreport --all-nodes`.
 
 mod agent;
 mod bugreport;
@@ -7,6 +7,7 @@ mod cluster;
 mod controllers;
 mod flows;
 mod running;
+mod trace;
 
 use std::time::Duration;
 
