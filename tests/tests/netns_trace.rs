@@ -91,6 +91,12 @@ fn a_probe_is_a_connection_of_the_pod_on_every_path() -> Result<()> {
         (&close["event"], &close["destination"]["identity"]),
         (&"close".into(), &peer.into())
     );
+    // By which `--all-nodes` finds it at the other end.
+    let page = "/flows?reporter=destination&pod=shop/server";
+    let same = format!("\"source\":{{\"address\":{}", far["source"]);
+    wait_for("the other end's record", SOON, || {
+        Ok(rig.agent("b")?.admin(page)?.contains(&same).then_some(()))
+    })?;
 
     rig.apply(
         "no-client",

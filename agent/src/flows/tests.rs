@@ -214,10 +214,12 @@ fn a_record_of_one_of_several_nodes_says_its_node_before_all_else() {
         let of = Some(print::Of { node, width: 4 });
         output.line(&serde_json::from_str(record).unwrap(), record, of).into_owned()
     };
-    let record = r#"{"time":"T","event":"open"}"#;
-    assert_eq!(shown(Output::Json, record, "a\"b"), r#"{"node":"a\"b","time":"T","event":"open"}"#);
-    assert_eq!(shown(Output::Compact, record, "a"), "T a    + - -> -");
-    assert!(shown(Output::Text, record, "a").starts_with("T a    open "));
+    let record = r#"{"time":"2026-01-02T03:04:05.678Z","event":"open"}"#;
+    let with_node = r#"{"node":"a\"b","time":"2026-01-02T03:04:05.678Z","event":"open"}"#;
+    assert_eq!(shown(Output::Json, record, "a\"b"), with_node);
+    assert_eq!(shown(Output::Compact, record, "a"), "03:04:05.678 a    + - -> -");
+    let text = shown(Output::Text, record, "a");
+    assert!(text.starts_with("2026-01-02T03:04:05.678Z a    open "), "{text}");
     let lost = r#"{"event":"lost","count":2}"#;
     for output in [Output::Text, Output::Compact] {
         assert_eq!(

@@ -77,6 +77,9 @@ fn serve(stream: TcpStream, kept: &Mutex<Kept>) -> Option<()> {
         let body = kept.lock().unwrap_or_else(PoisonError::into_inner).page(target);
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
         (&stream).write_all((head + &body).as_bytes()).ok()?;
+        if first.ends_with("HTTP/1.0") {
+            return None;
+        }
     }
 }
 
