@@ -278,10 +278,10 @@ mod tests {
         let steps: Vec<_> = steps.iter().map(|it| (it.step, &*it.detail, it.stream)).collect();
         let expected = [
             ("accepted", "", None),
-            ("request", "two", Some(1)),
-            ("upgraded", "two", Some(1)),
-            ("request", "one", Some(2)),
-            ("upgraded", "one", Some(2)),
+            ("request", "two", Some(2)),
+            ("upgraded", "two", Some(2)),
+            ("request", "one", Some(1)),
+            ("upgraded", "one", Some(1)),
         ];
         assert_eq!(steps, expected);
     }
