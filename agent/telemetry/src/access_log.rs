@@ -24,7 +24,7 @@ use crate::{
 use sinks::LineSink;
 
 /// Time between two writes. The first line after a pause does not wait.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(10);
 /// Bytes that are written at once, and as many as a line has.
 const BATCH: usize = 64 << 10;
 
