@@ -32,9 +32,6 @@ const MAP_ENTRIES: usize = 20_000;
 /// Longest that the agent may take for one page.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Port of agents' admin pages where nothing else is said.
-const ADMIN_PORT: u16 = 15000;
-
 /// Pages of the agent, and what they are called in the archive.
 const PAGES: [(&str, &str); 5] = [
     ("/status", "status.json"),

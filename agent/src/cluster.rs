@@ -42,7 +42,7 @@ pub(crate) use install::{InstallArgs, UpgradeArgs};
 pub(crate) use nodes::{
     AGENTS, Metrics, Node, PORT as METRICS_PORT, each, each_as_it_comes, names as node_names,
 };
-pub(crate) use ports::Ports;
+pub(crate) use ports::{ADMIN_PORT, Ports};
 pub(crate) use reach::{Place, Reach, Refused, agents, controllers};
 pub(crate) use remote::{CONTROLLER_PORT, RemoteArgs};
 pub(crate) use uninstall::UninstallArgs;
@@ -157,7 +157,7 @@ pub(crate) fn status(args: &ClusterArgs, json: bool) -> Result<ExitCode> {
     })
 }
 
-pub(crate) fn run(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+pub(crate) fn run<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start")?.block_on(work)
 }

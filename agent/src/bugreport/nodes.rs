@@ -6,9 +6,9 @@ use serde_json::Value;
 use undermesh_control::ApiServer;
 use undermesh_datapath::READABLE_MAPS;
 
-use super::{ADMIN_PORT, MAP_ENTRIES, PAGES, archive::Archive};
+use super::{MAP_ENTRIES, PAGES, archive::Archive};
 use crate::cluster::{
-    self, CONTROLLER_PORT, METRICS_PORT, Place, Ports, Reach, Refused, each_as_it_comes,
+    self, ADMIN_PORT, CONTROLLER_PORT, METRICS_PORT, Place, Ports, Reach, Refused, each_as_it_comes,
 };
 
 /// Pods that are asked at once.

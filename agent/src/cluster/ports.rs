@@ -3,6 +3,9 @@
 
 use serde_json::Value;
 
+/// Port of the agents' admin pages where nothing else is said.
+pub(crate) const ADMIN_PORT: u16 = 15000;
+
 /// Ports of a pod; nothing for those that it does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ports {

@@ -8,10 +8,8 @@ use serde_json::Value;
 use undermesh_control::ApiServer;
 
 use super::report::Trace;
-use crate::cluster::{self, MeshArgs, Reach};
+use crate::cluster::{self, ADMIN_PORT, MeshArgs, Reach};
 
-/// Port of the agents' admin pages where their pods say no other.
-const ADMIN_PORT: u16 = 15000;
 /// Most that is taken of an answer, in bytes.
 const MOST: usize = 16 << 20;
 /// How often it is asked for records that are not there yet, and the time between.
@@ -35,8 +33,7 @@ pub(crate) struct Far {
 /// # Errors
 /// Where no API server can be reached.
 pub(super) fn ask(args: &MeshArgs, trace: &Trace) -> Result<Far> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start")?.block_on(async {
+    cluster::run(async {
         let api = args.api().await?;
         let mut far = Far::default();
         if let Err(error) = fill(&api, args.namespace(), trace, &mut far).await {
