@@ -176,7 +176,7 @@ fn run_ring(workspace: &Workspace, args: &Args, built: &Built, ring: Ring) -> Re
         let label = "examples in the documentation".to_owned();
         executions.push(Execution { label, command });
     }
-    execute::run_all(executions, ring, ring.at_once(), ring.deadline())
+    execute::run_all(executions, ring, ring.at_once(), ring.limits())
 }
 
 fn libtest_arguments(command: &mut Command, args: &Args, ring: Ring) {

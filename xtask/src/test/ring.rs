@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 
 use anyhow::{Result, bail};
 
+use super::execute::Limits;
+
 /// The package whose integration tests are named after their ring.
 const TESTS_PACKAGE: &str = "undermesh-tests";
 /// The package whose own tests run whole proxies.
@@ -58,15 +60,18 @@ impl Ring {
         }
     }
 
-    /// How long one executable may take before it is killed and counted as failed.
-    pub(crate) fn deadline(self) -> Duration {
-        let minutes = match self {
-            Self::Unit | Self::Process => 10,
-            Self::Netns => 15,
+    /// How long one executable may take before it is killed and counted as failed: as long as each of its tests ends in
+    /// time, however many there are. The slowest takes a minute and a half on two cores.
+    pub(crate) fn limits(self) -> Limits {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let silence = match self {
+            // Examples in the documentation are compiled before the first of them says anything.
+            Self::Unit => minutes(10),
+            Self::Process | Self::Netns => minutes(5),
             // Of one machine; see `vm`.
-            Self::Vm => 45,
+            Self::Vm => minutes(45),
         };
-        Duration::from_secs(minutes * 60)
+        Limits { silence, whole: minutes(60) }
     }
 }
 
