@@ -10,7 +10,7 @@
 //! install     puts it there, or a new version of it
 //! uninstall   takes it away, and what it has left on nodes
 //! nodes       what the agents of all nodes say of themselves
-//! ports       where its pods have their pages
+//! ports       where its pods have their pages, and the option that says another place
 //! reach       what agents and controllers serve at loopback alone; `remote`, who of them is meant
 //! ```
 
@@ -42,7 +42,7 @@ pub(crate) use install::{InstallArgs, UpgradeArgs};
 pub(crate) use nodes::{
     AGENTS, Metrics, Node, PORT as METRICS_PORT, each, each_as_it_comes, names as node_names,
 };
-pub(crate) use ports::{ADMIN_PORT, Ports};
+pub(crate) use ports::{ADMIN_PORT, AdminArgs, Ports};
 pub(crate) use reach::{Place, Reach, Refused, agents, controllers};
 pub(crate) use remote::{CONTROLLER_PORT, RemoteArgs};
 pub(crate) use uninstall::UninstallArgs;

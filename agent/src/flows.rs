@@ -8,7 +8,6 @@ mod print;
 
 use std::{
     io::{ErrorKind, Write as _, stdout},
-    net::SocketAddr,
     process::ExitCode,
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
@@ -21,7 +20,12 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use undermesh_telemetry::Flows;
 
-use crate::{admin::Answer, agent, cli::DEFAULT_ADMIN, client, cluster, query::Escaped};
+use crate::{
+    admin::Answer,
+    agent, client,
+    cluster::{AdminArgs, MeshArgs},
+    query::Escaped,
+};
 use filter::Query;
 
 /// How often a follower asks.
@@ -31,9 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(crate) struct FlowsArgs {
-    /// Admin address of the agent; of agents of other nodes, its port alone.
-    #[arg(long, env = "UNDERMESH_ADMIN_ADDRESS", default_value = DEFAULT_ADMIN)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminArgs,
     /// Of the agents of all nodes of a cluster, through its API server.
     #[arg(long, conflicts_with = "node")]
     all_nodes: bool,
@@ -90,7 +93,7 @@ pub(crate) struct FlowsArgs {
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
     #[command(flatten)]
-    cluster: cluster::MeshArgs,
+    cluster: MeshArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -262,7 +265,7 @@ impl FlowsArgs {
 
 /// Prints one answer; returns where to go on, or nothing where nobody reads any more.
 fn show(args: &FlowsArgs, path: &str, tally: &mut Tally) -> Result<Option<u64>> {
-    let answer = client::get(args.admin, path)?;
+    let answer = client::get(args.admin.here(), path)?;
     let mut out = stdout().lock();
     for line in answer.lines() {
         let record: Value = serde_json::from_str(line)?;
@@ -282,7 +285,8 @@ fn show(args: &FlowsArgs, path: &str, tally: &mut Tally) -> Result<Option<u64>> 
             written => written?,
         }
     }
-    bail!("the agent at {} does not say where its flow records go on; is it older?", args.admin)
+    let admin = args.admin.here();
+    bail!("the agent at {admin} does not say where its flow records go on; is it older?")
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -16,9 +15,8 @@ use undermesh_telemetry::LogHandle;
 
 use crate::{
     admin::Answer,
-    cli::DEFAULT_ADMIN,
     client,
-    cluster::{self, Place, Reach, RemoteArgs},
+    cluster::{self, AdminArgs, Reach, RemoteArgs},
     query::{self, Escaped},
 };
 
@@ -43,10 +41,8 @@ pub(crate) struct LogArgs {
     /// Print the newest lines of the log, which are kept in memory.
     #[arg(long, conflicts_with_all = ["filter", "reset"])]
     recent: bool,
-    /// Admin address of the agent, or the controller's `dashboardAddress`; of an agent of another node, its port
-    /// alone.
-    #[arg(long, env = "UNDERMESH_ADMIN_ADDRESS", default_value = DEFAULT_ADMIN)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminArgs,
     #[command(flatten)]
     remote: RemoteArgs,
 }
@@ -68,14 +64,15 @@ pub(crate) fn run(args: &LogArgs) -> Result<ExitCode> {
     if args.remote.is_wanted() {
         return cluster::run(run_there(args));
     }
+    let admin = args.admin.here();
     if args.recent {
-        print!("{}", client::get(args.admin, "/logs")?);
+        print!("{}", client::get(admin, "/logs")?);
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(change) = args.change() {
-        client::post(args.admin, &change)?;
+        client::post(admin, &change)?;
     }
-    let said: Filter = serde_json::from_str(&client::get(args.admin, "/logging")?)?;
+    let said: Filter = serde_json::from_str(&client::get(admin, "/logging")?)?;
     print!("{said}");
     Ok(ExitCode::SUCCESS)
 }
@@ -83,10 +80,11 @@ pub(crate) fn run(args: &LogArgs) -> Result<ExitCode> {
 /// The same of pods of a cluster. Exit code 1: one of them does not do it; the others do.
 async fn run_there(args: &LogArgs) -> Result<ExitCode> {
     let api = args.remote.cluster.api().await?;
-    let port = args.remote.port(args.admin.port());
     let mut all_well = true;
-    for Place { node, pod, .. } in args.remote.places(&api).await? {
-        let mut reach = Reach::new(&api, args.remote.cluster.namespace(), &pod, port);
+    for place in args.remote.places(&api).await? {
+        let (pod, node) = (&place.pod, &place.node);
+        let port = args.remote.port(&place, args.admin);
+        let mut reach = Reach::new(&api, args.remote.cluster.namespace(), pod, port);
         match ask_there(args, &mut reach).await {
             Ok(said) => print!("{pod} on node {node}\n{said}"),
             Err(error) => {

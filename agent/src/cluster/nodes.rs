@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use undermesh_control::{ApiError, ApiServer};
 
-use super::ClusterArgs;
+use super::{ClusterArgs, Ports};
 use crate::status::{duration, section};
 pub(crate) use metrics::Metrics;
 
@@ -119,7 +119,8 @@ pub(super) async fn ask(api: &ApiServer, args: &ClusterArgs) -> Result<Vec<Node>
         let (api, namespace) = (api.clone(), args.namespace.clone());
         async move {
             let name = text(&pod["metadata"]["name"]);
-            let said = api.pod_page((&namespace, &name), PORT, "metrics").await;
+            let port = Ports::of(&pod).metrics.unwrap_or(PORT);
+            let said = api.pod_page((&namespace, &name), port, "metrics").await;
             Node::of(&pod, name, said)
         }
     })

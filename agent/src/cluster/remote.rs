@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use undermesh_control::ApiServer;
 
-use super::{ClusterArgs, Place, agents, controllers};
+use super::{AdminArgs, ClusterArgs, Place, agents, controllers};
 
 /// Port of the controllers' dashboard where nothing else is said.
 pub(crate) const CONTROLLER_PORT: u16 = 15018;
@@ -15,9 +15,9 @@ pub(crate) struct RemoteArgs {
     /// Of the controllers of a cluster, through its API server.
     #[arg(long, conflicts_with = "node")]
     controller: bool,
-    /// Port of the controllers' `dashboardAddress`, at loopback of their pods.
-    #[arg(long, value_name = "PORT", default_value_t = CONTROLLER_PORT)]
-    controller_port: u16,
+    /// Port of the controllers' `dashboardAddress`, at loopback of their pods [default: what those say, or 15018].
+    #[arg(long, value_name = "PORT")]
+    controller_port: Option<u16>,
     /// Of the agent of this node of a cluster, through its API server.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -31,9 +31,13 @@ impl RemoteArgs {
         self.controller || self.node.is_some()
     }
 
-    /// The port of the pages that are meant, of agents that have theirs at `agents`.
-    pub(crate) fn port(&self, agents: u16) -> u16 {
-        if self.controller { self.controller_port } else { agents }
+    /// The port of a pod's pages.
+    pub(crate) fn port(&self, place: &Place, admin: AdminArgs) -> u16 {
+        if self.controller {
+            self.controller_port.or(place.ports.admin).unwrap_or(CONTROLLER_PORT)
+        } else {
+            admin.port(place.ports)
+        }
     }
 
     /// All that are meant, those first that are ready; one of them is.

@@ -1,7 +1,7 @@
 //! `undermesh dashboard`: says where the dashboard is, once it is known to be there. For one of a cluster, a port of this
 //! machine leads to it for as long as the command runs.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -14,10 +14,8 @@ use undermesh_control::{ApiServer, Forwarded};
 
 use super::PATH;
 use crate::{
-    agent,
-    cli::DEFAULT_ADMIN,
-    client,
-    cluster::{self, Place, Reach, RemoteArgs},
+    agent, client,
+    cluster::{self, AdminArgs, Place, Reach, RemoteArgs},
 };
 
 /// Connections that are carried at once; browsers open six.
@@ -27,10 +25,8 @@ const MOST: usize = 1 << 20;
 
 #[derive(Args)]
 pub(crate) struct DashboardArgs {
-    /// Admin address of the agent, or the controller's `dashboardAddress`; of an agent of another node, its port
-    /// alone.
-    #[arg(long, env = "UNDERMESH_ADMIN_ADDRESS", default_value = DEFAULT_ADMIN)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminArgs,
     /// Port at this machine's loopback that leads to the one of a cluster; 0 for any.
     #[arg(long, default_value_t = 0)]
     port: u16,
@@ -43,8 +39,9 @@ pub(crate) fn run(args: &DashboardArgs) -> Result<ExitCode> {
     if args.remote.is_wanted() {
         return cluster::run(lead_there(args));
     }
-    client::get(args.admin, PATH).context("there is no dashboard")?;
-    println!("http://{}{PATH}", args.admin);
+    let admin = args.admin.here();
+    client::get(admin, PATH).context("there is no dashboard")?;
+    println!("http://{admin}{PATH}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -52,8 +49,8 @@ pub(crate) fn run(args: &DashboardArgs) -> Result<ExitCode> {
 async fn lead_there(args: &DashboardArgs) -> Result<ExitCode> {
     let api = args.remote.cluster.api().await?;
     let place = first(&args.remote, &api).await?;
-    let port = args.remote.port(args.admin.port());
-    let way = Way { api, remote: args.remote.clone(), port, place: Mutex::new(place.clone()) };
+    let (remote, admin) = (args.remote.clone(), args.admin);
+    let way = Way { api, remote, admin, place: Mutex::new(place.clone()) };
     // Whether it is there, and may be had, is known before anybody opens a browser.
     way.reach(&place).get(PATH, MOST).await.context("there is no dashboard")?;
     let listener = TcpListener::bind(("127.0.0.1", args.port)).await;
@@ -77,13 +74,14 @@ async fn first(remote: &RemoteArgs, api: &ApiServer) -> Result<Place> {
 struct Way {
     api: ApiServer,
     remote: RemoteArgs,
-    port: u16,
+    admin: AdminArgs,
     place: Mutex<Place>,
 }
 
 impl Way {
     fn reach(&self, place: &Place) -> Reach {
-        Reach::new(&self.api, self.remote.cluster.namespace(), &place.pod, self.port)
+        let port = self.remote.port(place, self.admin);
+        Reach::new(&self.api, self.remote.cluster.namespace(), &place.pod, port)
     }
 
     /// A connection; to another pod, where the former one has gone.

@@ -163,9 +163,9 @@ impl<'a> Watch<'a> {
             }
             is_there
         });
-        for Place { node, pod, .. } in places {
+        for Place { node, pod, ports, .. } in places {
             self.width = self.width.max(node.chars().count());
-            let reach = Reach::new(self.api, namespace, &pod, args.admin.port());
+            let reach = Reach::new(self.api, namespace, &pod, args.admin.port(ports));
             match self.agents.iter_mut().find(|agent| *agent.node == *node) {
                 Some(known) if known.pod == pod => {}
                 Some(known) => (known.pod, known.reach, known.failing) = (pod, reach, None),

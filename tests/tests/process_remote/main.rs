@@ -6,6 +6,7 @@ mod bugreport;
 mod cluster;
 mod controllers;
 mod flows;
+mod ports;
 mod running;
 mod trace;
 
