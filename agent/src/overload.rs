@@ -92,36 +92,24 @@ fn share(used: u64, limit: u64) -> f64 {
 mod tests {
     use std::fs::File;
 
-    use super::*;
+    use undermesh_tests::Files;
 
-    fn cgroup(name: &str, files: &[(&str, &str)]) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("undermesh-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        for (name, text) in files {
-            fs::write(dir.join(name), text).unwrap();
-        }
-        dir
-    }
+    use super::*;
 
     #[test]
     fn the_tightest_limit_of_memory_counts_and_dropped_files_do_not() {
-        let own = cgroup("own", &[("memory.max", "max\n"), ("memory.current", "900\n")]);
-        let above = cgroup(
-            "above",
-            &[
-                ("memory.max", "1000\n"),
-                ("memory.current", "900\n"),
-                ("memory.stat", "anon 1\ninactive_file 200\nactive_file 9\n"),
-            ],
-        );
-        let cgroups = [own, above];
+        let own = Files::new(&[("memory.max", "max\n"), ("memory.current", "900\n")]).unwrap();
+        let above = Files::new(&[
+            ("memory.max", "1000\n"),
+            ("memory.current", "900\n"),
+            ("memory.stat", "anon 1\ninactive_file 200\nactive_file 9\n"),
+        ]);
+        let above = above.unwrap();
+        let cgroups = [own.path().to_owned(), above.path().to_owned()];
         assert_eq!(of_cgroup(&cgroups[0]), None, "without a limit there is no pressure");
         assert!((memory(&cgroups, None) - 0.7).abs() < 1e-9);
         assert!(memory(&cgroups, Some(1)) > 1.0, "a limit of the settings counts as well");
         assert_eq!(memory(&["/nowhere".into()], None), 0.0);
-        for dir in cgroups {
-            fs::remove_dir_all(dir).unwrap();
-        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!     ├─ guard       cleans up after an owner that died, however it died
 //!     ├─ pod         drives sockets inside a pod, one system call at a time
 //!     ├─ doctor      `undermesh doctor` on a node, and what it says
+//!     ├─ files       files on disk, and commands about them
 //!     ├─ authorizer  whom CUSTOM policies ask, over HTTP and gRPC
 //!     ├─ foreign     programs of somebody else
 //!     ├─ guide       pages of the documentation that show commands and their output
@@ -38,6 +39,7 @@ mod cgroup;
 mod clock;
 mod controller;
 mod doctor;
+mod files;
 mod footprint;
 mod foreign;
 mod guard;
@@ -69,6 +71,7 @@ pub use controller::{
     Controller, NAME as CONTROLLER, Plane, certificates, distribution, fleet, watchers,
 };
 pub use doctor::{Diagnosis, Doctor, FindingRow};
+pub use files::Files;
 pub use footprint::Footprint;
 pub use foreign::ForeignProgram;
 pub use guard::watch_owner;

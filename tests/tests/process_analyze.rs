@@ -1,15 +1,13 @@
 //! `undermesh analyze` on files: what it says, how it says it, and its exit codes.
 
 use std::{
-    fs,
     io::Write,
-    path::PathBuf,
     process::{Command, Output, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use undermesh_tests::locate;
+use undermesh_tests::{Files, locate};
 
 const SHOP: &str = "
 apiVersion: v1
@@ -39,28 +37,8 @@ metadata: {name: guard, namespace: shop}
 spec: {selector: {matchLabels: {app: carte}}, rules: [{}]}
 ";
 
-struct Files(PathBuf);
-
-impl Files {
-    fn new(name: &str, files: &[(&str, &str)]) -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("um-analyze-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir)?;
-        for (file, text) in files {
-            fs::write(dir.join(file), text)?;
-        }
-        Ok(Self(dir))
-    }
-
-    fn analyze(&self, args: &[&str]) -> Result<Output> {
-        let mut command = Command::new(locate("undermesh")?);
-        Ok(command.arg("analyze").args(args).current_dir(&self.0).output()?)
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn analyze(files: &Files, args: &[&str]) -> Result<Output> {
+    Ok(files.undermesh("analyze")?.args(args).output()?)
 }
 
 /// `file:line code` of a JSON report.
@@ -75,10 +53,10 @@ fn found(output: &Output) -> Result<Vec<String>> {
 
 #[test]
 fn what_is_wrong_is_said_with_its_place_and_decides_the_exit_code() -> Result<()> {
-    let files = Files::new("wrong", &[("shop.yaml", SHOP), ("wrong.yaml", WRONG)])?;
-    let output = files.analyze(&["shop.yaml"])?;
+    let files = Files::new(&[("shop.yaml", SHOP), ("wrong.yaml", WRONG)])?;
+    let output = analyze(&files, &["shop.yaml"])?;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let output = files.analyze(&[".", "-o", "json"])?;
+    let output = analyze(&files, &[".", "-o", "json"])?;
     assert_eq!(output.status.code(), Some(1));
     let all = [
         "./wrong.yaml:2 unusable-destination",
@@ -86,37 +64,37 @@ fn what_is_wrong_is_said_with_its_place_and_decides_the_exit_code() -> Result<()
         "./wrong.yaml:11 selects-nothing",
     ];
     assert_eq!(found(&output)?, all);
-    let text = String::from_utf8(files.analyze(&["."])?.stdout)?;
+    let text = String::from_utf8(analyze(&files, &["."])?.stdout)?;
     for part in ["error   unusable-destination", "VirtualService shop/cart", "1 errors, 2 warnings"]
     {
         ensure!(text.contains(part), "{part:?} is not in {text}");
     }
     for (fail_on, code) in [("never", 0), ("error", 1), ("warning", 1), ("info", 1)] {
-        assert_eq!(files.analyze(&[".", "--fail-on", fail_on])?.status.code(), Some(code));
+        assert_eq!(analyze(&files, &[".", "--fail-on", fail_on])?.status.code(), Some(code));
     }
     Ok(())
 }
 
 #[test]
 fn what_is_suppressed_is_counted_and_does_not_fail() -> Result<()> {
-    let files = Files::new("suppress", &[("shop.yaml", SHOP), ("wrong.yaml", WRONG)])?;
+    let files = Files::new(&[("shop.yaml", SHOP), ("wrong.yaml", WRONG)])?;
     let one = "unusable-destination=VirtualService shop/cart";
     let args = [".", "-o", "json", "--suppress", one, "--suppress", "selects-nothing=Pod */*"];
-    let output = files.analyze(&args)?;
+    let output = analyze(&files, &args)?;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(found(&output)?.len(), 2);
     let report: Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(report["suppressed"], 1);
     let said = String::from_utf8(output.stderr)?;
     assert!(said.contains("selects-nothing=Pod */*") && !said.contains("unusable"), "{said}");
-    let output = files.analyze(&[".", "--suppress", "unusable-destination=cart"])?;
+    let output = analyze(&files, &[".", "--suppress", "unusable-destination=cart"])?;
     assert_eq!(output.status.code(), Some(2));
     Ok(())
 }
 
 #[test]
 fn standard_input_is_read_and_nothing_at_all_is_an_error() -> Result<()> {
-    let files = Files::new("stdin", &[("notes.txt", "no manifest")])?;
+    let files = Files::new(&[("notes.txt", "no manifest")])?;
     let mut command = Command::new(locate("undermesh")?);
     command.args(["analyze", "-", "-o", "json"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn()?;
@@ -124,20 +102,20 @@ fn standard_input_is_read_and_nothing_at_all_is_an_error() -> Result<()> {
     let output = child.wait_with_output()?;
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(found(&output)?.len(), 3);
-    let output = files.analyze(&["."])?;
+    let output = analyze(&files, &["."])?;
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr)?.contains("no manifest"), "it says nothing");
-    let output = files.analyze(&["nowhere"])?;
+    let output = analyze(&files, &["nowhere"])?;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stdout)?.contains("unreadable-file"));
-    assert_eq!(files.analyze(&[])?.status.code(), Some(2));
+    assert_eq!(analyze(&files, &[])?.status.code(), Some(2));
     Ok(())
 }
 
 #[test]
 fn forges_get_sarif_with_paths_below_their_root() -> Result<()> {
-    let files = Files::new("sarif", &[("shop.yaml", SHOP), ("wrong.yaml", WRONG)])?;
-    let output = files.analyze(&[".", "-o", "sarif"])?;
+    let files = Files::new(&[("shop.yaml", SHOP), ("wrong.yaml", WRONG)])?;
+    let output = analyze(&files, &[".", "-o", "sarif"])?;
     let log: Value = serde_json::from_slice(&output.stdout)?;
     let results = log["runs"][0]["results"].as_array().context("no results")?;
     assert_eq!(results.len(), 3);

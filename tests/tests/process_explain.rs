@@ -1,14 +1,10 @@
 //! `undermesh explain` on files: what it says, how it says it, and its exit codes.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Command, Output},
-};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use undermesh_tests::locate;
+use undermesh_tests::{Files, locate};
 
 /// Pods `client`, `near` (node a) and `cart-v1`, `cart-v2` (node b) in the mesh, `stranger` outside of it.
 const PODS: &str = "
@@ -99,39 +95,13 @@ metadata: {name: strict, namespace: shop}
 spec: {mtls: {mode: STRICT}}
 ";
 
-struct Files(PathBuf);
-
-impl Files {
-    fn new(name: &str) -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("um-explain-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir)?;
-        for (file, text) in
-            [("pods", PODS), ("services", SERVICES), ("routes", ROUTES), ("policies", POLICIES)]
-        {
-            fs::write(dir.join(format!("{file}.yaml")), text)?;
-        }
-        Ok(Self(dir))
-    }
-
-    fn explain(&self, args: &[&str]) -> Result<Output> {
-        let mut command = Command::new(locate("undermesh")?);
-        Ok(command.args(["explain", "--files"]).arg(&self.0).args(args).output()?)
-    }
-
-    /// Exit code, verdict and reason, and the whole answer.
-    fn answer(&self, args: &[&str]) -> Result<(Option<i32>, String, Value)> {
-        let output = self.explain(&[args, &["-o", "json"]].concat())?;
-        let answer: Value = serde_json::from_slice(&output.stdout)
-            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-        let word = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
-        Ok((output.status.code(), format!("{} {}", word("verdict"), word("reason")), answer))
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn files() -> Result<Files> {
+    Files::new(&[
+        ("pods.yaml", PODS),
+        ("services.yaml", SERVICES),
+        ("routes.yaml", ROUTES),
+        ("policies.yaml", POLICIES),
+    ])
 }
 
 /// The steps of one way, by their names.
@@ -156,7 +126,7 @@ fn rules(step: &Value, list: &str) -> Vec<String> {
 
 #[test]
 fn verdicts_and_their_reasons_decide_the_exit_code() -> Result<()> {
-    let files = Files::new("verdicts")?;
+    let files = files()?;
     for (args, code, said) in [
         (&["shop/client", "cart", "GET", "/x"][..], 0, "carried proxied"),
         (&["shop/client", "cart", "GET", "/admin/x"], 1, "refused policy_denied"),
@@ -176,7 +146,7 @@ fn verdicts_and_their_reasons_decide_the_exit_code() -> Result<()> {
         (&["shop/near", "shop/client:9000"], 0, "carried local"),
         (&["shop/near", "shop/client:9000", "--same-node", "encrypt"], 0, "carried proxied"),
     ] {
-        let (found, words, answer) = files.answer(args)?;
+        let (found, words, answer) = files.explained(args)?;
         assert_eq!((found, words.as_str()), (Some(code), said), "{args:?}: {answer:#}");
     }
     Ok(())
@@ -184,9 +154,9 @@ fn verdicts_and_their_reasons_decide_the_exit_code() -> Result<()> {
 
 #[test]
 fn a_route_is_named_with_those_that_lost_and_why() -> Result<()> {
-    let files = Files::new("route")?;
+    let files = files()?;
     let (_, _, answer) =
-        files.answer(&["shop/client", "cart", "GET", "/half", "-H", "version: v2"])?;
+        files.explained(&["shop/client", "cart", "GET", "/half", "-H", "version: v2"])?;
     let route = step(&answer, "route")?;
     assert_eq!(rules(route, "won"), ["VirtualService shop/cart second: the first that matches"]);
     let lost = [
@@ -201,7 +171,7 @@ fn a_route_is_named_with_those_that_lost_and_why() -> Result<()> {
     );
     assert_eq!(answer["ways"][0]["endpoints"], serde_json::json!(["10.2.0.2:8080"]));
 
-    let (_, _, answer) = files.answer(&["shop/client", "cart", "GET", "/x"])?;
+    let (_, _, answer) = files.explained(&["shop/client", "cart", "GET", "/x"])?;
     let lost = [
         "VirtualService shop/cart second: the header version does not match",
         "VirtualService shop/cart half: the path does not match",
@@ -209,7 +179,7 @@ fn a_route_is_named_with_those_that_lost_and_why() -> Result<()> {
     assert_eq!(rules(step(&answer, "route")?, "lost"), lost);
 
     // Both ways end in the same way: they are told as one.
-    let (_, _, answer) = files.answer(&["shop/client", "cart", "GET", "/half"])?;
+    let (_, _, answer) = files.explained(&["shop/client", "cart", "GET", "/half"])?;
     let mut endpoints: Vec<&Value> =
         answer["ways"][0]["endpoints"].as_array().context("none")?.iter().collect();
     endpoints.sort_by_key(ToString::to_string);
@@ -220,8 +190,8 @@ fn a_route_is_named_with_those_that_lost_and_why() -> Result<()> {
 
 #[test]
 fn policies_are_named_with_what_has_matched_or_has_not() -> Result<()> {
-    let files = Files::new("policies")?;
-    let (_, _, answer) = files.answer(&["shop/client", "near:80"])?;
+    let files = files()?;
+    let (_, _, answer) = files.explained(&["shop/client", "near:80"])?;
     let arrive = step(&answer, "arrive")?;
     assert_eq!(arrive["at"], "the kernel of node a");
     let lost = "AuthorizationPolicy shop/near-only : ALLOW does not match: rule[0] from[0] serviceAccounts";
@@ -233,7 +203,7 @@ fn policies_are_named_with_what_has_matched_or_has_not() -> Result<()> {
         "not allowed by AuthorizationPolicy shop/near-only, rule[0] from[0] serviceAccounts";
     assert_eq!(answer["detail"], detail);
 
-    let (_, _, answer) = files.answer(&["shop/client", "cart", "GET", "/admin/x"])?;
+    let (_, _, answer) = files.explained(&["shop/client", "cart", "GET", "/admin/x"])?;
     assert_eq!(
         (&answer["status"], &answer["decidedAt"]),
         (&403.into(), &"the agent of node b".into())
@@ -253,7 +223,7 @@ fn policies_are_named_with_what_has_matched_or_has_not() -> Result<()> {
 
 #[test]
 fn who_cannot_be_meant_is_told_who_may_be() -> Result<()> {
-    let files = Files::new("errors")?;
+    let files = files()?;
     for (args, part) in [
         (&["shop/clinet", "cart"][..], "there is no pod shop/clinet; is it shop/client?"),
         (&["shop/client", "crat"], "is called \"crat\"; is it cart?"),

@@ -1,15 +1,11 @@
 //! `undermesh explain` on files, of requests with tokens: verified with the keys that a rule has, and with none where they
 //! are elsewhere.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Command, Output},
-};
+use std::process::Output;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
-use undermesh_tests::{Issuer, locate};
+use undermesh_tests::{Files, Issuer};
 
 const PODS: &str = "
 apiVersion: v1
@@ -39,43 +35,26 @@ spec:
     when: [{key: 'request.auth.claims[role]', notValues: [admin]}]
 ";
 
-struct Files(PathBuf);
+/// Who asks for what.
+const ENDS: [&str; 2] = ["shop/client", "shop/cart:8080"];
 
-impl Files {
-    /// With these rules about tokens.
-    fn new(name: &str, rules: &str) -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("um-tokens-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir)?;
-        fs::write(dir.join("pods.yaml"), PODS)?;
-        let tokens = format!(
-            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
-             metadata: {{name: tokens, namespace: shop}}\n\
-             spec: {{selector: {{matchLabels: {{app: cart}}}}, jwtRules: [{rules}]}}\n"
-        );
-        fs::write(dir.join("tokens.yaml"), tokens)?;
-        Ok(Self(dir))
-    }
-
-    fn explain(&self, args: &[&str]) -> Result<Output> {
-        let mut command = Command::new(locate("undermesh")?);
-        command.args(["explain", "--files"]).arg(&self.0).args(["shop/client", "shop/cart:8080"]);
-        Ok(command.args(args).output()?)
-    }
-
-    /// Exit code, verdict and reason; and the whole answer.
-    fn answer(&self, args: &[&str]) -> Result<(Option<i32>, String, Value)> {
-        let output = self.explain(&[args, &["-o", "json"]].concat())?;
-        let answer: Value = serde_json::from_slice(&output.stdout)
-            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-        let word = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
-        Ok((output.status.code(), format!("{} {}", word("verdict"), word("reason")), answer))
-    }
+/// The pods, with these rules about tokens.
+fn shop(rules: &str) -> Result<Files> {
+    let tokens = format!(
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
+         metadata: {{name: tokens, namespace: shop}}\n\
+         spec: {{selector: {{matchLabels: {{app: cart}}}}, jwtRules: [{rules}]}}\n"
+    );
+    Files::new(&[("pods.yaml", PODS), ("tokens.yaml", &tokens)])
 }
 
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn explain(files: &Files, args: &[&str]) -> Result<Output> {
+    files.explain(&[&ENDS[..], args].concat())
+}
+
+/// Exit code, verdict and reason; and the whole answer.
+fn explained(files: &Files, args: &[&str]) -> Result<(Option<i32>, String, Value)> {
+    files.explained(&[&ENDS[..], args].concat())
 }
 
 fn claims() -> Value {
@@ -100,7 +79,7 @@ fn a_token_is_verified_where_the_rule_has_its_keys() -> Result<()> {
          prefix: 'Bearer '}}], fromParams: [token], fromCookies: [session]}}",
         issuer.set()?
     );
-    let files = Files::new("inline", &rule)?;
+    let files = shop(&rule)?;
     for (token, code, said) in [
         (issuer.token(&claims())?, 0, "carried proxied"),
         (stranger.token(&claims())?, 1, "refused jwt_bad_signature"),
@@ -115,13 +94,13 @@ fn a_token_is_verified_where_the_rule_has_its_keys() -> Result<()> {
             ["GET", &format!("/?token={token}"), "-H", "x: y"],
             ["GET", "/", "-H", &format!("cookie: session={token}")],
         ] {
-            let (found, words, answer) = files.answer(&carried)?;
+            let (found, words, answer) = explained(&files, &carried)?;
             assert_eq!((found, words.as_str()), (Some(code), said), "{carried:?}: {answer:#}");
             assert!(!answer.to_string().contains(&token), "{answer:#}");
         }
     }
     let several = ["-H", &bearer(&issuer.token(&claims())?), "-H", "cookie: session=other"];
-    let (_, words, _) = files.answer(&[&["GET", "/"][..], &several].concat())?;
+    let (_, words, _) = explained(&files, &[&["GET", "/"][..], &several].concat())?;
     assert_eq!(words, "refused jwt_several");
     // What it claims decides only if it is good.
     let admin = bearer(&issuer.token(&but("role", json!("admin")))?);
@@ -131,9 +110,9 @@ fn a_token_is_verified_where_the_rule_has_its_keys() -> Result<()> {
         (admin, "carried proxied"),
         (forged, "refused jwt_bad_signature"),
     ] {
-        assert_eq!(files.answer(&["GET", "/admin", "-H", &token])?.1, said);
+        assert_eq!(explained(&files, &["GET", "/admin", "-H", &token])?.1, said);
     }
-    let text = files.explain(&["GET", "/", "-H", &bearer(&stranger.token(&claims())?)])?.stdout;
+    let text = explain(&files, &["GET", "/", "-H", &bearer(&stranger.token(&claims())?)])?.stdout;
     let text = String::from_utf8(text)?;
     for part in [
         "authenticate the agent of node b            its token is not good",
@@ -149,9 +128,9 @@ fn a_token_is_verified_where_the_rule_has_its_keys() -> Result<()> {
 #[test]
 fn what_keys_elsewhere_would_say_is_left_open() -> Result<()> {
     let issuer = Issuer::new("key")?;
-    let files = Files::new("uri", "{issuer: me, audiences: [shop], jwksUri: 'https://me/keys'}")?;
+    let files = shop("{issuer: me, audiences: [shop], jwksUri: 'https://me/keys'}")?;
     let ask = |path: &str, claims: &Value| {
-        files.answer(&["GET", path, "-H", &bearer(&issuer.token(claims)?)])
+        explained(&files, &["GET", path, "-H", &bearer(&issuer.token(claims)?)])
     };
     let (code, words, answer) = ask("/", &claims())?;
     assert_eq!((code, words.as_str()), (Some(2), "depends keys_not_at_hand"), "{answer:#}");
@@ -171,16 +150,16 @@ fn what_keys_elsewhere_would_say_is_left_open() -> Result<()> {
         assert_eq!((code, words.as_str()), (Some(1), said), "{answer:#}");
         assert!(assumes(&answer), "{answer:#}");
     }
-    let (code, words, _) = files.answer(&["GET", "/"])?;
+    let (code, words, _) = explained(&files, &["GET", "/"])?;
     assert_eq!((code, words.as_str()), (Some(0), "carried proxied"), "without a token");
     // A rule that has keys makes up for one that has none.
     let rules = format!(
         "{{issuer: other, jwksUri: 'https://other/keys'}}, {{issuer: me, jwks: '{}'}}",
         issuer.set()?
     );
-    let files = Files::new("both", &rules)?;
+    let files = shop(&rules)?;
     let (code, words, answer) =
-        files.answer(&["GET", "/", "-H", &bearer(&issuer.token(&claims())?)])?;
+        explained(&files, &["GET", "/", "-H", &bearer(&issuer.token(&claims())?)])?;
     assert_eq!((code, words.as_str()), (Some(0), "carried proxied"), "{answer:#}");
     let all = answer["assumptions"].to_string();
     assert!(!all.contains("signature"), "nothing is to be taken for granted: {all}");
