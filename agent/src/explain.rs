@@ -1,9 +1,11 @@
 //! `undermesh explain`: what would become of a connection or a request, and why. The data path's own decisions are asked,
 //! on the configuration that an agent has in force, or on manifests.
 //!
-//! `ends` finds who is meant, `walk` follows the way from the client (`kernel`: the programs' decisions; `destination`: whom
-//! a rule chooses), `arrive` to its end (`judge`: requests); `report` is what is said, `text` how.
+//! `ends` finds who is meant, `walk` follows the way from the client (`kernel`: the programs' decisions; `trail`: its steps),
+//! `routes` through the proxy (`destination`: whom a rule chooses), `arrive` to its end (`judge`: requests); `answer` sums up,
+//! `report` is what is said, `text` how.
 
+mod answer;
 mod arrive;
 mod destination;
 mod ends;
@@ -13,7 +15,9 @@ mod mesh;
 mod near;
 pub(crate) mod question;
 pub(crate) mod report;
+mod routes;
 mod text;
+mod trail;
 mod walk;
 
 use std::{

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use undermesh_tests::{
     PORT, PodSpec, Rig, ServiceSpec,
@@ -144,6 +144,57 @@ fn a_request_is_followed_through_its_route() -> Result<()> {
     }
     assert_eq!(trace["records"][0]["event"], "request", "{trace:#}");
     assert!(trace["probe"]["firstByteUs"].as_u64().is_some(), "{trace:#}");
+    Ok(())
+}
+
+#[test]
+fn a_request_over_a_connection_of_another_has_a_record_at_the_other_end_by_its_identifier()
+-> Result<()> {
+    let mut rig = Rig::builder()
+        .node("a", [PodSpec::new("client")])
+        .node("b", [PodSpec::new("one")])
+        .service(ServiceSpec::new("shop", 80, PORT, &["one"]).app_protocol(80, "http"))
+        .build()?;
+    rig.manifests.write(
+        "rules",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+         metadata: {name: shop, namespace: shop}\n\
+         spec: {hosts: [shop], http: [{name: all, route: [{destination: {host: shop}}]}]}\n\
+         ---\n\
+         apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {name: judge, namespace: shop}\n\
+         spec: {action: DENY, rules: [{to: [{operation: {paths: [/nowhere]}}]}]}\n",
+    )?;
+    rig.start()?;
+    let (_client, one) = (rig.pod("client")?, rig.pod("one")?);
+    one.listen_many(format!("[::]:{PORT}").parse()?, 1, Behaviour::Http("one".to_owned()))?;
+    let ask = || {
+        let args = ["shop/client", "--to", "shop:80", "--send", "--http", "GET", "/items"];
+        let (code, trace) = trace(&rig, &args)?;
+        assert_eq!((code, &trace["probe"]["status"]), (Some(0), &200.into()), "{trace:#}");
+        Ok::<_, anyhow::Error>(trace)
+    };
+    let first = ask()?;
+    assert!(steps(&first).iter().any(|step| step == "session"), "{first:#}");
+    let second = ask()?;
+    let took = steps(&second);
+    assert!(took.iter().any(|step| step == "reused"), "{took:?}");
+    assert!(!took.iter().any(|step| step == "session"), "{took:?}");
+
+    // By which `--all-nodes` finds it.
+    let id = second["records"][0]["request_id"].as_str().context("no identifier")?;
+    let page = "/flows?reporter=destination&pod=shop/one";
+    let records = wait_for("the other end's record", SOON, || {
+        let lines = rig.agent("b")?.admin(page)?;
+        let records = lines.lines().filter(|line| line.contains(id));
+        let records: Vec<Value> = records.map(serde_json::from_str).collect::<Result<_, _>>()?;
+        Ok((!records.is_empty()).then_some(records))
+    })?;
+    let [request] = &records[..] else { bail!("not one record: {records:?}") };
+    assert_eq!((&request["event"], &request["path"]), (&"request".into(), &"/items".into()));
+    assert_eq!(request["source"]["pod"], "client", "{request:#}");
+    assert_eq!(request["source"]["address"], first["source"], "{request:#}");
+    assert_ne!(first["source"], second["source"]);
     Ok(())
 }
 

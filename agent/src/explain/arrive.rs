@@ -12,7 +12,8 @@ use undermesh_snapshot::{
 use super::{
     kernel::Seen,
     report::{Lookup, Rule, Step, Verdict, Way},
-    walk::{Ending, Trail, Walk},
+    trail::{Ending, Trail},
+    walk::Walk,
 };
 
 /// A port that a client might dial from: any is as good.

@@ -12,7 +12,8 @@ use undermesh_snapshot::{WorkloadInfo, modes_of, traffic::ClusterSpec};
 use super::{
     arrive::Coming,
     report::{Rule, Step, Verdict, Way},
-    walk::{Ending, MAX_ENDPOINTS, Trail, Walk},
+    trail::{Ending, Trail},
+    walk::{MAX_ENDPOINTS, Walk},
 };
 
 impl Walk<'_> {

@@ -6,7 +6,8 @@ use undermesh_snapshot::CompiledLimit;
 use super::{
     arrive::{Pod, name},
     report::{Rule, Verdict, Way},
-    walk::{Ending, Trail, Walk},
+    trail::{Ending, Trail},
+    walk::Walk,
 };
 
 impl Walk<'_> {

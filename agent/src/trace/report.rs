@@ -124,8 +124,13 @@ impl fmt::Display for Trace {
             writeln!(f, "+ {}{place}: {}", rule.object(), rule.why)?;
         }
         self.records.iter().try_for_each(|record| write_record(f, "", record))?;
-        if let Some(Far { node, records, error }) = &self.far {
-            writeln!(f, "the agent of node {}: {error}", known(node))?;
+        if let Some(Far { node, records, shared, error }) = &self.far {
+            let shared = if *shared && error.is_empty() {
+                ", over a connection that was there before"
+            } else {
+                ""
+            };
+            writeln!(f, "the agent of node {}{shared}: {error}", known(node))?;
             records.iter().try_for_each(|record| write_record(f, "  ", record))?;
         }
         match self.state {

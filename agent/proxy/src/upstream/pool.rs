@@ -34,7 +34,7 @@ use super::{
     limits::{CONNECTIONS, Held, Limits, PENDING},
     metrics::{ClusterMetrics, Pooled, Raised},
 };
-use crate::error::Failure;
+use crate::{error::Failure, follow::note};
 use http1::{Http1, Idle};
 use http2::{Multiplexed, Stream};
 use opening::Opening;
@@ -171,9 +171,14 @@ impl Pool {
     /// A connection for one request, opened over `via` if need be.
     async fn acquire(self: &Arc<Self>, version: Version, via: Via<'_>) -> Result<Lent, SendError> {
         let metrics = &self.terms.metrics;
+        let reused = || {
+            let to = via.endpoint.address;
+            note("reused", || format!("a connection for requests to {to} that was there"));
+        };
         let (grant, _pending) = match self.look(version) {
             Found::Ready(lent) => {
                 metrics.pooled(Pooled::Hit);
+                reused();
                 return Ok(lent);
             }
             Found::Open(opening, pending) => (Grant::Open(opening), pending),
@@ -189,6 +194,7 @@ impl Pool {
         match grant {
             Grant::Ready(lent) => {
                 metrics.pooled(Pooled::Waited);
+                reused();
                 Ok(lent)
             }
             Grant::Open(opening) => {
