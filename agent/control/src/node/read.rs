@@ -5,8 +5,8 @@ use std::{fmt, slice};
 use serde::{
     Deserializer,
     de::{
-        self, DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor,
-        value::StrDeserializer,
+        self, DeserializeOwned, DeserializeSeed, Expected, IntoDeserializer, MapAccess, SeqAccess,
+        Unexpected, Visitor, value::StrDeserializer,
     },
     forward_to_deserialize_any,
 };
@@ -66,6 +66,22 @@ impl Node {
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, TypeError> {
         T::deserialize(self)
     }
+
+    /// It is something else than is wanted here.
+    fn is_no(&self, wanted: &dyn Expected) -> TypeError {
+        let found = match &self.value {
+            Value::Null => Unexpected::Unit,
+            Value::Bool(value) => Unexpected::Bool(*value),
+            Value::Integer(value) => Unexpected::Signed(*value),
+            Value::Unsigned(value) => Unexpected::Unsigned(*value),
+            Value::Float(value) => Unexpected::Float(*value),
+            Value::Text(text) => Unexpected::Str(text),
+            Value::List(_) => Unexpected::Seq,
+            Value::Map(_) => Unexpected::Map,
+        };
+        let error: TypeError = de::Error::invalid_type(found, wanted);
+        error.at(self.line)
+    }
 }
 
 impl<'de> Deserializer<'de> for &'de Node {
@@ -85,6 +101,29 @@ impl<'de> Deserializer<'de> for &'de Node {
             }
         }
         .map_err(|error: TypeError| error.at(self.line))
+    }
+
+    // There are hundreds of types: of each, only that is compiled which it can be read from.
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
+        let Value::Map(entries) = &self.value else { return Err(self.is_no(&visitor)) };
+        let entries = Entries { entries: entries.iter(), value: None };
+        visitor.visit_map(entries).map_err(|error| error.at(self.line))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, TypeError> {
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
+        let Value::List(items) = &self.value else { return Err(self.is_no(&visitor)) };
+        let items = Items { items: items.iter(), index: 0 };
+        visitor.visit_seq(items).map_err(|error| error.at(self.line))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
@@ -124,7 +163,7 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map struct identifier
+        unit_struct tuple tuple_struct identifier
     }
 }
 

@@ -108,6 +108,36 @@ fn a_wrong_type_is_named_with_its_field_and_line() {
 }
 
 #[test]
+fn objects_lists_and_maps_are_made_of_nothing_else() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Object {
+        #[serde(default)]
+        list: Vec<u8>,
+        #[serde(default)]
+        map: BTreeMap<String, u8>,
+        option: Option<Vec<u8>>,
+    }
+    let read = |text: &str| parse(text).read::<Object>();
+    let found = read("{list: [1], map: {a: 2}, option: null}").unwrap();
+    assert_eq!(found, Object { list: vec![1], map: [("a".to_owned(), 2)].into(), option: None });
+    for (text, line, said) in [
+        ("list:\n  1\n", 2, "list: invalid type: integer `1`, expected a sequence"),
+        ("\nlist: {a: 1}\n", 2, "list: invalid type: map, expected a sequence"),
+        ("list: null\n", 1, "list: invalid type: unit value, expected a sequence"),
+        ("map: [1]\n", 1, "map: invalid type: sequence, expected a map"),
+        ("map: words\n", 1, "map: invalid type: string \"words\", expected a map"),
+        ("option: true\n", 1, "option: invalid type: boolean `true`, expected a sequence"),
+        ("map: 1.5\n", 1, "map: invalid type: floating point `1.5`, expected a map"),
+        // Its fields have names, not places.
+        ("[[1], {}, null]\n", 1, "invalid type: sequence, expected struct Object"),
+        ("null\n", 1, "invalid type: unit value, expected struct Object"),
+    ] {
+        let error = read(text).unwrap_err();
+        assert_eq!((error.line, error.to_string().as_str()), (line, said), "{text}");
+    }
+}
+
+#[test]
 fn words_are_enums() {
     #[derive(Debug, PartialEq, Deserialize)]
     #[serde(rename_all = "UPPERCASE")]
