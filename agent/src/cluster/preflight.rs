@@ -15,10 +15,19 @@ const SERVER: (u32, u32) = (1, 30);
 const KERNEL: (u32, u32) = (5, 10);
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 
-/// Looks at everything; one thing that cannot be looked at hides no other.
+/// Looks at everything; one thing that cannot be looked at hides no other, unless nobody answers at all.
 pub(super) async fn check(api: &ApiServer, args: &ClusterArgs, objects: &[Value]) -> Findings {
     let mut findings = Findings::default();
-    findings.checked("api-server", server(api).await);
+    let server = server(api).await;
+    if let Err(ApiError::Lost(why)) = &server {
+        // Every other question would wait as long, to be told the same.
+        let found = format!("{} does not answer: {why}", api.server());
+        let remedy =
+            "see that it runs, and that the kubeconfig names it as it is reached from here";
+        findings.add(Finding::error("api-server", found, remedy));
+        return findings;
+    }
+    findings.checked("api-server", server);
     findings.checked("rights", rights(api, objects).await);
     findings.checked("namespace", namespace(api, args).await);
     findings.checked("nodes", nodes(api).await);
@@ -91,6 +100,7 @@ async fn nodes(api: &ApiServer) -> Result<Vec<Finding>, ApiError> {
         }
         let before = findings.len();
         findings.extend(node_findings(name, &said));
+        findings.extend(not_ready(name, node));
         good += usize::from(findings.len() == before);
     }
     if nodes.is_empty() {
@@ -124,6 +134,19 @@ fn node_findings<'a>(name: &str, said: &dyn Fn(&'static str) -> &'a str) -> Vec<
         findings.push(Finding::warning("nodes", found, remedy));
     }
     findings
+}
+
+/// An agent is to run there as well, and is waited for.
+fn not_ready(name: &str, node: &Value) -> Option<Finding> {
+    let conditions = node["status"]["conditions"].as_array()?;
+    let ready = conditions.iter().find(|it| it["type"] == "Ready")?;
+    if ready["status"] == "True" {
+        return None;
+    }
+    let mut words = ["message", "reason"].iter().filter_map(|field| ready[*field].as_str());
+    let why = words.find(|text| !text.is_empty()).unwrap_or("it does not say why");
+    let remedy = "an agent cannot start there until it is: `install` would wait for it";
+    Some(Finding::warning("nodes", format!("{name} is not ready: {why}"), remedy))
 }
 
 /// `5.10.0-28-cloud-amd64`.
