@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -58,8 +58,11 @@ impl Received {
 }
 
 /// What listens, and what it has heard. It listens for as long as it lives.
+///
+/// Messages are kept as they come, and read when somebody asks: a benchmark's machine is not to pay for a receiver that
+/// would be somewhere else.
 pub struct Receiver {
-    heard: Arc<Mutex<Vec<Received>>>,
+    heard: Heard,
     runtime: Runtime,
 }
 
@@ -102,11 +105,13 @@ impl Receiver {
 
     /// All spans so far.
     pub fn spans(&self) -> Vec<Received> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        heard.iter().flat_map(|(over, message)| read(over, message)).collect()
     }
 }
 
-type Heard = Arc<Mutex<Vec<Received>>>;
+/// Messages, and over which protocol they came.
+type Heard = Arc<Mutex<Vec<(&'static str, Bytes)>>>;
 
 async fn grpc(stream: TcpStream, heard: Heard) -> io::Result<()> {
     let mut connection = h2::server::handshake(stream).await.map_err(io::Error::other)?;
@@ -115,12 +120,13 @@ async fn grpc(stream: TcpStream, heard: Heard) -> io::Result<()> {
         let heard = Arc::clone(&heard);
         tokio::spawn(async move {
             let mut body = request.into_body();
-            let mut bytes = Vec::new();
+            let mut bytes = BytesMut::new();
             while let Some(Ok(chunk)) = body.data().await {
                 let _ = body.flow_control().release_capacity(chunk.len());
                 bytes.extend_from_slice(&chunk);
             }
-            take(&heard, "grpc", bytes.get(PREFIX..).unwrap_or_default());
+            bytes.advance(PREFIX.min(bytes.len()));
+            keep(&heard, "grpc", bytes.freeze());
             let mut response = Response::new(());
             let grpc = HeaderValue::from_static("application/grpc");
             response.headers_mut().insert("content-type", grpc);
@@ -155,20 +161,25 @@ async fn http1(stream: TcpStream, heard: Heard) -> io::Result<()> {
         }
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await?;
-        take(&heard, "http", &body);
+        keep(&heard, "http", body.into());
         stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
     }
 }
 
-fn take(heard: &Heard, over: &'static str, message: &[u8]) {
-    let Ok(request) = ExportTraceServiceRequest::decode(message) else { return };
-    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+fn keep(heard: &Heard, over: &'static str, message: Bytes) {
+    heard.lock().unwrap_or_else(PoisonError::into_inner).push((over, message));
+}
+
+/// The spans of a message; none of one that is not understood.
+fn read(over: &'static str, message: &Bytes) -> Vec<Received> {
+    let request = ExportTraceServiceRequest::decode(message.clone()).unwrap_or_default();
+    let mut all = Vec::new();
     for group in request.resource_spans {
         let resource = group.resource.unwrap_or_default().attributes;
-        for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-            heard.push(received(over, &resource, span));
-        }
+        let spans = group.scope_spans.into_iter().flat_map(|scope| scope.spans);
+        all.extend(spans.map(|span| received(over, &resource, span)));
     }
+    all
 }
 
 fn received(over: &'static str, resource: &[KeyValue], span: Span) -> Received {
