@@ -13,11 +13,11 @@ use std::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
 use crate::{
+    behind,
     journal::{Excerpt, Journal},
     line::Lines,
 };
@@ -83,9 +83,7 @@ impl AccessLog {
         let journal = Arc::new(Journal::new(true));
         let writer = Writer { sink, progress: Arc::clone(&progress), gathered: 0, failing: false };
         let followed = Arc::clone(&journal);
-        thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || writer.follow(&followed))?;
+        behind::spawn("access-log", move || writer.follow(&followed))?;
         let open = Arc::new(Open(Arc::clone(&journal)));
         Ok(Self { journal, writer: Some(open), progress })
     }

@@ -7,6 +7,7 @@
 
 mod access_log;
 mod audit;
+mod behind;
 mod connection;
 mod edges;
 mod ends;

@@ -18,7 +18,6 @@ use std::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver as Ending, RecvTimeoutError, channel},
     },
-    thread,
     time::Duration,
 };
 
@@ -26,6 +25,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::rustls::ClientConfig;
 
+use crate::behind;
 use client::Client;
 use exporter::Exporter;
 use metrics::{Loss, SpanMetrics};
@@ -72,7 +72,7 @@ impl Spans {
         let spans = Self::new(sender, ended);
         let (metrics, closing) = (spans.metrics.clone(), spans.closing.subscribe());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::Builder::new().name("spans".to_owned()).spawn(move || {
+        behind::spawn("spans", move || {
             let client = Client::new(endpoint, directory);
             runtime.block_on(Exporter::new(queue, closing, client, metrics).run());
             drop(alive);
