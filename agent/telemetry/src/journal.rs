@@ -1,7 +1,7 @@
 //! The journal: what was told, in one ring, each record once. Whoever asks for flow records is shown the newest, and
 //! the writer of the access log follows from where it was; neither is waited for.
 //!
-//! A record is kept as it was told ([`Packed`]), with its neighbours on a page, and becomes a line when somebody reads
+//! A record is kept as it was told, with its neighbours on a [`Page`], and becomes a line when somebody reads
 //! it. To write lines while requests are served costs these more than the writing: the code and the memory that it takes
 //! are not in the processor's caches there.
 
@@ -12,21 +12,12 @@ use std::{
     time::Instant,
 };
 
-use crate::{
-    ends::Connection,
-    line::Lines,
-    packed::Packed,
-    told::{self, Told},
-};
+use crate::{ends::Connection, line::Lines, page::Page, told::Told};
 
-/// Records that stand together, and go together.
-const TOGETHER: usize = 64;
 /// Records that may wait for the writer.
 const MOST: u64 = 16_384;
 /// Bytes of their texts, without what their connections have in common.
 const MOST_BYTES: usize = 16 << 20;
-/// Room for texts that a page is used again with, in bytes.
-const MAX_TEXTS: usize = 64 << 10;
 
 /// The ring. Records have numbers, from 0.
 #[derive(Debug)]
@@ -62,16 +53,6 @@ struct Writer {
     hurry: bool,
     /// Nobody tells anything any more.
     closed: bool,
-}
-
-/// Records that have come one after the other.
-#[derive(Debug, Default)]
-struct Page {
-    /// Number of the first.
-    first: u64,
-    /// Each, and where its texts end.
-    records: Vec<(Packed, usize)>,
-    texts: String,
 }
 
 /// Records that somebody reads. Those that come meanwhile do not change them.
@@ -183,10 +164,10 @@ impl State {
         self.next += 1;
         // One that somebody reads is not written to any more.
         let last = self.pages.back_mut().and_then(Arc::get_mut);
-        if let Some(page) = last.filter(|page| page.records.len() < TOGETHER) {
+        if let Some(page) = last.filter(|page| page.has_room()) {
             return page.add(connection, told);
         }
-        let mut page = Page { first: number, ..self.spare.take().unwrap_or_default() };
+        let mut page = self.spare.take().unwrap_or_default().from(number);
         let bytes = page.add(connection, told);
         self.pages.push_back(Arc::new(page));
         bytes
@@ -207,7 +188,7 @@ impl State {
             let oldest = self.pages.iter().find(|page| page.end() > writer.from);
             let Some(page) = oldest.filter(|page| page.end() < self.next) else { break };
             writer.lost += page.end() - writer.from;
-            writer.bytes = writer.bytes.saturating_sub(page.texts.len() - page.begin(writer.from));
+            writer.bytes = writer.bytes.saturating_sub(page.bytes_from(writer.from));
             writer.from = page.end();
         }
         std::mem::take(&mut writer.idle) || half_full
@@ -227,34 +208,6 @@ impl State {
     }
 }
 
-impl Page {
-    fn add(&mut self, connection: &Arc<Connection>, told: &Told<'_>) -> usize {
-        let begin = self.texts.len();
-        let packed = Packed::new(connection, told::now(), told, &mut self.texts);
-        self.records.push((packed, self.texts.len()));
-        self.texts.len() - begin
-    }
-
-    /// Number of the record after the last.
-    fn end(&self) -> u64 {
-        self.first + self.records.len() as u64
-    }
-
-    /// Where a record's texts begin.
-    fn begin(&self, number: u64) -> usize {
-        let index = number.saturating_sub(self.first) as usize;
-        let before = index.checked_sub(1).and_then(|before| self.records.get(before));
-        before.map_or(0, |(_, end)| *end)
-    }
-
-    /// The same room, unless long records have made it large.
-    fn emptied(mut self) -> Option<Self> {
-        self.records.clear();
-        self.texts.clear();
-        (self.texts.capacity() <= MAX_TEXTS).then_some(self)
-    }
-}
-
 impl Excerpt {
     /// Their numbers.
     pub(crate) fn numbers(&self) -> &Range<u64> {
@@ -269,14 +222,7 @@ impl Excerpt {
         mut see: impl FnMut(&mut String),
     ) {
         for page in &self.pages {
-            let mut begin = 0;
-            for ((packed, end), number) in page.records.iter().zip(page.first..) {
-                if self.numbers.contains(&number) {
-                    packed.write(&page.texts[begin..*end], lines, text);
-                    see(text);
-                }
-                begin = *end;
-            }
+            page.each(lines, text, |number| self.numbers.contains(&number), &mut see);
         }
     }
 
@@ -295,6 +241,7 @@ mod tests {
     use super::*;
     use crate::{
         RequestInfo,
+        page::TOGETHER,
         told::samples::{details, tell},
     };
 
@@ -383,11 +330,13 @@ mod tests {
     fn long_records_fill_it_as_well() {
         let journal = journal(0);
         tell(&journal, "short");
-        let connection = Arc::clone(journal.lock().pages[0].records[0].0.connection());
+        let connection = Arc::clone(journal.lock().pages[0].connection());
         let name = "x".repeat(u16::MAX.into());
         let long = RequestInfo { route_name: &name, detail: Some("long"), ..Default::default() };
         let most = MOST_BYTES / name.len();
-        for _ in 0..most {
+        for number in 0..most {
+            // Unlike the one before.
+            let long = RequestInfo { generation: number as u64, ..long };
             journal.push(&connection, &Told::Request(&long));
         }
         assert!(journal.lost() > 0 && journal.lost() as usize <= 2 * TOGETHER);
@@ -398,21 +347,14 @@ mod tests {
     }
 
     #[test]
-    fn an_old_page_is_used_again_unless_long_records_have_made_it_large() {
+    fn an_old_page_is_used_again() {
         let journal = journal(0);
-        for (text, again) in [("x".to_owned(), true), ("x".repeat(MAX_TEXTS), false)] {
-            let mut page = Page { texts: text, ..Page::default() };
-            page.texts.shrink_to_fit();
-            page.texts.push('x');
-            assert_eq!(page.emptied().is_some(), again);
-        }
         for round in 0..3 {
             fill(&journal, 0..2 * TOGETHER as u64);
             assert_eq!(taken(&journal), texts(0..2 * TOGETHER as u64), "{round}");
         }
         tell(&journal, "one more");
-        let is_spare = |page: &Page| page.records.is_empty() && page.records.capacity() >= TOGETHER;
-        assert!(journal.lock().spare.as_ref().is_some_and(is_spare));
+        assert!(journal.lock().spare.as_ref().is_some_and(Page::is_to_be_filled));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! [`Requests`], when it is over.
 
 mod access_log;
+mod alike;
 mod audit;
 mod behind;
 mod connection;
@@ -23,6 +24,7 @@ mod live;
 mod logs;
 mod metric;
 mod packed;
+mod page;
 mod peer;
 mod process;
 mod record;

@@ -52,13 +52,15 @@ pub(crate) fn now() -> u64 {
 /// For tests of who passes records on: what is told, and how it is found again.
 #[cfg(test)]
 pub(crate) mod samples {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use serde_json::Value;
+    use undermesh_model::ObjectName;
 
     use super::{Told, Why};
     use crate::{
-        ConnectionInfo, Peer, Reporter, Security, Transport, ends::Connection, journal::Journal,
+        ClusterName, ConnectionInfo, Peer, Reporter, RequestInfo, Security, Transport,
+        ends::Connection, journal::Journal,
     };
 
     /// A connection of which little is known.
@@ -74,6 +76,37 @@ pub(crate) mod samples {
             dialled: None,
             upstream: None,
             generation: 0,
+        }
+    }
+
+    /// A request of which all is known.
+    pub(crate) fn request() -> RequestInfo<'static> {
+        let object = |name| Some(ObjectName { kind: "VirtualService", namespace: "shop", name });
+        RequestInfo {
+            generation: 7,
+            method: "GET",
+            authority: "cart",
+            path: "/ä",
+            protocol: "HTTP/2",
+            grpc: true,
+            status: Some(200),
+            grpc_status: Some(0),
+            reason: "answered",
+            detail: Some(""),
+            policy: object("guard"),
+            request_id: Some("id"),
+            trace_id: Some("trace"),
+            route: object("cart"),
+            route_name: "canary",
+            cluster: Some(ClusterName { port: 80, subset: "v1", host: "cart.shop" }),
+            endpoint: Some(([10, 0, 0, 1], 80).into()),
+            attempts: 3,
+            received: 1,
+            sent: u64::MAX,
+            duration: Duration::from_nanos(1),
+            upstream_time: Some(Duration::ZERO),
+            user_agent: Some("curl"),
+            ..RequestInfo::default()
         }
     }
 
