@@ -55,7 +55,14 @@ impl Context {
 
     /// Writes the formats that came, and W3C's where none did; others, and malformed ones, are removed.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        for name in Found::in_head(headers).names() {
+        let Self { trace_id, span_id, sampled, random, .. } = *self;
+        let parent = TraceParent { trace_id, span_id, sampled, random }.format();
+        let found = Found::in_head(headers);
+        if found.are(&[TRACEPARENT]) && is_all(headers, &parent) && self.is_only_parent() {
+            // Most are: of a request that is not recorded, the next one's parent is the caller.
+            return;
+        }
+        for name in found.names() {
             headers.remove(name);
         }
         let mut set = |name: HeaderName, value: &[u8]| {
@@ -65,8 +72,7 @@ impl Context {
             }
         };
         if self.formats.w3c {
-            let Self { trace_id, span_id, sampled, random, .. } = *self;
-            set(TRACEPARENT, &TraceParent { trace_id, span_id, sampled, random }.format());
+            set(TRACEPARENT, &parent);
             if !self.state.is_empty() {
                 set(TRACESTATE, self.state.as_bytes());
             }
@@ -94,7 +100,18 @@ impl Context {
         }
     }
 
+    /// Whether nothing but `traceparent` is to be written.
+    fn is_only_parent(&self) -> bool {
+        let parent = Formats { w3c: true, ..Formats::default() };
+        self.formats == parent && self.state.is_empty()
+    }
+
     fn flag(&self) -> &'static str {
         if self.sampled { "1" } else { "0" }
     }
+}
+
+/// Whether this is the one `traceparent`.
+fn is_all(headers: &HeaderMap, parent: &[u8]) -> bool {
+    headers.get_all(TRACEPARENT).into_iter().eq([parent])
 }

@@ -41,8 +41,22 @@ impl Found {
         }))
     }
 
+    /// Whether these are all.
+    pub(super) fn are(self, names: &[HeaderName]) -> bool {
+        self.names().eq(names.iter().cloned())
+    }
+
     fn is_none(self) -> bool {
         self.0 == 0
+    }
+
+    fn has(self, name: &HeaderName) -> bool {
+        self.names().any(|found| found == *name)
+    }
+
+    /// What [`only`] finds; what is not there is not looked for.
+    fn once<'a>(self, headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+        if self.has(name) { only(headers, name) } else { None }
     }
 
     /// Whether one of the several headers of B3 is among them.
@@ -93,8 +107,8 @@ impl Incoming {
         if found.is_none() {
             return Self::default();
         }
-        let w3c = only(headers, &TRACEPARENT).and_then(TraceParent::parse);
-        let single = only(headers, &B3_SINGLE).and_then(B3::parse);
+        let w3c = found.once(headers, &TRACEPARENT).and_then(TraceParent::parse);
+        let single = found.once(headers, &B3_SINGLE).and_then(B3::parse);
         let several = if found.has_several() { several(headers) } else { None };
         let several = several.and_then(|several| B3::parse_several(&several));
         let formats =
@@ -111,12 +125,13 @@ impl Incoming {
                 ..Self::default()
             };
         };
-        let values = headers.get_all(&TRACESTATE).into_iter().map(HeaderValue::as_bytes);
+        let values = || headers.get_all(&TRACESTATE).into_iter().map(HeaderValue::as_bytes);
+        let state = if found.has(&TRACESTATE) { state::read(values()) } else { None };
         Self {
             ids: Some((parent.trace_id, parent.span_id)),
             sampled: Some(parent.sampled),
             random: parent.random,
-            state: state::read(values).unwrap_or_default(),
+            state: state.unwrap_or_default(),
             formats,
             ..Self::default()
         }
