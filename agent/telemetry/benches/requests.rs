@@ -4,7 +4,11 @@
 //! `cargo bench -p undermesh-telemetry --bench requests`. Claims nothing: what is fast enough depends on the machine.
 #![expect(clippy::unwrap_used, reason = "a benchmark may end")]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use criterion::Criterion;
 use undermesh_model::{ResourceRef, SpiffeId, TrustDomain};
@@ -32,9 +36,26 @@ fn main() {
         group.bench_function(format!("{name}, a connection of its own"), |it| {
             it.iter(|| requests(&telemetry).record(&request));
         });
+        group.bench_function(format!("{name}, by two threads at a time"), |it| {
+            it.iter_custom(|count| together(&telemetry, &request, count));
+        });
     }
     group.finish();
     criterion.final_summary();
+}
+
+/// The time that each of two threads takes for so many.
+fn together(telemetry: &Arc<Telemetry>, request: &RequestInfo<'_>, count: u64) -> Duration {
+    let many = || {
+        let own = requests(telemetry);
+        let began = Instant::now();
+        (0..count).for_each(|_| own.record(request));
+        began.elapsed()
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(many);
+        many().max(other.join().unwrap())
+    })
 }
 
 fn requests(telemetry: &Arc<Telemetry>) -> Arc<Requests> {
