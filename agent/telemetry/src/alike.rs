@@ -8,7 +8,7 @@ use undermesh_model::ObjectName;
 use crate::{
     ClusterName, RequestInfo, ResponseFlags,
     line::cut,
-    request_line::MAX_TEXT,
+    request_line::{MAX_TEXT, Same},
     texts::{Length, Pack, Unpack},
 };
 
@@ -111,6 +111,29 @@ impl Alike {
     pub(crate) fn clear(&mut self) {
         self.kinds.clear();
         self.texts.clear();
+    }
+}
+
+/// The same, for whoever writes lines of many.
+pub(crate) struct Written<'a> {
+    alike: &'a Alike,
+    /// By number, once it was asked for.
+    known: Vec<Option<Same>>,
+}
+
+impl<'a> Written<'a> {
+    pub(crate) fn of(alike: &'a Alike) -> Self {
+        Self { alike, known: Vec::new() }
+    }
+
+    /// What those have in common that have this number, and how lines say it.
+    pub(crate) fn get(&mut self, number: u16) -> (RequestInfo<'a>, &Same) {
+        let common = self.alike.get(number);
+        let index = usize::from(number);
+        if self.known.len() <= index {
+            self.known.resize_with(index + 1, || None);
+        }
+        (common, self.known[index].get_or_insert_with(|| Same::of(&common)))
     }
 }
 

@@ -3,246 +3,213 @@
 //!
 //! A record is kept as it was told, with its neighbours on a [`Page`], and becomes a line when somebody reads
 //! it. To write lines while requests are served costs these more than the writing: the code and the memory that it takes
-//! are not in the processor's caches there.
+//! are not in the processor's caches there. For the same reason each thread has a page of its own to put records down
+//! on, which goes into the ring when it is full, or when somebody reads.
+//!
+//! ```text
+//! push -> a desk's page --- full, or somebody reads ---> ring -> excerpt -> lines, in the order of time
+//! ```
+
+mod excerpt;
+mod ring;
 
 use std::{
-    collections::VecDeque,
     ops::Range,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
     time::Instant,
 };
 
-use crate::{ends::Connection, line::Lines, page::Page, told::Told};
+use crate::{ends::Connection, page::Page, told::Told};
+pub(crate) use excerpt::Excerpt;
+use ring::Ring;
 
-/// Records that may wait for the writer.
-const MOST: u64 = 16_384;
-/// Bytes of their texts, without what their connections have in common.
-const MOST_BYTES: usize = 16 << 20;
+/// Most desks. More threads than that share them.
+const MAX_DESKS: usize = 128;
+/// Old pages that go when a new one comes: who serves a request does not clear up after all others.
+const CLEARED: usize = 4;
 
-/// The ring. Records have numbers, from 0.
+/// The ring, and what is not in it yet.
+///
+/// Who holds a desk's lock may take that of the ring, and never the other way round.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    state: Mutex<State>,
+    desks: Box<[Desk]>,
+    ring: Mutex<Ring>,
     news: Condvar,
+    /// The writer waits for a record, whatever the time. It is set before the writer looks at the desks for the last
+    /// time, and looked at after a record was put down on one.
+    idle: AtomicBool,
 }
 
+/// Where a thread puts records down. No two of them share what processors move between their caches.
 #[derive(Debug, Default)]
-struct State {
-    pages: VecDeque<Arc<Page>>,
-    /// Number of the record that comes next.
-    next: u64,
-    /// The newest that are kept for whoever asks.
-    kept: u64,
-    writer: Option<Writer>,
-    /// An old page, to be filled anew.
-    spare: Option<Page>,
-}
-
-/// What the writer has before it.
-#[derive(Debug, Default)]
-struct Writer {
-    /// The first record that it has not taken.
-    from: u64,
-    /// Bytes from there.
-    bytes: usize,
-    /// Records that had to go before it took them.
-    lost: u64,
-    /// It waits for a record, whatever the time.
-    idle: bool,
-    /// It is not to wait for more records.
-    hurry: bool,
-    /// Nobody tells anything any more.
-    closed: bool,
-}
-
-/// Records that somebody reads. Those that come meanwhile do not change them.
-#[derive(Debug)]
-pub(crate) struct Excerpt {
-    pages: Vec<Arc<Page>>,
-    numbers: Range<u64>,
-}
+#[repr(align(128))]
+struct Desk(Mutex<Page>);
 
 impl Journal {
     /// An empty one, whose records are written or are not.
     pub(crate) fn new(written: bool) -> Self {
-        let writer = written.then(Writer::default);
-        let state = State { writer, ..State::default() };
-        Self { state: Mutex::new(state), news: Condvar::new() }
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let desks = (2 * threads).min(MAX_DESKS);
+        Self {
+            desks: (0..desks).map(|_| Desk::default()).collect(),
+            ring: Mutex::new(Ring::new(written)),
+            news: Condvar::new(),
+            idle: AtomicBool::new(false),
+        }
     }
 
     /// Keeps so many of the newest records for whoever asks.
     pub(crate) fn keep(&self, records: usize) {
-        self.lock().kept = records as u64;
+        self.lock().keep(records as u64);
     }
 
     /// Adds a record of what has just happened.
     pub(crate) fn push(&self, connection: &Arc<Connection>, told: &Told<'_>) {
-        let mut state = self.lock();
-        let bytes = state.add(connection, told);
-        let wake = state.announce(bytes);
-        let old = [state.evict(), state.evict()];
-        drop(state);
-        if wake {
-            self.news.notify_one();
+        let mut page = self.desks[desk() % self.desks.len()].lock();
+        page.add(connection, told);
+        if page.is_full() {
+            self.hand_in(CLEARED, |ring| ring.add(&mut page));
         }
-        // Connections that are gone by now are freed without the lock.
-        let spare = old.into_iter().flatten().filter_map(Arc::into_inner).find_map(Page::emptied);
-        if spare.is_some() {
-            self.lock().spare = spare;
+        drop(page);
+        if self.idle.load(Ordering::Relaxed) {
+            self.wake(|_| ());
         }
     }
 
     /// Of the records that are kept for whoever asks those from the number on that `choose` finds right, given the
     /// numbers of all.
     pub(crate) fn read(&self, choose: impl FnOnce(&Range<u64>) -> u64) -> Excerpt {
-        let state = self.lock();
-        let kept = state.next.saturating_sub(state.kept)..state.next;
-        let from = choose(&kept).clamp(kept.start, kept.end);
-        state.excerpt(from)
+        self.gather();
+        self.lock().read(choose)
     }
 
     /// For the writer: waits for a record, and until `not_before` for others; all that it has not taken. `None` when
     /// there will be no more.
     pub(crate) fn take(&self, not_before: Instant) -> Option<Excerpt> {
-        let mut state = self.lock();
         loop {
-            let next = state.next;
-            let writer = state.writer.as_mut()?;
+            // What is told before the end is on a desk by then.
+            let is_closed = self.lock().writer()?.closed;
+            self.gather();
+            let mut ring = self.lock();
+            let (is_empty, writer) = (ring.is_taken(), ring.writer()?);
             let left = not_before.saturating_duration_since(Instant::now());
-            writer.idle = writer.from == next;
-            if writer.idle && writer.closed {
+            if is_empty && is_closed {
                 return None;
-            }
-            if writer.idle {
-                state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else if is_empty && !self.idle.swap(true, Ordering::SeqCst) {
+                // Once more: what comes from now on wakes it.
+            } else if is_empty {
+                let is_idle = |_: &mut Ring| self.idle.load(Ordering::SeqCst);
+                drop(self.news.wait_while(ring, is_idle).unwrap_or_else(PoisonError::into_inner));
             } else if writer.hurry || writer.closed || left.is_zero() {
-                break;
+                self.idle.store(false, Ordering::SeqCst);
+                return ring.take();
             } else {
-                let waited = self.news.wait_timeout(state, left);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                self.idle.store(false, Ordering::SeqCst);
+                drop(self.news.wait_timeout(ring, left).unwrap_or_else(PoisonError::into_inner));
             }
         }
-        let next = state.next;
-        let writer = state.writer.as_mut()?;
-        (writer.hurry, writer.bytes) = (false, 0);
-        let from = std::mem::replace(&mut writer.from, next);
-        Some(state.excerpt(from))
     }
 
     /// Has the writer take what there is at once. Says what number comes next.
     pub(crate) fn hurry(&self) -> u64 {
-        let mut state = self.lock();
-        if let Some(writer) = &mut state.writer {
-            writer.hurry = true;
-        }
-        self.news.notify_one();
-        state.next
+        self.gather();
+        self.wake(|ring| {
+            if let Some(writer) = ring.writer() {
+                writer.hurry = true;
+            }
+            ring.next()
+        })
     }
 
     /// Nobody tells anything any more.
     pub(crate) fn close(&self) {
-        if let Some(writer) = &mut self.lock().writer {
-            writer.closed = true;
-        }
-        self.news.notify_one();
+        self.wake(|ring| {
+            if let Some(writer) = ring.writer() {
+                writer.closed = true;
+            }
+        });
     }
 
     /// Records that had to go before the writer took them.
     pub(crate) fn lost(&self) -> u64 {
-        self.lock().writer.as_ref().map_or(0, |writer| writer.lost)
+        self.lock().writer().map_or(0, |writer| writer.lost)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Puts into the ring what is on the desks.
+    fn gather(&self) {
+        for desk in &self.desks {
+            let mut page = desk.lock();
+            if !page.is_empty() {
+                self.hand_in(CLEARED, |ring| ring.copy(&mut page));
+            }
+        }
+        self.hand_in(usize::MAX, |_| false);
+    }
+
+    /// Puts records into the ring, and frees old pages. `put` says whether the writer has to be woken.
+    fn hand_in(&self, cleared: usize, put: impl FnOnce(&mut Ring) -> bool) {
+        let mut ring = self.lock();
+        let wake = put(&mut ring);
+        let old = ring.evict(cleared);
+        drop(ring);
+        if wake {
+            self.news.notify_one();
+        }
+        // Connections that are gone by now are freed without the ring's lock.
+        let spare = old.into_iter().filter_map(Arc::into_inner).filter_map(Page::emptied).last();
+        if let Some(spare) = spare {
+            self.lock().spare(spare);
+        }
+    }
+
+    /// Changes something that the writer has to know.
+    fn wake<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {
+        let mut ring = self.lock();
+        let changed = change(&mut ring);
+        // It waits with the lock, so it has either begun to or sees this before.
+        self.idle.store(false, Ordering::SeqCst);
+        drop(ring);
+        self.news.notify_one();
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Says how many bytes of text it has.
-    fn add(&mut self, connection: &Arc<Connection>, told: &Told<'_>) -> usize {
-        let number = self.next;
-        self.next += 1;
-        // One that somebody reads is not written to any more.
-        let last = self.pages.back_mut().and_then(Arc::get_mut);
-        if let Some(page) = last.filter(|page| page.has_room()) {
-            return page.add(connection, told);
-        }
-        let mut page = self.spare.take().unwrap_or_default().from(number);
-        let bytes = page.add(connection, told);
-        self.pages.push_back(Arc::new(page));
-        bytes
-    }
-
-    /// Tells the writer of a record of so many bytes; whether it has to be woken. It is woken once, not by every
-    /// record until it has come.
-    fn announce(&mut self, bytes: usize) -> bool {
-        let Some(writer) = &mut self.writer else { return false };
-        writer.bytes += bytes;
-        let waiting = self.next - writer.from;
-        let before = writer.bytes - bytes;
-        let passed = before < MOST_BYTES / 2 && writer.bytes >= MOST_BYTES / 2;
-        let half_full = waiting == MOST / 2 || passed;
-        writer.hurry |= half_full;
-        while self.next - writer.from > MOST || writer.bytes > MOST_BYTES {
-            // The oldest go, a page of them, but never the newest.
-            let oldest = self.pages.iter().find(|page| page.end() > writer.from);
-            let Some(page) = oldest.filter(|page| page.end() < self.next) else { break };
-            writer.lost += page.end() - writer.from;
-            writer.bytes = writer.bytes.saturating_sub(page.bytes_from(writer.from));
-            writer.from = page.end();
-        }
-        std::mem::take(&mut writer.idle) || half_full
-    }
-
-    /// The oldest page, if nobody is to see it any more.
-    fn evict(&mut self) -> Option<Arc<Page>> {
-        let asked = self.next.saturating_sub(self.kept);
-        let needed = self.writer.as_ref().map_or(asked, |writer| asked.min(writer.from));
-        let is_old = self.pages.front().is_some_and(|page| page.end() <= needed);
-        if is_old { self.pages.pop_front() } else { None }
-    }
-
-    fn excerpt(&self, from: u64) -> Excerpt {
-        let pages = self.pages.iter().filter(|page| page.end() > from).cloned().collect();
-        Excerpt { pages, numbers: from..self.next }
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Page> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Excerpt {
-    /// Their numbers.
-    pub(crate) fn numbers(&self) -> &Range<u64> {
-        &self.numbers
+/// The number of this thread's desk. Those have the same that began to tell when there was none left.
+fn desk() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed);
     }
-
-    /// Writes the line of one after the other to the end of `text`, and shows it.
-    pub(crate) fn each(
-        &self,
-        lines: &mut Lines,
-        text: &mut String,
-        mut see: impl FnMut(&mut String),
-    ) {
-        for page in &self.pages {
-            page.each(lines, text, |number| self.numbers.contains(&number), &mut see);
-        }
-    }
-
-    /// The line of each.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let mut all = Vec::new();
-        self.each(&mut Lines::default(), &mut String::new(), |text| all.push(std::mem::take(text)));
-        all
-    }
+    OWN.with(|own| *own)
 }
 
 #[cfg(test)]
 mod tests {
     use std::{thread, time::Duration};
 
-    use super::*;
+    use super::{
+        ring::{MOST, MOST_BYTES},
+        *,
+    };
     use crate::{
         RequestInfo,
         page::TOGETHER,
-        told::samples::{details, tell},
+        told::samples::{self, details, tell},
     };
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -291,13 +258,47 @@ mod tests {
     }
 
     #[test]
+    fn what_several_threads_tell_is_read_in_the_order_of_time() {
+        let journal = journal(1000);
+        for number in 0..200_u64 {
+            thread::scope(|scope| scope.spawn(|| tell(&journal, &number.to_string())).join())
+                .unwrap();
+            if number == 100 {
+                assert_eq!(details(journal.read(|all| all.start).lines()), texts(0..101));
+            }
+        }
+        assert_eq!(details(journal.read(|all| all.start).lines()), texts(0..200));
+        assert_eq!(taken(&journal), texts(0..200));
+    }
+
+    #[test]
+    fn nothing_is_lost_of_what_many_threads_tell_while_it_is_written() {
+        let journal = journal(0);
+        let (told, mut taken) = (4 * 5000, Vec::new());
+        thread::scope(|scope| {
+            for begin in 0..4 {
+                let journal = &journal;
+                scope.spawn(move || fill(journal, begin * 5000..(begin + 1) * 5000));
+            }
+            // It waits each time, with nothing that would wake it but what is told.
+            while taken.len() + (journal.lost() as usize) < told {
+                taken.extend(details(journal.take(Instant::now()).unwrap().lines()));
+            }
+        });
+        assert_eq!(journal.lost(), 0);
+        taken.sort_by_key(|number| number.parse::<u64>().unwrap());
+        assert_eq!(taken, texts(0..told as u64));
+    }
+
+    #[test]
     fn what_nobody_is_to_see_any_more_is_gone() {
         let journal = journal(10);
         fill(&journal, 0..1000);
-        assert!(journal.lock().pages.len() > 10, "the writer has not taken them");
+        assert!(journal.lock().pages().len() > 10, "the writer has not taken them");
         drop(journal.take(Instant::now()));
         fill(&journal, 1000..1040);
-        assert!(journal.lock().pages.len() <= 2);
+        assert_eq!(details(journal.read(|all| all.start).lines()), texts(1030..1040));
+        assert!(journal.lock().pages().len() <= 2);
     }
 
     #[test]
@@ -317,6 +318,7 @@ mod tests {
         fill(&journal, 0..MOST);
         assert_eq!(journal.lost(), 0);
         fill(&journal, MOST..MOST + 1);
+        drop(journal.read(|all| all.start));
         assert_eq!(journal.lost(), TOGETHER as u64);
         // Half full, it does not wait for more.
         let found = journal.take(Instant::now() + LONG).unwrap();
@@ -330,7 +332,7 @@ mod tests {
     fn long_records_fill_it_as_well() {
         let journal = journal(0);
         tell(&journal, "short");
-        let connection = Arc::clone(journal.lock().pages[0].connection());
+        let connection = Arc::new(Connection::new(0, &samples::connection()));
         let name = "x".repeat(u16::MAX.into());
         let long = RequestInfo { route_name: &name, detail: Some("long"), ..Default::default() };
         let most = MOST_BYTES / name.len();
@@ -340,10 +342,10 @@ mod tests {
             journal.push(&connection, &Told::Request(&long));
         }
         assert!(journal.lost() > 0 && journal.lost() as usize <= 2 * TOGETHER);
-        assert!(journal.lock().writer.as_ref().unwrap().bytes <= MOST_BYTES);
+        assert!(journal.lock().writer().unwrap().bytes <= MOST_BYTES);
         let kept = most + 1 - journal.lost() as usize;
         assert_eq!(taken(&journal), vec!["long"; kept]);
-        assert_eq!(journal.lock().writer.as_ref().unwrap().bytes, 0);
+        assert_eq!(journal.lock().writer().unwrap().bytes, 0);
     }
 
     #[test]
@@ -353,8 +355,8 @@ mod tests {
             fill(&journal, 0..2 * TOGETHER as u64);
             assert_eq!(taken(&journal), texts(0..2 * TOGETHER as u64), "{round}");
         }
-        tell(&journal, "one more");
-        assert!(journal.lock().spare.as_ref().is_some_and(Page::is_to_be_filled));
+        drop(journal.read(|all| all.start));
+        assert!(journal.lock().has_spare());
     }
 
     #[test]

@@ -57,6 +57,13 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// A text of anybody's, left out where there is none.
+    pub(crate) fn known(&mut self, key: Key, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(key, value);
+        }
+    }
+
     /// Something as it is displayed.
     pub(crate) fn shown(&mut self, key: Key, value: impl Display) {
         self.begin(key);

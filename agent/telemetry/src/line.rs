@@ -1,14 +1,15 @@
 //! A line of the access log: what lines about connections and about requests have in common. Field names are API
 //! (docs/reference/access-log.md).
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, net::SocketAddr, sync::Arc};
 
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::{
+    RequestInfo,
     ends::{Connection, Ends},
     json::{Object, key},
-    request_line,
+    request_line::{self, Same},
     told::{Carried, Told, Why},
 };
 
@@ -42,36 +43,59 @@ impl Lines {
         connection: &Arc<Connection>,
         told: &Told<'_>,
     ) {
-        let upstream = connection.upstream();
-        let (event, address) = match told {
-            Told::Opened => ("open", upstream),
-            Told::Denied(_) => ("denied", upstream),
-            Told::Closed(..) => ("close", upstream),
-            Told::Request(request) => ("request", request.endpoint.or(upstream)),
+        let event = match told {
+            Told::Opened => "open",
+            Told::Denied(_) => "denied",
+            Told::Closed(..) => "close",
+            Told::Request(request) => {
+                return self.request(text, at, connection, request, &Same::of(request));
+            }
         };
+        let place = (connection.upstream(), connection.generation());
+        let mut line = self.begin(text, at, event, connection, place);
+        match *told {
+            Told::Denied(why) => because(&mut line, &why),
+            Told::Closed(how, why) => {
+                carried(&mut line, how);
+                because(&mut line, &why);
+            }
+            Told::Opened | Told::Request(_) => {}
+        }
+        line.close();
+    }
+
+    /// Appends the line of a request, so many milliseconds after 1970, given what it has in common with others.
+    pub(crate) fn request(
+        &mut self,
+        text: &mut String,
+        at: u64,
+        connection: &Arc<Connection>,
+        request: &RequestInfo<'_>,
+        same: &Same,
+    ) {
+        let place = (request.endpoint.or(connection.upstream()), request.generation);
+        let mut line = self.begin(text, at, "request", connection, place);
+        request_line::write(&mut line, request, same);
+        line.close();
+    }
+
+    /// What all lines begin with; `place` is where it was led to, and the generation of the configuration by which.
+    fn begin<'a>(
+        &mut self,
+        text: &'a mut String,
+        at: u64,
+        event: &str,
+        connection: &Arc<Connection>,
+        (address, generation): (Option<SocketAddr>, u64),
+    ) -> Object<'a> {
         text.push_str("{\"time\":\"");
         push_time(text, at);
         text.push('"');
         let mut line = Object::within(text);
         line.text(key!("event"), event);
         self.ends(connection).write(&mut line, address);
-        let generation = match told {
-            Told::Request(request) => request.generation,
-            _ => connection.generation(),
-        };
         line.number(key!("generation"), generation);
-        match *told {
-            Told::Opened => {}
-            Told::Denied(Why { reason, flags, detail }) => {
-                because(&mut line, reason, flags, detail);
-            }
-            Told::Closed(how, Why { reason, flags, detail }) => {
-                carried(&mut line, how);
-                because(&mut line, reason, flags, detail);
-            }
-            Told::Request(request) => request_line::write(&mut line, request),
-        }
-        line.close();
+        line
     }
 
     fn ends(&mut self, connection: &Arc<Connection>) -> &Ends {
@@ -116,17 +140,14 @@ pub(crate) fn carried(line: &mut Object<'_>, Carried { sent, received, duration 
     line.milliseconds(key!("duration_ms"), duration);
 }
 
-pub(crate) fn because(
-    line: &mut Object<'_>,
-    reason: &'static str,
-    flags: &str,
-    detail: Option<&str>,
-) {
+fn because(line: &mut Object<'_>, why: &Why<'_>) {
+    reason(line, why.reason, why.flags);
+    line.known(key!("detail"), why.detail);
+}
+
+pub(crate) fn reason(line: &mut Object<'_>, reason: &'static str, flags: &str) {
     line.text(key!("reason"), reason);
     line.text(key!("response_flags"), flags);
-    if let Some(detail) = detail {
-        line.text(key!("detail"), detail);
-    }
 }
 
 /// The first `most` characters.
@@ -151,7 +172,7 @@ mod tests {
     fn it_is_now_in_utc_and_to_the_millisecond() {
         let before = OffsetDateTime::now_utc();
         let mut text = String::new();
-        push_time(&mut text, now());
+        push_time(&mut text, now() / 1_000_000);
         let after = OffsetDateTime::now_utc();
         assert_eq!(text.len(), LENGTH);
         let written = OffsetDateTime::parse(&text, &Rfc3339).unwrap();

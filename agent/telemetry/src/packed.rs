@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     RequestInfo,
-    alike::Alike,
+    alike::{Alike, Written},
     ends::Connection,
     line::{Lines, MAX_DETAIL, cut},
     request_line::{MAX_TEXT, path_as_logged},
@@ -13,11 +13,13 @@ use crate::{
     told::{Carried, Told, Why},
 };
 
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
 /// A record, without its texts.
 #[derive(Debug)]
 pub(crate) struct Packed {
     connection: Arc<Connection>,
-    /// When: milliseconds since 1970.
+    /// When: nanoseconds since 1970.
     at: u64,
     what: What,
 }
@@ -72,20 +74,38 @@ impl Packed {
         Self { connection: Arc::clone(connection), at, what }
     }
 
-    #[cfg(test)]
-    pub(crate) fn connection(&self) -> &Arc<Connection> {
-        &self.connection
+    /// When: nanoseconds since 1970.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// What it was put down with is another one from now on.
+    pub(crate) fn change_alike(&mut self, from: &Alike, to: &mut Alike) {
+        if let What::Request(request) = &mut self.what {
+            request.alike = to.number(&from.get(request.alike));
+        }
     }
 
     /// Writes its line, given its texts and what it was put down with.
-    pub(crate) fn write(&self, texts: &str, alike: &Alike, lines: &mut Lines, text: &mut String) {
+    pub(crate) fn write(
+        &self,
+        texts: &str,
+        alike: &mut Written<'_>,
+        lines: &mut Lines,
+        text: &mut String,
+    ) {
+        let Self { connection, at, what } = self;
+        let at = at / NANOS_PER_MILLI;
         let mut texts = Unpack(texts);
-        let mut write = |told: &Told<'_>| lines.write(text, self.at, &self.connection, told);
-        match &self.what {
+        let mut write = |told: &Told<'_>| lines.write(text, at, connection, told);
+        match what {
             What::Opened => write(&Told::Opened),
             What::Denied(end) => write(&Told::Denied(texts.why(end))),
             What::Closed(carried, end) => write(&Told::Closed(*carried, texts.why(end))),
-            What::Request(request) => write(&Told::Request(&texts.request(request, alike))),
+            What::Request(request) => {
+                let (common, same) = alike.get(request.alike);
+                lines.request(text, at, connection, &texts.request(request, common), same);
+            }
         }
     }
 }
@@ -120,7 +140,7 @@ impl Pack<'_> {
 }
 
 impl<'a> Unpack<'a> {
-    fn request(&mut self, request: &Request, alike: &'a Alike) -> RequestInfo<'a> {
+    fn request(&mut self, request: &Request, common: RequestInfo<'a>) -> RequestInfo<'a> {
         RequestInfo {
             path: self.text(request.path),
             detail: self.known(request.detail),
@@ -130,7 +150,7 @@ impl<'a> Unpack<'a> {
             sent: request.sent,
             duration: request.duration,
             upstream_time: request.upstream_time,
-            ..alike.get(request.alike)
+            ..common
         }
     }
 
@@ -152,7 +172,7 @@ mod tests {
             let begin = texts.len();
             let packed = Pack(&mut texts).request(&request, &mut alike);
             let mut unpack = Unpack(&texts[begin..]);
-            assert_eq!(unpack.request(&packed, &alike), request);
+            assert_eq!(unpack.request(&packed, alike.get(packed.alike)), request);
             assert_eq!(unpack.0, "");
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    alike::Alike,
+    alike::{Alike, Written},
     ends::Connection,
     line::Lines,
     packed::Packed,
@@ -12,7 +12,7 @@ use crate::{
 
 /// Records on a page.
 pub(crate) const TOGETHER: usize = 64;
-/// Room for texts that a page is used again with, in bytes.
+/// Bytes of text on a page, but for those of its last record; and room for texts that it is used again with.
 const MAX_TEXTS: usize = 64 << 10;
 
 /// The page. Records have numbers; these follow each other.
@@ -38,48 +38,84 @@ impl Page {
         Self { first, ..self }
     }
 
-    /// Whether there is room for another record.
-    pub(crate) fn has_room(&self) -> bool {
-        self.records.len() < TOGETHER
+    /// Adds a record of what has just happened.
+    pub(crate) fn add(&mut self, connection: &Arc<Connection>, told: &Told<'_>) {
+        let packed = Packed::new(connection, told::now(), told, &mut self.texts, &mut self.alike);
+        self.push(packed);
     }
 
-    /// Adds a record of what has just happened. Says how many bytes of text it has taken.
-    pub(crate) fn add(&mut self, connection: &Arc<Connection>, told: &Told<'_>) -> usize {
-        let before = self.bytes();
-        let packed = Packed::new(connection, told::now(), told, &mut self.texts, &mut self.alike);
-        let end = End { texts: self.texts.len(), alike: self.alike.bytes() };
-        self.records.push((packed, end));
-        self.bytes() - before
+    /// Adds the records of another one, and leaves that one empty.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        let mut begin = 0;
+        for (mut packed, end) in other.records.drain(..) {
+            self.texts.push_str(other.texts.get(begin..end.texts).unwrap_or_default());
+            packed.change_alike(&other.alike, &mut self.alike);
+            self.push(packed);
+            begin = end.texts;
+        }
+        other.texts.clear();
+        other.alike.clear();
+    }
+
+    /// Whether it is to be followed by another.
+    pub(crate) fn is_full(&self) -> bool {
+        self.records.len() >= TOGETHER || self.bytes() >= MAX_TEXTS
+    }
+
+    /// Whether there is room for the records of another one.
+    pub(crate) fn has_room_for(&self, other: &Self) -> bool {
+        let records = self.records.len() + other.records.len();
+        records <= TOGETHER && self.bytes() + other.bytes() <= MAX_TEXTS
+    }
+
+    /// Whether it has no record.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Number of records.
+    pub(crate) fn len(&self) -> u64 {
+        self.records.len() as u64
     }
 
     /// Number of the record after the last.
     pub(crate) fn end(&self) -> u64 {
-        self.first + self.records.len() as u64
+        self.first + self.len()
+    }
+
+    /// Bytes of text.
+    pub(crate) fn bytes(&self) -> usize {
+        self.texts.len() + self.alike.bytes()
     }
 
     /// Bytes of text that the records from a number on have taken.
     pub(crate) fn bytes_from(&self, number: u64) -> usize {
-        let before = number.saturating_sub(self.first).checked_sub(1);
-        let before = before.and_then(|index| self.records.get(index as usize));
-        self.bytes() - before.map_or(0, |(_, end)| end.texts + end.alike)
+        let End { texts, alike } = self.begin(number);
+        self.bytes() - texts - alike
     }
 
-    /// Writes the line of one record after the other to the end of `text`, and shows it with the record's number.
-    pub(crate) fn each(
+    /// The records' numbers, and when each was told, in nanoseconds since 1970.
+    pub(crate) fn times(&self) -> impl Iterator<Item = (u64, u64)> {
+        (self.first..).zip(self.records.iter().map(|(packed, _)| packed.at()))
+    }
+
+    /// What records on it have in common.
+    pub(crate) fn alike(&self) -> &Alike {
+        &self.alike
+    }
+
+    /// Writes the line of a record to the end of `text`.
+    pub(crate) fn write(
         &self,
+        number: u64,
+        alike: &mut Written<'_>,
         lines: &mut Lines,
         text: &mut String,
-        mut is_wanted: impl FnMut(u64) -> bool,
-        mut see: impl FnMut(&mut String),
     ) {
-        let mut begin = 0;
-        for ((packed, end), number) in self.records.iter().zip(self.first..) {
-            if is_wanted(number) {
-                packed.write(&self.texts[begin..end.texts], &self.alike, lines, text);
-                see(text);
-            }
-            begin = end.texts;
-        }
+        let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let Some((packed, end)) = index.and_then(|index| self.records.get(index)) else { return };
+        let texts = self.texts.get(self.begin(number).texts..end.texts).unwrap_or_default();
+        packed.write(texts, alike, lines, text);
     }
 
     /// The same room, unless long records have made it large.
@@ -90,13 +126,16 @@ impl Page {
         (self.texts.capacity() + self.alike.room() <= MAX_TEXTS).then_some(self)
     }
 
-    fn bytes(&self) -> usize {
-        self.texts.len() + self.alike.bytes()
+    fn push(&mut self, packed: Packed) {
+        let end = End { texts: self.texts.len(), alike: self.alike.bytes() };
+        self.records.push((packed, end));
     }
 
-    #[cfg(test)]
-    pub(crate) fn connection(&self) -> &Arc<Connection> {
-        self.records[0].0.connection()
+    /// Where what a record has taken begins.
+    fn begin(&self, number: u64) -> End {
+        let before = number.saturating_sub(self.first).checked_sub(1);
+        let before = before.and_then(|index| self.records.get(usize::try_from(index).ok()?));
+        before.map_or(End::default(), |(_, end)| *end)
     }
 
     #[cfg(test)]
@@ -132,10 +171,70 @@ mod tests {
         let connection = Arc::new(Connection::new(0, &samples::connection()));
         let mut page = Page::default().from(7);
         let request = RequestInfo { route_name: "canary", path: "/a", ..Default::default() };
-        let mut add = |request| page.add(&connection, &Told::Request(request));
+        let mut add = |request| {
+            let before = page.bytes();
+            page.add(&connection, &Told::Request(request));
+            page.bytes() - before
+        };
         assert_eq!(add(&request), 8);
         assert_eq!(add(&request), 2);
         assert_eq!(add(&RequestInfo { route_name: "other", ..request }), 7);
         assert_eq!([0, 7, 8, 9, 10].map(|number| page.bytes_from(number)), [17, 17, 9, 7, 0]);
+    }
+
+    #[test]
+    fn lines_of_what_is_alike_are_as_if_each_stood_alone() {
+        let connection = Arc::new(Connection::new(0, &samples::connection()));
+        let all = samples::request();
+        let (bare, other) = (RequestInfo::default(), RequestInfo { path: "/b", sent: 2, ..all });
+        let (mut page, mut lines, mut alone) = (Page::default(), Lines::default(), Vec::new());
+        for request in [&all, &bare, &other, &bare, &all] {
+            let told = Told::Request(request);
+            page.add(&connection, &told);
+            let mut line = String::new();
+            lines.write(&mut line, 0, &connection, &told);
+            alone.push(without_time(&line));
+        }
+        assert_eq!(written(&page), alone);
+    }
+
+    #[test]
+    fn what_is_added_to_another_page_says_the_same_there() {
+        let connection = Arc::new(Connection::new(0, &samples::connection()));
+        let all = samples::request();
+        let other = RequestInfo { path: "/b", authority: "other", ..all };
+        let filled = |requests: &[&RequestInfo<'_>]| {
+            let mut page = Page::default();
+            requests.iter().for_each(|request| page.add(&connection, &Told::Request(request)));
+            page
+        };
+        let (mut first, mut second) = (filled(&[&all]), filled(&[&other, &all, &other]));
+        let lines = [written(&first), written(&second)].concat();
+        let once = first.alike.bytes() + second.alike.bytes();
+        assert!(first.has_room_for(&second));
+        first.append(&mut second);
+        assert_eq!(written(&first), lines);
+        assert!(first.alike.bytes() < once, "what is alike is kept once");
+        assert_eq!((second.len(), second.bytes()), (0, 0));
+        let mut full = filled(&[&all; TOGETHER]);
+        assert!(full.is_full() && !first.has_room_for(&full));
+        second.append(&mut full);
+        assert_eq!(second.len(), TOGETHER as u64);
+    }
+
+    fn written(page: &Page) -> Vec<String> {
+        let (mut lines, mut alike) = (Lines::default(), Written::of(&page.alike));
+        let line = |number| {
+            let mut line = String::new();
+            page.write(number, &mut alike, &mut lines, &mut line);
+            without_time(&line)
+        };
+        (page.first..page.end()).map(line).collect()
+    }
+
+    fn without_time(line: &str) -> String {
+        let mut line: serde_json::Map<_, _> = serde_json::from_str(line).unwrap();
+        assert!(line.remove("time").is_some());
+        serde_json::to_string(&line).unwrap()
     }
 }

@@ -13,44 +13,78 @@ use crate::{
 const MAX_PATH: usize = 1024;
 pub(crate) const MAX_TEXT: usize = 256;
 
-/// Writes what is a request's own.
-pub(crate) fn write(line: &mut Object<'_>, request: &RequestInfo<'_>) {
-    let &RequestInfo { sent, received, duration, reason, detail, .. } = request;
+/// What lines of requests have in common that are alike, as they say it: in pieces, between which stands what is a
+/// request's own.
+#[derive(Debug, Default)]
+pub(crate) struct Same {
+    text: String,
+    /// Where the pieces end: what is said of its end, of its head, of its answer, of its way, and of its client.
+    ends: [usize; 5],
+}
+
+impl Same {
+    pub(crate) fn of(request: &RequestInfo<'_>) -> Self {
+        let mut same = Self::default();
+        let mut line = Object::within(&mut same.text);
+        line::reason(&mut line, request.reason, &request.flags.text());
+        let end = line.len();
+        line.text(key!("method"), request.method);
+        line.text(key!("authority"), request.authority);
+        let head = line.len();
+        line.text(key!("protocol"), request.protocol);
+        if let Some(status) = request.status {
+            line.number(key!("status"), status.into());
+        }
+        if let Some(status) = request.grpc_status {
+            line.number(key!("grpc_status"), status.into());
+        }
+        if let Some(policy) = request.policy {
+            line.joined(key!("policy"), &policy.words());
+        }
+        let answer = line.len();
+        if let Some(route) = request.route {
+            line.joined(key!("route"), &route.words());
+        }
+        line.filled(key!("route_name"), request.route_name);
+        if let Some(cluster) = request.cluster {
+            line.joined(key!("cluster"), &cluster.words(&mut itoa::Buffer::new()));
+        }
+        line.number(key!("attempts"), request.attempts.into());
+        let way = line.len();
+        if let Some(agent) = request.user_agent {
+            line.text(key!("user_agent"), agent);
+        }
+        same.ends = [end, head, answer, way, line.len()];
+        same
+    }
+
+    fn pieces(&self) -> [&str; 5] {
+        let mut begin = 0;
+        self.ends.map(|end| {
+            let piece = self.text.get(begin..end).unwrap_or_default();
+            begin = end;
+            piece
+        })
+    }
+}
+
+/// Writes what is known of a request, given what it has in common with others.
+pub(crate) fn write(line: &mut Object<'_>, request: &RequestInfo<'_>, same: &Same) {
+    let &RequestInfo { sent, received, duration, .. } = request;
+    let [end, head, answer, way, client] = same.pieces();
     line::carried(line, Carried { sent, received, duration });
-    line::because(line, reason, &request.flags.text(), detail);
-    line.text(key!("method"), request.method);
-    line.text(key!("authority"), request.authority);
+    line.members(end);
+    line.known(key!("detail"), request.detail);
+    line.follow(head);
     line.text(key!("path"), request.path);
-    line.text(key!("protocol"), request.protocol);
-    if let Some(status) = request.status {
-        line.number(key!("status"), status.into());
-    }
-    if let Some(status) = request.grpc_status {
-        line.number(key!("grpc_status"), status.into());
-    }
-    if let Some(policy) = request.policy {
-        line.joined(key!("policy"), &policy.words());
-    }
-    if let Some(id) = request.request_id {
-        line.text(key!("request_id"), id);
-    }
-    if let Some(id) = request.trace_id {
-        line.text(key!("trace_id"), id);
-    }
-    if let Some(route) = request.route {
-        line.joined(key!("route"), &route.words());
-    }
-    line.filled(key!("route_name"), request.route_name);
-    if let Some(cluster) = request.cluster {
-        line.joined(key!("cluster"), &cluster.words(&mut itoa::Buffer::new()));
-    }
-    line.number(key!("attempts"), request.attempts.into());
+    line.follow(answer);
+    line.known(key!("request_id"), request.request_id);
+    line.known(key!("trace_id"), request.trace_id);
+    line.follow(way);
     if let Some(time) = request.upstream_time {
         line.milliseconds(key!("upstream_ms"), time);
     }
-    if let Some(agent) = request.user_agent {
-        line.text(key!("user_agent"), agent);
-    }
+    line.follow(client);
 }
 
 /// A path as it may be written down: without values, and no longer than lines have it.

@@ -43,10 +43,10 @@ impl<'a> From<&'a CloseReason> for Why<'a> {
     }
 }
 
-/// When something happens that happens now: milliseconds since 1970, in UTC.
+/// When something happens that happens now: nanoseconds since 1970, in UTC.
 pub(crate) fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// For tests of who passes records on: what is told, and how it is found again.
