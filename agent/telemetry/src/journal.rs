@@ -274,11 +274,13 @@ mod tests {
     #[test]
     fn nothing_is_lost_of_what_many_threads_tell_while_it_is_written() {
         let journal = journal(0);
-        let (told, mut taken) = (4 * 5000, Vec::new());
+        // No more than may wait.
+        let each = MOST / 4;
+        let (told, mut taken) = (4 * each as usize, Vec::new());
         thread::scope(|scope| {
             for begin in 0..4 {
                 let journal = &journal;
-                scope.spawn(move || fill(journal, begin * 5000..(begin + 1) * 5000));
+                scope.spawn(move || fill(journal, begin * each..(begin + 1) * each));
             }
             // It waits each time, with nothing that would wake it but what is told.
             while taken.len() + (journal.lost() as usize) < told {
