@@ -17,8 +17,8 @@ use tokio::{
 use super::{ANSWER, ApiError, ApiServer, is_name};
 use crate::kube_client::chain;
 
-/// Longest that a kubelet's words get.
-const MAX_WORDS: usize = 300;
+/// Longest that a kubelet's words get. The cause comes last, behind names and paths of the runtime's.
+const MAX_WORDS: usize = 1024;
 
 trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Both for T {}
