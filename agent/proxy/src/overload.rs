@@ -25,6 +25,10 @@ pub use ladder::Step;
 pub(crate) use metrics::OverloadMetrics;
 use metrics::Shed;
 
+/// An agent that has just begun is late by what it has to do itself: programs, configuration, connections that it takes
+/// over. It says nothing of load, and to refuse connections for it would cost some with every upgrade.
+const SETTLING: Duration = Duration::from_secs(10);
+
 /// How much of what the agent needs is used: 0 is nothing, and 1 all there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,6 +97,11 @@ impl Pressure {
         all.into_iter().max_by(|(_, one), (_, other)| one.total_cmp(other)).unwrap_or(all[0])
     }
 
+    /// What of it counts, of an agent of this age.
+    fn counted(self, age: Duration) -> Self {
+        if age < SETTLING { Self { delay: 0.0, ..self } } else { self }
+    }
+
     fn each(&self) -> [(&'static str, f64); 3] {
         [("memory", self.memory), ("descriptors", self.descriptors), ("delay", self.delay)]
     }
@@ -119,8 +128,9 @@ impl Overload {
         let mut state = self.ladder.lock().unwrap_or_else(PoisonError::into_inner);
         let (ladder, known) = &mut *state;
         let before = ladder.step();
-        let (resource, highest) = pressure.highest();
-        let step = ladder.observe(highest, self.epoch.elapsed());
+        let age = self.epoch.elapsed();
+        let (resource, highest) = pressure.counted(age).highest();
+        let step = ladder.observe(highest, age);
         *known = pressure;
         drop(state);
         self.step.store(step as u8, Ordering::Relaxed);
@@ -184,6 +194,15 @@ mod tests {
         Pressure { descriptors, ..Pressure::default() }
     }
 
+    #[test]
+    fn an_agent_that_has_just_begun_is_not_overloaded_by_being_late() {
+        let late = Pressure { delay: 9.0, descriptors: 0.5, memory: 0.4 };
+        assert_eq!(late.counted(Duration::ZERO).highest(), ("descriptors", 0.5));
+        assert_eq!(late.counted(SETTLING).highest(), ("delay", 9.0));
+        let short = Pressure { memory: 0.99, ..late };
+        assert_eq!(short.counted(Duration::ZERO).highest(), ("memory", 0.99));
+    }
+
     #[tokio::test]
     async fn what_matters_least_is_shed_first_and_connections_last() {
         let overload = Overload::new(OverloadMetrics::default(), &Handle::current());
@@ -215,7 +234,8 @@ mod tests {
             Pressure { descriptors: 0.99, ..Pressure::default() },
             Pressure { delay: 3.0, ..Pressure::default() },
         ] {
-            let overload = Overload::new(OverloadMetrics::default(), &Handle::current());
+            let mut overload = Overload::new(OverloadMetrics::default(), &Handle::current());
+            overload.epoch -= SETTLING;
             assert_eq!(overload.observe(pressure), Step::Connections, "{pressure:?}");
             assert_eq!(overload.status().pressure, pressure);
         }
