@@ -20,7 +20,7 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 pub(super) fn check(situation: &Situation) -> Vec<Finding> {
     let limit = getrlimit(Resource::Memlock);
     let features = situation.features.get_or_init(KernelFeatures::probe);
-    let mut found = of_features(features);
+    let mut found = of_features(features, situation.status().is_ok());
     let charged = features.all().iter().any(|probed| {
         probed.feature == Feature::MemoryAccounting.name()
             && matches!(probed.availability, Availability::Missing(_))
@@ -36,19 +36,21 @@ pub(super) fn check(situation: &Situation) -> Vec<Finding> {
     found
 }
 
-fn of_features(features: &KernelFeatures) -> Vec<Finding> {
+fn of_features(features: &KernelFeatures, agent_runs: bool) -> Vec<Finding> {
     let findings = features.all().iter().filter_map(|probed| {
-        let (kind, reason) = classify(&probed.availability, probed.need)?;
+        let (kind, reason) = classify(&probed.availability, probed.need, agent_runs)?;
         let found = format!("{reason} (used for: {})", probed.used_for);
         Some(Finding::new(kind, probed.feature, found))
     });
     findings.collect()
 }
 
-/// What nothing depends on is no finding, whatever came of it.
-fn classify(availability: &Availability, need: Need) -> Option<(Kind, &str)> {
+/// What nothing depends on is no finding, whatever came of it. What cannot be tried from here, as in a pod that has no
+/// cgroup of its own to write to, is none beside an agent: it has tried, has started, and warns of what it lacks.
+fn classify(availability: &Availability, need: Need, agent_runs: bool) -> Option<(Kind, &str)> {
     match (availability, need) {
         (Availability::Available, _) | (_, Need::Informative) => None,
+        (Availability::Unknown(_), _) if agent_runs => None,
         (Availability::Missing(reason), Need::Required) => Some((Kind::FeatureMissing, reason)),
         (Availability::Missing(reason), Need::Degrades) => Some((Kind::FeatureDegraded, reason)),
         (Availability::Unknown(reason), _) => Some((Kind::FeatureUnknown, reason)),
@@ -91,12 +93,15 @@ mod tests {
     fn what_is_required_is_an_error_and_what_could_not_be_asked_is_not_called_missing() {
         let missing = Availability::Missing("no".to_owned());
         let unknown = Availability::Unknown("no".to_owned());
-        let kind = |availability, need| classify(availability, need).map(|(kind, _)| kind);
+        let kind = |availability, need| classify(availability, need, false).map(|(kind, _)| kind);
         assert_eq!(kind(&missing, Need::Required), Some(Kind::FeatureMissing));
         assert_eq!(kind(&missing, Need::Degrades), Some(Kind::FeatureDegraded));
         assert_eq!(kind(&missing, Need::Informative), None);
         assert_eq!(kind(&unknown, Need::Required), Some(Kind::FeatureUnknown));
         assert_eq!(kind(&Availability::Available, Need::Required), None);
+        // An agent that runs has tried itself; what it lacks, it may lack from the next start on.
+        assert_eq!(classify(&unknown, Need::Required, true), None);
+        assert!(classify(&missing, Need::Required, true).is_some());
     }
 
     #[test]
