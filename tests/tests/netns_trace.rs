@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use undermesh_tests::{
-    PORT, PodSpec, Rig, ServiceSpec,
+    PORT, PodSpec, Rig, ServiceSpec, cgroup2_mount, locate,
     pod::{
         http::{Ask, PLAN, Speaks},
         protocol::Behaviour,
@@ -49,6 +49,31 @@ fn lookups(trace: &Value, step: usize) -> Vec<String> {
 fn steps(trace: &Value) -> Vec<String> {
     let steps = trace["proxy"].as_array().cloned().unwrap_or_default();
     steps.iter().map(|step| step["step"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// In its pod, the agent sees the node's cgroups read-only, and so does what it starts.
+#[test]
+fn a_probe_gets_into_a_pod_where_cgroups_are_mounted_read_only() -> Result<()> {
+    let rig = Rig::started()?;
+    let near = rig.pod("near")?;
+    near.listen(format!("[::]:{PORT}").parse()?, Behaviour::Echo)?;
+    let client = rig.place("client")?;
+    let root = cgroup2_mount()?;
+    // The probe is the last step of a shell that sees them so, and has tried.
+    let script = "mount -o remount,bind,ro \"$1\" && ! echo 0 2>/dev/null >\"$2/cgroup.procs\"\n\
+                  shift 2 && exec \"$@\"";
+    let mut shell = rig.command_on("a")?;
+    shell.args(["unshare", "--mount", "sh", "-ec", script, "sh"]).arg(root);
+    shell.arg(&client.cgroup).arg(locate("undermesh")?).arg("probe");
+    shell.arg("--netns").arg(client.netns.path()).arg("--cgroup").arg(&client.cgroup);
+    shell.args(["--timeout", "10000", "--to", &rig.vip("near", 80)?.to_string()]);
+    let output = shell.output()?;
+    let probed: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    assert_eq!(probed["error"], "", "{probed:#}");
+    assert_eq!(probed["cgroup"], client.cgroup.display().to_string());
+    assert!(probed["connectedUs"].is_u64(), "{probed:#}");
+    Ok(())
 }
 
 #[test]

@@ -2,15 +2,21 @@
 
 use std::{
     fs::{self, File},
+    io::{self, ErrorKind},
     os::{fd::AsFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    mount::{MountFlags, mount_remount},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
-use crate::DatapathError;
+use crate::{DatapathError, sys};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
+/// A cgroup's processes; who writes 0 to it becomes one of them.
+const MEMBERS: &str = "cgroup.procs";
 const OWN_CGROUPS: &str = "/proc/self/cgroup";
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/cgroup";
 /// The first process is the host's where its processes are in sight (`hostPID`).
@@ -52,6 +58,30 @@ impl CgroupRoot {
         collect_processes(&cgroup, &mut found).map_err(DatapathError::file("read", &cgroup))?;
         Ok(found)
     }
+
+    /// Moves this process into a cgroup. Where the hierarchy is mounted read-only, as in the agent's pod, this thread gets
+    /// a mount namespace of its own first, in which it is not: for processes that do nothing else for long.
+    ///
+    /// # Errors
+    /// Where the cgroup does not exist, or this process may not.
+    pub fn enter(&self, cgroup: &Path) -> Result<(), DatapathError> {
+        let processes = self.resolve(cgroup).join(MEMBERS);
+        let enter = || fs::write(&processes, "0");
+        let entered = match enter() {
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+                self.make_writable_here().and_then(|()| enter())
+            }
+            entered => entered,
+        };
+        entered.map_err(DatapathError::file("write", &processes))
+    }
+
+    /// A mount's flags change where it is mounted, and nowhere else.
+    fn make_writable_here(&self) -> io::Result<()> {
+        sys::leave_mounts()?;
+        let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        Ok(mount_remount(&self.0, flags, c"")?)
+    }
 }
 
 /// Makes cgroups have the names for this thread, and for those that it starts, that the host has for
@@ -87,8 +117,8 @@ pub(crate) fn own(root: &CgroupRoot) -> Result<PathBuf, DatapathError> {
     path.map(|path| root.resolve(Path::new(path))).ok_or(DatapathError::NoCgroup2)
 }
 
-fn collect_processes(cgroup: &Path, found: &mut Vec<u32>) -> std::io::Result<()> {
-    let procs = fs::read_to_string(cgroup.join("cgroup.procs"))?;
+fn collect_processes(cgroup: &Path, found: &mut Vec<u32>) -> io::Result<()> {
+    let procs = fs::read_to_string(cgroup.join(MEMBERS))?;
     found.extend(procs.lines().filter_map(|line| line.parse::<u32>().ok()));
     for entry in fs::read_dir(cgroup)? {
         let entry = entry?;

@@ -21,7 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub(crate) use maps::map_create;
 pub use node::{ClockState, clock_state};
-pub(crate) use node::{leave_netns, mtu};
+pub(crate) use node::{leave_mounts, leave_netns, mtu};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;

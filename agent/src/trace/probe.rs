@@ -142,7 +142,8 @@ pub(crate) fn run(args: &ProbeArgs) -> Result<ExitCode> {
 fn connect(args: &ProbeArgs, probed: &mut Probed) -> Result<()> {
     // A socket belongs to the cgroup and the namespace in which it is opened.
     if let Some(cgroup) = &args.cgroup {
-        fs::write(cgroup.join("cgroup.procs"), "0")
+        CgroupRoot::find()?
+            .enter(cgroup)
             .with_context(|| format!("cannot enter cgroup {}", cgroup.display()))?;
         probed.cgroup = cgroup.display().to_string();
     }

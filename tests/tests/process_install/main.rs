@@ -80,19 +80,6 @@ fn it_is_installed_and_upgraded_and_says_that_it_works() -> Result<()> {
     Ok(())
 }
 
-/// `trace --send` starts a probe that moves into the cgroup of a pod: it writes to its `cgroup.procs`.
-#[test]
-fn agents_may_write_to_the_cgroups_of_pods() -> Result<()> {
-    let documents = MANIFEST.split("\n---\n").map(serde_yaml_ng::from_str::<Value>);
-    let documents: Vec<Value> = documents.collect::<Result<_, _>>()?;
-    let agents = documents.iter().find(|it| it["kind"] == "DaemonSet").context("no agents")?;
-    let container = &agents["spec"]["template"]["spec"]["containers"][0];
-    let mounts = container["volumeMounts"].as_array().context("nothing is mounted")?;
-    let cgroup = mounts.iter().find(|it| it["mountPath"] == "/sys/fs/cgroup");
-    assert_ne!(cgroup.context("no cgroups are mounted")?["readOnly"], true);
-    Ok(())
-}
-
 #[test]
 fn what_is_in_the_way_is_named_and_nothing_is_changed() -> Result<()> {
     let cluster = Cluster::new()?;

@@ -60,3 +60,9 @@ pub(crate) fn leave_netns() -> io::Result<()> {
     // SAFETY: only the network namespace is unshared; descriptors stay shared.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.map_err(io::Error::from)
 }
+
+/// Gives the calling thread a mount namespace of its own, which goes with it.
+pub(crate) fn leave_mounts() -> io::Result<()> {
+    // SAFETY: only mounts are unshared, and with them the working directory; descriptors stay shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(io::Error::from)
+}
