@@ -6,6 +6,7 @@
 //! node of the pod that asks, and the latter only for accounts that are said to be those of node agents.
 
 mod cluster;
+mod lingering;
 pub(crate) mod message;
 mod rate;
 mod server;

@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Credentials, Issuance, Proven, Refusal, ServerTls,
+    lingering::Lingering,
     message::{CertificateRequestMessage, CertificateResponseMessage, PATH},
     streams::{self, Streams},
 };
@@ -150,6 +151,7 @@ impl Connection {
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEAD)
             .keep_alive_interval(PING);
+        let stream = Lingering::new(stream, self.shutdown.clone());
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             ended = connection.as_mut() => return ended.map_err(|error| error.to_string()),
