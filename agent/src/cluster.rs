@@ -39,10 +39,8 @@ use clap::Args;
 use undermesh_control::{ApiServer, ObjectPath};
 
 pub(crate) use install::{InstallArgs, UpgradeArgs};
-pub(crate) use nodes::{
-    AGENTS, Metrics, Node, PORT as METRICS_PORT, each, each_as_it_comes, names as node_names,
-};
-pub(crate) use ports::{ADMIN_PORT, AdminArgs, Ports};
+pub(crate) use nodes::{AGENTS, Metrics, Node, each, each_as_it_comes, names as node_names};
+pub(crate) use ports::{AdminArgs, Ports};
 pub(crate) use reach::{Place, Reach, Refused, agents, controllers};
 pub(crate) use remote::{CONTROLLER_PORT, RemoteArgs};
 pub(crate) use uninstall::UninstallArgs;

@@ -144,20 +144,28 @@ fn a_probe_is_a_connection_of_the_pod_on_every_path() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_request_is_followed_through_its_route() -> Result<()> {
+/// Has requests of `shop` looked at.
+const ROUTE: &str = "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop, namespace: shop}
+spec: {hosts: [shop], http: [{name: all, route: [{destination: {host: shop}}]}]}
+";
+
+/// A client, and on another node a server whose port speaks this, with rules about it.
+fn shop(protocol: &str, rules: &str) -> Result<Rig> {
     let mut rig = Rig::builder()
         .node("a", [PodSpec::new("client")])
         .node("b", [PodSpec::new("one")])
-        .service(ServiceSpec::new("shop", 80, PORT, &["one"]).app_protocol(80, "http"))
+        .service(ServiceSpec::new("shop", 80, PORT, &["one"]).app_protocol(80, protocol))
         .build()?;
-    rig.manifests.write(
-        "routes",
-        "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
-         metadata: {name: shop, namespace: shop}\n\
-         spec: {hosts: [shop], http: [{name: all, route: [{destination: {host: shop}}]}]}\n",
-    )?;
+    rig.manifests.write("rules", rules)?;
     rig.start()?;
+    Ok(rig)
+}
+
+#[test]
+fn a_request_is_followed_through_its_route() -> Result<()> {
+    let rig = shop("http", ROUTE)?;
     let (_client, one) = (rig.pod("client")?, rig.pod("one")?);
     one.listen_many(format!("[::]:{PORT}").parse()?, 1, Behaviour::Http("one".to_owned()))?;
     let args = ["shop/client", "--to", "shop:80", "--send", "--http", "GET", "/items"];
@@ -175,22 +183,11 @@ fn a_request_is_followed_through_its_route() -> Result<()> {
 #[test]
 fn a_request_over_a_connection_of_another_has_a_record_at_the_other_end_by_its_identifier()
 -> Result<()> {
-    let mut rig = Rig::builder()
-        .node("a", [PodSpec::new("client")])
-        .node("b", [PodSpec::new("one")])
-        .service(ServiceSpec::new("shop", 80, PORT, &["one"]).app_protocol(80, "http"))
-        .build()?;
-    rig.manifests.write(
-        "rules",
-        "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
-         metadata: {name: shop, namespace: shop}\n\
-         spec: {hosts: [shop], http: [{name: all, route: [{destination: {host: shop}}]}]}\n\
-         ---\n\
+    let judge = "---\n\
          apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
          metadata: {name: judge, namespace: shop}\n\
-         spec: {action: DENY, rules: [{to: [{operation: {paths: [/nowhere]}}]}]}\n",
-    )?;
-    rig.start()?;
+         spec: {action: DENY, rules: [{to: [{operation: {paths: [/nowhere]}}]}]}\n";
+    let rig = shop("http", &[ROUTE, judge].concat())?;
     let (_client, one) = (rig.pod("client")?, rig.pod("one")?);
     one.listen_many(format!("[::]:{PORT}").parse()?, 1, Behaviour::Http("one".to_owned()))?;
     let ask = || {
@@ -255,19 +252,8 @@ fn the_next_connection_is_waited_for_and_the_time_is_limited() -> Result<()> {
 
 #[test]
 fn requests_of_one_connection_of_http2_are_followed_side_by_side() -> Result<()> {
-    let mut rig = Rig::builder()
-        .node("a", [PodSpec::new("client")])
-        .node("b", [PodSpec::new("one")])
-        .service(ServiceSpec::new("shop", 80, PORT, &["one"]).app_protocol(80, "http2"))
-        .build()?;
-    rig.manifests.write(
-        "routes",
-        "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
-         metadata: {name: shop, namespace: shop}\n\
-         spec: {hosts: [shop], http: [{name: all, match: [{uri: {prefix: /items}}], \
-         route: [{destination: {host: shop}}]}]}\n",
-    )?;
-    rig.start()?;
+    let items = ROUTE.replace("name: all,", "name: all, match: [{uri: {prefix: /items}}],");
+    let rig = shop("http2", &items)?;
     let (client, one) = (rig.pod("client")?, rig.pod("one")?);
     one.listen_many(format!("[::]:{PORT}").parse()?, 1, Behaviour::Http("one".to_owned()))?;
     let to = rig.vip("shop", 80)?;

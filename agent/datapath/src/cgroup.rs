@@ -16,7 +16,7 @@ use crate::{DatapathError, sys};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// A cgroup's processes; who writes 0 to it becomes one of them.
-const MEMBERS: &str = "cgroup.procs";
+pub(crate) const MEMBERS: &str = "cgroup.procs";
 const OWN_CGROUPS: &str = "/proc/self/cgroup";
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/cgroup";
 /// The first process is the host's where its processes are in sight (`hostPID`).

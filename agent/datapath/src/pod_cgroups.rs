@@ -18,6 +18,8 @@ use rustix::{
     io::Errno,
 };
 use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::cgroup::MEMBERS;
 use undermesh_ebpf_common::GATE_LEVELS;
 
 use crate::{CgroupRoot, DatapathError, sys};
@@ -39,7 +41,7 @@ pub struct PodCgroup {
 impl PodCgroup {
     /// The processes of this very cgroup; none where it has gone.
     pub fn processes(&self) -> Vec<u32> {
-        let text = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        let text = fs::read_to_string(self.path.join(MEMBERS)).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 }

@@ -7,9 +7,7 @@ use undermesh_control::ApiServer;
 use undermesh_datapath::READABLE_MAPS;
 
 use super::{MAP_ENTRIES, PAGES, archive::Archive};
-use crate::cluster::{
-    self, ADMIN_PORT, CONTROLLER_PORT, METRICS_PORT, Place, Ports, Reach, Refused, each_as_it_comes,
-};
+use crate::cluster::{self, CONTROLLER_PORT, Place, Ports, Reach, Refused, each_as_it_comes};
 
 /// Pods that are asked at once.
 const AT_ONCE: usize = 4;
@@ -103,8 +101,8 @@ impl Cluster<'_> {
     }
 
     fn of_agent(&self, ports: &Ports) -> Vec<Page> {
-        let admin = self.admin.or(ports.admin).unwrap_or(ADMIN_PORT);
-        let metrics = ports.metrics.unwrap_or(METRICS_PORT);
+        let admin = self.admin.unwrap_or_else(|| ports.agent_admin());
+        let metrics = ports.agent_metrics();
         let page = |page: &str, name: &str| (admin, page.to_owned(), name.to_owned());
         let mut pages: Vec<Page> = PAGES.iter().map(|(path, name)| page(path, name)).collect();
         if self.flows {

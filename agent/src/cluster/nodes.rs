@@ -14,8 +14,6 @@ use super::{ClusterArgs, Ports};
 use crate::status::{duration, section};
 pub(crate) use metrics::Metrics;
 
-/// Of agents, where nothing else is said.
-pub(crate) const PORT: u16 = 15020;
 /// Agents that are asked at once.
 const AT_ONCE: usize = 16;
 /// Labels of their pods.
@@ -119,7 +117,7 @@ pub(super) async fn ask(api: &ApiServer, args: &ClusterArgs) -> Result<Vec<Node>
         let (api, namespace) = (api.clone(), args.namespace.clone());
         async move {
             let name = text(&pod["metadata"]["name"]);
-            let port = Ports::of(&pod).metrics.unwrap_or(PORT);
+            let port = Ports::of(&pod).agent_metrics();
             let said = api.pod_page((&namespace, &name), port, "metrics").await;
             Node::of(&pod, name, said)
         }

@@ -7,7 +7,9 @@ use clap::Args;
 use serde_json::Value;
 
 /// Port of the agents' admin pages where nothing else is said.
-pub(crate) const ADMIN_PORT: u16 = 15000;
+const ADMIN_PORT: u16 = 15000;
+/// Port of the agents' metrics where nothing else is said.
+const METRICS_PORT: u16 = 15020;
 
 /// The option of commands that ask the agent of this node, or through an API server those of others.
 #[derive(Args, Clone, Copy, Debug)]
@@ -26,7 +28,7 @@ impl AdminArgs {
 
     /// Of the agent in a pod.
     pub(crate) fn port(self, ports: Ports) -> u16 {
-        self.admin.map(|address| address.port()).or(ports.admin).unwrap_or(ADMIN_PORT)
+        self.admin.map_or_else(|| ports.agent_admin(), |address| address.port())
     }
 }
 
@@ -54,6 +56,16 @@ impl Ports {
         let first =
             |names| all().filter(|it| Likeness::of(it) == best).find_map(|it| port(it, names));
         Self { admin: first(ADMIN).or_else(|| first(DASHBOARD)), metrics: first(METRICS) }
+    }
+
+    /// Of an agent's admin pages.
+    pub(crate) fn agent_admin(self) -> u16 {
+        self.admin.unwrap_or(ADMIN_PORT)
+    }
+
+    /// Of an agent's metrics.
+    pub(crate) fn agent_metrics(self) -> u16 {
+        self.metrics.unwrap_or(METRICS_PORT)
     }
 }
 

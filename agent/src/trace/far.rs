@@ -11,7 +11,7 @@ use serde_json::Value;
 use undermesh_control::ApiServer;
 
 use super::report::Trace;
-use crate::cluster::{self, ADMIN_PORT, MeshArgs, Reach};
+use crate::cluster::{self, MeshArgs, Reach};
 
 /// Most that is taken of an answer, in bytes.
 const MOST: usize = 16 << 20;
@@ -61,7 +61,7 @@ async fn fill(api: &ApiServer, namespace: &str, trace: &Trace, far: &mut Far) ->
     let agents = cluster::agents(api, namespace).await?;
     let agent = agents.into_iter().find(|agent| agent.node == far.node);
     let agent = agent.with_context(|| format!("no agent runs on node {}", far.node))?;
-    let port = agent.ports.admin.unwrap_or(ADMIN_PORT);
+    let port = agent.ports.agent_admin();
     let mut reach = Reach::new(api, namespace, &agent.pod, port);
     let meant = Meant::of(trace);
     far.shared = meant.shared;

@@ -10,7 +10,7 @@ use crate::{
     ends::{Connection, Ends},
     json::{Object, key},
     request_line::{self, Same},
-    told::{Carried, Told, Why},
+    told::{Carried, Told},
 };
 
 /// RFC 3339 in UTC, always with three digits of a second, so that lines sort as text.
@@ -43,23 +43,22 @@ impl Lines {
         connection: &Arc<Connection>,
         told: &Told<'_>,
     ) {
-        let event = match told {
-            Told::Opened => "open",
-            Told::Denied(_) => "denied",
-            Told::Closed(..) => "close",
+        let (event, how, why) = match told {
+            Told::Opened => ("open", None, None),
+            Told::Denied(why) => ("denied", None, Some(why)),
+            Told::Closed(how, why) => ("close", Some(how), Some(why)),
             Told::Request(request) => {
                 return self.request(text, at, connection, request, &Same::of(request));
             }
         };
         let place = (connection.upstream(), connection.generation());
         let mut line = self.begin(text, at, event, connection, place);
-        match *told {
-            Told::Denied(why) => because(&mut line, &why),
-            Told::Closed(how, why) => {
-                carried(&mut line, how);
-                because(&mut line, &why);
-            }
-            Told::Opened | Told::Request(_) => {}
+        if let Some(how) = how {
+            carried(&mut line, *how);
+        }
+        if let Some(why) = why {
+            reason(&mut line, why.reason, why.flags);
+            line.known(key!("detail"), why.detail);
         }
         line.close();
     }
@@ -140,11 +139,6 @@ pub(crate) fn carried(line: &mut Object<'_>, Carried { sent, received, duration 
     line.milliseconds(key!("duration_ms"), duration);
 }
 
-fn because(line: &mut Object<'_>, why: &Why<'_>) {
-    reason(line, why.reason, why.flags);
-    line.known(key!("detail"), why.detail);
-}
-
 pub(crate) fn reason(line: &mut Object<'_>, reason: &'static str, flags: &str) {
     line.text(key!("reason"), reason);
     line.text(key!("response_flags"), flags);
@@ -166,13 +160,13 @@ mod tests {
     use time::format_description::well_known::Rfc3339;
 
     use super::*;
-    use crate::told::{now, samples};
+    use crate::told::{NANOS_PER_MILLI, now, samples};
 
     #[test]
     fn it_is_now_in_utc_and_to_the_millisecond() {
         let before = OffsetDateTime::now_utc();
         let mut text = String::new();
-        push_time(&mut text, now() / 1_000_000);
+        push_time(&mut text, now() / NANOS_PER_MILLI);
         let after = OffsetDateTime::now_utc();
         assert_eq!(text.len(), LENGTH);
         let written = OffsetDateTime::parse(&text, &Rfc3339).unwrap();

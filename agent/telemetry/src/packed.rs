@@ -10,10 +10,8 @@ use crate::{
     line::{Lines, MAX_DETAIL, cut},
     request_line::{MAX_TEXT, path_as_logged},
     texts::{Length, Pack, Unpack},
-    told::{Carried, Told, Why},
+    told::{Carried, NANOS_PER_MILLI, Told, Why},
 };
-
-const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// A record, without its texts.
 #[derive(Debug)]

@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{CloseReason, RequestInfo};
 
+/// Of the times that [`now`] gives, in one of those that lines do.
+pub(crate) const NANOS_PER_MILLI: u64 = 1_000_000;
+
 /// What has happened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Told<'a> {

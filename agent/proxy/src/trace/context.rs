@@ -56,9 +56,9 @@ impl Context {
     /// Writes the formats that came, and W3C's where none did; others, and malformed ones, are removed.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
         let Self { trace_id, span_id, sampled, random, .. } = *self;
-        let parent = TraceParent { trace_id, span_id, sampled, random }.format();
+        let parent = TraceParent { trace_id, span_id, sampled, random };
         let found = Found::in_head(headers);
-        if found.are(&[TRACEPARENT]) && is_all(headers, &parent) && self.is_only_parent() {
+        if found.are(&[TRACEPARENT]) && self.is_only_parent() && is_all(headers, &parent.format()) {
             // Most are: of a request that is not recorded, the next one's parent is the caller.
             return;
         }
@@ -72,7 +72,7 @@ impl Context {
             }
         };
         if self.formats.w3c {
-            set(TRACEPARENT, &parent);
+            set(TRACEPARENT, &parent.format());
             if !self.state.is_empty() {
                 set(TRACESTATE, self.state.as_bytes());
             }

@@ -13,7 +13,7 @@ use undermesh_control::ApiServer;
 use undermesh_telemetry::Edges;
 
 use super::{super::settings::Settings, ask};
-use crate::cluster::{AGENTS, METRICS_PORT, Metrics, Node, Ports, each};
+use crate::cluster::{AGENTS, Metrics, Node, Ports, each};
 
 /// How long it is remembered which there are.
 const KNOWN: Duration = Duration::from_secs(15);
@@ -142,7 +142,7 @@ async fn pages(pods: Vec<Value>, path: &'static str) -> Vec<(Value, Result<Strin
 
 fn address(pod: &Value) -> Option<SocketAddr> {
     let ip: IpAddr = pod["status"]["podIP"].as_str()?.parse().ok()?;
-    Some(SocketAddr::new(ip, Ports::of(pod).metrics.unwrap_or(METRICS_PORT)))
+    Some(SocketAddr::new(ip, Ports::of(pod).agent_metrics()))
 }
 
 fn text(value: &Value) -> String {
