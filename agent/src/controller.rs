@@ -199,21 +199,25 @@ async fn serve(settings: Settings, audit: &Audit, logging: Logging) -> Result<()
     if let Some(statuses) = statuses {
         tasks.spawn(statuses.run(stop.subscribe()));
     }
-    tasks.spawn(webhook.serve(webhook_listener, made.clone(), stop.subscribe()));
+    let mut last = JoinSet::new();
+    last.spawn(webhook.serve(webhook_listener, made.clone(), stop.subscribe()));
     tasks.spawn(registration.run(stop.subscribe()));
     tasks.spawn(admin::serve(metrics_listener, pages.metrics(), stop.subscribe()));
     tasks.spawn(admin::serve(readiness, pages.readiness(), stop.subscribe()));
     tasks.spawn(keeper.run(stop.subscribe()));
     tasks.spawn(identity.keep(authority, tls));
     let services = Services { issuance, streams };
-    tasks.spawn(issuance::serve(grpc, made, services, stop.subscribe()));
-    let election = tokio::spawn(election.run(stop.subscribe()));
+    last.spawn(issuance::serve(grpc, made, services, stop.subscribe()));
+    last.spawn(election.run(stop.subscribe()));
 
     wait_for_signal().await?;
     tracing::info!("stopping");
     stop.send_replace(true);
-    // The lease is given back first, so that another replica goes on at once.
-    let _ = tokio::time::timeout(LAST_ANSWERS, election).await;
+    // The lease is given back, so that another replica goes on at once, and who has asked is answered.
+    let answered = async { while last.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_ANSWERS, answered).await.is_err() {
+        tracing::warn!(after = ?LAST_ANSWERS, "stopped with requests that were not answered");
+    }
     tasks.abort_all();
     Ok(())
 }

@@ -208,8 +208,16 @@ impl Controller {
     ///
     /// # Errors
     /// When it takes too long, or does not end well.
-    pub fn stop(mut self) -> Result<()> {
+    pub fn stop(self) -> Result<()> {
         self.signal(Signal::TERM)?;
+        self.ended()
+    }
+
+    /// Waits for the end of one that was told to stop.
+    ///
+    /// # Errors
+    /// As [`Self::stop`].
+    pub fn ended(mut self) -> Result<()> {
         let ended = wait_for("the controller to stop", WITHIN, || Ok(self.child.try_wait()?));
         let status = ended.with_context(|| self.tail())?;
         ensure!(status.success(), "it ended with {status}{}", self.tail());

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -189,6 +190,32 @@ fn an_answer_comes_in_time_whatever_the_api_server_does() -> Result<()> {
     let _ = silent.read_to_string(&mut answer);
     ensure!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     Ok(())
+}
+
+#[test]
+fn a_review_that_has_begun_when_the_controller_stops_is_answered() -> Result<()> {
+    let (plane, controller, roots) = started()?;
+    controller.wait_leads(true, SOON)?;
+    let mut stream = connect(&controller, &roots, CONTROLLER)?;
+    let body = review("CREATE", &policy("MAYBE"));
+    let (begin, rest) = body.split_at(body.len() / 2);
+    let length = body.len();
+    write!(
+        stream,
+        "POST /validate HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+    )?;
+    let mut reading = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut reading)?;
+    stream.write_all(begin)?;
+    controller.signal(Signal::TERM)?;
+    wait_for("the lease to be given back", SOON, || Ok(plane.leader().is_empty().then_some(())))?;
+    ensure!(TcpStream::connect(controller.address("webhookAddress")?).is_err(), "it goes on");
+    thread::sleep(Duration::from_millis(500));
+    stream.write_all(rest)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("MAYBE"), "{answer}");
+    controller.ended()
 }
 
 #[test]

@@ -47,22 +47,12 @@ fn one_leader(replicas: &[Controller]) -> Result<usize> {
     })
 }
 
-fn holder(plane: &Plane) -> String {
-    let lease = plane.api.get(
-        "coordination.k8s.io/v1",
-        "Lease",
-        "undermesh-system",
-        "undermesh-controller",
-    );
-    lease.and_then(|it| Some(it["spec"]["holderIdentity"].as_str()?.to_owned())).unwrap_or_default()
-}
-
 #[test]
 fn one_of_three_leads_and_another_takes_over_in_time_when_it_is_killed() -> Result<()> {
     let plane = Plane::new()?;
     let mut replicas = three(&plane)?;
     let first = one_leader(&replicas)?;
-    assert_eq!(holder(&plane), ["one", "two", "three"][first]);
+    assert_eq!(plane.leader(), ["one", "two", "three"][first]);
     let killed = Instant::now();
     replicas.remove(first).kill()?;
     let _ = one_leader(&replicas)?;

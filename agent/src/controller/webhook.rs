@@ -8,7 +8,7 @@ mod judge;
 mod registration;
 mod review;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -35,7 +35,7 @@ use review::Review;
 /// The page that the API server posts reviews to.
 pub(super) const PATH: &str = "/validate";
 /// Connections at once; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: u32 = 256;
 /// Objects that are judged at once: each is a computation.
 const MAX_JUDGED: usize = 4;
 /// Largest review: an object and its predecessor, each of which etcd takes up to 1.5 MB of.
@@ -55,7 +55,7 @@ pub(super) struct Webhook {
 }
 
 impl Webhook {
-    /// Serves until `stop`.
+    /// Serves until `stop`, and is over once the reviews are that have come by then.
     pub(super) async fn serve(
         self,
         listener: TcpListener,
@@ -63,13 +63,13 @@ impl Webhook {
         mut stop: watch::Receiver<bool>,
     ) {
         let webhook = Arc::new(self);
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
         let judged = Arc::new(Semaphore::new(MAX_JUDGED));
         loop {
             let Ok(slot) = Arc::clone(&connections).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stop.wait_for(|stop| *stop) => break,
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
@@ -81,16 +81,19 @@ impl Webhook {
             };
             let Some(config) = tls.borrow().clone() else { continue };
             let (webhook, judged) = (Arc::clone(&webhook), Arc::clone(&judged));
+            let stop = stop.clone();
             tokio::spawn(async move {
                 let _slot = slot;
                 let acceptor = TlsAcceptor::from(Arc::clone(&config.https));
-                let served = webhook.connection(acceptor, stream, judged);
+                let served = webhook.connection(acceptor, stream, judged, stop);
                 let ended = tokio::time::timeout(CONNECTION_TIMEOUT, served).await;
                 if let Ok(Err(error)) = ended {
                     complain(address, &error);
                 }
             });
         }
+        drop(listener);
+        let _ = connections.acquire_many(MAX_CONNECTIONS).await;
     }
 
     async fn connection(
@@ -98,8 +101,13 @@ impl Webhook {
         acceptor: TlsAcceptor,
         stream: TcpStream,
         judged: Arc<Semaphore>,
+        mut stop: watch::Receiver<bool>,
     ) -> Result<(), String> {
-        let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+        let accepting = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+        let accepted = tokio::select! {
+            accepted = accepting => accepted,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
         let stream = accepted
             .map_err(|_| "no handshake in time".to_owned())?
             .map_err(|error| error.to_string())?;
@@ -107,12 +115,17 @@ impl Webhook {
             let (webhook, judged) = (Arc::clone(&self), Arc::clone(&judged));
             async move { Ok::<_, Infallible>(webhook.answer(request, &judged).await) }
         });
-        http1::Builder::new()
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
-            .await
-            .map_err(|error| error.to_string())
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return ended.map_err(|error| error.to_string()),
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        connection.await.map_err(|error| error.to_string())
     }
 
     /// What is no review is refused by a status; a review always has an answer, in time.

@@ -187,6 +187,14 @@ impl Plane {
         self.api.get("v1", "Secret", NAMESPACE, "undermesh-ca")
     }
 
+    /// Who holds the lease, as the API server has it; empty if nobody does.
+    pub fn leader(&self) -> String {
+        let lease =
+            self.api.get("coordination.k8s.io/v1", "Lease", NAMESPACE, "undermesh-controller");
+        let holder = lease.as_ref().and_then(|it| it["spec"]["holderIdentity"].as_str());
+        holder.unwrap_or_default().to_owned()
+    }
+
     /// A question to a controller about who asks with a token.
     ///
     /// # Errors

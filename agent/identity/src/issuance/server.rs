@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// Connections at once; more wait to be accepted. A node has one or two.
-const MAX_CONNECTIONS: usize = 16_384;
+const MAX_CONNECTIONS: u32 = 16_384;
 /// Requests that are worked on at once.
 const MAX_REQUESTS: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,20 +62,20 @@ pub struct Services {
     pub streams: Option<Arc<dyn Streams>>,
 }
 
-/// Serves until `shutdown`. Connections are accepted once there is a certificate.
+/// Serves until `shutdown`, and is over once every connection is. They are accepted once there is a certificate.
 pub async fn serve(
     listener: TcpListener,
     tls: watch::Receiver<Option<Arc<ServerTls>>>,
     services: Services,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     let requests = Arc::new(Semaphore::new(MAX_REQUESTS));
     loop {
         let Ok(slot) = Arc::clone(&connections).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = shutdown.wait_for(|stop| *stop) => return,
+            _ = shutdown.wait_for(|stop| *stop) => break,
         };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
@@ -100,6 +100,9 @@ pub async fn serve(
             }
         });
     }
+    // Nobody keeps a place for longer than `LAST_ANSWERS` now.
+    drop(listener);
+    let _ = connections.acquire_many(MAX_CONNECTIONS).await;
 }
 
 struct Connection {
@@ -112,7 +115,11 @@ struct Connection {
 impl Connection {
     async fn run(mut self, acceptor: TlsAcceptor, stream: TcpStream) -> Result<(), String> {
         let _ = stream.set_nodelay(true);
-        let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+        let accepting = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+        let accepted = tokio::select! {
+            accepted = accepting => accepted,
+            _ = self.shutdown.wait_for(|stop| *stop) => return Ok(()),
+        };
         let stream = accepted
             .map_err(|_| "no handshake in time".to_owned())?
             .map_err(|error| error.to_string())?;

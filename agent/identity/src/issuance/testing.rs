@@ -5,16 +5,19 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use undermesh_model::{SpiffeId, TrustDomain};
 
 use super::*;
 use crate::CaOptions;
+
+/// How long a slow cluster takes for an answer.
+const SLOW: Duration = Duration::from_millis(200);
 
 /// What there is: tokens with whose they are, and pods.
 #[derive(Default)]
@@ -23,7 +26,9 @@ pub(crate) struct FakeCluster {
     /// Namespace, name, UID, account, node.
     pub(crate) pods: Mutex<Vec<[&'static str; 5]>>,
     /// The API server cannot be reached.
-    pub(crate) is_down: std::sync::atomic::AtomicBool,
+    pub(crate) is_down: AtomicBool,
+    /// It takes its time.
+    pub(crate) is_slow: AtomicBool,
     pub(crate) reviews: AtomicUsize,
     pub(crate) lists: AtomicUsize,
 }
@@ -62,7 +67,13 @@ impl FakeCluster {
     fn answer<T: Send + 'static>(&self, value: Result<T, ClusterError>) -> Asked<'_, T> {
         let down = self.is_down.load(Ordering::Relaxed);
         let down = down.then(|| ClusterError::Unavailable("connection refused".to_owned()));
-        Box::pin(async move { down.map_or(value, Err) })
+        let is_slow = self.is_slow.load(Ordering::Relaxed);
+        Box::pin(async move {
+            if is_slow {
+                tokio::time::sleep(SLOW).await;
+            }
+            down.map_or(value, Err)
+        })
     }
 }
 
@@ -126,6 +137,7 @@ pub(crate) struct Running {
     pub(crate) cluster: Arc<FakeCluster>,
     pub(crate) notes: Arc<Notes>,
     pub(crate) stop: watch::Sender<bool>,
+    pub(crate) serving: JoinHandle<()>,
 }
 
 pub(crate) async fn start() -> Running {
@@ -148,6 +160,6 @@ pub(crate) async fn start() -> Running {
     made.wait_for(Option::is_some).await.unwrap();
     let stop = watch::Sender::new(false);
     let services = Services { issuance, streams: None };
-    tokio::spawn(serve(listener, made, services, stop.subscribe()));
-    Running { address, authority, cluster, notes, stop }
+    let serving = tokio::spawn(serve(listener, made, services, stop.subscribe()));
+    Running { address, authority, cluster, notes, stop, serving }
 }

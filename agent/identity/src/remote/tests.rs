@@ -111,6 +111,27 @@ async fn answers_for_another_key_another_identity_or_without_a_chain_are_not_tak
 }
 
 #[tokio::test]
+async fn a_server_that_stops_answers_who_has_asked_and_waits_for_nobody_else() {
+    let (running, dir) = (start().await, TempDir::new());
+    let agent = remote(&running, &dir, "agent");
+    let _silent = tokio::net::TcpStream::connect(running.address).await.unwrap();
+    running.cluster.is_slow.store(true, Ordering::Relaxed);
+    let reviews = || running.cluster.reviews.load(Ordering::Relaxed);
+    let asking = tokio::spawn(async move { agent.sign(&id("cart"), HOUR).await });
+    while reviews() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    running.stop.send_replace(true);
+    let began = Instant::now();
+    running.serving.await.unwrap();
+    let took = began.elapsed();
+    let notes = running.notes.0.lock().unwrap().join("\n");
+    assert!(notes.ends_with("issued cart on a"), "{notes}");
+    asking.await.unwrap().unwrap();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+#[tokio::test]
 async fn a_store_keeps_what_it_has_while_nobody_answers_and_asks_again() {
     let (running, dir) = (start().await, TempDir::new());
     let remote = remote(&running, &dir, "agent");
