@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{
-    HeaderValue, Request, Response, StatusCode,
+    HeaderName, HeaderValue, Request, Response, StatusCode,
     header::{CONNECTION, UPGRADE},
 };
 use http_body_util::BodyExt;
@@ -23,6 +23,9 @@ use super::{
     retry::{self, Went},
 };
 use crate::upstream::{Cluster, Lease, LocalError, Outcome, Pick, Refusal, RetryPermit, SendError};
+
+/// Which attempt it is that an endpoint sees, from 1.
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// A request that is sent on, and how.
 pub(crate) struct Forward<'a> {
@@ -164,7 +167,7 @@ impl Forward<'_> {
         *request.version_mut() = parts.version;
         *request.headers_mut() = parts.headers.clone();
         let headers = request.headers_mut();
-        headers.insert("x-envoy-attempt-count", HeaderValue::from(number));
+        headers.insert(ATTEMPT_COUNT, HeaderValue::from(number));
         if let Some(upgrade) = &self.head.upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, upgrade.clone());

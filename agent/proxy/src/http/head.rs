@@ -25,6 +25,8 @@ const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-c
 /// Names one request in all logs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Headers that the way to an endpoint adds, as a rule: the two above, a trace's, and the number of the attempt.
+const ADDED: usize = 4;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -45,6 +47,8 @@ impl Head {
     /// Checks and rewrites. `dialled` stands in for the authority of a request that names none.
     pub(crate) fn new(mut parts: Parts, dialled: SocketAddr) -> Result<Self, LocalReply> {
         parts.uri = target::absolute(&parts, dialled)?;
+        // The table has no more room than its client's headers took, and would be made anew for every other one.
+        parts.headers.reserve(ADDED);
         if parts.version == Version::HTTP_2 {
             as_http1(&mut parts.headers)?;
         }
