@@ -36,6 +36,7 @@ mod process;
 mod report;
 mod rounds;
 mod scale;
+mod together;
 
 use std::{process::ExitCode, time::Duration};
 

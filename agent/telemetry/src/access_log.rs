@@ -23,10 +23,11 @@ use crate::{
 };
 use sinks::LineSink;
 
-/// Time between two writes. The first line after a pause does not wait.
-const GATHER: Duration = Duration::from_millis(10);
+/// Time between two writes. The first line after a pause does not wait. Each time begins with code and memory that are in
+/// no cache: ten times as often, writing lines costs three times as much (`docs/performance.md`).
+const GATHER: Duration = Duration::from_millis(100);
 /// Bytes that are written at once, and as many as a line has.
-const BATCH: usize = 64 << 10;
+const BATCH: usize = 32 << 10;
 
 /// Where the lines go.
 #[derive(Clone, Debug)]

@@ -1,5 +1,8 @@
 //! `observation`: what it costs that agents tell what they do: access log, flow records and spans, against none of them.
 //! Metrics are counted in either case, since that cannot be turned off; how long they take to be read is a note.
+//!
+//! With requests, agents of both kinds are measured at the same time ([`together`]): what is looked for is smaller than
+//! what samples differ by that are taken one after the other.
 
 use std::{net::IpAddr, time::Instant};
 
@@ -12,6 +15,7 @@ use super::{
     load::Load,
     report::{Findings, Goal},
     rounds::{self, Plan},
+    together,
 };
 
 /// What the local path may lose, and what the path of requests may.
@@ -44,7 +48,7 @@ pub(super) fn run(plan: Plan) -> Result<[Findings; 2]> {
         way("telling all", &telling, far(&telling)?),
     ];
     for load in [Load::KeepAlive, Load::NewConnections] {
-        requests.comparisons.extend(rounds::run(load, &far, plan)?);
+        requests.comparisons.push(together::run(load, &far, plan)?);
     }
     let agent = telling.rig.agent("a")?;
     let lines = std::fs::read_to_string(telling.dir().join("access-a.log"))?.lines().count();

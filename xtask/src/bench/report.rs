@@ -67,14 +67,14 @@ impl Findings {
         if !self.comparisons.is_empty() {
             let _ = writeln!(
                 to,
-                "  {:<26}{:<16}{:<12}{:<24}{:<24}{:<24}samples spoilt",
+                "  {:<26}{:<16}{:<16}{:<24}{:<24}{:<24}samples spoilt",
                 "", "", "against", "per second", "CPU per unit", "CPU, rig alone"
             );
         }
         for one in &self.comparisons {
             let _ = writeln!(
                 to,
-                "  {:<26}{:<16}{:<12}{:<24}{:<24}{:<24}{} of {}{}",
+                "  {:<26}{:<16}{:<16}{:<24}{:<24}{:<24}{} of {}{}",
                 one.load,
                 one.variant,
                 one.baseline,

@@ -57,9 +57,7 @@ impl Sample {
 
 /// Measures all variants at one kind of work; compares each with the first.
 pub(super) fn run(load: Load, variants: &[Variant<'_>], plan: Plan) -> Result<Vec<Comparison>> {
-    for variant in variants {
-        load.run(variant, WARM_UP).with_context(|| context(load, variant))?;
-    }
+    warm_up(load, variants)?;
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); variants.len()];
     for round in 0..plan.rounds {
         for place in order(variants.len(), round) {
@@ -85,6 +83,14 @@ pub(super) fn run(load: Load, variants: &[Variant<'_>], plan: Plan) -> Result<Ve
         Comparison::new(load.name(), [variants[0].name, variant.name], &pairs)
     };
     Ok(variants[1..].iter().zip(others).map(compare).collect())
+}
+
+/// Does the work for a while that counts for nothing.
+pub(super) fn warm_up(load: Load, variants: &[Variant<'_>]) -> Result<()> {
+    for variant in variants {
+        load.run(variant, WARM_UP).with_context(|| context(load, variant))?;
+    }
+    Ok(())
 }
 
 fn context(load: Load, variant: &Variant<'_>) -> String {
