@@ -231,13 +231,15 @@ impl Incomer<'_> {
             return None;
         }
         let visit = visit(self.pod, self.caller, client, self.local);
-        let (give_back, mut given_back) = oneshot::channel();
+        let (give_back, given_back) = oneshot::channel();
         let over = move |stream| {
             // Nobody waits for it any more.
             let _ = give_back.send(stream);
         };
         Box::pin(guard::serve(visit, info, stream, policies, over)).await;
-        given_back.try_recv().ok().and_then(NativeStream::into_idle)
+        // A request that was upgraded has the stream for longer. Its peer asks for the next session as soon as both ends
+        // are done with this one.
+        given_back.await.ok().and_then(NativeStream::into_idle)
     }
 
     /// The client as the source's agent names it. Believed only as far as the source can prove: the
