@@ -18,11 +18,9 @@ use rustix::{
     io::Errno,
 };
 use tokio::io::{Interest, unix::AsyncFd};
-
-use crate::cgroup::MEMBERS;
 use undermesh_ebpf_common::GATE_LEVELS;
 
-use crate::{CgroupRoot, DatapathError, sys};
+use crate::{CgroupRoot, DatapathError, cgroup::MEMBERS, sys};
 
 /// Every directory of the hierarchy but its root has this file (cgroup v2, "Core Interface Files").
 const NOT_THE_ROOT: &str = "cgroup.type";

@@ -93,7 +93,8 @@ pub(super) fn warm_up(load: Load, variants: &[Variant<'_>]) -> Result<()> {
     Ok(())
 }
 
-fn context(load: Load, variant: &Variant<'_>) -> String {
+/// What an error happened in.
+pub(super) fn context(load: Load, variant: &Variant<'_>) -> String {
     format!("{} with {}", load.name(), variant.name)
 }
 

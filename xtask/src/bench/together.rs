@@ -15,7 +15,7 @@ use super::{
     cpu::{Cost, Stretch},
     ground::Variant,
     load::Load,
-    rounds::{Plan, Sample, warm_up},
+    rounds::{Plan, Sample, context, warm_up},
 };
 
 /// Measures both at one kind of work, on each processor in turn; compares the second with the first.
@@ -60,9 +60,7 @@ fn sample(load: Load, variant: &Variant<'_>, processor: &CpuSet, plan: Plan) -> 
     // What this thread starts is bound as it is.
     sched_setaffinity(None, processor).context("cannot bind this thread to a processor")?;
     let stretch = Stretch::begin(variant.ground.cgroup())?;
-    let units = load
-        .run(variant, plan.each)
-        .with_context(|| format!("{} with {}", load.name(), variant.name))?;
+    let units = load.run(variant, plan.each).with_context(|| context(load, variant))?;
     let Cost { own, steal, .. } = stretch.end()?;
     // The other variant's time is nobody else's.
     Ok(Sample { units, seconds: own, cost: Cost { busy: own, own, steal, foreign: 0.0 } })
