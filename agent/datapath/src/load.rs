@@ -1,5 +1,7 @@
 //! Loading: the object, its maps (new or adopted), its programs, and their links.
 
+mod maps;
+
 use std::{
     fs::File,
     os::fd::AsFd,
@@ -8,10 +10,10 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, LpmTrie, MapData, MapInfo, PerCpuArray, RingBuf, SockHash},
+    maps::{Array, MapData, PerCpuArray, RingBuf, SockHash},
     programs::{CgroupSockAddr, ProgramError, SkLookup, SockOps},
 };
-use undermesh_ebpf_common::{Block, BlockKey, ListenerKey, Pod};
+use undermesh_ebpf_common::{ListenerKey, Pod};
 use undermesh_snapshot::DatapathTables;
 
 use crate::{
@@ -27,10 +29,10 @@ use crate::{
     listening::ListeningPorts,
     pods::PodPrograms,
     probe::{Feature, KernelFeatures},
-    sizes::setting_of,
     table::Table,
-    tables::{Blocks, ConfigTables},
+    tables::ConfigTables,
 };
+use maps::{adopt, adopt_blocks, hash, sized, take};
 
 /// The embedded object; empty where the build had none.
 pub(crate) static OBJECT: &[u8] =
@@ -373,52 +375,6 @@ pub(crate) fn load_object(
         .override_global(aya_log::LEVEL, &kernel_log::level(config.kernel_log), false)
         .load(OBJECT)
         .map_err(|error| DatapathError::Load(chain(&error)))
-}
-
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, DatapathError> {
-    ebpf.take_map(name).ok_or_else(|| missing(name))
-}
-
-fn hash<K: aya::Pod, V: aya::Pod>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<HashMap<MapData, K, V>, DatapathError> {
-    HashMap::try_from(take(ebpf, name)?).map_err(DatapathError::map("open", name))
-}
-
-fn adopt<K, V>(ebpf: &mut Ebpf, name: &'static str) -> Result<Table<K, V>, DatapathError>
-where
-    K: aya::Pod + Ord + std::fmt::Debug,
-    V: aya::Pod + PartialEq,
-{
-    let (map, max_entries) = sized(ebpf, name)?;
-    Table::adopt(name, setting_of(name), max_entries, map)
-}
-
-fn adopt_blocks(ebpf: &mut Ebpf) -> Result<Blocks, DatapathError> {
-    let name = "BLOCKS";
-    let map = take(ebpf, name)?;
-    let max_entries = match &map {
-        aya::maps::Map::LpmTrie(data) => data.info().map_or(0, |info: MapInfo| info.max_entries()),
-        _ => 0,
-    };
-    let map: LpmTrie<MapData, BlockKey, Block> =
-        LpmTrie::try_from(map).map_err(DatapathError::map("open", name))?;
-    Table::adopt(name, setting_of(name), max_entries, map)
-}
-
-/// A hash map, and how many entries it takes.
-fn sized<K: aya::Pod, V: aya::Pod>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<(HashMap<MapData, K, V>, u32), DatapathError> {
-    let map = take(ebpf, name)?;
-    let max_entries = match &map {
-        aya::maps::Map::HashMap(data) => data.info().map_or(0, |info: MapInfo| info.max_entries()),
-        _ => 0,
-    };
-    let map = HashMap::try_from(map).map_err(DatapathError::map("open", name))?;
-    Ok((map, max_entries))
 }
 
 fn missing(name: &'static str) -> DatapathError {
