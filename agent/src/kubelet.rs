@@ -2,7 +2,7 @@
 //! alone would let every process of the node past the policies of its pods.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -11,14 +11,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
-use undermesh_datapath::{CgroupRoot, Datapath};
+use undermesh_datapath::{CgroupRoot, Datapath, sock_diag};
 
 /// How often it is looked whether the kubelet has come, or come back with another cgroup.
 const LOOK: Duration = Duration::from_secs(10);
 /// Where the kubelet serves its API.
 const KUBELET_PORT: u16 = 10250;
-/// TCP_LISTEN, as /proc/net/tcp writes states.
-const LISTEN: &str = "0A";
 
 /// Which cgroup the kubelet runs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +81,7 @@ impl Kubelet {
         let path = match &self.cgroup {
             KubeletCgroup::None => return Ok(()),
             KubeletCgroup::Path(path) => root.resolve(path),
-            KubeletCgroup::Auto => match find(&root) {
+            KubeletCgroup::Auto => match find(&root).context("cannot look for the kubelet")? {
                 Some(path) => path,
                 None => return Ok(()),
             },
@@ -102,36 +100,25 @@ impl Kubelet {
 }
 
 /// The cgroup of the process that listens at the kubelet's port.
-fn find(root: &CgroupRoot) -> Option<PathBuf> {
-    let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| listening_sockets(&table, KUBELET_PORT))
-        .map(|inode| format!("socket:[{inode}]"))
-        .collect();
+fn find(root: &CgroupRoot) -> io::Result<Option<PathBuf>> {
+    let sockets = listening_sockets(KUBELET_PORT)?;
     if sockets.is_empty() {
-        return None;
+        return Ok(None);
     }
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let owner = processes
+    let mut processes = fs::read_dir("/proc")?
+        .flatten()
         .map(|process| process.path())
-        .filter(|path| path.join("cgroup").exists())
-        .find(|path| has_open(path, &sockets))?;
-    let cgroup = cgroup_of(&fs::read_to_string(owner.join("cgroup")).ok()?)?.to_owned();
-    Some(root.resolve(Path::new(cgroup.trim_start_matches('/'))))
+        .filter(|path| path.join("cgroup").exists());
+    let owner = processes.find(|path| has_open(path, &sockets));
+    let memberships = owner.and_then(|path| fs::read_to_string(path.join("cgroup")).ok());
+    let path = memberships.as_deref().and_then(cgroup_of);
+    Ok(path.map(|path| root.resolve(Path::new(path.trim_start_matches('/')))))
 }
 
-/// Inode numbers of the sockets that listen at `port`, from /proc/net/tcp (proc(5)).
-fn listening_sockets(table: &str, port: u16) -> Vec<u64> {
-    let at = format!(":{port:04X}");
-    let listening = |line: &str| {
-        let mut fields = line.split_ascii_whitespace();
-        let local = fields.nth(1)?;
-        let state = fields.nth(1)?;
-        let inode = fields.nth(5)?.parse().ok()?;
-        (local.ends_with(&at) && state == LISTEN).then_some(inode)
-    };
-    table.lines().filter_map(listening).collect()
+/// The sockets that listen at `port`, as processes call those that they have open.
+fn listening_sockets(port: u16) -> io::Result<Vec<String>> {
+    let sockets = sock_diag::own_listeners()?.into_iter().filter(|socket| socket.port == port);
+    Ok(sockets.map(|socket| format!("socket:[{}]", socket.inode)).collect())
 }
 
 fn has_open(process: &Path, sockets: &[String]) -> bool {
@@ -152,17 +139,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_listening_socket_of_a_port_is_found_by_its_inode() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
-            0: 00000000:280A 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0000 100 0\n   \
-            1: 0100007F:280A 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0000 20 4\n   \
-            2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0000 100 0\n";
-        assert_eq!(listening_sockets(table, 10250), [4711]);
-        assert_eq!(listening_sockets(table, 22), [4713]);
-        assert_eq!(listening_sockets("", 22), [0; 0]);
-    }
-
-    #[test]
     fn the_unified_hierarchy_is_the_one_that_counts() {
         let hybrid =
             "3:cpu:/kubelet\n1:name=systemd:/system.slice\n0::/system.slice/kubelet.service\n";
@@ -174,9 +150,7 @@ mod tests {
     fn a_process_is_known_by_the_sockets_that_it_has_open() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let table = fs::read_to_string("/proc/net/tcp").unwrap();
-        let sockets: Vec<String> =
-            listening_sockets(&table, port).iter().map(|one| format!("socket:[{one}]")).collect();
+        let sockets = listening_sockets(port).unwrap();
         assert_eq!(sockets.len(), 1);
         assert!(has_open(Path::new("/proc/self"), &sockets));
         drop(listener);

@@ -358,8 +358,12 @@ mod tests {
 
     fn at(socket: (&str, bool)) -> Vec<String> {
         let addresses = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
-        let socket =
-            ListeningSocket { address: socket.0.parse().unwrap(), port: 80, v6only: socket.1 };
+        let socket = ListeningSocket {
+            address: socket.0.parse().unwrap(),
+            port: 80,
+            v6only: socket.1,
+            inode: 0,
+        };
         listening_at(&addresses, &[socket]).iter().map(ToString::to_string).collect()
     }
 

@@ -42,6 +42,8 @@ pub struct ListeningSocket {
     pub port: u16,
     /// An IPv6 socket that does not take IPv4 connections.
     pub v6only: bool,
+    /// What it is called where a process has it open: `socket:[INODE]`.
+    pub inode: u32,
 }
 
 /// One end of a TCP connection.
@@ -63,7 +65,16 @@ pub struct ConnectedSocket {
 /// # Errors
 /// Where the namespace cannot be entered, or the kernel does not answer.
 pub fn listeners(netns: &Netns) -> io::Result<Vec<ListeningSocket>> {
-    dump(netns, LISTENING, listening)
+    dump(netns.run(open)??, LISTENING, listening)
+}
+
+/// The same in the namespace of this thread. Unlike `/proc/net/tcp`, which lists the connections of all namespaces before
+/// those, it takes no longer where there are many.
+///
+/// # Errors
+/// Where the kernel does not answer.
+pub fn own_listeners() -> io::Result<Vec<ListeningSocket>> {
+    dump(open()?, LISTENING, listening)
 }
 
 /// The TCP connections of a namespace over which bytes may still flow.
@@ -71,7 +82,7 @@ pub fn listeners(netns: &Netns) -> io::Result<Vec<ListeningSocket>> {
 /// # Errors
 /// As [`listeners`].
 pub fn connections(netns: &Netns) -> io::Result<Vec<ConnectedSocket>> {
-    dump(netns, CONNECTED, connected)
+    dump(netns.run(open)??, CONNECTED, connected)
 }
 
 /// Ends a connection; both ends see a reset. One that has gone meanwhile is no error.
@@ -79,7 +90,7 @@ pub fn connections(netns: &Netns) -> io::Result<Vec<ConnectedSocket>> {
 /// # Errors
 /// Where the kernel cannot (`EOPNOTSUPP`, without CONFIG_INET_DIAG_DESTROY) or will not.
 pub fn destroy(netns: &Netns, socket: &ConnectedSocket) -> io::Result<()> {
-    let mut netlink = netns.run(|| Netlink::open(Protocol::Sockets))??;
+    let mut netlink = netns.run(open)??;
     let request = request(socket.family, CONNECTED, &socket.id);
     match netlink.ask(DESTROY, 0, &request) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -87,9 +98,12 @@ pub fn destroy(netns: &Netns, socket: &ConnectedSocket) -> io::Result<()> {
     }
 }
 
-fn dump<T>(netns: &Netns, states: u32, read: fn(&Body) -> Option<T>) -> io::Result<Vec<T>> {
-    // The socket belongs to the namespace in which it was opened.
-    let mut netlink = netns.run(|| Netlink::open(Protocol::Sockets))??;
+/// A socket that belongs to the namespace in which it is opened.
+fn open() -> io::Result<Netlink> {
+    Netlink::open(Protocol::Sockets)
+}
+
+fn dump<T>(mut netlink: Netlink, states: u32, read: fn(&Body) -> Option<T>) -> io::Result<Vec<T>> {
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
         // A dump does not look at the id.
@@ -117,11 +131,13 @@ fn request(family: u8, states: u32, id: &[u8; 48]) -> Body {
 }
 
 /// Reads `struct inet_diag_msg`: family, state, timer, retransmissions, then source port and
-/// destination port (network order), source address and destination address of 16 bytes each.
+/// destination port (network order), source address and destination address of 16 bytes each; at its end, the inode.
 fn listening(answer: &Body) -> Option<ListeningSocket> {
-    let bound = ends(answer.bytes(0..MESSAGE)?)?.0;
+    let message = answer.bytes(0..MESSAGE)?;
+    let bound = ends(message)?.0;
+    let inode = u32::from_ne_bytes(*message.last_chunk()?);
     let v6only = answer.number_after(MESSAGE, V6_ONLY).is_some_and(|value| value != 0);
-    Some(ListeningSocket { address: bound.ip(), port: bound.port(), v6only })
+    Some(ListeningSocket { address: bound.ip(), port: bound.port(), v6only, inode })
 }
 
 fn connected(answer: &Body) -> Option<ConnectedSocket> {
@@ -161,7 +177,8 @@ mod tests {
         bytes.extend(8080_u16.to_be_bytes());
         bytes.extend([0; 2]);
         bytes.extend(address);
-        bytes.resize(MESSAGE, 0);
+        bytes.resize(MESSAGE - 4, 0);
+        bytes.extend(4711_u32.to_ne_bytes());
         let body = Body::of(bytes);
         match v6only {
             Some(value) => body.with(V6_ONLY, &[value]),
@@ -173,6 +190,7 @@ mod tests {
     fn messages_say_where_a_socket_listens() {
         let v4 = listening(&message(AF_INET, &[10, 0, 0, 1], None)).unwrap();
         assert_eq!((v4.address.to_string(), v4.port), ("10.0.0.1".to_owned(), 8080));
+        assert_eq!(v4.inode, 4711);
         for (attribute, v6only) in [(None, false), (Some(0), false), (Some(1), true)] {
             let v6 = listening(&message(AF_INET6, &[0; 16], attribute)).unwrap();
             assert_eq!((v6.address, v6.v6only), (Ipv6Addr::UNSPECIFIED.into(), v6only));
