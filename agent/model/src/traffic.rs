@@ -3,6 +3,7 @@
 //! differently, [`Dialect`] says whose rules hold.
 
 mod backend_tls;
+mod cluster;
 mod destination;
 mod entry;
 mod http;
@@ -12,6 +13,7 @@ mod retry_on;
 mod route;
 
 pub use backend_tls::BackendTls;
+pub use cluster::ClusterKey;
 pub use destination::{
     ClientTls, ConnectionPool, ConsistentHash, DestinationRule, HashKey, HttpPool, LoadBalancer,
     Locality, LocalityBalance, OutlierDetection, Ring, SimpleBalancer, Subset, TcpPool, TlsMode,

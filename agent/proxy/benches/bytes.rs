@@ -111,8 +111,8 @@ fn route() -> CompiledRoute {
     let name = HeaderName::from_static;
     let value = HeaderValue::from_static("1");
     CompiledRoute {
-        origin: ResourceRef::namespaced("HTTPRoute", "shop", "bench"),
-        name: "0".to_owned(),
+        origin: ResourceRef::namespaced("HTTPRoute", "shop", "bench").into(),
+        name: "0".into(),
         action: RouteAction::Direct(DirectResponse { status: 200, body: Vec::new() }),
         path: Some(PathRewrite::Matched("/goods".to_owned())),
         authority: Some(HeaderValue::from_static("other")),

@@ -10,10 +10,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, Method, Request, Uri};
 use undermesh_model::{ResourceRef, Wire};
-use undermesh_snapshot::{
-    ServicePortRoute, Snapshot, WorkloadInfo,
-    traffic::{ClusterSpec, PortTraffic},
-};
+use undermesh_snapshot::{ServicePortRoute, Snapshot, WorkloadInfo, traffic::PortTraffic};
 
 use crate::{
     authorize::Denial,
@@ -21,7 +18,6 @@ use crate::{
     error::Failure,
     http::{Head, LocalReply, traffic_of},
     plan::{self, Dialler, Target},
-    upstream::cluster_name,
 };
 pub use crate::{
     guard::explain::{
@@ -37,11 +33,6 @@ pub use present::Present;
 
 /// Picks that are tried to see whom chance may choose; slots of a service are no more.
 const MAX_PICKS: usize = 4096;
-
-/// What a destination is called in metrics and in the status of pods, as Istio calls it.
-pub fn destination_name(spec: &ClusterSpec) -> String {
-    cluster_name(&spec.key).to_string()
-}
 
 /// Why something would not be carried: what logs would say.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use std::{
 
 use http::HeaderMap;
 use rustls::crypto::{SecureRandom, aws_lc_rs};
-use undermesh_telemetry::{Attribute, Event, SpanId, TraceId, Traced};
+use undermesh_telemetry::{Attribute, Event, SpanId, TraceId, TraceName, Traced};
 
 use crate::balance;
 pub(crate) use context::Context;
@@ -115,28 +115,7 @@ impl Trace {
 /// found from there.
 pub(crate) fn named(headers: &HeaderMap) -> Option<TraceName> {
     let incoming = Incoming::read(headers);
-    incoming.ids.map(|(trace_id, _)| TraceName { digits: trace_id.digits(), short: incoming.short })
-}
-
-/// A trace's name, as logs have it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TraceName {
-    digits: [u8; 32],
-    short: bool,
-}
-
-impl TraceName {
-    /// Its digits.
-    pub(crate) fn text(&self) -> &str {
-        let digits = if self.short { &self.digits[16..] } else { &self.digits[..] };
-        str::from_utf8(digits).unwrap_or_default()
-    }
-}
-
-impl From<TraceId> for TraceName {
-    fn from(id: TraceId) -> Self {
-        Self { digits: id.digits(), short: false }
-    }
+    incoming.ids.map(|(trace_id, _)| TraceName::new(trace_id, incoming.short))
 }
 
 /// Random bytes. Names of traces have to be unique across nodes, which the numbers that spread load are not.

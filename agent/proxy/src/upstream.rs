@@ -38,7 +38,7 @@ pub(crate) use cluster::{Cluster, RetryPermit};
 pub use dns::NameStatus;
 pub(crate) use dns::{DnsMetrics, Names};
 pub(crate) use lease::{ConnectionLease, Lease};
-pub(crate) use metrics::{UpstreamMetrics, name as cluster_name};
+pub(crate) use metrics::UpstreamMetrics;
 pub(crate) use node::Node;
 pub(crate) use prospect::{Prospect, prospects};
 pub(crate) use registry::Upstreams;

@@ -45,8 +45,8 @@ fn matches(routes: usize, make: fn(usize) -> PathMatch) -> Vec<HttpMatch> {
 
 fn table(matches: &[HttpMatch]) -> RouteTable {
     let route = Arc::new(CompiledRoute {
-        origin: ResourceRef::namespaced("HTTPRoute", "shop", "bench"),
-        name: "0".to_owned(),
+        origin: ResourceRef::namespaced("HTTPRoute", "shop", "bench").into(),
+        name: "0".into(),
         action: RouteAction::Direct(DirectResponse { status: 200, body: Vec::new() }),
         path: None,
         authority: None,

@@ -8,7 +8,7 @@ mod request;
 mod route;
 mod table;
 
-pub use cluster::{ClusterEndpoint, ClusterKey, ClusterSpec, DnsEndpoint, Settings};
+pub use cluster::{ClusterEndpoint, ClusterSpec, DnsEndpoint, Settings};
 pub use matcher::{Condition, HostPattern, PatternError, RequestMatch, Substitution, Unmet};
 pub use request::{Client, RequestView};
 pub use route::{

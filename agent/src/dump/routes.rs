@@ -213,7 +213,7 @@ impl RequestRule {
         };
         Self {
             object: Object::of(&route.origin),
-            rule: route.name.clone(),
+            rule: route.name.to_string(),
             conditions: matches.conditions(),
             destinations,
             answer,
@@ -257,7 +257,7 @@ fn besides(route: &CompiledRoute) -> Vec<String> {
     }
     for (target, share) in &route.mirrors {
         let to = match target {
-            Target::Cluster(spec) => proxy::destination_name(spec),
+            Target::Cluster(spec) => spec.key.to_string(),
             Target::Unusable(_) => "a destination that cannot be used".to_owned(),
         };
         all.push(format!("a copy of {}% to {to}", percent(*share)));
@@ -350,7 +350,7 @@ impl Destination {
             names.push("whatever name is asked for".to_owned());
         }
         Self {
-            name: proxy::destination_name(spec),
+            name: spec.key.to_string(),
             object: spec.rule.as_ref().map(Object::of),
             subset: spec.key.subset.clone(),
             endpoints: spec.endpoints.len(),

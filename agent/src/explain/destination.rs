@@ -24,7 +24,7 @@ impl Walk<'_> {
         spec: &ClusterSpec,
         asked: Option<&Asked>,
     ) -> Vec<Way> {
-        let name = proxy::destination_name(spec);
+        let name = spec.key.to_string();
         let mut step = self.by_agent("destination");
         step.outcome = settings(&name, spec);
         if let Some(rule) = &spec.rule {

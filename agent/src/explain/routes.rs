@@ -52,7 +52,7 @@ impl Walk<'_> {
         let mut step = self.by_agent("route");
         step.outcome = "depends on the request".to_owned();
         for (_, route) in traffic.http.entries() {
-            let rule = Rule::new(&route.origin, route.name.clone(), "may be about the request");
+            let rule = Rule::new(&route.origin, &*route.name, "may be about the request");
             if !step.lost.contains(&rule) {
                 step.lost.push(rule);
             }
@@ -70,7 +70,7 @@ impl Walk<'_> {
         step.lost = found
             .losers
             .iter()
-            .map(|(route, why)| Rule::new(&route.origin, route.name.clone(), why.clone()))
+            .map(|(route, why)| Rule::new(&route.origin, &*route.name, why.clone()))
             .collect();
         if let Some(refused) = found.refused {
             step.outcome = "no rule is about it".to_owned();
@@ -84,13 +84,13 @@ impl Walk<'_> {
         };
         step.outcome = "a rule is about it".to_owned();
         let why = if step.lost.is_empty() { "it matches" } else { "the first that matches" };
-        step.won.push(Rule::new(&route.origin, route.name.clone(), why));
+        step.won.push(Rule::new(&route.origin, &*route.name, why));
         trail.step(step);
         let mut ways = Vec::new();
         for fault in proxy::faults(&route) {
             let mut step = self.by_agent("fault");
             step.outcome = format!("{}, in {}% of cases", fault.what, fault.percent);
-            step.won.push(Rule::new(&route.origin, route.name.clone(), "injects it"));
+            step.won.push(Rule::new(&route.origin, &*route.name, "injects it"));
             if let Some(status) = fault.status.filter(|_| fault.percent > 0.0) {
                 let mut aborted = trail.clone();
                 aborted.percent = trail.percent * fault.percent / 100.0;

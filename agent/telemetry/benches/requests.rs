@@ -11,10 +11,10 @@ use std::{
 };
 
 use criterion::Criterion;
-use undermesh_model::{ResourceRef, SpiffeId, TrustDomain};
+use undermesh_model::{ResourceRef, SpiffeId, TrustDomain, traffic::ClusterKey};
 use undermesh_telemetry::{
-    ANSWERED, AccessLog, AccessLogSink, ClusterName, ConnectionInfo, Peer, Reporter, RequestInfo,
-    Requests, Security, ServiceLabel, Telemetry, Transport,
+    ANSWERED, AccessLog, AccessLogSink, ConnectionInfo, Peer, Reporter, RequestInfo, Requests,
+    Security, ServiceLabel, Telemetry, TraceId, Transport,
 };
 
 fn main() {
@@ -27,8 +27,9 @@ fn main() {
         ("and as a flow", Telemetry::with_flows(off(), 4096)),
         ("and in the log", Telemetry::with_flows(AccessLog::start(discarded).unwrap(), 4096)),
     ] {
-        let route = ResourceRef::namespaced("VirtualService", "shop", "cart");
-        let request = request(&route);
+        let route = Arc::new(ResourceRef::namespaced("VirtualService", "shop", "cart"));
+        let cluster = Arc::new(ClusterKey::new("cart.shop.svc.cluster.local", 80));
+        let request = RequestInfo { route: Some(&route), cluster: Some(&cluster), ..request() };
         let same = requests(&telemetry);
         group.bench_function(format!("{name}, one of many"), |it| {
             it.iter(|| same.record(&request));
@@ -86,7 +87,7 @@ fn connection() -> ConnectionInfo {
     }
 }
 
-fn request(route: &ResourceRef) -> RequestInfo<'_> {
+fn request() -> RequestInfo<'static> {
     RequestInfo {
         generation: 3,
         method: "GET",
@@ -96,9 +97,7 @@ fn request(route: &ResourceRef) -> RequestInfo<'_> {
         status: Some(200),
         reason: ANSWERED,
         request_id: Some("6e3a1f0c-2b1d-4c8e-9f0a-3b5d7e9f1a2c"),
-        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
-        route: Some(route.named()),
-        cluster: Some(ClusterName { port: 80, subset: "v1", host: "cart.shop.svc.cluster.local" }),
+        trace_id: TraceId::from_hex(b"4bf92f3577b34da6a3ce929d0e0e4736").map(Into::into),
         endpoint: Some("10.1.1.2:8080".parse().unwrap()),
         attempts: 1,
         sent: 1024,

@@ -335,8 +335,9 @@ mod tests {
         let journal = journal(0);
         tell(&journal, "short");
         let connection = Arc::new(Connection::new(0, &samples::connection()));
-        let name = "x".repeat(u16::MAX.into());
-        let long = RequestInfo { route_name: &name, detail: Some("long"), ..Default::default() };
+        let name: Arc<str> = "x".repeat(u16::MAX.into()).into();
+        let long =
+            RequestInfo { route_name: Some(&name), detail: Some("long"), ..Default::default() };
         let most = MOST_BYTES / name.len();
         for number in 0..most {
             // Unlike the one before.

@@ -50,10 +50,10 @@ pub use peer::{Peer, ServiceLabel};
 pub use process::resident_bytes;
 pub use record::ConnectionRecord;
 pub use request_line::path_as_logged;
-pub use requests::{ClusterName, RequestInfo, Requests};
+pub use requests::{RequestInfo, Requests};
 pub use spans::{
     Attribute, Directory, Endpoint, EndpointError, Event, Protocol, Resource, Span, SpanId,
-    SpanKind, Spans, TraceId, Traced, Value,
+    SpanKind, Spans, TraceId, TraceName, Traced, Value,
 };
 pub use telemetry::{ANSWERED, Denial, Telemetry};
 

@@ -146,9 +146,12 @@ pub(crate) fn reason(line: &mut Object<'_>, reason: &'static str, flags: &str) {
 
 /// The first `most` characters.
 pub(crate) fn cut(text: &str, most: usize) -> &str {
-    if text.len() <= most {
-        return text;
-    }
+    if text.len() <= most { text } else { cut_long(text, most) }
+}
+
+/// Hardly any text is as long: what it takes to cut it does not stand in the way of the others.
+#[cold]
+fn cut_long(text: &str, most: usize) -> &str {
     let end = text.char_indices().nth(most).map_or(text.len(), |(index, _)| index);
     &text[..end]
 }

@@ -4,11 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    RequestInfo,
+    RequestInfo, TraceName,
     alike::{Alike, Written},
     ends::Connection,
     line::{Lines, MAX_DETAIL, cut},
-    request_line::{MAX_TEXT, path_as_logged},
+    request_line::{MAX_TEXT, push_path_as_logged},
     texts::{Length, Pack, Unpack},
     told::{Carried, NANOS_PER_MILLI, Told, Why},
 };
@@ -45,7 +45,7 @@ struct Request {
     path: Length,
     detail: Option<Length>,
     request_id: Option<Length>,
-    trace_id: Option<Length>,
+    trace_id: Option<TraceName>,
     received: u64,
     sent: u64,
     duration: Duration,
@@ -113,15 +113,23 @@ impl Pack<'_> {
     fn request(&mut self, request: &RequestInfo<'_>, alike: &mut Alike) -> Request {
         Request {
             alike: alike.number(request),
-            path: self.text(&path_as_logged(request.path)),
+            path: self.path(request.path),
             detail: request.detail.map(|detail| self.detail(detail)),
             request_id: request.request_id.map(|id| self.words(id)),
-            trace_id: request.trace_id.map(|id| self.words(id)),
+            trace_id: request.trace_id,
             received: request.received,
             sent: request.sent,
             duration: request.duration,
             upstream_time: request.upstream_time,
         }
+    }
+
+    fn path(&mut self, path: &str) -> Length {
+        let Self(texts) = self;
+        let begin = texts.len();
+        push_path_as_logged(texts, path);
+        // No longer than a thousand characters.
+        (texts.len() - begin) as Length
     }
 
     fn end(&mut self, Why { reason, flags, detail }: &Why<'_>) -> End {
@@ -143,7 +151,7 @@ impl<'a> Unpack<'a> {
             path: self.text(request.path),
             detail: self.known(request.detail),
             request_id: self.known(request.request_id),
-            trace_id: self.known(request.trace_id),
+            trace_id: request.trace_id,
             received: request.received,
             sent: request.sent,
             duration: request.duration,

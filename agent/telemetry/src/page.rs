@@ -146,6 +146,8 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
+    use undermesh_model::ObjectName;
+
     use super::*;
     use crate::{RequestInfo, told::samples};
 
@@ -157,7 +159,8 @@ mod tests {
             let name = "x".repeat(bytes);
             for status in [200, 503] {
                 let status = Some(status);
-                let request = RequestInfo { route_name: &name, status, ..Default::default() };
+                let policy = Some(ObjectName { kind: "", namespace: "", name: &name });
+                let request = RequestInfo { policy, status, ..Default::default() };
                 page.add(&connection, &Told::Request(&request));
             }
             let emptied = page.emptied();
@@ -170,7 +173,9 @@ mod tests {
     fn bytes_of_what_is_alike_are_those_of_the_first() {
         let connection = Arc::new(Connection::new(0, &samples::connection()));
         let mut page = Page::default().from(7);
-        let request = RequestInfo { route_name: "canary", path: "/a", ..Default::default() };
+        let (canary, other) = ("canary".into(), "other".into());
+        let route_name = Some(&canary);
+        let request = RequestInfo { route_name, path: "/a", ..Default::default() };
         let mut add = |request| {
             let before = page.bytes();
             page.add(&connection, &Told::Request(request));
@@ -178,7 +183,7 @@ mod tests {
         };
         assert_eq!(add(&request), 8);
         assert_eq!(add(&request), 2);
-        assert_eq!(add(&RequestInfo { route_name: "other", ..request }), 7);
+        assert_eq!(add(&RequestInfo { route_name: Some(&other), ..request }), 7);
         assert_eq!([0, 7, 8, 9, 10].map(|number| page.bytes_from(number)), [17, 17, 9, 7, 0]);
     }
 

@@ -43,11 +43,13 @@ impl Same {
         }
         let answer = line.len();
         if let Some(route) = request.route {
-            line.joined(key!("route"), &route.words());
+            line.joined(key!("route"), &route.named().words());
         }
-        line.filled(key!("route_name"), request.route_name);
+        if let Some(name) = request.route_name {
+            line.filled(key!("route_name"), cut(name, MAX_TEXT));
+        }
         if let Some(cluster) = request.cluster {
-            line.joined(key!("cluster"), &cluster.words(&mut itoa::Buffer::new()));
+            line.shown(key!("cluster"), cluster);
         }
         line.number(key!("attempts"), request.attempts.into());
         let way = line.len();
@@ -79,7 +81,9 @@ pub(crate) fn write(line: &mut Object<'_>, request: &RequestInfo<'_>, same: &Sam
     line.text(key!("path"), request.path);
     line.follow(answer);
     line.known(key!("request_id"), request.request_id);
-    line.known(key!("trace_id"), request.trace_id);
+    if let Some(name) = request.trace_id {
+        line.text(key!("trace_id"), name.digits(&mut [0; 32]));
+    }
     line.follow(way);
     if let Some(time) = request.upstream_time {
         line.milliseconds(key!("upstream_ms"), time);
@@ -95,15 +99,30 @@ pub fn path_as_logged(path: &str) -> Cow<'_, str> {
     }
 }
 
+/// Appends a path as it may be written down.
+pub(crate) fn push_path_as_logged(text: &mut String, path: &str) {
+    if !may_have_values(path) {
+        text.push_str(cut(path, MAX_PATH));
+        return;
+    }
+    let begin = text.len();
+    push_without_values(text, path);
+    text.truncate(begin + cut(&text[begin..], MAX_PATH).len());
+}
+
 /// The same, as long as it is.
 pub(crate) fn without_values(path: &str) -> Cow<'_, str> {
-    // Without a way out in the middle, sixteen bytes are looked at in one step.
-    if !path.bytes().fold(false, |found, byte| found | (byte == b'?') | (byte == b';')) {
+    if !may_have_values(path) {
         return Cow::Borrowed(path);
     }
     let mut text = String::with_capacity(path.len() + 8);
     push_without_values(&mut text, path);
     Cow::Owned(text)
+}
+
+fn may_have_values(path: &str) -> bool {
+    // Without a way out in the middle, sixteen bytes are looked at in one step.
+    path.bytes().fold(false, |found, byte| found | (byte == b'?') | (byte == b';'))
 }
 
 /// Where in a path something stands.
@@ -235,8 +254,17 @@ mod tests {
     #[test]
     fn what_is_logged_is_no_longer_than_it_may_be() {
         let long = "/é".repeat(MAX_PATH);
-        assert_eq!(path_as_logged(&long), cut(&long, MAX_PATH));
-        assert_eq!(path_as_logged(&format!("{long}?a=b")), cut(&long, MAX_PATH));
-        assert_eq!(path_as_logged("/a?b=c"), "/a?b=*");
+        let with_values = format!("{long}?a=b");
+        for (path, logged) in [
+            (long.as_str(), cut(&long, MAX_PATH)),
+            (&with_values, cut(&long, MAX_PATH)),
+            ("/a?b=c", "/a?b=*"),
+            ("/a", "/a"),
+        ] {
+            assert_eq!(path_as_logged(path), logged);
+            let mut text = "before".to_owned();
+            push_path_as_logged(&mut text, path);
+            assert_eq!(text.strip_prefix("before"), Some(logged));
+        }
     }
 }

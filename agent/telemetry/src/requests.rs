@@ -1,17 +1,16 @@
 //! Requests: each one counted and logged once, when it is over.
 
 use std::{
-    fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use prometheus_client::metrics::counter::Counter;
-use undermesh_model::ObjectName;
+use undermesh_model::{ObjectName, ResourceRef, traffic::ClusterKey};
 
 use crate::{
-    ConnectionInfo, Resource, ResponseFlags, Telemetry, Traced,
+    ConnectionInfo, Resource, ResponseFlags, Telemetry, TraceName, Traced,
     ends::Connection,
     http_metrics::{MessageSeries, Outcome, RequestSeries},
     labels::EndLabels,
@@ -35,31 +34,6 @@ pub struct Requests {
     resource: OnceLock<Arc<Resource>>,
     outcomes: Mutex<Vec<(Outcome, Arc<RequestSeries>)>>,
     messages: OnceLock<MessageSeries>,
-}
-
-/// What Istio calls a destination: `outbound|80|v1|cart.shop.svc.cluster.local`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClusterName<'a> {
-    /// Port of the service.
-    pub port: u16,
-    /// Subset of the DestinationRule; may be empty.
-    pub subset: &'a str,
-    /// DNS name of the service.
-    pub host: &'a str,
-}
-
-impl ClusterName<'_> {
-    /// In its parts.
-    pub(crate) fn words<'a>(&'a self, port: &'a mut itoa::Buffer) -> [&'a str; 6] {
-        ["outbound|", port.format(self.port), "|", self.subset, "|", self.host]
-    }
-}
-
-impl fmt::Display for ClusterName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut port = itoa::Buffer::new();
-        self.words(&mut port).into_iter().try_for_each(|word| f.write_str(word))
-    }
 }
 
 /// One request, and what became of it.
@@ -92,13 +66,14 @@ pub struct RequestInfo<'a> {
     /// `x-request-id`.
     pub request_id: Option<&'a str>,
     /// Of the trace that it is part of.
-    pub trace_id: Option<&'a str>,
-    /// The object that the route is from.
-    pub route: Option<ObjectName<'a>>,
+    pub trace_id: Option<TraceName>,
+    /// The object that the route is from. It is shared, as the next two are: whether two requests have the same is
+    /// known without looking at it.
+    pub route: Option<&'a Arc<ResourceRef>>,
     /// The route's own name.
-    pub route_name: &'a str,
+    pub route_name: Option<&'a Arc<str>>,
     /// Where it was sent.
-    pub cluster: Option<ClusterName<'a>>,
+    pub cluster: Option<&'a Arc<ClusterKey>>,
     /// The endpoint that was tried last, where that is known better than from the ends.
     pub endpoint: Option<SocketAddr>,
     /// How many times it was sent.

@@ -31,7 +31,7 @@ use exporter::Exporter;
 use metrics::{Loss, SpanMetrics};
 
 pub use endpoint::{Endpoint, EndpointError, Protocol};
-pub use ids::{SpanId, TraceId};
+pub use ids::{SpanId, TraceId, TraceName};
 pub use request::Traced;
 pub(crate) use request::{resource, span as span_of};
 pub use span::{Attribute, Event, Resource, Span, SpanKind, Value};

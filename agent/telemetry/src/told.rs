@@ -55,14 +55,17 @@ pub(crate) fn now() -> u64 {
 /// For tests of who passes records on: what is told, and how it is found again.
 #[cfg(test)]
 pub(crate) mod samples {
-    use std::{sync::Arc, time::Duration};
+    use std::{
+        sync::{Arc, LazyLock},
+        time::Duration,
+    };
 
     use serde_json::Value;
-    use undermesh_model::ObjectName;
+    use undermesh_model::{ObjectName, ResourceRef, traffic::ClusterKey};
 
     use super::{Told, Why};
     use crate::{
-        ClusterName, ConnectionInfo, Peer, Reporter, RequestInfo, Security, Transport,
+        ConnectionInfo, Peer, Reporter, RequestInfo, Security, TraceId, TraceName, Transport,
         ends::Connection, journal::Journal,
     };
 
@@ -82,9 +85,16 @@ pub(crate) mod samples {
         }
     }
 
+    static ROUTE: LazyLock<Arc<ResourceRef>> =
+        LazyLock::new(|| Arc::new(ResourceRef::namespaced("VirtualService", "shop", "cart")));
+    static ROUTE_NAME: LazyLock<Arc<str>> = LazyLock::new(|| "canary".into());
+    static CLUSTER: LazyLock<Arc<ClusterKey>> = LazyLock::new(|| {
+        let whole = ClusterKey::new("cart.shop.svc.cluster.local", 80);
+        Arc::new(ClusterKey { subset: "v1".to_owned(), ..whole })
+    });
+
     /// A request of which all is known.
     pub(crate) fn request() -> RequestInfo<'static> {
-        let object = |name| Some(ObjectName { kind: "VirtualService", namespace: "shop", name });
         RequestInfo {
             generation: 7,
             method: "GET",
@@ -96,12 +106,16 @@ pub(crate) mod samples {
             grpc_status: Some(0),
             reason: "answered",
             detail: Some(""),
-            policy: object("guard"),
+            policy: Some(ObjectName {
+                kind: "AuthorizationPolicy",
+                namespace: "shop",
+                name: "guard",
+            }),
             request_id: Some("id"),
-            trace_id: Some("trace"),
-            route: object("cart"),
-            route_name: "canary",
-            cluster: Some(ClusterName { port: 80, subset: "v1", host: "cart.shop" }),
+            trace_id: TraceId::new([7; 16]).map(|id| TraceName::new(id, true)),
+            route: Some(&ROUTE),
+            route_name: Some(&ROUTE_NAME),
+            cluster: Some(&CLUSTER),
             endpoint: Some(([10, 0, 0, 1], 80).into()),
             attempts: 3,
             received: 1,

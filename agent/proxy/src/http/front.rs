@@ -2,11 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use undermesh_model::traffic::{ClusterKey, Locality};
 use undermesh_snapshot::{
     OutboundPolicy, ServicePortRoute, Snapshot,
-    traffic::{
-        AppProtocol, Client, ClusterEndpoint, ClusterKey, ClusterSpec, PortTraffic, Settings,
-    },
+    traffic::{AppProtocol, Client, ClusterEndpoint, ClusterSpec, PortTraffic, Settings},
 };
 
 use undermesh_telemetry::ConnectionInfo;
@@ -153,17 +152,11 @@ impl Front {
             address: endpoint.address,
             workload: endpoint.workload.clone(),
             weight: endpoint.weight.max(1),
-            locality: undermesh_model::traffic::Locality::default(),
+            locality: Locality::default(),
             priority: 0,
         };
         let spec = ClusterSpec {
-            key: ClusterKey {
-                host: route.host.clone(),
-                port: self.dialled.port(),
-                subset: String::new(),
-                name: String::new(),
-                view: String::new(),
-            },
+            key: ClusterKey::new(&route.host, self.dialled.port()).into(),
             rule: None,
             protocol: self.protocol,
             endpoints: route.endpoints.iter().map(endpoint).collect(),

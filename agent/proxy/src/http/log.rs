@@ -16,7 +16,7 @@ use http::{
 };
 use undermesh_model::ResourceRef;
 use undermesh_snapshot::traffic::{ClusterSpec, CompiledRoute, RouteAction};
-use undermesh_telemetry::{RequestInfo, Requests, ResponseFlags};
+use undermesh_telemetry::{RequestInfo, Requests, ResponseFlags, TraceName};
 
 use super::{
     body::grpc_status,
@@ -29,8 +29,7 @@ use crate::{
     authorize::Denial,
     metrics::Metrics,
     pod::Pod,
-    trace::{self, Trace, TraceName},
-    upstream,
+    trace::{self, Trace},
 };
 
 pub(crate) use undermesh_telemetry::{ANSWERED, ResponseFlag as Flag};
@@ -221,7 +220,7 @@ impl RequestLog {
             RouteAction::Forward(targets) => targets.len() > 1 && !route.name.is_empty(),
             RouteAction::Redirect(_) | RouteAction::Direct(_) => false,
         });
-        let of = route.map_or(key.host.as_str(), |route| route.name.as_str());
+        let of = route.map_or(key.host.as_str(), |route| &*route.name);
         Some(format!("{of}:{}/*", key.port))
     }
 
@@ -271,10 +270,10 @@ impl Drop for RequestLog {
             detail: self.detail.as_deref(),
             policy: self.policy.as_ref().map(ResourceRef::named),
             request_id: text(self.request_id.as_ref()),
-            trace_id: self.trace_id.as_ref().map(TraceName::text),
-            route: route.map(|route| route.origin.named()),
-            route_name: route.map_or("", |route| route.name.as_str()),
-            cluster: self.cluster.as_ref().map(|spec| upstream::cluster_name(&spec.key)),
+            trace_id: self.trace_id,
+            route: route.map(|route| &route.origin),
+            route_name: route.map(|route| &route.name),
+            cluster: self.cluster.as_ref().map(|spec| &spec.key),
             endpoint: self.endpoint,
             attempts: self.attempts,
             received: self.upload.bytes(),

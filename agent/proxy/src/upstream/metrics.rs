@@ -10,8 +10,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use undermesh_snapshot::traffic::ClusterKey;
-use undermesh_telemetry::{ClusterName, Metric};
+use undermesh_model::traffic::ClusterKey;
+use undermesh_telemetry::Metric;
 
 use super::{limits, outlier::Cause};
 
@@ -142,7 +142,7 @@ impl UpstreamMetrics {
 
     /// The series of a cluster; views of it count together.
     pub(super) fn cluster(&self, key: &ClusterKey) -> Arc<ClusterMetrics> {
-        let name = name(key).to_string();
+        let name = key.to_string();
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(metrics) = clusters.get(&name).and_then(Weak::upgrade) {
             return metrics;
@@ -168,11 +168,6 @@ impl Families {
         EJECTED_ENDPOINTS.register(registry, self.ejected.clone());
         PANIC_REQUESTS.register(registry, self.panics.clone());
     }
-}
-
-/// What Istio calls the cluster.
-pub(crate) fn name(key: &ClusterKey) -> ClusterName<'_> {
-    ClusterName { port: key.port, subset: &key.subset, host: &key.host }
 }
 
 const LIMITS: [&str; 4] = [limits::CONNECTIONS, limits::PENDING, limits::REQUESTS, limits::RETRIES];

@@ -8,7 +8,8 @@ use std::{
 };
 
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
-use undermesh_snapshot::traffic::{ClusterKey, ClusterSpec};
+use undermesh_model::traffic::ClusterKey;
+use undermesh_snapshot::traffic::ClusterSpec;
 
 use super::{
     NameStatus, Names,
@@ -27,7 +28,7 @@ pub(crate) struct Node {
     /// What DNS says.
     pub(super) names: Names,
     /// Kept by the clusters that ask them.
-    detectors: Mutex<HashMap<ClusterKey, Weak<Detector>>>,
+    detectors: Mutex<HashMap<Arc<ClusterKey>, Weak<Detector>>>,
     pods: Mutex<Vec<Weak<Clusters>>>,
     /// A detector is new, or wants to sweep earlier.
     changed: Arc<Notify>,
@@ -60,7 +61,7 @@ impl Node {
         let mut detectors = self.detectors.lock().unwrap_or_else(PoisonError::into_inner);
         let known = detectors.get(&spec.key).and_then(Weak::upgrade);
         let detector = known.unwrap_or_else(|| {
-            let key = spec.key.clone();
+            let key = Arc::clone(&spec.key);
             let detector = Arc::new(Detector::new(key.clone(), settings, Arc::clone(metrics)));
             detectors.insert(key, Arc::downgrade(&detector));
             detector

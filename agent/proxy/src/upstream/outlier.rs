@@ -20,8 +20,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
-use undermesh_model::traffic::OutlierDetection;
-use undermesh_snapshot::traffic::ClusterKey;
+use undermesh_model::traffic::{ClusterKey, OutlierDetection};
 
 use super::{Outcome, metrics::ClusterMetrics};
 pub(super) use counts::Cause;
@@ -30,7 +29,7 @@ use rule::Rule;
 
 /// Watches the endpoints of one cluster, for all pods of the node.
 pub(super) struct Detector {
-    key: ClusterKey,
+    key: Arc<ClusterKey>,
     metrics: Arc<ClusterMetrics>,
     rule: ArcSwap<Rule>,
     state: Mutex<State>,
@@ -78,7 +77,7 @@ pub(super) struct Ejected {
 
 impl Detector {
     pub(super) fn new(
-        key: ClusterKey,
+        key: Arc<ClusterKey>,
         settings: &OutlierDetection,
         metrics: Arc<ClusterMetrics>,
     ) -> Self {

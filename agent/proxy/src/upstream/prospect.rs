@@ -75,8 +75,8 @@ fn dialled(spec: &ClusterSpec, address: SocketAddr) -> Prospect {
 
 #[cfg(test)]
 mod tests {
-    use undermesh_model::traffic::{ConsistentHash, HashKey, Ring};
-    use undermesh_snapshot::traffic::{AppProtocol, ClusterKey, Settings};
+    use undermesh_model::traffic::{ClusterKey, ConsistentHash, HashKey, Ring};
+    use undermesh_snapshot::traffic::{AppProtocol, Settings};
 
     use super::*;
 
@@ -88,10 +88,8 @@ mod tests {
             locality: Default::default(),
             priority: *priority,
         });
-        let part = String::new;
-        let host = "cart.shop.svc.cluster.local".to_owned();
         ClusterSpec {
-            key: ClusterKey { host, port: 80, subset: part(), name: part(), view: part() },
+            key: ClusterKey::new("cart.shop.svc.cluster.local", 80).into(),
             rule: None,
             protocol: AppProtocol::Http,
             endpoints: endpoints.collect(),

@@ -8,7 +8,8 @@ use std::{
 };
 
 use tokio::time::Instant;
-use undermesh_snapshot::traffic::{ClusterKey, ClusterSpec};
+use undermesh_model::traffic::ClusterKey;
+use undermesh_snapshot::traffic::ClusterSpec;
 
 use super::{
     Cluster, UpstreamStatus,
@@ -28,7 +29,7 @@ pub(crate) struct Upstreams {
     node: Arc<Node>,
     families: Families,
     clusters: Arc<Clusters>,
-    named: Mutex<HashMap<ClusterKey, Named>>,
+    named: Mutex<HashMap<Arc<ClusterKey>, Named>>,
 }
 
 /// What a specification for many names is for one of them.
@@ -39,7 +40,7 @@ struct Named {
 
 /// Clusters, and when they were last asked for.
 #[derive(Default)]
-pub(super) struct Clusters(Mutex<HashMap<ClusterKey, Slot>>);
+pub(super) struct Clusters(Mutex<HashMap<Arc<ClusterKey>, Slot>>);
 
 struct Slot {
     cluster: Arc<Cluster>,
@@ -62,7 +63,7 @@ impl Upstreams {
         let Some(slot) = clusters.get_mut(&spec.key) else {
             let cluster = Cluster::new(&self.node, spec, self.families);
             let slot = Slot { cluster: Arc::clone(&cluster), used };
-            clusters.insert(spec.key.clone(), slot);
+            clusters.insert(Arc::clone(&spec.key), slot);
             return cluster;
         };
         slot.used = used;
@@ -99,13 +100,13 @@ impl Upstreams {
             return Some(self.resolved(spec).await);
         }
         match spec.key_of(name) {
-            Some(key) => Some(self.resolved(&self.named(spec, key)?).await),
+            Some(key) => Some(self.resolved(&self.named(spec, key.into())?).await),
             None if spec.dynamic.is_some() => None,
             None => Some(self.resolved(spec).await),
         }
     }
 
-    fn named(&self, general: &Arc<ClusterSpec>, key: ClusterKey) -> Option<Arc<ClusterSpec>> {
+    fn named(&self, general: &Arc<ClusterSpec>, key: Arc<ClusterKey>) -> Option<Arc<ClusterSpec>> {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         let known = named.get(&key).filter(|known| Arc::ptr_eq(&known.general, general));
         if let Some(known) = known {
@@ -118,7 +119,7 @@ impl Upstreams {
         if named.len() >= MAX_NAMED && !named.contains_key(&key) {
             return None;
         }
-        let own = Arc::new(general.of(key.clone()));
+        let own = Arc::new(general.of(Arc::clone(&key)));
         named.insert(key, Named { general: Arc::clone(general), own: Arc::clone(&own) });
         Some(own)
     }
@@ -133,7 +134,7 @@ impl Upstreams {
 }
 
 impl Clusters {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ClusterKey, Slot>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<ClusterKey>, Slot>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

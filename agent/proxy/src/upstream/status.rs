@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Cluster, limits::Limit, member::Member, metrics, outlier::Detector};
+use super::{Cluster, limits::Limit, member::Member, outlier::Detector};
 
 /// One destination of one client pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -70,7 +70,7 @@ pub(super) fn of(cluster: &Cluster) -> UpstreamStatus {
     let limits = all.into_iter().map(of_limit);
     let detector = cluster.detector();
     UpstreamStatus {
-        cluster: metrics::name(&cluster.spec().key).to_string(),
+        cluster: cluster.spec().key.to_string(),
         rule: cluster.spec().rule.as_ref().map(ToString::to_string),
         limits: limits.filter(|limit| limit.max.is_some() || limit.held > 0).collect(),
         endpoints: cluster.members().iter().map(|one| of_member(one, detector)).collect(),

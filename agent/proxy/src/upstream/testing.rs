@@ -20,9 +20,8 @@ use tokio::{
     runtime::Handle,
     sync::{Semaphore, watch},
 };
-use undermesh_snapshot::traffic::{
-    AppProtocol, ClusterEndpoint, ClusterKey, ClusterSpec, Settings,
-};
+use undermesh_model::traffic::ClusterKey;
+use undermesh_snapshot::traffic::{AppProtocol, ClusterEndpoint, ClusterSpec, Settings};
 
 use super::{
     Body, ByteStream, Cluster, Dial, Dialling, DnsMetrics, Lease, Names, Node, Pick, SendError,
@@ -86,13 +85,7 @@ impl Rig {
 /// The cluster `cart` with so many endpoints, `10.0.0.1:80` and so on.
 pub(super) fn spec(endpoints: u8) -> ClusterSpec {
     ClusterSpec {
-        key: ClusterKey {
-            host: "cart".to_owned(),
-            port: 80,
-            subset: String::new(),
-            name: String::new(),
-            view: String::new(),
-        },
+        key: ClusterKey::new("cart", 80).into(),
         rule: None,
         protocol: AppProtocol::Http,
         endpoints: (1..=endpoints).map(endpoint).collect(),

@@ -5,35 +5,19 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use undermesh_model::{
     ResourceRef,
     traffic::{
-        ClientTls, ConnectionPool, LoadBalancer, Locality, OutlierDetection, SimpleBalancer,
-        TlsMode,
+        ClientTls, ClusterKey, ConnectionPool, LoadBalancer, Locality, OutlierDetection,
+        SimpleBalancer, TlsMode,
     },
 };
 
 use super::{AppProtocol, HostPattern};
 use crate::WorkloadInfo;
 
-/// Names a destination. State that outlives a snapshot (ejections, open connections) is kept by it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClusterKey {
-    /// DNS name of the service.
-    pub host: String,
-    /// Port of the service.
-    pub port: u16,
-    /// Subset of the DestinationRule; empty for the whole.
-    pub subset: String,
-    /// The name that was asked for, where the host stands for many that are a destination each; empty
-    /// otherwise.
-    pub name: String,
-    /// Client namespace where the DestinationRule is not everybody's; empty otherwise.
-    pub view: String,
-}
-
 /// One destination: its endpoints, and how they are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSpec {
     /// Its name.
-    pub key: ClusterKey,
+    pub key: Arc<ClusterKey>,
     /// The DestinationRule that it follows.
     pub rule: Option<ResourceRef>,
     /// What its endpoints speak.
@@ -89,12 +73,12 @@ impl ClusterSpec {
         let part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let good = !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(part);
         let meant = self.dynamic.is_none() || HostPattern::new(&self.key.host).matches(&name);
-        (good && meant).then(|| ClusterKey { name, ..self.key.clone() })
+        (good && meant).then(|| ClusterKey { name, ..ClusterKey::clone(&self.key) })
     }
 
     /// What it is for the name of this key.
     #[must_use]
-    pub fn of(&self, key: ClusterKey) -> Self {
+    pub fn of(&self, key: Arc<ClusterKey>) -> Self {
         let dns = self.dynamic.map(|port| DnsEndpoint {
             name: key.name.clone(),
             port,
@@ -108,9 +92,8 @@ impl ClusterSpec {
     }
 
     fn of_nobody(host: &str, port: u16) -> Self {
-        let (subset, name, view) = (String::new(), String::new(), String::new());
         Self {
-            key: ClusterKey { host: host.to_owned(), port, subset, name, view },
+            key: ClusterKey::new(host, port).into(),
             rule: None,
             protocol: AppProtocol::Auto,
             endpoints: Vec::new(),

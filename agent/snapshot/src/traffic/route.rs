@@ -82,9 +82,9 @@ fn names(patterns: &[String], name: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compiled {
     /// The object it comes from.
-    pub origin: ResourceRef,
+    pub origin: Arc<ResourceRef>,
     /// The rule's name, or its position.
-    pub name: String,
+    pub name: Arc<str>,
     /// What is done in the end.
     pub action: RouteAction,
     /// The path.

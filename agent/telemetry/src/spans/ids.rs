@@ -70,6 +70,33 @@ id!(
     8
 );
 
+/// A trace's name as logs have it: as its client writes it, which may be with its last 16 digits only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceName {
+    id: TraceId,
+    short: bool,
+}
+
+impl TraceName {
+    /// That of a trace; a short one has 16 digits.
+    pub fn new(id: TraceId, short: bool) -> Self {
+        Self { id, short }
+    }
+
+    /// Its digits, in a place for them.
+    pub fn digits<'a>(&self, digits: &'a mut [u8; 32]) -> &'a str {
+        *digits = self.id.digits();
+        let digits = if self.short { &digits[16..] } else { &digits[..] };
+        str::from_utf8(digits).unwrap_or_default()
+    }
+}
+
+impl From<TraceId> for TraceName {
+    fn from(id: TraceId) -> Self {
+        Self::new(id, false)
+    }
+}
+
 fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),

@@ -21,13 +21,13 @@ use tokio::{
 };
 use undermesh_model::{
     ResourceRef,
-    traffic::{Dialect, HttpMatch, Locality, PathMatch},
+    traffic::{ClusterKey, Dialect, HttpMatch, Locality, PathMatch},
 };
 use undermesh_snapshot::{
     WorkloadInfo,
     traffic::{
-        AppProtocol, ClusterEndpoint, ClusterKey, ClusterSpec, CompiledRoute, HeaderEdits,
-        PortTraffic, RequestMatch, RouteAction, RouteTable, Settings, Target, Weighted,
+        AppProtocol, ClusterEndpoint, ClusterSpec, CompiledRoute, HeaderEdits, PortTraffic,
+        RequestMatch, RouteAction, RouteTable, Settings, Target, Weighted,
     },
 };
 
@@ -157,16 +157,16 @@ pub(super) fn cluster(
     protocol: AppProtocol,
     endpoints: Vec<ClusterEndpoint>,
 ) -> Arc<ClusterSpec> {
-    let host = "cart.shop.svc.cluster.local".to_owned();
-    let key = ClusterKey { host, port: 80, subset, name: String::new(), view: String::new() };
+    let whole = ClusterKey::new("cart.shop.svc.cluster.local", 80);
+    let key = Arc::new(ClusterKey { subset, ..whole });
     let (dns, settings) = (Vec::new(), Settings::default());
     Arc::new(ClusterSpec { key, rule: None, protocol, endpoints, dns, dynamic: None, settings })
 }
 
 pub(super) fn route(action: RouteAction) -> CompiledRoute {
     CompiledRoute {
-        origin: ResourceRef::namespaced("VirtualService", "shop", "cart"),
-        name: "route".to_owned(),
+        origin: ResourceRef::namespaced("VirtualService", "shop", "cart").into(),
+        name: "route".into(),
         action,
         path: None,
         authority: None,

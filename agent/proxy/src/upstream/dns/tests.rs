@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use hickory_resolver::proto::op::ResponseCode;
-use undermesh_model::traffic::{Locality, Millionths, OutlierDetection};
+use undermesh_model::traffic::{ClusterKey, Locality, Millionths, OutlierDetection};
 use undermesh_snapshot::traffic::{ClusterSpec, DnsEndpoint};
 
 use super::testing::{DnsServer, Says};
@@ -163,7 +163,7 @@ async fn a_host_that_stands_for_many_is_where_the_name_is_that_is_asked_for() {
     server.are("b.many.example", &["192.0.2.2"], 60);
     let rig = Rig::resolving_with(server.address);
     let mut many = ClusterSpec { dynamic: Some(443), ..spec(0) };
-    many.key.host = "*.many.example".to_owned();
+    many.key = ClusterKey::new("*.many.example", 80).into();
     let many = Arc::new(many);
     let at = async |name: &str| {
         let cluster = rig.upstreams.for_name(&many, name).await;
@@ -188,7 +188,7 @@ async fn so_many_names_and_no_more_are_destinations_of_their_own() {
     let server = DnsServer::start().await;
     let rig = Rig::resolving_with(server.address);
     let mut many = spec(1);
-    many.key.host = "*.many.example".to_owned();
+    many.key = ClusterKey::new("*.many.example", 80).into();
     let mode = undermesh_model::traffic::TlsMode::Simple;
     many.settings.tls = Some(undermesh_model::traffic::ClientTls { mode, ..Default::default() });
     let many = Arc::new(many);

@@ -13,11 +13,9 @@ fn text(registry: &Registry) -> String {
 
 fn key(view: &str) -> ClusterKey {
     ClusterKey {
-        host: "cart.shop.svc.cluster.local".to_owned(),
-        port: 80,
-        name: String::new(),
         subset: "v2".to_owned(),
         view: view.to_owned(),
+        ..ClusterKey::new("cart.shop.svc.cluster.local", 80)
     }
 }
 

@@ -23,7 +23,7 @@ impl<'a> Traffic<'a> {
         let view = View { namespace: namespace.to_owned(), ..View::default() };
         let mut spec = ClusterSpec::clone(&*self.clusters.whole(&host, &port, &view)?);
         // Its connections are not those that the pod's own calls use: what is spoken may differ.
-        spec.key.subset = format!("ext_authz {}", rule.name);
+        Arc::make_mut(&mut spec.key).subset = format!("ext_authz {}", rule.name);
         spec.protocol = match (&rule.protocol, spec.protocol) {
             (AuthorizerProtocol::Grpc, _) => AppProtocol::Grpc,
             (_, AppProtocol::Http2 | AppProtocol::Grpc) => AppProtocol::Http2,

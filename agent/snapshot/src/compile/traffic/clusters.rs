@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use undermesh_model::{
     ResourceRef,
-    traffic::{ClientTls, Resolution, SimpleBalancer, TlsMode},
+    traffic::{ClientTls, ClusterKey, Resolution, SimpleBalancer, TlsMode},
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     tls::{self, Secrets},
     view::{Labels, View},
 };
-use crate::traffic::{ClusterEndpoint, ClusterKey, ClusterSpec, DnsEndpoint, Settings};
+use crate::traffic::{ClusterEndpoint, ClusterSpec, DnsEndpoint, Settings};
 
 /// A destination as a rule names it.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,7 @@ pub(super) struct Clusters<'a> {
     policies: BackendPolicies<'a>,
     pub(super) inventory: Inventory<'a>,
     secrets: &'a Secrets,
-    made: HashMap<ClusterKey, Arc<ClusterSpec>>,
+    made: HashMap<Arc<ClusterKey>, Arc<ClusterSpec>>,
 }
 
 impl<'a> Clusters<'a> {
@@ -138,24 +138,22 @@ impl<'a> Clusters<'a> {
         view: &View,
     ) -> Result<Arc<ClusterSpec>, Missing> {
         let rule = self.destinations.choose(host, view);
-        let key = ClusterKey {
-            host: host.name.clone(),
-            port: port.number,
+        let key = Arc::new(ClusterKey {
             subset: subset.to_owned(),
-            name: String::new(),
             view: self.view_name(host, rule, view),
-        };
+            ..ClusterKey::new(&host.name, port.number)
+        });
         if let Some(made) = self.made.get(&key) {
             return Ok(Arc::clone(made));
         }
-        let spec = Arc::new(self.spec(key.clone(), host, port, rule, view)?);
+        let spec = Arc::new(self.spec(Arc::clone(&key), host, port, rule, view)?);
         self.made.insert(key, Arc::clone(&spec));
         Ok(spec)
     }
 
     fn spec(
         &self,
-        key: ClusterKey,
+        key: Arc<ClusterKey>,
         host: &Host<'a>,
         port: &HostPort<'_>,
         rule: Option<&Merged<'a>>,

@@ -149,7 +149,7 @@ fn traffic<'a>(compiled: &'a Compiled, namespace: &str) -> &'a Arc<PortTraffic> 
 
 /// Names of the rules of a table, in order.
 fn order(traffic: &PortTraffic) -> Vec<&str> {
-    traffic.http.entries().map(|(_, route)| route.name.as_str()).collect()
+    traffic.http.entries().map(|(_, route)| &*route.name).collect()
 }
 
 /// Findings as `object code`, and their messages.

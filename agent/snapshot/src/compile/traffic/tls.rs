@@ -10,14 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use undermesh_model::{
     NamespacedName,
-    traffic::{CA_SUFFIX, ClientTls, KeyMaterial, SecretBytes, TlsMode, TlsSecret},
+    traffic::{CA_SUFFIX, ClientTls, ClusterKey, KeyMaterial, SecretBytes, TlsMode, TlsSecret},
 };
 
 use super::{
     hosts::{Host, Source},
     inventory::Endpoints,
 };
-use crate::traffic::ClusterKey;
 
 /// All Secrets that rules name.
 pub(super) type Secrets = BTreeMap<NamespacedName, TlsSecret>;

@@ -14,8 +14,8 @@ use crate::traffic::{HeaderEdits, RouteAction};
 
 fn route(number: usize) -> Arc<CompiledRoute> {
     Arc::new(CompiledRoute {
-        origin: ResourceRef::namespaced("VirtualService", "shop", "cart"),
-        name: number.to_string(),
+        origin: ResourceRef::namespaced("VirtualService", "shop", "cart").into(),
+        name: number.to_string().into(),
         action: RouteAction::Direct(DirectResponse { status: 200, body: Vec::new() }),
         path: None,
         authority: None,

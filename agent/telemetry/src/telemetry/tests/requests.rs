@@ -1,9 +1,9 @@
 //! Requests in, lines and series out.
 
-use undermesh_model::ResourceRef;
+use undermesh_model::{ResourceRef, traffic::ClusterKey};
 
 use super::*;
-use crate::{ClusterName, RequestInfo, Requests, ResponseFlag, ResponseFlags};
+use crate::{RequestInfo, Requests, ResponseFlag, ResponseFlags, TraceId};
 
 pub(super) fn get(path: &str) -> RequestInfo<'_> {
     RequestInfo {
@@ -97,7 +97,8 @@ fn a_request_is_logged_once_with_all_that_is_known() {
     let requests = requests(&telemetry, "web");
     let agent = "curl/8\n".to_owned() + &"x".repeat(1000);
     let policy = ResourceRef::namespaced("AuthorizationPolicy", "shop", "guard");
-    let route = ResourceRef::namespaced("VirtualService", "shop", "cart");
+    let route = Arc::new(ResourceRef::namespaced("VirtualService", "shop", "cart"));
+    let cluster = Arc::new(ClusterKey::new("cart.shop.svc.cluster.local", 80));
     requests.record(&RequestInfo {
         policy: Some(policy.named()),
         flags: flags(&[ResponseFlag::Denied]),
@@ -105,10 +106,10 @@ fn a_request_is_logged_once_with_all_that_is_known() {
         reason: "policy_denied",
         detail: Some("why"),
         request_id: Some("one"),
-        trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
-        route: Some(route.named()),
-        route_name: "canary",
-        cluster: Some(ClusterName { port: 80, subset: "", host: "cart.shop.svc.cluster.local" }),
+        trace_id: TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c").map(Into::into),
+        route: Some(&route),
+        route_name: Some(&"canary".into()),
+        cluster: Some(&cluster),
         endpoint: Some("10.1.1.3:8080".parse().unwrap()),
         attempts: 2,
         upstream_time: Some(Duration::from_micros(1500)),

@@ -35,8 +35,11 @@ impl Workshop<'_, '_> {
             (None, Dialect::Gateway) => None,
         };
         CompiledRoute {
-            origin: set.origin.clone(),
-            name: if rule.name.is_empty() { position.to_string() } else { rule.name.clone() },
+            origin: Arc::new(set.origin.clone()),
+            name: match rule.name.as_str() {
+                "" => position.to_string().into(),
+                name => name.into(),
+            },
             authority: self.authority(set, rule, &mut headers),
             path: self.path(set, rule),
             action,
@@ -138,8 +141,8 @@ pub(in crate::compile::traffic) fn default_route(
         headers: HeaderEdits::default(),
     }]);
     CompiledRoute {
-        origin: origin.clone(),
-        name: "default".to_owned(),
+        origin: Arc::new(origin.clone()),
+        name: "default".into(),
         retries: Some(Retries::istio_default()),
         action,
         path: None,
