@@ -22,12 +22,12 @@ use std::{
 };
 
 use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_rustls::rustls::ClientConfig;
 
 use crate::behind;
 use client::Client;
-use exporter::Exporter;
+use exporter::{BATCH, Exporter};
 use metrics::{Loss, SpanMetrics};
 
 pub use endpoint::{Endpoint, EndpointError, Protocol};
@@ -55,6 +55,8 @@ pub trait Directory: Send + Sync {
 #[derive(Clone, Debug)]
 pub struct Spans {
     queue: mpsc::Sender<Span>,
+    /// Tells the sender of a batch.
+    enough: Arc<Notify>,
     metrics: SpanMetrics,
     closing: watch::Sender<bool>,
     /// Tells of the end of the thread by being disconnected.
@@ -71,10 +73,11 @@ impl Spans {
         let (alive, ended) = channel();
         let spans = Self::new(sender, ended);
         let (metrics, closing) = (spans.metrics.clone(), spans.closing.subscribe());
+        let enough = Arc::clone(&spans.enough);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         behind::spawn("spans", move || {
             let client = Client::new(endpoint, directory);
-            runtime.block_on(Exporter::new(queue, closing, client, metrics).run());
+            runtime.block_on(Exporter::new(queue, enough, closing, client, metrics).run());
             drop(alive);
         })?;
         Ok(spans)
@@ -89,6 +92,7 @@ impl Spans {
     fn new(queue: mpsc::Sender<Span>, ended: Ending<Infallible>) -> Self {
         Self {
             queue,
+            enough: Arc::default(),
             metrics: SpanMetrics::default(),
             closing: watch::Sender::new(false),
             ended: Arc::new(Mutex::new(ended)),
@@ -104,6 +108,9 @@ impl Spans {
     pub fn record(&self, span: Span) {
         if self.queue.try_send(span).is_err() {
             self.metrics.dropped(Loss::QueueFull, 1);
+        }
+        if self.queue.capacity() + BATCH <= self.queue.max_capacity() {
+            self.enough.notify_one();
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::Instant,
 };
 
@@ -18,11 +19,9 @@ use super::{
 };
 
 /// Spans that are sent in one go.
-const BATCH: usize = 512;
+pub(super) const BATCH: usize = 512;
 /// How long the first of a batch waits for others.
 const LINGER: Duration = Duration::from_secs(1);
-/// How often it looks whether they have come: to be woken by every span would cost requests more than the span.
-const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for one answer, connection included (OTLP's default).
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often one batch is sent.
@@ -34,6 +33,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 pub(super) struct Exporter {
     queue: mpsc::Receiver<Span>,
+    /// There is a batch in the queue: to be woken by every span would cost requests more than the span.
+    enough: Arc<Notify>,
     closing: watch::Receiver<bool>,
     client: Client,
     metrics: SpanMetrics,
@@ -46,11 +47,12 @@ pub(super) struct Exporter {
 impl Exporter {
     pub(super) fn new(
         queue: mpsc::Receiver<Span>,
+        enough: Arc<Notify>,
         closing: watch::Receiver<bool>,
         client: Client,
         metrics: SpanMetrics,
     ) -> Self {
-        Self { queue, closing, client, metrics, failures: 0, asked: Duration::ZERO }
+        Self { queue, enough, closing, client, metrics, failures: 0, asked: Duration::ZERO }
     }
 
     /// Runs until it is told to close, or nobody can record any more.
@@ -69,16 +71,17 @@ impl Exporter {
     }
 
     /// The next spans; none when there will be no more.
-    async fn next(&mut self) -> Vec<Span> {
+    pub(super) async fn next(&mut self) -> Vec<Span> {
         let mut batch = Vec::new();
-        let queue = &mut self.queue;
+        let (queue, enough) = (&mut self.queue, &self.enough);
         let filled = async {
             let Some(first) = queue.recv().await else { return };
             batch.push(first);
             let until = Instant::now() + LINGER;
-            while queue.len() + 1 < BATCH && !queue.is_closed() && Instant::now() < until {
-                tokio::time::sleep(LOOK).await;
-            }
+            // It may have been told of the batch before.
+            while queue.len() + 1 < BATCH
+                && tokio::time::timeout_at(until, enough.notified()).await.is_ok()
+            {}
         };
         tokio::select! {
             () = filled => {}

@@ -260,6 +260,28 @@ fn without_a_receiver_spans_are_lost_and_nobody_waits() {
     assert_eq!(lost, all);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_batch_waits_for_others_unless_it_is_full() {
+    for (spans_of_it, waited) in [(BATCH - 1, 1000), (BATCH, 100)] {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let spans = Spans::new(sender, channel().1);
+        let endpoint = Endpoint::parse("http://127.0.0.1:1", Protocol::Grpc).unwrap();
+        let (enough, closing) = (Arc::clone(&spans.enough), spans.closing.subscribe());
+        let client = Client::new(endpoint, Arc::new(Nobody));
+        let mut exporter = Exporter::new(queue, enough, closing, client, spans.metrics.clone());
+        spans.record(span(1));
+        let began = tokio::time::Instant::now();
+        let (batch, ()) = tokio::join!(exporter.next(), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            (1..spans_of_it).for_each(|_| spans.record(span(1)));
+        });
+        assert_eq!(batch.len(), spans_of_it);
+        // The clock is the test's own, and as coarse as timers are.
+        let waited = Duration::from_millis(waited);
+        assert!((waited..waited + Duration::from_millis(2)).contains(&began.elapsed()));
+    }
+}
+
 #[test]
 fn what_waits_is_sent_at_the_end() {
     let receiver = Receiver::open(Protocol::Http, &[]);
