@@ -16,7 +16,7 @@ use super::{
     cors,
     deadline::arrival,
     edits, fault,
-    forward::{Answered, Forward},
+    forward::{ATTEMPT_COUNT, Answered, Forward},
     front::{Front, Rules},
     head::Head,
     local_reply::LocalReply,
@@ -228,6 +228,8 @@ impl Exchange<'_> {
         let (arrived, arrival) = arrival(false);
         let pace = Pace::of(&self.front.pod.shared.config);
         let copies = mirror::start(self.front, host, way.route, &head, &body);
+        // Each attempt sends a copy, which has no room for one more.
+        head.parts.headers.insert(ATTEMPT_COUNT, HeaderValue::from_static("1"));
         let body = Patient::new(body, pace, &log.late);
         let keep = retries.as_ref().is_some_and(|retries| retries.attempts > 0);
         let replay =

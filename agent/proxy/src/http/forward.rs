@@ -25,7 +25,7 @@ use super::{
 use crate::upstream::{Cluster, Lease, LocalError, Outcome, Pick, Refusal, RetryPermit, SendError};
 
 /// Which attempt it is that an endpoint sees, from 1.
-const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// A request that is sent on, and how.
 pub(crate) struct Forward<'a> {
