@@ -109,7 +109,9 @@ impl Spans {
         if self.queue.try_send(span).is_err() {
             self.metrics.dropped(Loss::QueueFull, 1);
         }
-        if self.queue.capacity() + BATCH <= self.queue.max_capacity() {
+        // The first one of a batch has been taken out already.
+        let waiting = self.queue.max_capacity() - self.queue.capacity();
+        if waiting + 1 >= BATCH {
             self.enough.notify_one();
         }
     }
