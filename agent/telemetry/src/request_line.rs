@@ -93,10 +93,12 @@ pub(crate) fn write(line: &mut Object<'_>, request: &RequestInfo<'_>, same: &Sam
 
 /// A path as it may be written down: without values, and no longer than lines have it.
 pub fn path_as_logged(path: &str) -> Cow<'_, str> {
-    match without_values(path) {
-        Cow::Borrowed(path) => Cow::Borrowed(cut(path, MAX_PATH)),
-        Cow::Owned(path) => Cow::Owned(cut(&path, MAX_PATH).to_owned()),
+    if !may_have_values(path) {
+        return Cow::Borrowed(cut(path, MAX_PATH));
     }
+    let mut text = String::with_capacity(path.len());
+    push_path_as_logged(&mut text, path);
+    Cow::Owned(text)
 }
 
 /// Appends a path as it may be written down.

@@ -9,7 +9,10 @@ pub(crate) struct Pack<'a>(pub(crate) &'a mut String);
 impl Pack<'_> {
     /// A text that is as long as it may be, or the part of it whose length can be said.
     pub(crate) fn text(&mut self, text: &str) -> Length {
-        let text = sayable(text);
+        let text = match Length::try_from(text.len()) {
+            Ok(_) => text,
+            Err(_) => &text[..text.floor_char_boundary(Length::MAX.into())],
+        };
         self.0.push_str(text);
         text.len() as Length
     }
@@ -21,14 +24,6 @@ impl Pack<'_> {
         let most = begin + usize::from(Length::MAX);
         self.0.truncate(self.0.floor_char_boundary(most));
         (self.0.len() - begin) as Length
-    }
-}
-
-/// The part of a text whose length can be said.
-fn sayable(text: &str) -> &str {
-    match Length::try_from(text.len()) {
-        Ok(_) => text,
-        Err(_) => &text[..text.floor_char_boundary(Length::MAX.into())],
     }
 }
 
