@@ -1,4 +1,4 @@
-//! What all that is told of one connection has in common: as it is kept, and as lines say it.
+//! What all that is told of one connection has in common.
 
 use std::net::SocketAddr;
 
@@ -68,6 +68,31 @@ impl Connection {
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
+
+    /// Writes what lines say of it, given the address of its destination, where it has one.
+    pub(crate) fn write(&self, line: &mut Object<'_>, address: Option<SocketAddr>) {
+        let mut texts = Unpack(&self.texts);
+        line.number(key!("connection"), self.id);
+        line.text(key!("reporter"), self.reporter.as_str());
+        line.open(key!("source"));
+        line.address(key!("address"), self.source_addr);
+        self.source.write(line, &mut texts);
+        line.close();
+        line.open(key!("destination"));
+        if let Some(address) = address {
+            line.address(key!("address"), address);
+        }
+        self.destination.write(line, &mut texts);
+        line.close();
+        if let Some(service) = texts.known(self.service) {
+            line.text(key!("service"), service);
+        }
+        if let Some(dialled) = self.dialled {
+            line.address(key!("dialled"), dialled);
+        }
+        line.text(key!("transport"), self.transport.as_str());
+        line.text(key!("security"), self.security.as_str());
+    }
 }
 
 impl End {
@@ -87,52 +112,5 @@ impl End {
         if let Some(identity) = texts.known(self.identity) {
             line.text(key!("identity"), identity);
         }
-    }
-}
-
-/// The same, as lines say it.
-#[derive(Debug, Default)]
-pub(crate) struct Ends {
-    /// Members of the line, up to those of the destination; those, without its address; and those that follow.
-    text: String,
-    destination: usize,
-    rest: usize,
-}
-
-impl Ends {
-    /// From now on, those of this connection.
-    pub(crate) fn describe(&mut self, connection: &Connection) {
-        let mut texts = Unpack(&connection.texts);
-        self.text.clear();
-        let mut line = Object::within(&mut self.text);
-        line.number(key!("connection"), connection.id);
-        line.text(key!("reporter"), connection.reporter.as_str());
-        line.open(key!("source"));
-        line.address(key!("address"), connection.source_addr);
-        connection.source.write(&mut line, &mut texts);
-        line.close();
-        line.open(key!("destination"));
-        self.destination = line.len();
-        connection.destination.write(&mut line, &mut texts);
-        self.rest = line.len();
-        line.close();
-        if let Some(service) = texts.known(connection.service) {
-            line.text(key!("service"), service);
-        }
-        if let Some(dialled) = connection.dialled {
-            line.address(key!("dialled"), dialled);
-        }
-        line.text(key!("transport"), connection.transport.as_str());
-        line.text(key!("security"), connection.security.as_str());
-    }
-
-    /// Adds them to a line, with the destination's address where it has one.
-    pub(crate) fn write(&self, line: &mut Object<'_>, address: Option<SocketAddr>) {
-        line.members(&self.text[..self.destination]);
-        if let Some(address) = address {
-            line.address(key!("address"), address);
-        }
-        line.members(&self.text[self.destination..self.rest]);
-        line.follow(&self.text[self.rest..]);
     }
 }

@@ -41,13 +41,18 @@ impl<'a> Object<'a> {
     /// A text of anybody's.
     pub(crate) fn text(&mut self, key: Key, value: &str) {
         if is_plain(value) {
-            self.begin(key);
-            self.0.push_str(value);
-            self.0.push('"');
+            self.plain(key, value);
         } else {
             self.key(key);
             self.escaped(value);
         }
+    }
+
+    /// A text that needs no escapes.
+    pub(crate) fn plain(&mut self, key: Key, value: &str) {
+        self.begin(key);
+        self.0.push_str(value);
+        self.0.push('"');
     }
 
     /// A text of anybody's, left out where it is empty.

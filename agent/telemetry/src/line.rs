@@ -7,7 +7,7 @@ use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::forma
 
 use crate::{
     RequestInfo,
-    ends::{Connection, Ends},
+    ends::Connection,
     json::{Object, key},
     request_line::{self, Same},
     told::{Carried, Told},
@@ -21,12 +21,24 @@ const LENGTH: usize = "2026-01-02T03:04:05.678Z".len();
 /// Longest `detail`, in characters: parts of it come from peers.
 pub(crate) const MAX_DETAIL: usize = 512;
 
-/// Connections whose ends a writer of lines remembers, as it writes them.
-const REMEMBERED: usize = 64;
+/// Beginnings of lines that a writer of lines remembers. They are found by where their connections are kept, and two of
+/// them push each other out: there is room for many times as many as there are connections at work.
+const REMEMBERED: usize = 512;
 
 /// Writes lines. Most connections have one thing to tell, or many.
 #[derive(Debug)]
-pub(crate) struct Lines(Vec<Option<(Arc<Connection>, Ends)>>);
+pub(crate) struct Lines(Vec<Option<Beginning>>);
+
+/// What lines of a connection begin with that was led to one place: all from `connection` to `generation`.
+#[derive(Debug)]
+struct Beginning {
+    connection: Arc<Connection>,
+    place: Place,
+    text: String,
+}
+
+/// Where it was led to, and the generation of the configuration by which.
+type Place = (Option<SocketAddr>, u64);
 
 impl Default for Lines {
     fn default() -> Self {
@@ -78,35 +90,47 @@ impl Lines {
         line.close();
     }
 
-    /// What all lines begin with; `place` is where it was led to, and the generation of the configuration by which.
+    /// What all lines begin with.
     fn begin<'a>(
         &mut self,
         text: &'a mut String,
         at: u64,
         event: &str,
         connection: &Arc<Connection>,
-        (address, generation): (Option<SocketAddr>, u64),
+        place: Place,
     ) -> Object<'a> {
         text.push_str("{\"time\":\"");
         push_time(text, at);
         text.push('"');
         let mut line = Object::within(text);
-        line.text(key!("event"), event);
-        self.ends(connection).write(&mut line, address);
-        line.number(key!("generation"), generation);
+        line.plain(key!("event"), event);
+        line.members(self.beginning(connection, place));
         line
     }
 
-    fn ends(&mut self, connection: &Arc<Connection>) -> &Ends {
+    fn beginning(&mut self, connection: &Arc<Connection>, place: Place) -> &str {
         // What is kept is not another one's address meanwhile.
-        let address = Arc::as_ptr(connection).addr();
-        let slot = &mut self.0[address / size_of::<Connection>() % REMEMBERED];
-        let (known, mut ends) = slot.take().unzip();
-        let known = known.filter(|known| Arc::ptr_eq(known, connection)).unwrap_or_else(|| {
-            ends.get_or_insert_default().describe(connection);
-            Arc::clone(connection)
-        });
-        &slot.insert((known, ends.unwrap_or_default())).1
+        let address = Arc::as_ptr(connection).addr() / size_of::<Connection>();
+        let slot = &mut self.0[address % REMEMBERED];
+        let is_it =
+            |known: &Beginning| Arc::ptr_eq(&known.connection, connection) && known.place == place;
+        if !slot.as_ref().is_some_and(is_it) {
+            let text = slot.take().map(|other| other.text).unwrap_or_default();
+            *slot = Some(Beginning::new(connection, place, text));
+        }
+        slot.as_ref().map_or("", |known| &known.text)
+    }
+}
+
+impl Beginning {
+    /// Written where another one was.
+    fn new(connection: &Arc<Connection>, place: Place, mut text: String) -> Self {
+        let (address, generation) = place;
+        text.clear();
+        let mut line = Object::within(&mut text);
+        connection.write(&mut line, address);
+        line.number(key!("generation"), generation);
+        Self { connection: Arc::clone(connection), place, text }
     }
 }
 
@@ -203,6 +227,21 @@ mod tests {
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();
             let own = if index % 3 == 2 { 0 } else { index / 3 };
             assert_eq!(line["connection"], own);
+        }
+    }
+
+    #[test]
+    fn each_line_says_where_its_own_request_was_led_to_and_by_what() {
+        let connection = Arc::new(Connection::new(0, &samples::connection()));
+        let mut lines = Lines::default();
+        for (port, generation) in [(80, 1), (80, 1), (81, 1), (81, 2), (80, 1)] {
+            let endpoint = Some(([10, 0, 0, 1], port).into());
+            let request = RequestInfo { endpoint, generation, ..RequestInfo::default() };
+            let mut line = String::new();
+            lines.write(&mut line, 0, &connection, &Told::Request(&request));
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(line["destination"]["address"], format!("10.0.0.1:{port}"));
+            assert_eq!(line["generation"], generation);
         }
     }
 

@@ -82,7 +82,7 @@ pub(crate) fn write(line: &mut Object<'_>, request: &RequestInfo<'_>, same: &Sam
     line.follow(answer);
     line.known(key!("request_id"), request.request_id);
     if let Some(name) = request.trace_id {
-        line.text(key!("trace_id"), name.digits(&mut [0; 32]));
+        line.plain(key!("trace_id"), name.digits(&mut [0; 32]));
     }
     line.follow(way);
     if let Some(time) = request.upstream_time {
