@@ -49,6 +49,7 @@ mod proxy;
 mod reach;
 mod record;
 mod request;
+mod short;
 mod status;
 mod terminate;
 #[cfg(test)]

@@ -27,13 +27,13 @@ mod testing;
 use std::{future::Future, net::IpAddr, net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Version, header::HOST};
+use http::{Method, Request, StatusCode, Uri, Version, header::HOST};
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::io::{AsyncRead, AsyncWrite};
 use undermesh_model::traffic::UpgradePolicy;
 use undermesh_snapshot::traffic::{AppProtocol, ClusterEndpoint, ClusterSpec};
 
-use crate::error::Failure;
+use crate::{error::Failure, short};
 pub(crate) use cluster::{Cluster, RetryPermit};
 pub use dns::NameStatus;
 pub(crate) use dns::{DnsMetrics, Names};
@@ -133,13 +133,14 @@ pub(crate) trait Dial: Send + Sync {
 /// A request as HTTP/1.1 writes it. `http/` gives every request an absolute target and no `Host`, as
 /// HTTP/2 writes it; here the authority moves to `Host`, and the target becomes the path.
 pub(crate) fn in_http1(mut request: Request<Body>) -> Request<Body> {
-    let authority = request.uri().authority().map(ToString::to_string);
-    if let Some(value) = authority.and_then(|authority| authority.try_into().ok()) {
+    let authority = request.uri().authority();
+    if let Some(value) = authority.and_then(|it| short::value(it.as_str().as_bytes())) {
         request.headers_mut().insert(HOST, value);
     }
     if request.method() != Method::CONNECT {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        *request.uri_mut() = path.parse().unwrap_or_default();
+        // An empty one is written as what is there by default.
+        let path = request.uri().path_and_query().filter(|path| path.as_str() != "/");
+        *request.uri_mut() = path.cloned().map(Uri::from).unwrap_or_default();
     }
     *request.version_mut() = Version::HTTP_11;
     request
@@ -167,5 +168,34 @@ pub(crate) fn speaks_http2(spec: &ClusterSpec, client: Version, upgrade: bool) -
         (Some(UpgradePolicy::Upgrade), _) | (_, AppProtocol::Http2 | AppProtocol::Grpc) => true,
         (_, AppProtocol::Auto) => as_client,
         (_, AppProtocol::Http | AppProtocol::Tls | AppProtocol::Tcp) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::request, *};
+
+    #[test]
+    fn http1_is_asked_for_a_path_and_told_the_authority() {
+        for (uri, path) in [
+            ("http://cart", "/"),
+            ("http://cart/", "/"),
+            ("http://cart?a=1", "/?a=1"),
+            ("http://cart/a%20b;c?d", "/a%20b;c?d"),
+            ("http://cart//evil:80/", "//evil:80/"),
+        ] {
+            let mut request = request(Method::GET, "/");
+            *request.uri_mut() = uri.parse().unwrap();
+            let request = in_http1(request);
+            assert_eq!((request.uri().to_string(), request.uri().authority()), (path.into(), None));
+            assert_eq!(request.headers()[HOST], "cart");
+        }
+        let mut tunnel = request(Method::CONNECT, "/");
+        *tunnel.uri_mut() = "cart:80".parse().unwrap();
+        let tunnel = in_http1(tunnel);
+        assert_eq!(
+            (tunnel.uri().to_string(), &tunnel.headers()[HOST]),
+            ("cart:80".into(), &"cart:80".parse().unwrap())
+        );
     }
 }

@@ -1,11 +1,13 @@
 //! Chance, as rules ask for it.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use http::HeaderValue;
 use undermesh_model::traffic::Millionths;
 
-use crate::balance;
+use crate::{balance, short};
+
+const HEXADECIMAL: &[u8; 16] = b"0123456789abcdef";
 
 /// True for this share of all calls.
 pub(crate) fn chance(share: Millionths) -> bool {
@@ -38,19 +40,14 @@ pub(crate) fn request_id() -> HeaderValue {
     let (high, low) = (half(), half());
     let high = high & !0xf000 | 0x4000;
     let low = low & !(0xc << 60) | 0x8 << 60;
-    let mut text = String::with_capacity(36);
-    // Nothing is written in vain to a string.
-    let _ = write!(
-        text,
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xffff,
-        low >> 48,
-        low & 0xffff_ffff_ffff
-    );
+    let number = u128::from(high) << 64 | u128::from(low);
+    let mut text = *b"________-____-____-____-____________";
+    let digits = text.iter_mut().filter(|byte| **byte == b'_');
+    for (place, digit) in digits.enumerate() {
+        *digit = HEXADECIMAL[(number >> (124 - 4 * place) & 0xf) as usize];
+    }
     // Hexadecimal digits are valid in a header.
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    short::value(&text).unwrap_or_else(|| HeaderValue::from_static(""))
 }
 
 /// Sixteen random bytes in base64 (RFC 6455, section 4.1).

@@ -1,6 +1,6 @@
 //! Where a request stands in its trace, and the headers that tell the next about it.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use undermesh_telemetry::{SpanId, TraceId};
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     new_span_id, new_trace_id,
     w3c::TraceParent,
 };
+use crate::short;
 
 /// A request's place in its trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +68,7 @@ impl Context {
         }
         let mut set = |name: HeaderName, value: &[u8]| {
             // Digits, dashes, and a list that was checked are valid in a header.
-            if let Ok(value) = HeaderValue::from_bytes(value) {
+            if let Some(value) = short::value(value) {
                 headers.insert(name, value);
             }
         };
