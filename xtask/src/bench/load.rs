@@ -8,8 +8,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::ground::{BULK_PORT, HTTP_PORT, Variant};
 use crate::command;
 
-/// Connections at a time.
-const CONNECTIONS: u32 = 32;
+/// Those that ask for as much as they get.
+const BUSY: Clients = Clients { connections: 32, script: "" };
+/// Those that pause before each request, for 40 ms on the average.
+const PACED: Clients =
+    Clients { connections: 64, script: "function delay() return math.random(0, 80) end" };
 const MEBIBYTE: f64 = (1 << 20) as f64;
 /// What wrk runs at its end: its own report is for people.
 const SCRIPT: &str = r#"
@@ -20,11 +23,21 @@ done = function(summary, latency, requests)
 end
 "#;
 
+/// Clients of one kind.
+struct Clients {
+    /// Connections at a time.
+    connections: u32,
+    /// What wrk asks besides.
+    script: &'static str,
+}
+
 /// A kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Load {
     /// Requests on connections that stay open.
     KeepAlive,
+    /// The same, with a pause of up to 80 ms before each: so many requests as there are, and not as can be done.
+    Paced,
     /// A connection for every request.
     NewConnections,
     /// One stream that goes as fast as it can.
@@ -44,6 +57,7 @@ impl Load {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::KeepAlive => "keep-alive requests",
+            Self::Paced => "keep-alive, with pauses",
             Self::NewConnections => "a connection per request",
             Self::Bulk => "bulk, one stream",
         }
@@ -52,7 +66,7 @@ impl Load {
     /// What a piece of it is.
     pub(super) fn unit(self) -> &'static str {
         match self {
-            Self::KeepAlive | Self::NewConnections => "requests",
+            Self::KeepAlive | Self::Paced | Self::NewConnections => "requests",
             Self::Bulk => "MiB",
         }
     }
@@ -61,18 +75,26 @@ impl Load {
     /// fails fast must not look like speed.
     pub(super) fn run(self, variant: &Variant<'_>, time: Duration) -> Result<f64> {
         match self {
-            Self::KeepAlive => requests(variant, time, &[]),
-            Self::NewConnections => requests(variant, time, &["-H", "Connection: close"]),
+            Self::KeepAlive => requests(variant, time, &BUSY, &[]),
+            Self::Paced => requests(variant, time, &PACED, &[]),
+            Self::NewConnections => requests(variant, time, &BUSY, &["-H", "Connection: close"]),
             Self::Bulk => bulk(variant, time),
         }
     }
 }
 
-fn requests(variant: &Variant<'_>, time: Duration, options: &[&str]) -> Result<f64> {
+fn requests(
+    variant: &Variant<'_>,
+    time: Duration,
+    clients: &Clients,
+    options: &[&str],
+) -> Result<f64> {
     let script = variant.ground.dir().join("done.lua");
-    fs::write(&script, SCRIPT)?;
+    fs::write(&script, [clients.script, SCRIPT].concat())?;
     let mut wrk = variant.client()?;
-    wrk.arg(found("wrk")?).args(["--threads", "1", "--connections"]).arg(CONNECTIONS.to_string());
+    wrk.arg(found("wrk")?)
+        .args(["--threads", "1", "--connections"])
+        .arg(clients.connections.to_string());
     wrk.arg("--duration").arg(format!("{}s", time.as_secs())).arg("--script").arg(&script);
     wrk.args(options).arg(format!("http://{}:{HTTP_PORT}/", variant.to));
     let report: Requests = said(&command::stdout(&mut wrk)?)?;

@@ -47,7 +47,7 @@ pub(super) fn run(plan: Plan) -> Result<[Findings; 2]> {
         way("telling nothing", &silent, far(&silent)?),
         way("telling all", &telling, far(&telling)?),
     ];
-    for load in [Load::KeepAlive, Load::NewConnections] {
+    for load in [Load::KeepAlive, Load::Paced, Load::NewConnections] {
         requests.comparisons.push(together::run(load, &far, plan)?);
     }
     let agent = telling.rig.agent("a")?;
