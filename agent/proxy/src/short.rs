@@ -1,4 +1,4 @@
-//! Short header values that are written for every request: names of requests and of traces.
+//! Short header values that are written for every request: names of requests, of traces, and of hosts.
 //!
 //! A value of its own takes two pieces of memory as soon as it is copied, as each attempt of a request copies it, and
 //! they are freed when they are in no cache any more. Here several values share one.

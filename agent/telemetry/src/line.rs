@@ -110,8 +110,8 @@ impl Lines {
 
     fn beginning(&mut self, connection: &Arc<Connection>, place: Place) -> &str {
         // What is kept is not another one's address meanwhile.
-        let address = Arc::as_ptr(connection).addr() / size_of::<Connection>();
-        let slot = &mut self.0[address % REMEMBERED];
+        let address = Arc::as_ptr(connection).addr();
+        let slot = &mut self.0[address / size_of::<Connection>() % REMEMBERED];
         let is_it =
             |known: &Beginning| Arc::ptr_eq(&known.connection, connection) && known.place == place;
         if !slot.as_ref().is_some_and(is_it) {
