@@ -75,13 +75,18 @@ impl Upstreams {
 
     /// The same, once DNS was asked for the names of its endpoints.
     pub(crate) async fn resolved(&self, spec: &Arc<ClusterSpec>) -> Arc<Cluster> {
-        let cluster = self.cluster(spec);
+        self.answered(self.cluster(spec)).await
+    }
+
+    /// `cluster` as it is once DNS was asked for the names of its endpoints.
+    pub(super) async fn answered(&self, cluster: Arc<Cluster>) -> Arc<Cluster> {
         let unasked = cluster.unasked();
-        if unasked.is_empty() {
+        // An answer that came since `cluster` was made leaves no name to ask for, but is not in it.
+        if unasked.is_empty() && !cluster.is_outdated() {
             return cluster;
         }
         first_answers(&unasked).await;
-        self.cluster(spec)
+        self.cluster(cluster.spec())
     }
 
     /// Closes connections without a request.

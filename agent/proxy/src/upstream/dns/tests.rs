@@ -60,6 +60,18 @@ async fn the_first_request_waits_for_the_first_answer() {
 }
 
 #[tokio::test]
+async fn an_answer_that_comes_as_the_cluster_is_made_is_not_missed() {
+    let server = DnsServer::start().await;
+    server.are(API, &["192.0.2.1"], 60);
+    let rig = Rig::resolving_with(server.address);
+    let made = rig.upstreams.cluster(&Arc::new(named(false)));
+    until("an answer", || !rig.node.names()[0].addresses.is_empty()).await;
+    assert_eq!(endpoints(&made), [""; 0]);
+    let answered = rig.upstreams.answered(made).await;
+    assert_eq!(endpoints(&answered), ["192.0.2.1:443"]);
+}
+
+#[tokio::test]
 async fn other_addresses_are_followed_and_what_is_known_of_those_that_stay_is_kept() {
     let server = DnsServer::start().await;
     server.are(API, &["192.0.2.1", "192.0.2.2"], 0);
