@@ -2,13 +2,15 @@
 //! agent on each node as without: only the agents differ, and what they load.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use undermesh_tests::{Family, PodSpec, Rig, ServiceSpec};
 
 use super::{
@@ -35,6 +37,10 @@ pub(super) struct Ground {
     /// The rig.
     pub(super) rig: Rig,
     dir: PathBuf,
+    /// Where agents write access logs that are emptied between samples.
+    logs: Vec<PathBuf>,
+    /// Lines that were in them.
+    forgotten: AtomicUsize,
 }
 
 /// One way to do the work: from a pod, to an address.
@@ -68,12 +74,11 @@ impl Ground {
             .node("b", [PodSpec::new("outside").unlisted()])
             .service(ServiceSpec::new("near", HTTP_PORT, HTTP_PORT, &["server"]))
             .build()?;
-        let dir = rig.footprint().dir();
         for pod in ["client", "other"] {
             // A connection per request needs more ports than clients have by default.
             rig.place(pod)?.netns.sysctls(&[("net/ipv4/ip_local_port_range", "16384 65535")])?;
         }
-        let mut ground = Self { servers: Processes::default(), rig, dir };
+        let mut ground = Self::on(rig);
         for pod in ["server", "outside"] {
             ground.serve(pod)?;
         }
@@ -103,16 +108,16 @@ impl Ground {
             .service(ServiceSpec::new("near", HTTP_PORT, HTTP_PORT, &["server"]))
             .service(far.port(HTTP_PORT, HTTP_PORT, "http").looked_at())
             .build()?;
-        let dir = rig.footprint().dir();
         rig.place("client")?.netns.sysctls(&[("net/ipv4/ip_local_port_range", "16384 65535")])?;
         let ports = spans(&rig)?;
-        let mut ground = Self { servers: Processes::default(), rig, dir };
+        let mut ground = Self::on(rig);
         for (index, node) in ["a", "b"].into_iter().enumerate() {
-            let log = ground.dir.join(format!("access-{node}.log")).display().to_string();
+            let log = ground.dir.join(format!("access-{node}.log"));
             let settings = &mut ground.rig.node_mut(node)?.settings;
             match ports {
                 Some(ports) => {
-                    settings.set("accessLog", &log);
+                    settings.set("accessLog", &log.display().to_string());
+                    ground.logs.push(log);
                     settings.set("tracingEndpoint", &format!("http://127.0.0.1:{}", ports[index]));
                 }
                 None => {
@@ -127,6 +132,34 @@ impl Ground {
         ground.rig.apply("routes", ROUTES)?;
         ground.rig.start()?;
         Ok(ground)
+    }
+
+    fn on(rig: Rig) -> Self {
+        let dir = rig.footprint().dir();
+        let servers = Processes::default();
+        Self { servers, rig, dir, logs: Vec::new(), forgotten: AtomicUsize::new(0) }
+    }
+
+    /// Empties access logs. One that only grows takes new memory all the time, which the host of a virtual machine may
+    /// have to find first: that would be measured, and not the agents.
+    pub(super) fn forget_logs(&self) -> Result<()> {
+        for log in &self.logs {
+            let emptied = || -> io::Result<()> {
+                self.forgotten.fetch_add(lines_in(log)?, Ordering::Relaxed);
+                File::options().write(true).open(log)?.set_len(0)
+            };
+            emptied().with_context(|| format!("cannot empty {}", log.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Lines of access log that were written on both nodes, but for those that came while logs were being emptied.
+    pub(super) fn lines(&self) -> Result<usize> {
+        let mut lines = self.forgotten.load(Ordering::Relaxed);
+        for log in &self.logs {
+            lines += lines_in(log).with_context(|| format!("cannot read {}", log.display()))?;
+        }
+        Ok(lines)
     }
 
     /// A pod's address.
@@ -159,6 +192,10 @@ impl Ground {
         }
         Ok(())
     }
+}
+
+fn lines_in(log: &Path) -> io::Result<usize> {
+    Ok(fs::read(log)?.iter().filter(|byte| **byte == b'\n').count())
 }
 
 /// A configuration of nginx: one process, no log, and an answer of a kibibyte.

@@ -51,13 +51,13 @@ pub(super) fn run(plan: Plan) -> Result<[Findings; 2]> {
         requests.comparisons.push(together::run(load, &far, plan)?);
     }
     let agent = telling.rig.agent("a")?;
-    let lines = std::fs::read_to_string(telling.dir().join("access-a.log"))?.lines().count();
+    let lines = telling.lines()?;
     ensure!(lines > 1000 && !receiver.spans().is_empty(), "that was not observed: {lines} lines");
     let metrics = agent.metrics()?;
     let name = "undermesh_access_log_dropped_total ";
     let lost =
         metrics.lines().find_map(|line| line.strip_prefix(name)).context("no such metric")?;
-    requests.note(format!("{lines} lines of access log on node a, {lost} were lost"));
+    requests.note(format!("{lines} lines of access log; {lost} more were lost on node a"));
     requests.note(format!("{} spans arrived", receiver.spans().len()));
     let mut reads = Vec::new();
     for _ in 0..READS {

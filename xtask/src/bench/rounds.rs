@@ -119,6 +119,7 @@ fn sample(load: Load, variant: &Variant<'_>, each: Duration) -> Result<Sample> {
 }
 
 fn once(load: Load, variant: &Variant<'_>, each: Duration) -> Result<Sample> {
+    variant.ground.forget_logs()?;
     let stretch = Stretch::begin(variant.ground.cgroup())?;
     let began = Instant::now();
     let units = load.run(variant, each)?;

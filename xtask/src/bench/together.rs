@@ -29,6 +29,7 @@ pub(super) fn run(load: Load, variants: &[Variant<'_>; 2], plan: Plan) -> Result
         one.set(processors[round as usize % processors.len()]);
         for variant in variants {
             bind(variant.ground.cgroup(), &one)?;
+            variant.ground.forget_logs()?;
         }
         let [base, other] = thread::scope(|scope| {
             let measured =
