@@ -24,6 +24,9 @@ pub(super) const HTTP_PORT: u16 = 8080;
 /// Where iperf3's server listens.
 pub(super) const BULK_PORT: u16 = 5201;
 
+/// The nodes of an observed ground.
+pub(super) const NODES: [&str; 2] = ["a", "b"];
+
 /// Has requests of `far` looked at by the client's agent.
 const ROUTES: &str = "apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -92,14 +95,8 @@ impl Ground {
         Ok(ground)
     }
 
-    /// A mesh whose agents tell all that they can of what they do, or nothing that can be turned off. Requests of the
-    /// service `far`, which a pod of the other node answers, are looked at.
-    ///
-    /// `spans` are the ports of receivers of spans on the two nodes.
-    pub(super) fn observed(
-        kind: &str,
-        spans: impl FnOnce(&Rig) -> Result<Option<[u16; 2]>>,
-    ) -> Result<Self> {
+    /// Where requests of the service `far`, which a pod of the other node answers, are looked at once agents run.
+    pub(super) fn observed(kind: &str) -> Result<Self> {
         let far = ServiceSpec::new("far", HTTP_PORT, HTTP_PORT, &["distant"]);
         let rig = Rig::builder()
             .tag(&format!("{TAG}{}{kind}", std::process::id()))
@@ -109,29 +106,41 @@ impl Ground {
             .service(far.port(HTTP_PORT, HTTP_PORT, "http").looked_at())
             .build()?;
         rig.place("client")?.netns.sysctls(&[("net/ipv4/ip_local_port_range", "16384 65535")])?;
-        let ports = spans(&rig)?;
         let mut ground = Self::on(rig);
-        for (index, node) in ["a", "b"].into_iter().enumerate() {
-            let log = ground.dir.join(format!("access-{node}.log"));
-            let settings = &mut ground.rig.node_mut(node)?.settings;
-            match ports {
-                Some(ports) => {
-                    settings.set("accessLog", &log.display().to_string());
-                    ground.logs.push(log);
-                    settings.set("tracingEndpoint", &format!("http://127.0.0.1:{}", ports[index]));
-                }
-                None => {
-                    settings.set("accessLog", "off");
-                    settings.set("flowBuffer", "0");
-                }
-            }
-        }
         for pod in ["server", "distant"] {
             ground.serve(pod)?;
         }
         ground.rig.apply("routes", ROUTES)?;
-        ground.rig.start()?;
+        ground.rig.init_ca()?;
         Ok(ground)
+    }
+
+    /// Starts the agents of an observed ground, anew if they run. They tell all that they can of what they do, spans to these
+    /// ports of the two nodes' loopback devices; or nothing that can be turned off.
+    pub(super) fn restart(&mut self, spans: Option<[u16; 2]>) -> Result<()> {
+        self.logs.clear();
+        for (index, node) in NODES.into_iter().enumerate() {
+            let place = self.rig.node_mut(node)?;
+            if let Some(agent) = place.agent.take() {
+                agent.stop()?;
+            }
+            let settings = &mut place.settings;
+            match spans {
+                Some(ports) => {
+                    let log = self.dir.join(format!("access-{node}.log"));
+                    settings.set("accessLog", &log.display().to_string());
+                    self.logs.push(log);
+                    settings.set("tracingEndpoint", &format!("http://127.0.0.1:{}", ports[index]));
+                    settings.remove("flowBuffer");
+                }
+                None => {
+                    settings.set("accessLog", "off");
+                    settings.remove("tracingEndpoint");
+                    settings.set("flowBuffer", "0");
+                }
+            }
+        }
+        self.rig.start_agents()
     }
 
     fn on(rig: Rig) -> Self {
@@ -153,13 +162,9 @@ impl Ground {
         Ok(())
     }
 
-    /// Lines of access log that were written on both nodes, but for those that came while logs were being emptied.
-    pub(super) fn lines(&self) -> Result<usize> {
-        let mut lines = self.forgotten.load(Ordering::Relaxed);
-        for log in &self.logs {
-            lines += lines_in(log).with_context(|| format!("cannot read {}", log.display()))?;
-        }
-        Ok(lines)
+    /// Lines that were in access logs when they were emptied.
+    pub(super) fn forgotten(&self) -> usize {
+        self.forgotten.load(Ordering::Relaxed)
     }
 
     /// A pod's address.

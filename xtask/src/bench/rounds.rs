@@ -60,21 +60,8 @@ pub(super) fn run(load: Load, variants: &[Variant<'_>], plan: Plan) -> Result<Ve
     warm_up(load, variants)?;
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); variants.len()];
     for round in 0..plan.rounds {
-        for place in order(variants.len(), round) {
-            let variant = &variants[place];
-            let sample =
-                sample(load, variant, plan.each).with_context(|| context(load, variant))?;
-            eprintln!(
-                "{}, round {} of {}: {:<18} {:>9.0} {}/s{}",
-                load.name(),
-                round + 1,
-                plan.rounds,
-                variant.name,
-                sample.rate(),
-                load.unit(),
-                if sample.cost.is_spoilt() { ", not alone on the machine" } else { "" },
-            );
-            samples[place].push(sample);
+        for (all, sample) in samples.iter_mut().zip(one(load, variants, plan, round)?) {
+            all.push(sample);
         }
     }
     let (baseline, others) = samples.split_first().context("nothing to measure")?;
@@ -83,6 +70,33 @@ pub(super) fn run(load: Load, variants: &[Variant<'_>], plan: Plan) -> Result<Ve
         Comparison::new(load.name(), [variants[0].name, variant.name], &pairs)
     };
     Ok(variants[1..].iter().zip(others).map(compare).collect())
+}
+
+/// One round: a sample of each variant.
+pub(super) fn one(
+    load: Load,
+    variants: &[Variant<'_>],
+    plan: Plan,
+    round: u32,
+) -> Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for place in order(variants.len(), round) {
+        let variant = &variants[place];
+        let sample = sample(load, variant, plan.each).with_context(|| context(load, variant))?;
+        eprintln!(
+            "{}, round {} of {}: {:<18} {:>9.0} {}/s{}",
+            load.name(),
+            round + 1,
+            plan.rounds,
+            variant.name,
+            sample.rate(),
+            load.unit(),
+            if sample.cost.is_spoilt() { ", not alone on the machine" } else { "" },
+        );
+        samples.push((place, sample));
+    }
+    samples.sort_by_key(|(place, _)| *place);
+    Ok(samples.into_iter().map(|(_, sample)| sample).collect())
 }
 
 /// Does the work for a while that counts for nothing.

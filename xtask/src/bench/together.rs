@@ -11,49 +11,48 @@ use rustix::{
 };
 
 use super::{
-    compare::Comparison,
     cpu::{Cost, Stretch},
     ground::Variant,
     load::Load,
-    rounds::{Plan, Sample, context, warm_up},
+    rounds::{Plan, Sample, context},
 };
 
-/// Measures both at one kind of work, on each processor in turn; compares the second with the first.
-pub(super) fn run(load: Load, variants: &[Variant<'_>; 2], plan: Plan) -> Result<Comparison> {
+/// One round: samples of both, on the same processor. Each has two rounds in a row.
+pub(super) fn one(
+    load: Load,
+    variants: &[Variant<'_>; 2],
+    plan: Plan,
+    round: u32,
+) -> Result<(Sample, Sample)> {
     let all = sched_getaffinity(None).context("cannot ask for this thread's processors")?;
     let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|at| all.is_set(*at)).collect();
-    warm_up(load, variants)?;
-    let mut pairs = Vec::new();
-    for round in 0..plan.rounds {
-        let mut one = CpuSet::new();
-        one.set(processors[round as usize % processors.len()]);
-        for variant in variants {
-            bind(variant.ground.cgroup(), &one)?;
-            variant.ground.forget_logs()?;
-        }
-        let [base, other] = thread::scope(|scope| {
-            let measured =
-                variants.each_ref().map(|it| scope.spawn(|| sample(load, it, &one, plan)));
-            measured.map(|it| it.join().unwrap_or_else(|_| Err(anyhow!("a thread has panicked"))))
-        });
-        let pair = (base?, other?);
-        eprintln!(
-            "{}, round {} of {}: {} {:.0}, {} {:.0} {} per second of a processor",
-            load.name(),
-            round + 1,
-            plan.rounds,
-            variants[0].name,
-            pair.0.rate(),
-            variants[1].name,
-            pair.1.rate(),
-            load.unit(),
-        );
-        pairs.push(pair);
+    let mut one = CpuSet::new();
+    one.set(processors[round as usize / 2 % processors.len()]);
+    for variant in variants {
+        bind(variant.ground.cgroup(), &one)?;
+        variant.ground.forget_logs()?;
     }
+    let measured = thread::scope(|scope| {
+        let measured = variants.each_ref().map(|it| scope.spawn(|| sample(load, it, &one, plan)));
+        measured.map(|it| it.join().unwrap_or_else(|_| Err(anyhow!("a thread has panicked"))))
+    });
     for variant in variants {
         bind(variant.ground.cgroup(), &all)?;
     }
-    Ok(Comparison::new(load.name(), variants.each_ref().map(|it| it.name), &pairs))
+    let [base, other] = measured;
+    let (base, other) = (base?, other?);
+    eprintln!(
+        "{}, round {} of {}: {} {:.0}, {} {:.0} {} per second of a processor",
+        load.name(),
+        round + 1,
+        plan.rounds,
+        variants[0].name,
+        base.rate(),
+        variants[1].name,
+        other.rate(),
+        load.unit(),
+    );
+    Ok((base, other))
 }
 
 /// What is done in a second of the variant's own time on the processor.
