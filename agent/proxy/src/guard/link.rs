@@ -55,10 +55,11 @@ impl Link {
     ) -> Result<Response<Incoming>, LocalReply> {
         let http2 = self.http2 && !upgrade;
         let mut request = if http2 { in_http2(request) } else { in_http1(request) };
-        let mut repeats = true;
+        let mut may_repeat = true;
         for _ in 0..ROUNDS {
             let Lent { sender, reused } = self.lend(visit, http2).await?;
-            let again = (reused && repeats).then(|| repeat::copy(&request)).flatten();
+            let repeats = reused && may_repeat && repeat::is_allowed(&request);
+            let again = repeats.then(|| repeat::copy(&request));
             let sent = match sender {
                 Sender::Http2(mut sender) => sender.try_send_request(request).await,
                 Sender::Http1(mut sender) => {
@@ -75,7 +76,7 @@ impl Link {
                     // Nothing of it was written.
                     Some(request) => request,
                     None => {
-                        repeats = false;
+                        may_repeat = false;
                         again
                             .filter(|_| repeat::was_closing(error.error()))
                             .ok_or_else(|| LocalReply::reset(error.into_error().to_string()))?

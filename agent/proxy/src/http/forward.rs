@@ -22,7 +22,9 @@ use super::{
     replay::Replay,
     retry::{self, Went},
 };
-use crate::upstream::{Cluster, Lease, LocalError, Outcome, Pick, Refusal, RetryPermit, SendError};
+use crate::upstream::{
+    Body, Cluster, Lease, LocalError, Outcome, Pick, Refusal, RetryPermit, SendError, repeat,
+};
 
 /// Which attempt it is that an endpoint sees, from 1.
 pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -149,8 +151,10 @@ impl Forward<'_> {
         };
         let tcp = lease.tcp();
         let dialer = Dialer { front: self.front, host: self.host, spec, tcp, request };
+        let first = self.request(number, self.replay.sender().boxed_unsync());
+        let again = || self.request(number, repeat::no_body());
         tokio::select! {
-            sent = lease.send(&dialer, self.request(number)) => match sent {
+            sent = lease.send_or_again(&dialer, first, again) => match sent {
                 Ok(response) => Attempted::Answered(response),
                 Err(error) => Attempted::Failed(error),
             },
@@ -159,8 +163,8 @@ impl Forward<'_> {
         }
     }
 
-    fn request(&self, number: u32) -> Request<crate::upstream::Body> {
-        let mut request = Request::new(self.replay.sender().boxed_unsync());
+    fn request(&self, number: u32, body: Body) -> Request<Body> {
+        let mut request = Request::new(body);
         let parts = &self.head.parts;
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = parts.uri.clone();

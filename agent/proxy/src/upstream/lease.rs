@@ -17,7 +17,7 @@ use super::{
     metrics::Raised,
     outlier::Detector,
     pool::{Sending, Version, Via},
-    speaks_http2,
+    repeat, speaks_http2,
 };
 
 /// An attempt that was admitted. Dropped without [`Self::finish`], the client has given it up.
@@ -74,9 +74,21 @@ impl Lease {
         dial: &dyn Dial,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, SendError> {
+        let copy = repeat::copy(&request);
+        self.send_or_again(dial, request, || copy).await
+    }
+
+    /// The same, for whoever can make the request `again`, without a body, where it has to be sent once more: a copy of
+    /// each would be for the few.
+    pub(crate) async fn send_or_again(
+        &self,
+        dial: &dyn Dial,
+        request: Request<Body>,
+        again: impl FnOnce() -> Request<Body>,
+    ) -> Result<Response<Incoming>, SendError> {
         let version = version(&self.spec, &request);
         let via = Via { dial, endpoint: &self.member.endpoint };
-        match self.member.host.pool.send(version, via, request).await {
+        match self.member.host.pool.send(version, via, request, again).await {
             Ok((answer, sending)) => {
                 *self.progress() = Progress::Answered(sending);
                 Ok(answer)

@@ -14,20 +14,27 @@ use http_body_util::{BodyExt, Empty};
 
 use super::Body;
 
-/// A copy of a request, if it may be sent twice. In HTTP/1.1 only what changes nothing may (RFC 9110, section
-/// 9.2.2; RFC 9112, section 9.3.1); HTTP/2 says what was not processed. What has a body may not: it is on its way.
-pub(crate) fn copy(request: &Request<Body>) -> Option<Request<Body>> {
-    let may_repeat = request.version() == Version::HTTP_2 || request.method().is_idempotent();
-    if !may_repeat || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+/// Whether a request may be sent twice. In HTTP/1.1 only what changes nothing may (RFC 9110, section 9.2.2; RFC 9112,
+/// section 9.3.1); HTTP/2 says what was not processed. What has a body may not: it is on its way.
+pub(crate) fn is_allowed(request: &Request<Body>) -> bool {
+    let is_harmless = request.version() == Version::HTTP_2 || request.method().is_idempotent();
+    is_harmless && request.body().is_end_stream()
+}
+
+/// The body of what is sent twice.
+pub(crate) fn no_body() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A copy of a request, without a body.
+pub(crate) fn copy(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(no_body());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
     *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
+    copy
 }
 
 /// Whether the peer was closing the connection as it was used. Its kernel answers what comes after that with a

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Full;
-use tokio::{io::AsyncReadExt, net::TcpListener};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use undermesh_model::traffic::{Delay, Fault, Millionths, Retries, RetryOn};
 use undermesh_snapshot::traffic::{AppProtocol, ClusterEndpoint, ClusterSpec};
 
@@ -155,7 +158,7 @@ async fn what_reached_nobody_is_sent_to_another_endpoint_without_any_rule() {
             let mut head = [0; 1024];
             assert!(stream.read(&mut head).await.unwrap() > 0);
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi";
-            tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
+            stream.write_all(answer).await.unwrap();
         }
     });
     for _ in 0..4 {
@@ -186,6 +189,42 @@ async fn failures_of_endpoints_are_answered_as_envoy_does() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(body.contains("connection termination"), "{body}");
     broken.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_once_more_as_a_kept_connection_closes_says_the_same() {
+    let rig = Rig::new(&[]).await;
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    rig.rules(rules(&at(&[app.local_addr().unwrap()]), Vec::new()));
+    let served = tokio::spawn(async move {
+        let (mut kept, _) = app.accept().await.unwrap();
+        head(&mut kept).await;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        kept.write_all(answer).await.unwrap();
+        let first = head(&mut kept).await;
+        drop(kept);
+        let (mut other, _) = app.accept().await.unwrap();
+        let again = head(&mut other).await;
+        other.write_all(answer).await.unwrap();
+        [first, again]
+    });
+    assert_eq!(rig.get("/").await.0, StatusCode::OK);
+    assert_eq!(rig.send(with("/again?x=1", "x-own", "1")).await.status(), StatusCode::OK);
+    let [first, again] = served.await.unwrap();
+    assert!(first.starts_with("GET /again?x=1 HTTP/1.1\r\n"), "{first}");
+    for header in ["x-own: 1", "host: cart", "x-envoy-attempt-count: 1", "x-request-id: "] {
+        assert!(first.contains(&format!("\r\n{header}")), "{header}: {first}");
+    }
+    assert_eq!(again, first);
+}
+
+/// Reads a request's head.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

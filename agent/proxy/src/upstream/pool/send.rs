@@ -37,18 +37,17 @@ pub(super) enum Sent {
 }
 
 impl Pool {
-    /// Sends a request over an open or a new connection.
+    /// Sends a request over an open or a new connection. `again` makes it anew, without a body, if it may be sent twice
+    /// and the peer turns out to have closed the connection.
     pub(in crate::upstream) async fn send(
         self: &Arc<Self>,
         version: Version,
         via: Via<'_>,
         request: Request<Body>,
+        again: impl FnOnce() -> Request<Body>,
     ) -> Result<(Response<Incoming>, Sending), SendError> {
-        let mut request = match version {
-            Version::Http1 => in_http1(request),
-            Version::Http2 => in_http2(request),
-        };
-        let mut replay = true;
+        let mut request = version.write(request);
+        let mut again = Some(again);
         for _ in 0..ROUNDS {
             let lent = self.acquire(version, via).await?;
             let limit = &self.terms.limits.requests;
@@ -56,7 +55,7 @@ impl Pool {
                 self.terms.metrics.overflow(limit.name);
                 return Err(SendError::Overflow(limit.name));
             };
-            let again = if replay { lent.copy(&request) } else { None };
+            let may_repeat = lent.is_reused() && repeat::is_allowed(&request);
             let error = match lent.send(request).await {
                 Sent::Answer(answer, serving) => {
                     return Ok((answer, Sending { _request: held, _serving: serving }));
@@ -67,28 +66,34 @@ impl Pool {
                 }
                 Sent::Broken(error) => error,
             };
-            let Some(again) = again.filter(|_| was_closing(&error)) else {
-                return Err(broken(&error));
-            };
+            let again = again.take().filter(|_| may_repeat && was_closing(&error));
+            let Some(again) = again else { return Err(broken(&error)) };
             // Others that lay idle as long are no better.
             self.drop_idle();
-            replay = false;
-            request = again;
+            request = version.write(again());
         }
         let detail = "every connection was closed before it could be used".into();
         Err(SendError::Reset { sent: false, refused: false, detail })
     }
 }
 
+impl Version {
+    /// A request as this version writes it.
+    fn write(self, request: Request<Body>) -> Request<Body> {
+        match self {
+            Self::Http1 => in_http1(request),
+            Self::Http2 => in_http2(request),
+        }
+    }
+}
+
 impl Lent {
-    /// A copy of the request, if it may be sent twice should the peer turn out to have closed this
-    /// connection.
-    fn copy(&self, request: &Request<Body>) -> Option<Request<Body>> {
-        let is_reused = match self {
+    /// Whether it was kept open after another request: the peer may be closing it.
+    fn is_reused(&self) -> bool {
+        match self {
             Self::Http1(connection) => connection.is_reused(),
             Self::Http2(stream) => stream.is_reused(),
-        };
-        is_reused.then(|| repeat::copy(request)).flatten()
+        }
     }
 
     async fn send(self, request: Request<Body>) -> Sent {
